@@ -1,0 +1,96 @@
+//! The closed list of error reasons. `docs/errors.md` is made from it.
+
+use tonic::Code;
+
+/// The `domain` of every `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "livemerge";
+
+macro_rules! reasons {
+    ($($name:ident = $text:literal, $code:ident, $advice:literal;)*) => {
+        /// Why a request or an operation did not succeed. Clients branch on it, not on the text.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $(#[doc = $advice] $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of `docs/errors.md`.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The text that travels in `ErrorInfo.reason`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+
+            /// The gRPC code that goes with it.
+            pub const fn code(self) -> Code {
+                match self { $(Self::$name => Code::$code),* }
+            }
+
+            /// What it means and what the caller does next, one line for people.
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$name => $advice),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    FieldInvalid = "FIELD_INVALID", InvalidArgument, "A field is missing or malformed; `BadRequest` names every one. Correct the request.";
+    PageTokenInvalid = "PAGE_TOKEN_INVALID", InvalidArgument, "The page token is not one that this question's earlier answer gave. Start from the first page.";
+    RequestIdReused = "REQUEST_ID_REUSED", AlreadyExists, "The request id was used before with another payload. Take a new id.";
+    HostNotFound = "HOST_NOT_FOUND", NotFound, "No such host is registered. Check the id.";
+    VmNotFound = "VM_NOT_FOUND", NotFound, "No host has reported such a virtual machine. Check the id, and that its host is registered.";
+    DiskNotFound = "DISK_NOT_FOUND", NotFound, "The virtual machine has no such disk. Check the target name.";
+    SnapshotNotFound = "SNAPSHOT_NOT_FOUND", NotFound, "No such snapshot. It may have been deleted.";
+    OperationNotFound = "OPERATION_NOT_FOUND", NotFound, "No such operation. Check the id.";
+    MergeNotFound = "MERGE_NOT_FOUND", NotFound, "The host's journal has no such merge. Check the id.";
+    VolumeNotFound = "VOLUME_NOT_FOUND", NotFound, "No such volume or storage domain. Check the name.";
+    SnapshotAlreadyExists = "SNAPSHOT_ALREADY_EXISTS", AlreadyExists, "The virtual machine has a snapshot of this name. Choose another.";
+    MergeIdConflict = "MERGE_ID_CONFLICT", AlreadyExists, "A merge of this id exists with another payload. Take a new id.";
+    EtagMismatch = "ETAG_MISMATCH", Aborted, "The snapshot changed since its etag was read. Read it again and decide.";
+    ConcurrentChange = "CONCURRENT_CHANGE", Aborted, "Something else works on the same disk. Look again and decide.";
+    WatchConsumerTooSlow = "WATCH_CONSUMER_TOO_SLOW", Aborted, "The client did not read its watch fast enough. Watch again.";
+    SnapshotIsActiveLayer = "SNAPSHOT_IS_ACTIVE_LAYER", FailedPrecondition, "The snapshot's volume is the layer that the guest writes; there is nothing above it to merge.";
+    SnapshotSharedBase = "SNAPSHOT_SHARED_BASE", FailedPrecondition, "Another chain is built on the snapshot's volume, so it is never written or removed. Delete what shares it first.";
+    SnapshotNotReady = "SNAPSHOT_NOT_READY", FailedPrecondition, "The snapshot is being taken or deleted. Wait for its operation.";
+    VmStateUnknown = "VM_STATE_UNKNOWN", FailedPrecondition, "The virtual machine's host does not answer, so nothing is known of it. Bring the host back.";
+    VmNotRunning = "VM_NOT_RUNNING", FailedPrecondition, "The virtual machine does not run. Start it and try again.";
+    ChainDiverged = "CHAIN_DIVERGED", FailedPrecondition, "The disk's chain is not the one that the record or request expects. Look at the chain.";
+    VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "Something still needs the volume; the metadata names it. Nothing was removed.";
+    StrategyUnsupported = "STRATEGY_UNSUPPORTED", FailedPrecondition, "The chain has a layer that cannot be merged, such as one outside the storage domains.";
+    StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over. Stop the older one.";
+    InsufficientSpace = "INSUFFICIENT_SPACE", ResourceExhausted, "The storage is full. Free space, then try again.";
+    ServerOverloaded = "SERVER_OVERLOADED", ResourceExhausted, "The server sheds load. Try again after the given delay.";
+    HostUnreachable = "HOST_UNREACHABLE", Unavailable, "The host's agent does not answer. Try again; nothing was changed.";
+    HypervisorUnreachable = "HYPERVISOR_UNREACHABLE", Unavailable, "libvirt does not answer on the host. Try again.";
+    StorageUnreachable = "STORAGE_UNREACHABLE", Unavailable, "The storage does not answer or is busy. Try again.";
+    StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, "The server's database or the agent's journal cannot be written. Nothing was done. Try again.";
+    ServerDraining = "SERVER_DRAINING", Unavailable, "The server is stopping. Connect again.";
+    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, "The call's time was over. What had been accepted goes on; repeat with the same request id.";
+    MethodNotFound = "METHOD_NOT_FOUND", Unimplemented, "The server has no such method. Check the service's and the method's name.";
+    ChainCorrupt = "CHAIN_CORRUPT", DataLoss, "A volume's header cannot be read as what it should be. Nothing was changed; look at the volume.";
+    VmDied = "VM_DIED", FailedPrecondition, "The virtual machine stopped during the merge. The snapshot stays and no acknowledged write is lost; delete it again once the machine runs.";
+    MergeIoError = "MERGE_IO_ERROR", Internal, "The block job failed. The chain is as it was for the guest; the message has QEMU's words.";
+    InternalBug = "INTERNAL_BUG", Internal, "A fault of LiveMerge. The cause is in the server's log under the request's id.";
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Says that a text is no reason of the closed list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no known reason")]
+pub struct UnknownReason(pub String);
+
+impl std::str::FromStr for Reason {
+    type Err = UnknownReason;
+
+    fn from_str(text: &str) -> Result<Self, UnknownReason> {
+        let found = Self::ALL.iter().copied().find(|reason| reason.as_str() == text);
+        found.ok_or_else(|| UnknownReason(text.to_owned()))
+    }
+}
