@@ -1,0 +1,43 @@
+//! What every request passes, outside to in: request span, catch panic, deadline.
+//!
+//! Each layer is a plain [`tower::Service`] over tonic's body type that cannot fail: whatever goes
+//! wrong inside is an answer with a gRPC status.
+
+mod deadline;
+mod panic;
+mod request;
+pub(crate) mod status;
+
+pub(crate) use deadline::DeadlineLayer;
+pub(crate) use panic::CatchPanic;
+pub use request::RequestIds;
+pub(crate) use request::RequestSpan;
+
+use futures::future::BoxFuture;
+use std::convert::Infallible;
+use tonic::body::Body;
+use tower::Service;
+
+pub(crate) type Answer = Result<http::Response<Body>, Infallible>;
+pub(crate) type AnswerFuture = BoxFuture<'static, Answer>;
+
+/// A service of gRPC over HTTP/2 that always answers.
+pub(crate) trait GrpcService:
+    Service<
+        http::Request<Body>,
+        Response = http::Response<Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    >
+{
+}
+
+impl<S> GrpcService for S where
+    S: Service<
+            http::Request<Body>,
+            Response = http::Response<Body>,
+            Error = Infallible,
+            Future: Send + 'static,
+        >
+{
+}

@@ -1,0 +1,39 @@
+//! The statuses this crate answers with by itself.
+
+use http::HeaderMap;
+use http_body::Frame;
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+const DOMAIN: &str = "livemerge";
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A bug of ours. The cause stands in the log, under the request's ids.
+pub(crate) fn internal_bug() -> Status {
+    let details = ErrorDetails::with_error_info("INTERNAL_BUG", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::Internal, "internal error", details)
+}
+
+/// The server is shutting down; another one, or this one restarted, can be asked.
+pub(crate) fn draining() -> Status {
+    let mut details = ErrorDetails::with_error_info("SERVER_DRAINING", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::Unavailable, "the server is shutting down", details)
+}
+
+/// The client's deadline, or the server's bound, has passed.
+pub(crate) fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded("deadline exceeded")
+}
+
+/// The status as the trailers that end a body.
+pub(crate) fn trailers<D>(status: &Status) -> Frame<D> {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // A status whose text fits no header still ends the call with its code.
+        trailers.insert("grpc-status", (status.code() as i32).into());
+    }
+    Frame::trailers(trailers)
+}

@@ -1,0 +1,99 @@
+//! How a LiveMerge server runs: configuration, listening, the layers every request passes,
+//! health, reflection, logs and shutdown. Both servers are built on this crate, so that they
+//! behave the same to operators and clients. It knows nothing of snapshots or merges.
+//!
+//! ```text
+//!  Args + TOML + environment ──▶ config::load ──▶ Config { listen, server, log, .. }
+//!                                                    │
+//!           ListenConfig::bind ◀─────────────────────┤
+//!                  │                                 ▼
+//!                  └───────────────▶ Server::new ─ service(..) ─ serve(listener)
+//!
+//!  connection ─▶ request span ─▶ catch panic ─▶ deadline ─▶ service
+//! ```
+//!
+//! A drain (SIGTERM, SIGINT, or anyone who cancels [`Shutdown`]) goes in this order: health says
+//! NOT_SERVING, [`Shutdown`] is cancelled so that watches and drivers end, the listener closes,
+//! running calls finish within `server.drain_seconds`, and what is left is cut off.
+//!
+//! # Example: the main of a server
+//!
+//! ```no_run
+//! use clap::Parser;
+//! use livemerge_runtime::{Args, ListenConfig, LogConfig, Server, ServerConfig, telemetry};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Parser)]
+//! #[command(name = "livemerge-example", version)]
+//! struct Cli {
+//!     #[command(flatten)]
+//!     args: Args,
+//! }
+//!
+//! // Every table of a configuration carries both serde attributes.
+//! #[derive(Serialize, Deserialize)]
+//! #[serde(default, deny_unknown_fields)]
+//! struct Config {
+//!     listen: ListenConfig,
+//!     server: ServerConfig,
+//!     log: LogConfig,
+//! }
+//!
+//! impl Default for Config {
+//!     fn default() -> Self {
+//!         Config {
+//!             listen: ListenConfig::loopback(50051),
+//!             server: ServerConfig::default(),
+//!             log: LogConfig::default(),
+//!         }
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     let args = Cli::parse().args;
+//!     let config: Config = args.load("LIVEMERGE_EXAMPLE_")?;
+//!     config.listen.admit(args.insecure)?;
+//!     if args.report(&config, &mut std::io::stdout())? {
+//!         return Ok(()); // --check-config or --print-config
+//!     }
+//!     telemetry::init(&config.log)?;
+//!
+//!     let server = Server::new(config.server.clone());
+//!     let (shutdown, readiness) = (server.shutdown(), server.readiness());
+//!     // let merges = MergeServiceServer::new(MergeApi::new(shutdown.clone()))
+//!     //     .max_decoding_message_size(config.server.max_message_bytes());
+//!     let server = server
+//!         // .descriptors(livemerge_proto::FILE_DESCRIPTOR_SET)
+//!         // .service(merges)
+//!         .streams(["/livemerge.v1.MergeService/WatchMerges"]);
+//!     let listener = config.listen.bind(args.insecure).await?;
+//!     readiness.set_all(true); // once hypervisor, database, ... have answered
+//!     server.serve(listener).await?;
+//!     // Tasks that own mutations saw `shutdown` and are awaited here.
+//!     # drop(shutdown);
+//!     Ok(())
+//! }
+//! ```
+
+pub mod config;
+pub mod telemetry;
+
+mod args;
+mod clock;
+mod error;
+mod health;
+mod layers;
+mod listen;
+mod server;
+mod server_config;
+
+pub use args::Args;
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{ConfigError, ServeError};
+pub use health::Readiness;
+pub use layers::RequestIds;
+pub use listen::{ListenAddress, ListenConfig, Listener};
+pub use server::{Server, Shutdown};
+pub use server_config::ServerConfig;
+pub use telemetry::{LogConfig, LogFormat};

@@ -1,0 +1,235 @@
+//! Where a server listens: a TCP address or a unix socket.
+//!
+//! Without TLS only loopback and unix sockets are admitted, unless the operator says
+//! `--insecure`: a plaintext port that other machines reach is never opened by omission.
+
+mod accept;
+mod unix;
+
+pub(crate) use accept::{Connection, incoming};
+pub(crate) use unix::UnixSocketListener;
+
+use crate::{ConfigError, ServeError};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
+use tokio::net::TcpListener;
+
+/// An address to listen on: `127.0.0.1:50051`, `[::1]:50051` or `unix:/run/livemerge/agent.sock`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ListenAddress {
+    /// IP address and port; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// Absolute path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(ListenAddress::Unix(path.into())),
+            Some(_) => Err(format!("`{text}` needs an absolute path after `unix:`")),
+            None => text.parse().map(ListenAddress::Tcp).map_err(|_| {
+                format!("`{text}` is neither an IP address with a port nor `unix:/path`")
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for ListenAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ListenAddress> for String {
+    fn from(address: ListenAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The table `[listen]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenConfig {
+    /// Where to listen.
+    pub address: ListenAddress,
+    /// Connections open at once; more wait in the system's backlog. Keep it below the limit of
+    /// open files.
+    pub max_connections: NonZeroU32,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        ListenConfig::loopback(0)
+    }
+}
+
+impl ListenConfig {
+    const DEFAULT_CONNECTIONS: NonZeroU32 = NonZeroU32::new(512).expect("512 is not zero");
+
+    /// Listens on this port of 127.0.0.1.
+    #[must_use]
+    pub fn loopback(port: u16) -> Self {
+        ListenConfig {
+            address: ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into()),
+            max_connections: Self::DEFAULT_CONNECTIONS,
+        }
+    }
+
+    /// Whether the address may be listened on.
+    ///
+    /// # Errors
+    /// [`ConfigError::Insecure`] for an address that other machines can reach, unless `insecure`.
+    pub fn admit(&self, insecure: bool) -> Result<(), ConfigError> {
+        match self.address {
+            ListenAddress::Tcp(address)
+                if !insecure && !address.ip().to_canonical().is_loopback() =>
+            {
+                Err(ConfigError::Insecure { address })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Binds the address; clients may connect from now on, and wait until the server serves.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit), and [`ServeError::Bind`].
+    pub async fn bind(&self, insecure: bool) -> Result<Listener, ServeError> {
+        self.admit(insecure)?;
+        let socket = match &self.address {
+            ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Socket::Tcp),
+            ListenAddress::Unix(path) => UnixSocketListener::bind(path).await.map(Socket::Unix),
+        };
+        let socket = socket.map_err(|source| ServeError::Bind {
+            address: self.address.to_string(),
+            source,
+        })?;
+        Ok(Listener {
+            socket,
+            max_connections: self.max_connections.get() as usize,
+        })
+    }
+}
+
+/// A bound address, to be handed to [`Server::serve`](crate::Server::serve).
+#[derive(Debug)]
+pub struct Listener {
+    pub(crate) socket: Socket,
+    pub(crate) max_connections: usize,
+}
+
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixSocketListener),
+}
+
+impl Listener {
+    /// The address in effect, with the port the system chose.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> std::io::Result<ListenAddress> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
+            Socket::Unix(listener) => Ok(ListenAddress::Unix(listener.path().to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> ListenConfig {
+        ListenConfig {
+            address: address.parse().unwrap(),
+            ..ListenConfig::default()
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_and_printed_alike() {
+        for text in [
+            "127.0.0.1:50051",
+            "[::1]:0",
+            "unix:/run/livemerge/agent.sock",
+        ] {
+            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused() {
+        for text in [
+            "localhost:50051",
+            "127.0.0.1",
+            ":50051",
+            "unix:agent.sock",
+            "unix:",
+            "",
+        ] {
+            let refused = text.parse::<ListenAddress>().unwrap_err();
+            assert!(refused.contains(text), "{refused}");
+        }
+    }
+
+    #[test]
+    fn only_loopback_and_unix_are_admitted_without_tls() {
+        let near = [
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+            "unix:/x",
+        ];
+        let far = ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"];
+        for text in near {
+            assert!(at(text).admit(false).is_ok(), "{text}");
+        }
+        for text in far {
+            let refused = at(text).admit(false).unwrap_err();
+            assert!(
+                matches!(refused, ConfigError::Insecure { .. }),
+                "{text}: {refused}"
+            );
+            assert!(at(text).admit(true).is_ok(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_address_is_not_bound() {
+        let refused = at("0.0.0.0:0").bind(false).await.unwrap_err();
+        assert!(
+            matches!(refused, ServeError::Config(ConfigError::Insecure { .. })),
+            "{refused}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_an_error() {
+        let first = at("127.0.0.1:0").bind(false).await.unwrap();
+        let taken = first.address().unwrap().to_string();
+        let refused = at(&taken).bind(false).await.unwrap_err();
+        assert!(matches!(refused, ServeError::Bind { .. }), "{refused}");
+    }
+}

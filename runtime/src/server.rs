@@ -1,0 +1,234 @@
+//! A gRPC server from its first connection to the end of its drain.
+//!
+//! ```text
+//!  serving ──SIGTERM, SIGINT or Shutdown──▶ draining ──calls done──────────▶ ended
+//!                                           │ health: NOT_SERVING
+//!                                           │ Shutdown cancelled: watches end
+//!                                           │ listener closed, GOAWAY
+//!                                           └──drain_seconds passed──▶ cut ──▶ ended
+//! ```
+//!
+//! After [`Server::serve`] returns no connection of this server is served any more. Tasks that a
+//! service started are not the server's: they watch [`Shutdown`] and are awaited by whoever
+//! started them.
+
+use crate::layers::{CatchPanic, DeadlineLayer, RequestSpan};
+use crate::listen::{self, Connection, Listener, Socket};
+use crate::{Readiness, ServeError, ServerConfig};
+use futures::Stream;
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::transport::server::Connected;
+use tower::Service;
+
+/// Cancelled when the server begins to drain; cancelling it begins the drain. Watches end when it
+/// is cancelled, drivers stop at their next step boundary.
+pub type Shutdown = CancellationToken;
+
+/// Streams of the services this crate adds itself.
+const OWN_STREAMS: [&str; 3] = [
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// Time for the connections to notice that they were cut off.
+const CUT_GRACE: Duration = Duration::from_secs(1);
+
+/// A server in the making. Health and reflection are always part of it.
+#[derive(Debug)]
+pub struct Server {
+    config: ServerConfig,
+    routes: Routes,
+    descriptors: Vec<&'static [u8]>,
+    streams: HashSet<String>,
+    readiness: Readiness,
+    shutdown: Shutdown,
+}
+
+impl Server {
+    /// A server without services of its own.
+    #[must_use]
+    pub fn new(config: ServerConfig) -> Self {
+        Server {
+            config,
+            routes: Routes::default(),
+            // First, so that the same types in a caller's set take precedence over them.
+            descriptors: vec![
+                tonic_types::pb::FILE_DESCRIPTOR_SET,
+                tonic_health::pb::FILE_DESCRIPTOR_SET,
+            ],
+            streams: OWN_STREAMS.map(str::to_owned).into(),
+            readiness: Readiness::new(),
+            shutdown: Shutdown::new(),
+        }
+    }
+
+    /// The token that services and drivers watch.
+    #[must_use]
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
+    /// The handle that sets what health answers. Nothing is ready until it is set so.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Adds a generated service and makes its name known to health.
+    #[must_use]
+    pub fn service<S>(mut self, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.readiness.register(S::NAME);
+        self.routes = self.routes.add_service(service);
+        self
+    }
+
+    /// Adds an encoded `FileDescriptorSet` for reflection, as the build of the protos makes it.
+    #[must_use]
+    pub fn descriptors(mut self, encoded: &'static [u8]) -> Self {
+        self.descriptors.push(encoded);
+        self
+    }
+
+    /// Names streaming methods (`/package.Service/Method`): they are exempt from the server's
+    /// bound on the time of a call, though not from a deadline the client sets.
+    #[must_use]
+    pub fn streams<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        self.streams.extend(paths.into_iter().map(Into::into));
+        self
+    }
+
+    /// Serves until SIGTERM, SIGINT or [`Shutdown`], then drains. Returns at most
+    /// `drain_seconds` and one second after the drain began.
+    ///
+    /// # Errors
+    /// A malformed descriptor set, no signal handlers, or a failed transport. Calls cut off at
+    /// the end of the drain are logged and are no error.
+    pub async fn serve(mut self, listener: Listener) -> Result<(), ServeError> {
+        let signals = termination().map_err(ServeError::Signals)?;
+        self.add_reflection()?;
+        match listener.address() {
+            Ok(address) => tracing::info!(%address, "serving"),
+            Err(error) => tracing::warn!(%error, "serving on an address that cannot be told"),
+        }
+        let cut = CancellationToken::new();
+        let max = listener.max_connections;
+        match listener.socket {
+            Socket::Tcp(socket) => {
+                let incoming = listen::incoming(socket, max, cut.clone());
+                self.serve_incoming(incoming, signals, cut).await
+            }
+            Socket::Unix(socket) => {
+                let incoming = listen::incoming(socket, max, cut.clone());
+                self.serve_incoming(incoming, signals, cut).await
+            }
+        }
+    }
+
+    fn add_reflection(&mut self) -> Result<(), ServeError> {
+        let builder = || {
+            self.descriptors.iter().fold(
+                tonic_reflection::server::Builder::configure(),
+                |builder, set| builder.register_encoded_file_descriptor_set(set),
+            )
+        };
+        let malformed = |error| ServeError::Descriptors(format!("{error:?}"));
+        let limit = self.config.max_message_bytes();
+        let v1 = builder()
+            .build_v1()
+            .map_err(malformed)?
+            .max_decoding_message_size(limit);
+        let v1alpha = builder()
+            .build_v1alpha()
+            .map_err(malformed)?
+            .max_decoding_message_size(limit);
+        self.routes = std::mem::take(&mut self.routes)
+            .add_service(v1)
+            .add_service(v1alpha);
+        Ok(())
+    }
+
+    async fn serve_incoming<IO>(
+        self,
+        incoming: impl Stream<Item = io::Result<Connection<IO>>> + Send + 'static,
+        signals: impl Future<Output = ()>,
+        cut: CancellationToken,
+    ) -> Result<(), ServeError>
+    where
+        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let limit = self.config.max_message_bytes();
+        let health = self.readiness.service().max_decoding_message_size(limit);
+        let routes = self.routes.add_service(health).prepare();
+        let service = RequestSpan::new(CatchPanic::new(DeadlineLayer::new(
+            routes,
+            self.config.unary_deadline(),
+            self.streams,
+        )));
+        let stop = CancellationToken::new();
+        let mut serving = tokio::spawn(self.config.transport().serve_with_incoming_shutdown(
+            service,
+            incoming,
+            stop.clone().cancelled_owned(),
+        ));
+
+        tokio::select! {
+            ended = &mut serving => return outcome(ended),
+            () = signals => tracing::info!("asked to end by a signal, draining"),
+            () = self.shutdown.cancelled() => tracing::info!("asked to end, draining"),
+        }
+        self.readiness.drain();
+        self.shutdown.cancel();
+        stop.cancel();
+        if let Ok(ended) = tokio::time::timeout(self.config.drain(), &mut serving).await {
+            return outcome(ended);
+        }
+        tracing::warn!("calls were still running at the end of the drain and are cut off");
+        cut.cancel();
+        match tokio::time::timeout(CUT_GRACE, &mut serving).await {
+            Ok(ended) => outcome(ended),
+            Err(_) => {
+                serving.abort();
+                Ok(())
+            }
+        }
+    }
+}
+
+fn outcome(
+    ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>,
+) -> Result<(), ServeError> {
+    ended
+        .map_err(ServeError::AcceptLoop)?
+        .map_err(ServeError::Transport)
+}
+
+/// Ready at the first SIGTERM or SIGINT after this call.
+fn termination() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
