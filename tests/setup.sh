@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian 12 machine that has only Rust and make.
+#
+#   tests/setup.sh demo    the build, QEMU, libvirt and a guest's kernel
+#   tests/setup.sh test    the same, and the tools of the test suite (default)
+#
+# Prints a line for each thing that it installs; silent and quick when nothing is missing.
+set -eu
+exec </dev/null
+export DEBIAN_FRONTEND=noninteractive
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+kernel=$root/target/rig/kernel
+tools=$root/target/tools
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+has() { command -v "$1" >/dev/null; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"
+    elif has sudo; then sudo --preserve-env=DEBIAN_FRONTEND "$@"
+    else die "not root, and there is no sudo to run: $*"
+    fi
+}
+
+why() {
+    case $1 in
+    gcc) echo 'the linker of the Rust build, and the compiler of the bundled SQLite' ;;
+    libc6-dev) echo 'the C library to link with, for the guest statically' ;;
+    pkg-config) echo 'finds libvirt for the build' ;;
+    libvirt-dev) echo 'headers and library that the host agent links' ;;
+    libvirt-daemon) echo 'libvirt itself' ;;
+    libvirt-daemon-driver-qemu) echo "libvirt's QEMU driver, which the host agent can also run in-process" ;;
+    libvirt-clients) echo 'virsh, which starts and ends the virtual machines of a rig' ;;
+    qemu-system-x86) echo 'runs the guests' ;;
+    qemu-utils) echo 'qemu-img: creates, measures and reads the images' ;;
+    busybox-static) echo "the guest's user land" ;;
+    cpio) echo "packs the guest's initramfs" ;;
+    kmod) echo 'lists and loads kernel modules in a virtual host' ;;
+    nodejs | npm) echo 'installs and runs buf' ;;
+    esac
+}
+
+updated=
+update_once() {
+    [ -z "$updated" ] || return 0
+    has apt-get || die "this machine has no apt-get; install by hand: $*"
+    say 'apt-get update'
+    as_root apt-get update -qq
+    updated=yes
+}
+
+# The packages among the arguments that are not installed.
+missing_packages() {
+    local installed
+    installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true)
+    for package; do
+        case $'\n'$installed$'\n' in
+        *$'\n'"installed $package"$'\n'*) ;;
+        *) echo "$package" ;;
+        esac
+    done
+}
+
+install_packages() {
+    local missing qemu='' version
+    missing=$(missing_packages "$@")
+    [ -n "$missing" ] || return 0
+    update_once "$missing"
+    for package in $missing; do say "installing $package: $(why "$package")"; done
+    # The two QEMU packages must be of one version. A newer qemu-utils from another suite makes apt
+    # give up, unless the version of both is named.
+    case $missing in
+    *qemu-*)
+        version=$(apt-cache policy qemu-system-x86 | awk '/Candidate/ { print $2 }')
+        qemu="qemu-system-x86=$version qemu-utils=$version"
+        missing=$(printf '%s\n' $missing | grep -v '^qemu-' || true)
+        ;;
+    esac
+    # shellcheck disable=SC2086
+    as_root apt-get install -qq -y --no-install-recommends --allow-downgrades $missing $qemu \
+        >/dev/null
+}
+
+# libvirt's QEMU driver does not start as root without this user and group, which only the package
+# of the system daemon creates. Nothing runs as it: the guests of the rigs run as root.
+create_user() {
+    getent group libvirt-qemu >/dev/null || {
+        say "creating the system group libvirt-qemu: libvirt's QEMU driver looks it up"
+        as_root groupadd --system libvirt-qemu
+    }
+    getent passwd libvirt-qemu >/dev/null || {
+        say "creating the system user libvirt-qemu: libvirt's QEMU driver looks it up"
+        as_root useradd --system --gid libvirt-qemu --no-create-home --home-dir /var/lib/libvirt \
+            --shell /usr/sbin/nologin libvirt-qemu
+    }
+}
+
+# Debian's cloud kernel, unpacked beside the build and not installed.
+fetch_kernel() {
+    ! compgen -G "$kernel/boot/vmlinuz-*" >/dev/null || return 0
+    local package work
+    [ "$(dpkg --print-architecture)" = amd64 ] || die "the guest's kernel is packaged for amd64 only"
+    update_once linux-image-cloud-amd64
+    package=$(apt-cache depends linux-image-cloud-amd64 |
+        awk '/Depends: linux-image-/ { print $2; exit }')
+    [ -n "$package" ] || die 'no package linux-image-cloud-amd64 in the sources of apt'
+    say "unpacking $package in ${kernel#"$root"/}: the guest's kernel, not installed"
+    mkdir -p "$(dirname "$kernel")"
+    work=$(mktemp -d "$kernel.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    (cd "$work" && apt-get download -qq "$package" 2>/dev/null && dpkg -x ./*.deb tree)
+    rm -rf "$kernel"
+    mv "$work/tree" "$kernel"
+    rm -rf "$work"
+    trap - EXIT
+}
+
+install_nextest() {
+    ! has cargo-nextest || return 0
+    say 'installing cargo-nextest: runs the tests'
+    (cd "$root" && cargo install --quiet --locked cargo-nextest)
+}
+
+install_buf() {
+    if has buf || [ -x "$tools/node_modules/.bin/buf" ]; then return 0; fi
+    has npm || install_packages nodejs npm
+    say "installing buf in ${tools#"$root"/}: lints the protobuf files"
+    npm install --loglevel=error --no-audit --no-fund --prefix "$tools" @bufbuild/buf >/dev/null
+}
+
+demo() {
+    install_packages gcc libc6-dev pkg-config libvirt-dev libvirt-daemon \
+        libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils busybox-static cpio kmod
+    create_user
+    fetch_kernel
+}
+
+test_tools() {
+    install_nextest
+    install_buf
+}
+
+for group in "${@:-test}"; do
+    case $group in
+    demo) demo ;;
+    test) demo; test_tools ;;
+    *) die "unknown group $group: use demo or test" ;;
+    esac
+done

@@ -1,0 +1,236 @@
+//! The libvirt domain of a guest: direct kernel boot, virtio disks, a serial console in a file.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use quick_xml::escape::escape;
+use uuid::Uuid;
+
+use super::image::GuestImage;
+
+/// Who runs the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driver {
+    /// QEMU's emulation: slow, and runs everywhere.
+    Tcg,
+    /// The processor: needs a /dev/kvm on which a guest really boots.
+    Kvm,
+}
+
+/// The format of a disk's active image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// QEMU's format, which knows overlays.
+    Qcow2,
+    /// The disk's bytes alone.
+    Raw,
+}
+
+impl Format {
+    /// The name that QEMU and libvirt use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// One disk of a guest.
+#[derive(Debug, Clone)]
+pub struct DiskSpec {
+    /// The guest's name of the disk: `vda`, `vdb`, ...
+    pub target: String,
+    /// The active image.
+    pub path: PathBuf,
+    /// The active image's format.
+    pub format: Format,
+}
+
+/// What the guest does with each of its disks.
+///
+/// Records go to the first `slots` blocks of 4 KiB. The fill and the background go behind them,
+/// without acknowledgement: they only give the overlays weight.
+#[derive(Debug, Clone, Copy)]
+pub struct Workload {
+    /// Blocks that the records go round in.
+    pub slots: u64,
+    /// Written once after the boot, in MiB.
+    pub fill_mib: u64,
+    /// Written from then on, in KiB a second; 0 for nothing.
+    pub background_kib: u64,
+    /// The most records in a second; 0 for as many as the disk takes.
+    pub rate: u64,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self {
+            slots: 1024,
+            fill_mib: 0,
+            background_kib: 0,
+            rate: 0,
+        }
+    }
+}
+
+impl Workload {
+    fn command_line(&self) -> String {
+        format!(
+            "lm.slots={} lm.fill={} lm.background={} lm.rate={}",
+            self.slots, self.fill_mib, self.background_kib, self.rate
+        )
+    }
+}
+
+/// A guest, as far as libvirt has to know it.
+#[derive(Debug, Clone)]
+pub struct GuestSpec {
+    /// The domain's name.
+    pub name: String,
+    /// The domain's id.
+    pub uuid: Uuid,
+    /// The disks, in the guest's order.
+    pub disks: Vec<DiskSpec>,
+    /// The file that receives the serial console. It is appended to, so that the acknowledgements
+    /// of several boots follow each other.
+    pub serial_log: PathBuf,
+    /// What the guest boots.
+    pub image: GuestImage,
+    /// What the guest does.
+    pub workload: Workload,
+    /// The guest's memory in MiB.
+    pub memory_mib: u64,
+    /// Who runs it.
+    pub driver: Driver,
+}
+
+impl GuestSpec {
+    /// The domain XML. QEMU runs as the user that runs libvirt; a guest that crashes, reboots or
+    /// goes off is gone.
+    pub fn xml(&self) -> String {
+        let kind = match self.driver {
+            Driver::Tcg => "qemu",
+            Driver::Kvm => "kvm",
+        };
+        let command_line = format!(
+            "console=ttyS0 quiet loglevel=1 panic=-1 tsc=reliable no_timer_check {}",
+            self.workload.command_line()
+        );
+        format!(
+            "<domain type='{kind}'>
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit='MiB'>{memory}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>{kernel}</kernel>
+    <initrd>{initrd}</initrd>
+    <cmdline>{command_line}</cmdline>
+  </os>
+  <features><acpi/></features>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>destroy</on_reboot>
+  <on_crash>destroy</on_crash>
+  <seclabel type='none'/>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+{disks}    <serial type='file'>
+      <source path='{serial}' append='on'/>
+    </serial>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+",
+            name = escape(&self.name),
+            uuid = self.uuid,
+            memory = self.memory_mib,
+            kernel = text(&self.image.kernel),
+            initrd = text(&self.image.initrd),
+            disks = self.disks.iter().map(disk_xml).collect::<String>(),
+            serial = text(&self.serial_log),
+        )
+    }
+}
+
+fn disk_xml(disk: &DiskSpec) -> String {
+    format!(
+        "    <disk type='file' device='disk'>
+      <driver name='qemu' type='{format}' cache='{cache}' discard='ignore'/>
+      <source file='{path}'/>
+      <target dev='{target}' bus='virtio'/>
+    </disk>
+",
+        format = disk.format.name(),
+        cache = if takes_direct_io(&disk.path) {
+            "none"
+        } else {
+            "writeback"
+        },
+        path = text(&disk.path),
+        target = escape(&disk.target),
+    )
+}
+
+fn text(path: &Path) -> String {
+    escape(path.to_string_lossy()).into_owned()
+}
+
+/// Whether the file system of an image takes O_DIRECT; tmpfs of older kernels does not.
+fn takes_direct_io(path: &Path) -> bool {
+    let direct = rustix::fs::OFlags::DIRECT.bits() as i32;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(direct)
+        .open(path)
+        .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> GuestSpec {
+        GuestSpec {
+            name: "a & b".into(),
+            uuid: Uuid::nil(),
+            disks: vec![DiskSpec {
+                target: "vda".into(),
+                path: "/missing/'a'.qcow2".into(),
+                format: Format::Qcow2,
+            }],
+            serial_log: "/missing/serial".into(),
+            image: GuestImage {
+                kernel: "/k".into(),
+                initrd: "/i".into(),
+            },
+            workload: Workload::default(),
+            memory_mib: 96,
+            driver: Driver::Tcg,
+        }
+    }
+
+    #[test]
+    fn names_and_paths_are_escaped() {
+        let xml = spec().xml();
+        assert!(xml.contains("<name>a &amp; b</name>"));
+        assert!(xml.contains("<source file='/missing/&apos;a&apos;.qcow2'/>"));
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_opened_directly_is_cached() {
+        assert!(spec().xml().contains("cache='writeback'"));
+    }
+
+    #[test]
+    fn the_driver_is_the_domain_type() {
+        let kvm = GuestSpec {
+            driver: Driver::Kvm,
+            ..spec()
+        };
+        assert!(spec().xml().starts_with("<domain type='qemu'>"));
+        assert!(kvm.xml().starts_with("<domain type='kvm'>"));
+    }
+}

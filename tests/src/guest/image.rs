@@ -1,0 +1,223 @@
+//! The guest's kernel and initramfs.
+//!
+//! ```text
+//! target/rig/kernel/               unpacked by `make setup`
+//! target/rig/guest-HASH.cpio       built here, once for each content:
+//!   init                           init.sh: drivers, then a writer for each disk
+//!   bin/busybox  bin/guest-writer  the writer is compiled here, statically, by rustc alone
+//!   modules/*.ko  modules/order    the virtio drivers, and the power button's
+//!   etc/acpi/PWRF/00000080         power.sh: a clean end
+//! ```
+//! The name holds a hash of everything that goes in, so that a changed script makes another image
+//! and builders that run at once cannot disturb each other.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::process::run;
+
+const BUSYBOX: &str = "/bin/busybox";
+const APPLETS: [&str; 11] = [
+    "acpid", "cat", "insmod", "kill", "mount", "poweroff", "sh", "sleep", "sync", "usleep", "echo",
+];
+const INIT: &str = include_str!("init.sh");
+const POWER: &str = include_str!("power.sh");
+const WRITER: &str = include_str!("../bin/guest-writer.rs");
+const RECORD: &str = include_str!("record.rs");
+/// In the order of their dependencies.
+const MODULES: [&str; 8] = [
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci",
+    "drivers/block/virtio_blk",
+    "drivers/acpi/button",
+    "drivers/input/evdev",
+];
+
+/// What a guest boots from.
+#[derive(Debug, Clone)]
+pub struct GuestImage {
+    /// The kernel (vmlinuz).
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initrd: PathBuf,
+}
+
+impl GuestImage {
+    /// Builds the image, or finds the one that was built before. Fails with what to do when
+    /// something of the machine is missing.
+    pub fn build() -> Result<Self> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let rig = directory()?;
+        let parts = Parts::find(&rig.join("kernel"))?;
+        let initrd = rig.join(format!("guest-{}.cpio", parts.hash()?));
+        if !initrd.exists() {
+            let tree = tempfile::tempdir_in(&rig)?;
+            parts.lay_out(&tree.path().join("root"), source)?;
+            pack(&tree.path().join("root"), &tree.path().join("cpio"))?;
+            fs::rename(tree.path().join("cpio"), &initrd)?;
+        }
+        Ok(Self {
+            kernel: parts.kernel,
+            initrd,
+        })
+    }
+}
+
+/// Where the rigs keep what is built once.
+pub fn directory() -> Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/rig");
+    path.canonicalize()
+        .with_context(|| format!("no {}: run `make setup`", path.display()))
+}
+
+/// What the image is made of, besides the sources in this directory.
+struct Parts {
+    kernel: PathBuf,
+    modules: Vec<PathBuf>,
+}
+
+impl Parts {
+    fn find(unpacked: &Path) -> Result<Self> {
+        let missing = || format!("no {}: run `make setup`", unpacked.display());
+        let releases = fs::read_dir(unpacked.join("lib/modules")).with_context(missing)?;
+        let release = releases.last().with_context(missing)??.file_name();
+        let release = release.to_str().context("a kernel release in ASCII")?;
+        let drivers = unpacked.join("lib/modules").join(release).join("kernel");
+        let parts = Self {
+            kernel: unpacked
+                .join(format!("boot/vmlinuz-{release}"))
+                .canonicalize()?,
+            modules: MODULES
+                .map(|name| drivers.join(format!("{name}.ko")))
+                .to_vec(),
+        };
+        for file in parts
+            .modules
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([Path::new(BUSYBOX)])
+        {
+            ensure!(
+                file.exists(),
+                "{} is missing: run `make setup`",
+                file.display()
+            );
+        }
+        Ok(parts)
+    }
+
+    fn hash(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for text in [INIT, POWER, WRITER, RECORD] {
+            hash.update(text);
+        }
+        for name in APPLETS {
+            hash.update(name);
+        }
+        for file in self
+            .modules
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([Path::new(BUSYBOX)])
+        {
+            hash.update(fs::read(file)?);
+        }
+        Ok(hash.finalize()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
+    }
+
+    fn lay_out(&self, root: &Path, source: &Path) -> Result<()> {
+        for dir in ["bin", "dev", "proc", "sys", "modules", "etc/acpi/PWRF"] {
+            fs::create_dir_all(root.join(dir))?;
+        }
+        write_program(&root.join("init"), INIT)?;
+        write_program(&root.join("etc/acpi/PWRF/00000080"), POWER)?;
+        fs::copy(BUSYBOX, root.join("bin/busybox"))?;
+        for applet in APPLETS {
+            symlink("busybox", root.join("bin").join(applet))?;
+        }
+        let mut order = String::new();
+        for module in &self.modules {
+            let name = module
+                .file_stem()
+                .and_then(|n| n.to_str())
+                .context("a module's name")?;
+            fs::copy(module, root.join("modules").join(name).with_extension("ko"))?;
+            order += &format!("{name}\n");
+        }
+        fs::write(root.join("modules/order"), order)?;
+        compile_writer(source, &root.join("bin/guest-writer"))
+    }
+}
+
+fn write_program(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(0o755),
+    )?)
+}
+
+fn compile_writer(source: &Path, to: &Path) -> Result<()> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut command = Command::new(rustc);
+    command
+        .current_dir(source)
+        .args(["--edition", "2024", "-O", "-C", "panic=abort"]);
+    command.args([
+        "-C",
+        "target-feature=+crt-static",
+        "-C",
+        "strip=symbols",
+        "-o",
+    ]);
+    run(command.arg(to).arg("src/bin/guest-writer.rs")).context("compiling the guest's writer")?;
+    Ok(())
+}
+
+fn pack(root: &Path, to: &Path) -> Result<()> {
+    let mut cpio = Command::new("cpio");
+    cpio.current_dir(root)
+        .args(["-o", "-H", "newc", "--quiet", "-R", "0:0"]);
+    let mut child = cpio
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(to)?)
+        .spawn()
+        .context("starting cpio: run `make setup`")?;
+    {
+        use std::io::Write as _;
+        let mut names = child.stdin.take().context("cpio's input was asked for")?;
+        for name in list(root, Path::new(""))? {
+            writeln!(names, "{}", name.display())?;
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("cpio failed: {status}");
+    }
+    Ok(())
+}
+
+/// Everything under `root`, each directory before what it holds.
+fn list(root: &Path, under: &Path) -> Result<Vec<PathBuf>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root.join(under))? {
+        let entry = entry?;
+        let name = under.join(entry.file_name());
+        names.push(name.clone());
+        if entry.file_type()?.is_dir() {
+            names.extend(list(root, &name)?);
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,10 @@
+//! The rigs that LiveMerge is tested on, and the suites that run on them (`tests/`).
+//!
+//! - [`guest`]: a real guest on QEMU that writes and says which writes were acknowledged.
+//! - [`virsh`]: starts and ends it under libvirt without a daemon.
+//! - [`rig`]: owns all that a test starts, and leaves nothing behind.
+
+pub mod guest;
+pub mod process;
+pub mod rig;
+pub mod virsh;

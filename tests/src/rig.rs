@@ -1,0 +1,153 @@
+//! A directory, the virtual machines and the processes of one test, all gone when it ends.
+//!
+//! Dropping a rig, also by a panic, ends the processes that it adopted (an agent first, so that it
+//! cannot start anything more), then the QEMUs of its libvirt root, each by its process id, waits
+//! until they are gone, and removes the directory.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use anyhow::{Context, Result};
+use rustix::process::{Signal, kill_process};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::guest::acks::AckLog;
+use crate::guest::domain::{DiskSpec, Driver, Format, GuestSpec, Workload};
+use crate::guest::image::{self, GuestImage};
+use crate::process::{run, wait_for_end};
+use crate::virsh::Virsh;
+
+/// Where rigs live: a short path for the sockets, and a file system that takes direct I/O.
+const PLACE: &str = "/var/tmp";
+const GUEST_MEMORY_MIB: u64 = 128;
+
+/// Everything that one test starts.
+#[derive(Debug)]
+pub struct Rig {
+    children: Vec<Child>,
+    virsh: Virsh,
+    dir: TempDir,
+}
+
+/// A virtual machine of a rig, running.
+#[derive(Debug)]
+pub struct Guest {
+    /// What it was made of. The disks are those of the start.
+    pub spec: GuestSpec,
+    /// What it says.
+    pub acks: AckLog,
+}
+
+impl Rig {
+    /// An empty rig in a directory of its own.
+    pub fn new() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("lm").tempdir_in(PLACE)?;
+        let root = dir.path().join("v");
+        share_capabilities(&root)?;
+        let virsh = Virsh::new(root)?;
+        Ok(Self {
+            children: Vec::new(),
+            virsh,
+            dir,
+        })
+    }
+
+    /// The rig's directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The libvirt of this rig.
+    pub fn virsh(&self) -> &Virsh {
+        &self.virsh
+    }
+
+    /// Creates an empty qcow2 image in the rig's directory.
+    pub fn create_image(&self, file: &str, size_bytes: u64) -> Result<PathBuf> {
+        let path = self.path().join(file);
+        let mut command = Command::new("qemu-img");
+        command.args(["create", "-q", "-f", "qcow2"]).arg(&path);
+        run(command.arg(size_bytes.to_string()))?;
+        Ok(path)
+    }
+
+    /// Creates a disk for each of the targets (`vda`), `NAME-TARGET.qcow2`, and starts a guest that
+    /// writes on them.
+    pub fn start_guest(
+        &self,
+        name: &str,
+        targets: &[&str],
+        disk_bytes: u64,
+        workload: Workload,
+    ) -> Result<Guest> {
+        let disk = |target: &&str| -> Result<DiskSpec> {
+            let path = self.create_image(&format!("{name}-{target}.qcow2"), disk_bytes)?;
+            Ok(DiskSpec {
+                target: (*target).to_owned(),
+                path,
+                format: Format::Qcow2,
+            })
+        };
+        self.start(GuestSpec {
+            name: name.to_owned(),
+            uuid: Uuid::new_v4(),
+            disks: targets.iter().map(disk).collect::<Result<_>>()?,
+            serial_log: self.path().join(format!("{name}.serial")),
+            image: GuestImage::build()?,
+            workload,
+            memory_mib: GUEST_MEMORY_MIB,
+            driver: Driver::Tcg,
+        })
+    }
+
+    /// Starts a guest that the caller has described. No agent may own the libvirt root meanwhile.
+    pub fn start(&self, spec: GuestSpec) -> Result<Guest> {
+        let xml = self.path().join(format!("{}.xml", spec.name));
+        fs::write(&xml, spec.xml())?;
+        let acks = AckLog::follow(&spec.serial_log)?;
+        self.virsh.start(&spec.name, &xml)?;
+        Ok(Guest { spec, acks })
+    }
+
+    /// Takes over a process, to end it with the rig.
+    pub fn adopt(&mut self, child: Child) {
+        self.children.push(child);
+    }
+
+    fn end(&mut self) -> Result<()> {
+        for child in &mut self.children {
+            // It fails for a child that has ended already; `wait` tells.
+            let _ = child.kill();
+            child.wait().context("waiting for a process of the rig")?;
+        }
+        let qemus = self.virsh.running_qemus();
+        for pid in &qemus {
+            // It may end between the look and the kill; the wait below tells.
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        qemus.into_iter().try_for_each(wait_for_end)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!(
+                "the rig in {} did not end: {error:#}",
+                self.path().display()
+            );
+        }
+    }
+}
+
+/// Lets all rigs have one cache of what libvirt found out about QEMU: it takes seconds to find out.
+/// libvirt itself sees when the cache is stale.
+fn share_capabilities(root: &Path) -> Result<()> {
+    let shared = image::directory()?.join("capabilities");
+    fs::create_dir_all(&shared)?;
+    fs::create_dir_all(root.join("cache/qemu"))?;
+    Ok(symlink(shared, root.join("cache/qemu/capabilities"))?)
+}
