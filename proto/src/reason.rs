@@ -1,5 +1,6 @@
 //! The closed list of error reasons. `docs/errors.md` is made from it.
 
+use serde::{Deserialize, Serialize};
 use tonic::Code;
 
 /// The `domain` of every `google.rpc.ErrorInfo`.
@@ -8,7 +9,10 @@ pub const DOMAIN: &str = "livemerge";
 macro_rules! reasons {
     ($($name:ident = $text:literal, $code:ident, $advice:literal;)*) => {
         /// Why a request or an operation did not succeed. Clients branch on it, not on the text.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+        )]
+        #[serde(try_from = "String", into = "String")]
         pub enum Reason {
             $(#[doc = $advice] $name,)*
         }
@@ -92,5 +96,19 @@ impl std::str::FromStr for Reason {
     fn from_str(text: &str) -> Result<Self, UnknownReason> {
         let found = Self::ALL.iter().copied().find(|reason| reason.as_str() == text);
         found.ok_or_else(|| UnknownReason(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Reason {
+    type Error = UnknownReason;
+
+    fn try_from(text: String) -> Result<Self, UnknownReason> {
+        text.parse()
+    }
+}
+
+impl From<Reason> for String {
+    fn from(reason: Reason) -> Self {
+        reason.as_str().to_owned()
     }
 }

@@ -1,0 +1,93 @@
+//! The server's configuration. Every key has a default.
+
+use crate::hosts::LinkPolicy;
+use livemerge_proto::ids::HostId;
+use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the server serves gRPC.
+    pub listen: ListenConfig,
+    /// Bounds of the server.
+    pub server: ServerConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// The database.
+    pub store: StoreConfig,
+    /// When a host counts as unresponsive.
+    pub heartbeat: HeartbeatConfig,
+    /// Hosts that do not register themselves, by id.
+    pub hosts: BTreeMap<HostId, HostConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: ListenConfig::loopback(7420),
+            server: ServerConfig::default(),
+            log: LogConfig::default(),
+            store: StoreConfig::default(),
+            heartbeat: HeartbeatConfig::default(),
+            hosts: BTreeMap::new(),
+        }
+    }
+}
+
+/// The database.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The SQLite file; its directory must exist.
+    pub path: PathBuf,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { path: PathBuf::from("/var/lib/livemerge/api-server.db") }
+    }
+}
+
+/// The line to the agents.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeartbeatConfig {
+    /// Time between an agent's heartbeats, 50 to 15,000.
+    pub interval_ms: u64,
+    /// A host that was silent for so long is unresponsive; more than the interval.
+    pub silence_ms: u64,
+}
+
+impl Default for HeartbeatConfig {
+    fn default() -> Self {
+        Self { interval_ms: 2_000, silence_ms: 6_000 }
+    }
+}
+
+impl HeartbeatConfig {
+    /// The line's bounds.
+    ///
+    /// # Errors
+    /// When a value is out of its range.
+    pub fn policy(&self) -> anyhow::Result<LinkPolicy> {
+        if !(50..=15_000).contains(&self.interval_ms) {
+            anyhow::bail!("heartbeat.interval_ms is {}, not within 50 to 15000", self.interval_ms);
+        }
+        if self.silence_ms <= self.interval_ms {
+            anyhow::bail!("heartbeat.silence_ms is {}, not more than the interval", self.silence_ms);
+        }
+        let heartbeat = Duration::from_millis(self.interval_ms);
+        Ok(LinkPolicy { heartbeat, silence: Duration::from_millis(self.silence_ms) })
+    }
+}
+
+/// A host that does not register itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostConfig {
+    /// Where its agent listens: `http://ADDRESS:PORT` or `unix:/PATH`.
+    pub endpoint: String,
+}

@@ -1,0 +1,297 @@
+//! From the domain's types to the wire's.
+
+use crate::hosts::{
+    Chain, HostStatus, HostView, Layer, LayerFormat, MergePhase, VmSeen, VmState, volume_ref,
+};
+use crate::snapshot::{
+    CreatePhase, DeletePhase, DiskState, DiskTask, Event, EventKind, HostRecord, MergeProgress,
+    OperationState, OperationView, Severity, Snapshot, SnapshotState, VmRecord, Waiting, Work,
+};
+use jiff::Timestamp;
+use livemerge_proto::ids::{HostId, VmId};
+use livemerge_proto::v1;
+use std::time::Duration;
+
+pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+}
+
+fn duration(duration: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(duration).ok()
+}
+
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn snapshot(snapshot: Snapshot) -> v1::Snapshot {
+    let state = match snapshot.state {
+        SnapshotState::Creating => v1::SnapshotState::Creating,
+        SnapshotState::Ready => v1::SnapshotState::Ready,
+        SnapshotState::Deleting => v1::SnapshotState::Deleting,
+        SnapshotState::Incomplete => v1::SnapshotState::Incomplete,
+    };
+    let disks = snapshot.disks.iter().map(|disk| v1::SnapshotDisk {
+        disk: disk.disk.to_string(),
+        volume: Some(volume_ref(&disk.volume)),
+    });
+    v1::Snapshot {
+        id: snapshot.id.to_string(),
+        vm_id: snapshot.vm.to_string(),
+        disks: disks.collect(),
+        name: snapshot.name.to_string(),
+        description: snapshot.description,
+        state: state.into(),
+        created_at: Some(time(snapshot.created_at)),
+        etag: etag(snapshot.revision),
+    }
+}
+
+fn etag(revision: u64) -> String {
+    format!("r{revision}")
+}
+
+/// The revision that an etag stands for.
+pub(super) fn parse_etag(etag: &str) -> Option<u64> {
+    etag.strip_prefix('r')?.parse().ok()
+}
+
+pub(super) fn operation(view: OperationView) -> v1::Operation {
+    let OperationView { operation, waiting, merge } = view;
+    let (state, failure) = match operation.state {
+        OperationState::Queued => (v1::OperationState::Queued, None),
+        OperationState::Running => (v1::OperationState::Running, None),
+        OperationState::Succeeded => (v1::OperationState::Succeeded, None),
+        OperationState::Failed(failure) => (v1::OperationState::Failed, Some(failure)),
+    };
+    let kind = match operation.work {
+        Work::Create(_) => v1::OperationKind::CreateSnapshot,
+        Work::Delete(_) => v1::OperationKind::DeleteSnapshot,
+    };
+    let phase = if state == v1::OperationState::Running {
+        phase(&operation.work)
+    } else {
+        v1::OperationPhase::Unspecified
+    };
+    let disks = match &operation.work {
+        Work::Delete(DeletePhase::Disks(tasks)) => tasks.iter().map(|task| disk(task, merge.as_ref())).collect(),
+        Work::Delete(DeletePhase::Planning) | Work::Create(_) => vec![],
+    };
+    v1::Operation {
+        id: operation.id.to_string(),
+        kind: kind.into(),
+        state: state.into(),
+        phase: phase.into(),
+        vm_id: operation.vm.to_string(),
+        snapshot_id: operation.snapshot.to_string(),
+        snapshot_name: operation.snapshot_name.to_string(),
+        request_id: operation.request.to_string(),
+        requested_by: operation.requested_by,
+        disks,
+        waiting: waiting.map(wait),
+        failure: failure.map(Into::into),
+        created_at: Some(time(operation.created_at)),
+        started_at: operation.started_at.map(time),
+        ended_at: operation.ended_at.map(time),
+        revision: number(operation.revision),
+    }
+}
+
+fn phase(work: &Work) -> v1::OperationPhase {
+    match work {
+        Work::Create(CreatePhase::Planning) | Work::Delete(DeletePhase::Planning) => v1::OperationPhase::Planning,
+        Work::Create(CreatePhase::Overlaying(_)) => v1::OperationPhase::CreatingOverlays,
+        Work::Delete(DeletePhase::Disks(tasks)) => {
+            let current = tasks.iter().find(|task| !matches!(task.state, DiskState::Removed { .. }));
+            match current.map(|task| &task.state) {
+                Some(DiskState::Pending | DiskState::Merging | DiskState::Failed(_)) => v1::OperationPhase::Merging,
+                Some(DiskState::Removing { .. } | DiskState::Removed { .. }) | None => v1::OperationPhase::Removing,
+            }
+        }
+    }
+}
+
+/// One disk's progress. `live` is about the one disk that merges now.
+fn disk(task: &DiskTask, live: Option<&MergeProgress>) -> v1::DiskProgress {
+    let kind = if task.active { v1::MergeKind::ActiveCommit } else { v1::MergeKind::IntermediateCommit };
+    let mut disk = v1::DiskProgress {
+        disk: task.disk.to_string(),
+        kind: kind.into(),
+        kept: Some(volume_ref(&task.base.volume)),
+        removed: Some(volume_ref(&task.top.volume)),
+        ..v1::DiskProgress::default()
+    };
+    let mut copied = |copied_bytes: u64, longest_pause: Duration| {
+        disk.done_bytes = number(copied_bytes);
+        disk.total_bytes = number(copied_bytes);
+        disk.longest_pause = duration(longest_pause);
+    };
+    let phase = match &task.state {
+        DiskState::Pending => v1::MergePhase::Pending,
+        DiskState::Failed(_) => v1::MergePhase::Failed,
+        DiskState::Merging => match live {
+            Some(live) => return merging(disk, live),
+            None => v1::MergePhase::Pending,
+        },
+        DiskState::Removing { copied_bytes, longest_pause } => {
+            copied(*copied_bytes, *longest_pause);
+            v1::MergePhase::Removing
+        }
+        DiskState::Removed { copied_bytes, longest_pause, freed_bytes } => {
+            copied(*copied_bytes, *longest_pause);
+            disk.freed_bytes = number(*freed_bytes);
+            v1::MergePhase::Removed
+        }
+    };
+    disk.phase = phase.into();
+    disk
+}
+
+fn merging(mut disk: v1::DiskProgress, live: &MergeProgress) -> v1::DiskProgress {
+    let seen = &live.seen;
+    let phase = match seen.phase {
+        MergePhase::Pending => v1::MergePhase::Pending,
+        MergePhase::Copying => v1::MergePhase::Copying,
+        MergePhase::Ready => v1::MergePhase::Ready,
+        MergePhase::Pivoting => v1::MergePhase::Pivoting,
+        MergePhase::Verifying => v1::MergePhase::Verifying,
+        MergePhase::Merged => v1::MergePhase::Merged,
+        MergePhase::Failed(_) => v1::MergePhase::Failed,
+    };
+    disk.phase = phase.into();
+    disk.done_bytes = number(seen.done_bytes);
+    disk.total_bytes = number(seen.total_bytes);
+    disk.bytes_per_second = number(live.bytes_per_second);
+    disk.longest_pause = duration(seen.longest_pause);
+    let left = seen.total_bytes.saturating_sub(seen.done_bytes);
+    disk.time_left = left.checked_div(live.bytes_per_second).map(Duration::from_secs).and_then(duration);
+    disk
+}
+
+fn wait(waiting: Waiting) -> v1::Waiting {
+    v1::Waiting {
+        reason: waiting.cause.reason.to_string(),
+        message: waiting.cause.message,
+        next_try_at: waiting.next_try_at.map(time),
+        attempts: i32::try_from(waiting.attempts).unwrap_or(i32::MAX),
+    }
+}
+
+pub(super) fn host(record: HostRecord, view: &HostView) -> v1::Host {
+    let status = match view.status {
+        HostStatus::Up => v1::HostStatus::Up,
+        HostStatus::Unresponsive => v1::HostStatus::Unresponsive,
+    };
+    v1::Host {
+        id: record.id.to_string(),
+        endpoint: record.endpoint,
+        status: status.into(),
+        generation: number(record.generation),
+        version: record.version,
+        last_seen_at: view.last_seen_at.map(time),
+        hypervisor_connected: view.hypervisor_connected,
+    }
+}
+
+/// A machine as its host shows it now.
+pub(super) fn vm_seen(vm: &VmSeen, host: &HostId, observed_at: Option<Timestamp>) -> v1::Vm {
+    let state = match vm.state {
+        VmState::Running => v1::VmState::Running,
+        VmState::Paused => v1::VmState::Paused,
+        VmState::ShutOff => v1::VmState::ShutOff,
+    };
+    let disks = vm.disks.iter().map(|disk| v1::VmDisk {
+        target: disk.target.to_string(),
+        active: disk.active.as_ref().map(volume_ref),
+        locator: disk.locator.clone(),
+    });
+    v1::Vm {
+        id: vm.id.to_string(),
+        name: vm.name.clone(),
+        host_id: host.to_string(),
+        state: state.into(),
+        disks: disks.collect(),
+        observed_at: observed_at.map(time),
+    }
+}
+
+/// A machine whose host is silent, or no longer has it.
+pub(super) fn vm_unknown(vm: &VmRecord, observed_at: Option<Timestamp>) -> v1::Vm {
+    v1::Vm {
+        id: vm.id.to_string(),
+        name: vm.name.clone(),
+        host_id: vm.host.to_string(),
+        state: v1::VmState::Unknown.into(),
+        disks: vec![],
+        observed_at: observed_at.map(time),
+    }
+}
+
+pub(super) fn chain(vm: VmId, chain: Chain, now: Timestamp) -> v1::VolumeChain {
+    v1::VolumeChain {
+        vm_id: vm.to_string(),
+        disk: chain.disk.to_string(),
+        layers: chain.layers.into_iter().map(layer).collect(),
+        observed_at: Some(time(now)),
+        job_running: chain.job_running,
+    }
+}
+
+fn layer(layer: Layer) -> v1::ChainLayer {
+    let format = match layer.format {
+        LayerFormat::Qcow2 => v1::VolumeFormat::Qcow2,
+        LayerFormat::Raw => v1::VolumeFormat::Raw,
+        LayerFormat::Unknown => v1::VolumeFormat::Unspecified,
+    };
+    v1::ChainLayer {
+        volume: layer.mark.as_ref().map(|mark| volume_ref(&mark.volume)),
+        identity: layer.mark.map(|mark| mark.identity.to_string()).unwrap_or_default(),
+        locator: layer.locator,
+        format: format.into(),
+        virtual_bytes: number(layer.virtual_bytes),
+        allocated_bytes: number(layer.allocated_bytes),
+        shared_with: layer.shared_with,
+    }
+}
+
+pub(super) fn event(event: Event) -> v1::Event {
+    let entry = event.entry;
+    let severity = match entry.severity {
+        Severity::Info => v1::EventSeverity::Info,
+        Severity::Warning => v1::EventSeverity::Warning,
+        Severity::Error => v1::EventSeverity::Error,
+    };
+    v1::Event {
+        revision: number(event.revision),
+        r#type: event_type(entry.kind).into(),
+        severity: severity.into(),
+        occurred_at: Some(time(entry.occurred_at)),
+        host_id: entry.host.map(|id| id.to_string()).unwrap_or_default(),
+        vm_id: entry.vm.map(|id| id.to_string()).unwrap_or_default(),
+        snapshot_id: entry.snapshot.map(|id| id.to_string()).unwrap_or_default(),
+        operation_id: entry.operation.map(|id| id.to_string()).unwrap_or_default(),
+        actor: entry.actor.unwrap_or_default(),
+        message: entry.message,
+        details: entry.details.into_iter().collect(),
+    }
+}
+
+fn event_type(kind: EventKind) -> v1::EventType {
+    match kind {
+        EventKind::HostRegistered => v1::EventType::HostRegistered,
+        EventKind::HostUp => v1::EventType::HostUp,
+        EventKind::HostUnresponsive => v1::EventType::HostUnresponsive,
+        EventKind::SnapshotCreateRequested => v1::EventType::SnapshotCreateRequested,
+        EventKind::SnapshotCreated => v1::EventType::SnapshotCreated,
+        EventKind::SnapshotCreateFailed => v1::EventType::SnapshotCreateFailed,
+        EventKind::SnapshotDeleteRequested => v1::EventType::SnapshotDeleteRequested,
+        EventKind::SnapshotDeleted => v1::EventType::SnapshotDeleted,
+        EventKind::SnapshotDeleteFailed => v1::EventType::SnapshotDeleteFailed,
+        EventKind::LiveMergePlanned => v1::EventType::LiveMergePlanned,
+        EventKind::LiveMergeStarted => v1::EventType::LiveMergeStarted,
+        EventKind::LiveMergeCompleted => v1::EventType::LiveMergeCompleted,
+        EventKind::LiveMergeFailed => v1::EventType::LiveMergeFailed,
+        EventKind::VolumeRemoved => v1::EventType::VolumeRemoved,
+        EventKind::OperationResumed => v1::EventType::OperationResumed,
+    }
+}

@@ -1,0 +1,149 @@
+//! `livemerge.v1.InventoryService`.
+
+use super::{convert, detached, page::Pager, snapshot_service::problem};
+use crate::hosts::{HostError, Hosts, no_host};
+use crate::snapshot::{HostRecord, VmRecord, no_vm};
+use crate::store::{Store, VmFilter};
+use livemerge_proto::fields::Fields;
+use livemerge_proto::ids::{DiskTarget, HostId, RequestId, VmId};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::v1;
+use livemerge_proto::v1::inventory_service_server::InventoryService;
+use livemerge_runtime::Clock;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+const MAX_ENDPOINT: usize = 512;
+const MAX_VERSION: usize = 64;
+const MAX_VM_NAME: usize = 256;
+
+/// Serves hosts, machines and chains.
+pub struct InventoryApi {
+    /// The hosts.
+    pub hosts: Arc<Hosts>,
+    /// For lists of machines.
+    pub store: Arc<dyn Store>,
+    /// For the time at which a chain was read.
+    pub clock: Arc<dyn Clock>,
+}
+
+#[tonic::async_trait]
+impl InventoryService for InventoryApi {
+    async fn register_host(
+        &self,
+        request: Request<v1::RegisterHostRequest>,
+    ) -> Result<Response<v1::RegisterHostResponse>, Status> {
+        let record = parse_registration(request.into_inner())?;
+        let hosts = Arc::clone(&self.hosts);
+        let (record, view) = detached(async move { hosts.register(record).await }).await?;
+        Ok(Response::new(v1::RegisterHostResponse { host: Some(convert::host(record, &view)) }))
+    }
+
+    async fn list_hosts(
+        &self,
+        request: Request<v1::ListHostsRequest>,
+    ) -> Result<Response<v1::ListHostsResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let size = fields.page_size("page_size", request.page_size);
+        let size = fields.finish(size)?;
+        let pager = Pager::new("hosts", size);
+        let page = pager.page::<HostId>(&request.page_token)?;
+        let mut found = self.hosts.all();
+        found.retain(|(host, _)| page.after.as_ref().is_none_or(|after| host.id > *after));
+        let next_page_token = pager.cut(&mut found, |(host, _)| host.id.clone());
+        let hosts = found.into_iter().map(|(record, view)| convert::host(record, &view)).collect();
+        Ok(Response::new(v1::ListHostsResponse { hosts, next_page_token }))
+    }
+
+    async fn get_host(
+        &self,
+        request: Request<v1::GetHostRequest>,
+    ) -> Result<Response<v1::GetHostResponse>, Status> {
+        let mut fields = Fields::new();
+        let id = fields.parse::<HostId>("host_id", &request.get_ref().host_id);
+        let id = fields.finish(id)?;
+        let (record, view) = self.hosts.get(&id).ok_or_else(|| no_host(&id))?;
+        Ok(Response::new(v1::GetHostResponse { host: Some(convert::host(record, &view)) }))
+    }
+
+    async fn list_vms(
+        &self,
+        request: Request<v1::ListVmsRequest>,
+    ) -> Result<Response<v1::ListVmsResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let host = fields.parse_optional("host_id", &request.host_id);
+        let name = fields.text("name", request.name, MAX_VM_NAME);
+        let size = fields.page_size("page_size", request.page_size);
+        let ((host, name), size) = fields.finish(host.zip(name).zip(size))?;
+        let filter = VmFilter { host, name: Some(name).filter(|name| !name.is_empty()) };
+        let pager = Pager::new(("vms", &filter), size);
+        let page = pager.page(&request.page_token)?;
+        let mut found = self.store.vms(&filter, &page).await.map_err(problem)?;
+        let next_page_token = pager.cut(&mut found, |vm| vm.id);
+        let vms = found.iter().map(|vm| self.vm(vm)).collect();
+        Ok(Response::new(v1::ListVmsResponse { vms, next_page_token }))
+    }
+
+    async fn get_vm(
+        &self,
+        request: Request<v1::GetVmRequest>,
+    ) -> Result<Response<v1::GetVmResponse>, Status> {
+        let mut fields = Fields::new();
+        let id = fields.parse::<VmId>("vm_id", &request.get_ref().vm_id);
+        let id = fields.finish(id)?;
+        let record = self.store.vm(id).await.map_err(problem)?.ok_or_else(|| no_vm(id))?;
+        Ok(Response::new(v1::GetVmResponse { vm: Some(self.vm(&record)) }))
+    }
+
+    async fn get_volume_chain(
+        &self,
+        request: Request<v1::GetVolumeChainRequest>,
+    ) -> Result<Response<v1::GetVolumeChainResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let vm = fields.parse::<VmId>("vm_id", &request.vm_id);
+        let disk = fields.parse_optional::<DiskTarget>("disk", &request.disk);
+        let (vm, disk) = fields.finish(vm.zip(disk))?;
+        let host = self.hosts.of_vm(vm).ok_or_else(|| no_vm(vm))?;
+        let chains = host.agent.chains(vm, disk.as_ref()).await.map_err(HostError::into_problem)?;
+        let now = self.clock.now();
+        let chains = chains.into_iter().map(|chain| convert::chain(vm, chain, now)).collect();
+        Ok(Response::new(v1::GetVolumeChainResponse { chains }))
+    }
+}
+
+impl InventoryApi {
+    fn vm(&self, record: &VmRecord) -> v1::Vm {
+        let Some((host, view)) = self.hosts.get(&record.host) else {
+            return convert::vm_unknown(record, None);
+        };
+        match view.vms.as_ref().and_then(|vms| vms.get(&record.id)) {
+            Some(seen) => convert::vm_seen(seen, &host.id, view.last_seen_at),
+            None => convert::vm_unknown(record, view.last_seen_at),
+        }
+    }
+}
+
+fn parse_registration(request: v1::RegisterHostRequest) -> Result<HostRecord, Problem> {
+    let mut fields = Fields::new();
+    // Registering is the same however often it is done, so the id is only looked at.
+    let request_id = fields.parse::<RequestId>("request_id", &request.request_id);
+    let id = fields.parse("host_id", &request.host_id);
+    let endpoint = endpoint(&mut fields, request.endpoint);
+    let generation = fields.generation("generation", request.generation);
+    let version = fields.text("version", request.version, MAX_VERSION);
+    let parsed = request_id.zip(id.zip(endpoint)).zip(generation.zip(version));
+    let ((_, (id, endpoint)), (generation, version)) = fields.finish(parsed)?;
+    Ok(HostRecord { id, endpoint, generation, version })
+}
+
+fn endpoint(fields: &mut Fields, endpoint: String) -> Option<String> {
+    let endpoint = fields.text("endpoint", endpoint, MAX_ENDPOINT)?;
+    if endpoint.starts_with("http://") || endpoint.starts_with("unix:/") {
+        return Some(endpoint);
+    }
+    fields.reject("endpoint", "must be `http://ADDRESS:PORT` or `unix:/PATH`");
+    None
+}

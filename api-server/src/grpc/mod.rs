@@ -1,0 +1,36 @@
+//! The edge: decode and check, call the domain, encode. Nothing generated goes further in, but for
+//! the line to the agents (`hosts`).
+
+mod convert;
+mod event_service;
+mod inventory_service;
+mod operation_service;
+mod page;
+mod snapshot_service;
+
+pub use event_service::EventApi;
+pub use inventory_service::InventoryApi;
+pub use operation_service::OperationApi;
+pub use snapshot_service::SnapshotApi;
+
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use tonic::{Request, Status};
+
+/// Who asks: the caller's address, as long as nothing better is known.
+fn caller<T>(request: &Request<T>) -> String {
+    request.remote_addr().map_or_else(|| "local".to_owned(), |address| address.to_string())
+}
+
+/// Runs a mutation to its end even when the client goes away meanwhile.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::spawn(work).await {
+        Ok(done) => done.map_err(Status::from),
+        Err(died) => {
+            tracing::error!(error = %died, "a request's task died");
+            Err(Problem::new(Reason::InternalBug, "internal error").into())
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `livemerge.v1.OperationService`.
+
+use super::{convert, page::Pager, snapshot_service::problem};
+use crate::snapshot::{OperationView, Snapshots};
+use crate::store::{OperationFilter, StateName, Store};
+use futures::Stream;
+use livemerge_proto::fields::Fields;
+use livemerge_proto::ids::OperationId;
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_proto::v1;
+use livemerge_proto::v1::operation_service_server::OperationService;
+use livemerge_runtime::Shutdown;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+
+/// A quiet watch repeats the operation so often.
+const REPEAT_EVERY: Duration = Duration::from_secs(10);
+const WAIT_DEFAULT: Duration = Duration::from_secs(30);
+const WAIT_MOST: Duration = Duration::from_secs(3600);
+/// A wait answers so much before the call's own deadline.
+const WAIT_MARGIN: Duration = Duration::from_millis(100);
+
+/// Serves operations.
+pub struct OperationApi {
+    /// The open operations.
+    pub snapshots: Arc<Snapshots>,
+    /// For lists.
+    pub store: Arc<dyn Store>,
+    /// Ends the watches.
+    pub shutdown: Shutdown,
+}
+
+type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchOperationResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl OperationService for OperationApi {
+    async fn get_operation(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Result<Response<v1::GetOperationResponse>, Status> {
+        let id = parse_id(&request.get_ref().operation_id)?;
+        let operation = Some(convert::operation(self.snapshots.operation_view(id).await?));
+        Ok(Response::new(v1::GetOperationResponse { operation }))
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let vm = fields.parse_optional("vm_id", &request.vm_id);
+        let states: Vec<_> = request.states.iter().map(|state| state_name(&mut fields, *state)).collect();
+        let size = fields.page_size("page_size", request.page_size);
+        let states: Option<Vec<_>> = states.into_iter().collect();
+        let ((vm, states), size) = fields.finish(vm.zip(states).zip(size))?;
+        let pager = Pager::new(("operations", vm, &states), size);
+        let page = pager.page(&request.page_token)?;
+        let filter = OperationFilter { vm, states };
+        let mut found = self.store.operations(&filter, &page).await.map_err(problem)?;
+        let next_page_token = pager.cut(&mut found, |operation| operation.id);
+        let shown = found.into_iter().map(|operation| self.snapshots.shown(operation));
+        let operations = shown.map(convert::operation).collect();
+        Ok(Response::new(v1::ListOperationsResponse { operations, next_page_token }))
+    }
+
+    type WatchOperationStream = WatchStream;
+
+    async fn watch_operation(
+        &self,
+        request: Request<v1::WatchOperationRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let id = parse_id(&request.get_ref().operation_id)?;
+        let first = self.snapshots.operation_view(id).await?;
+        let stream = watch_stream(Arc::clone(&self.snapshots), id, first, self.shutdown.clone());
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn wait_operation(
+        &self,
+        request: Request<v1::WaitOperationRequest>,
+    ) -> Result<Response<v1::WaitOperationResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let id = fields.parse("operation_id", &request.operation_id);
+        let unset = deadline.unwrap_or(WAIT_DEFAULT).min(WAIT_MOST);
+        let time = fields.duration("timeout", request.timeout, Duration::ZERO..=WAIT_MOST, unset);
+        let (id, time) = fields.finish(id.zip(time))?;
+        let time = deadline.map_or(time, |deadline| time.min(deadline));
+        let operation = Some(convert::operation(self.wait(id, time).await?));
+        Ok(Response::new(v1::WaitOperationResponse { operation }))
+    }
+}
+
+impl OperationApi {
+    /// The operation when it has ended, or as it stands when the time is over.
+    async fn wait(&self, id: OperationId, time: Duration) -> Result<OperationView, Status> {
+        let Some(mut shown) = self.snapshots.hub().watch(id) else {
+            return Ok(self.snapshots.operation_view(id).await?);
+        };
+        let ended = shown.wait_for(|view| view.operation.state.ended());
+        tokio::select! {
+            ended = tokio::time::timeout(time, ended) => drop(ended),
+            () = self.shutdown.cancelled() => return Err(draining()),
+        }
+        Ok(self.snapshots.operation_view(id).await?)
+    }
+}
+
+/// The operation, then every change that the reader has time for, to its end.
+fn watch_stream(
+    snapshots: Arc<Snapshots>,
+    id: OperationId,
+    first: OperationView,
+    shutdown: Shutdown,
+) -> impl Stream<Item = Result<v1::WatchOperationResponse, Status>> + Send {
+    async_stream::try_stream! {
+        let mut view = first;
+        let mut changes = snapshots.hub().watch(id);
+        loop {
+            let ended = view.operation.state.ended();
+            yield v1::WatchOperationResponse { operation: Some(convert::operation(view.clone())) };
+            if ended {
+                return;
+            }
+            view = match changes.as_mut() {
+                // It ended between the look and the watch.
+                None => snapshots.operation_view(id).await?,
+                Some(changes) => {
+                    let change = tokio::time::timeout(REPEAT_EVERY, changes.changed());
+                    if shutdown.run_until_cancelled(change).await.is_none() {
+                        Err(draining())?;
+                    }
+                    changes.borrow_and_update().clone()
+                }
+            };
+        }
+    }
+}
+
+fn parse_id(text: &str) -> Result<OperationId, Problem> {
+    let mut fields = Fields::new();
+    let id = fields.parse("operation_id", text);
+    fields.finish(id)
+}
+
+fn state_name(fields: &mut Fields, state: i32) -> Option<StateName> {
+    match v1::OperationState::try_from(state) {
+        Ok(v1::OperationState::Queued) => Some(StateName::Queued),
+        Ok(v1::OperationState::Running) => Some(StateName::Running),
+        Ok(v1::OperationState::Succeeded) => Some(StateName::Succeeded),
+        Ok(v1::OperationState::Failed) => Some(StateName::Failed),
+        Ok(v1::OperationState::Unspecified) | Err(_) => {
+            fields.reject("states", format_args!("has {state}, which is no state of an operation"));
+            None
+        }
+    }
+}
+
+/// The time that the caller gave the call, less what the answer needs on its way.
+fn deadline(metadata: &tonic::metadata::MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok()?;
+    let time = match unit {
+        "H" => Duration::from_secs(count.saturating_mul(3600)),
+        "M" => Duration::from_secs(count.saturating_mul(60)),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    };
+    Some(time.saturating_sub(WAIT_MARGIN))
+}
+
+fn draining() -> Status {
+    Problem::new(Reason::ServerDraining, "the server is stopping").into()
+}

@@ -1,0 +1,123 @@
+//! [`HostAgent`] over gRPC.
+//!
+//! Whether an error is a *no* or no answer at all is decided here, by its reason. A time-out, a
+//! broken line, an error without a reason of ours: no answer.
+
+use super::convert;
+use super::types::{Chain, HostError, MergeOrder, OverlayOrder, RemovalOrder, Removed};
+use super::{HostAgent, volume_ref};
+use async_trait::async_trait;
+use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_proto::v1;
+use livemerge_proto::v1::host_service_client::HostServiceClient;
+use livemerge_proto::v1::merge_service_client::MergeServiceClient;
+use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
+use std::time::Duration;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+/// For calls that answer at once.
+const SHORT: Duration = Duration::from_secs(10);
+/// For a removal, which frees space before it answers. It goes on after the time is over.
+const LONG: Duration = Duration::from_secs(60);
+
+/// An agent behind a channel.
+pub(super) struct GrpcAgent {
+    channel: Channel,
+    generation: i64,
+}
+
+impl GrpcAgent {
+    pub(super) fn new(channel: Channel, generation: u64) -> Self {
+        Self { channel, generation: i64::try_from(generation).unwrap_or(i64::MAX) }
+    }
+}
+
+#[async_trait]
+impl HostAgent for GrpcAgent {
+    async fn chains(&self, vm: VmId, disk: Option<&DiskTarget>) -> Result<Vec<Chain>, HostError> {
+        let request = v1::MergeServiceGetVolumeChainRequest {
+            vm_id: vm.to_string(),
+            disk: disk.map(ToString::to_string).unwrap_or_default(),
+        };
+        let mut client = MergeServiceClient::new(self.channel.clone());
+        let answer = client.get_volume_chain(within(SHORT, request)).await.map_err(classify)?;
+        let chains = answer.into_inner().chains.into_iter().map(convert::chain);
+        chains.collect::<Result<_, _>>().map_err(classify)
+    }
+
+    async fn create_overlays(&self, order: &OverlayOrder) -> Result<(), HostError> {
+        let overlays = order.overlays.iter().map(|overlay| v1::Overlay {
+            disk: overlay.disk.to_string(),
+            below: Some(volume_ref(&overlay.below)),
+            overlay: Some(volume_ref(&overlay.overlay)),
+        });
+        let request = v1::CreateOverlaysRequest {
+            request_id: order.request.to_string(),
+            generation: self.generation,
+            vm_id: order.vm.to_string(),
+            overlays: overlays.collect(),
+        };
+        let mut client = HostServiceClient::new(self.channel.clone());
+        client.create_overlays(within(SHORT, request)).await.map_err(classify)?;
+        Ok(())
+    }
+
+    async fn start_merge(&self, order: &MergeOrder) -> Result<(), HostError> {
+        let request = v1::StartMergeRequest {
+            request_id: order.id.to_string(),
+            generation: self.generation,
+            vm_id: order.vm.to_string(),
+            disk: order.disk.to_string(),
+            base: Some(volume_ref(&order.base.volume)),
+            base_identity: order.base.identity.to_string(),
+            top: Some(volume_ref(&order.top.volume)),
+            top_identity: order.top.identity.to_string(),
+        };
+        let mut client = MergeServiceClient::new(self.channel.clone());
+        client.start_merge(within(SHORT, request)).await.map_err(classify)?;
+        Ok(())
+    }
+
+    async fn remove_volume(&self, order: &RemovalOrder) -> Result<Removed, HostError> {
+        let request = v1::RemoveVolumeRequest {
+            request_id: order.id.to_string(),
+            generation: self.generation,
+            volume: Some(volume_ref(&order.volume.volume)),
+            identity: order.volume.identity.to_string(),
+        };
+        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let answer = client.remove_volume(within(LONG, request)).await.map_err(classify)?;
+        let removal = answer.into_inner().removal.unwrap_or_default();
+        let gone = removal.state() == v1::RemovalState::Gone;
+        Ok(Removed { gone, freed_bytes: convert::bytes(removal.freed_bytes) })
+    }
+}
+
+fn within<T>(time: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(time);
+    request
+}
+
+fn classify(status: Status) -> HostError {
+    match Problem::try_from(status) {
+        Ok(problem) if is_a_no(problem.reason) => HostError::Refused(problem),
+        Ok(problem) => HostError::Unknown(problem),
+        Err(status) => {
+            let text = format!("the host's agent does not answer: {}", status.message());
+            HostError::Unknown(Problem::new(Reason::HostUnreachable, text).with("code", status.code()))
+        }
+    }
+}
+
+/// Whether the agent has understood and done nothing, and would say the same again.
+fn is_a_no(reason: Reason) -> bool {
+    match reason.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Cancelled => false,
+        Code::ResourceExhausted => reason == Reason::InsufficientSpace,
+        _ => true,
+    }
+}

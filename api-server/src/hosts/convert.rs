@@ -1,0 +1,102 @@
+//! Between an agent's answers and what the server knows.
+//!
+//! An answer that cannot be understood is a fault of one of the two programs: it is treated as no
+//! answer, never as an empty one.
+
+use super::types::{
+    Chain, DiskSeen, Layer, LayerFormat, MergePhase, MergeSeen, VmSeen, VmState,
+};
+use crate::snapshot::Mark;
+use livemerge_proto::ids::MergeId;
+use livemerge_proto::v1;
+use livemerge_storage::VolumeRef;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+use tonic::Status;
+
+pub(super) fn vm(vm: &v1::Vm) -> Result<VmSeen, Status> {
+    let state = match vm.state() {
+        v1::VmState::Running => VmState::Running,
+        v1::VmState::Paused => VmState::Paused,
+        v1::VmState::ShutOff => VmState::ShutOff,
+        v1::VmState::Unspecified | v1::VmState::Unknown => return Err(nonsense("the machine's state")),
+    };
+    let disks = vm.disks.iter().map(disk).collect::<Result<_, _>>()?;
+    Ok(VmSeen { id: id(&vm.id)?, name: vm.name.clone(), state, disks })
+}
+
+fn disk(disk: &v1::VmDisk) -> Result<DiskSeen, Status> {
+    let active = disk.active.as_ref().map(parse_volume).transpose()?;
+    Ok(DiskSeen { target: id(&disk.target)?, active, locator: disk.locator.clone() })
+}
+
+pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
+    let phase = match merge.phase() {
+        v1::MergePhase::Pending => MergePhase::Pending,
+        v1::MergePhase::Copying => MergePhase::Copying,
+        v1::MergePhase::Ready => MergePhase::Ready,
+        v1::MergePhase::Pivoting => MergePhase::Pivoting,
+        v1::MergePhase::Verifying => MergePhase::Verifying,
+        v1::MergePhase::Merged => MergePhase::Merged,
+        v1::MergePhase::Failed => MergePhase::Failed(merge.failure.clone().unwrap_or_default().into()),
+        v1::MergePhase::Unspecified | v1::MergePhase::Removing | v1::MergePhase::Removed => {
+            return Err(nonsense("the merge's phase"));
+        }
+    };
+    let longest_pause = merge.longest_pause.and_then(|pause| Duration::try_from(pause).ok());
+    let seen = MergeSeen {
+        phase,
+        done_bytes: bytes(merge.done_bytes),
+        total_bytes: bytes(merge.total_bytes),
+        longest_pause: longest_pause.unwrap_or_default(),
+        revision: bytes(merge.revision),
+    };
+    Ok((id(&merge.id)?, seen))
+}
+
+pub(super) fn chain(chain: v1::VolumeChain) -> Result<Chain, Status> {
+    let layers = chain.layers.into_iter().map(layer).collect::<Result<_, _>>()?;
+    Ok(Chain { disk: id(&chain.disk)?, layers, job_running: chain.job_running })
+}
+
+fn layer(layer: v1::ChainLayer) -> Result<Layer, Status> {
+    let format = match layer.format() {
+        v1::VolumeFormat::Qcow2 => LayerFormat::Qcow2,
+        v1::VolumeFormat::Raw => LayerFormat::Raw,
+        v1::VolumeFormat::Unspecified => LayerFormat::Unknown,
+    };
+    let mark = match &layer.volume {
+        Some(volume) => Some(Mark { volume: parse_volume(volume)?, identity: id(&layer.identity)? }),
+        None => None,
+    };
+    Ok(Layer {
+        mark,
+        format,
+        virtual_bytes: bytes(layer.virtual_bytes),
+        allocated_bytes: bytes(layer.allocated_bytes),
+        locator: layer.locator,
+        shared_with: layer.shared_with,
+    })
+}
+
+/// A volume's name for the wire.
+pub(crate) fn volume_ref(volume: &VolumeRef) -> v1::VolumeRef {
+    v1::VolumeRef { storage: volume.storage.to_string(), name: volume.name.to_string() }
+}
+
+fn parse_volume(volume: &v1::VolumeRef) -> Result<VolumeRef, Status> {
+    Ok(VolumeRef { storage: id(&volume.storage)?, name: id(&volume.name)? })
+}
+
+pub(super) fn id<T: FromStr<Err: Display>>(text: &str) -> Result<T, Status> {
+    text.parse().map_err(|error| nonsense(&format!("{text:?}: {error}")))
+}
+
+pub(super) fn bytes(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or(0)
+}
+
+fn nonsense(what: &str) -> Status {
+    Status::internal(format!("the agent's answer cannot be understood: {what}"))
+}

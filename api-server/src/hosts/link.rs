@@ -1,0 +1,195 @@
+//! The line to one host's agent: two watches, and the state that they show.
+//!
+//! ```text
+//!   UNRESPONSIVE ──both watches begin with the full state──▶ UP
+//!        ▲                                                    │ a watch breaks
+//!        └────────── silent for too long ◀── reconnecting ◀───┘
+//! ```
+//!
+//! While reconnecting, merges and machines are unknown; only the status waits for the silence to
+//! be too long, so that a short break of the line is no event.
+
+use super::convert;
+use super::types::{HostStatus, HostView, MergeSeen, VmSeen};
+use super::Hosts;
+use livemerge_proto::ids::{HostId, MergeId, VmId};
+use livemerge_proto::v1;
+use livemerge_proto::v1::host_service_client::HostServiceClient;
+use livemerge_proto::v1::merge_service_client::MergeServiceClient;
+use livemerge_proto::v1::{watch_host_response, watch_merges_response};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+
+pub(super) struct Link {
+    hosts: Arc<Hosts>,
+    host: HostId,
+    channel: Channel,
+    view: watch::Sender<HostView>,
+    last_heard: Instant,
+}
+
+impl Link {
+    pub(super) fn new(
+        hosts: Arc<Hosts>,
+        host: HostId,
+        channel: Channel,
+        view: watch::Sender<HostView>,
+    ) -> Self {
+        Self { hosts, host, channel, view, last_heard: Instant::now() }
+    }
+
+    /// Keeps the line until dropped.
+    pub(super) async fn keep(mut self) {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let heard_before = self.last_heard;
+            if let Err(status) = self.hear().await {
+                tracing::info!(host = %self.host, code = ?status.code(), "the line broke: {}", status.message());
+            }
+            self.forget();
+            if self.last_heard > heard_before {
+                pause = RETRY_FIRST;
+            }
+            self.check_silence().await;
+            tokio::time::sleep(pause).await;
+            self.check_silence().await;
+            pause = (pause * 2).min(RETRY_MOST);
+        }
+    }
+
+    /// Listens until a watch breaks, ends or falls silent.
+    async fn hear(&mut self) -> Result<(), Status> {
+        let silence = self.hosts.policy.silence;
+        let (mut machines, mut merges) = tokio::time::timeout(silence, self.open_watches())
+            .await
+            .map_err(|_elapsed| Status::unavailable("no answer"))??;
+        loop {
+            tokio::select! {
+                piece = tokio::time::timeout(silence, machines.message()) => {
+                    let piece = piece.map_err(|_elapsed| Status::unavailable("no heartbeat"))??;
+                    let Some(piece) = piece.and_then(|piece| piece.item) else { return Ok(()) };
+                    self.heard_of_host(piece).await?;
+                }
+                piece = merges.message() => {
+                    let Some(piece) = piece?.and_then(|piece| piece.item) else { return Ok(()) };
+                    self.heard_of_merges(piece)?;
+                }
+            }
+        }
+    }
+
+    async fn open_watches(
+        &self,
+    ) -> Result<(Streaming<v1::WatchHostResponse>, Streaming<v1::WatchMergesResponse>), Status> {
+        let heartbeat_interval = prost_types::Duration::try_from(self.hosts.policy.heartbeat).ok();
+        let request = v1::WatchHostRequest { heartbeat_interval };
+        let machines = HostServiceClient::new(self.channel.clone()).watch_host(request).await?;
+        let request = v1::WatchMergesRequest {};
+        let merges = MergeServiceClient::new(self.channel.clone()).watch_merges(request).await?;
+        Ok((machines.into_inner(), merges.into_inner()))
+    }
+
+    async fn heard_of_host(&mut self, item: watch_host_response::Item) -> Result<(), Status> {
+        use watch_host_response::Item;
+        match item {
+            Item::State(state) => {
+                let vms: Vec<VmSeen> = state.vms.iter().map(convert::vm).collect::<Result<_, _>>()?;
+                let connected = state.host.is_some_and(|host| host.hypervisor_connected);
+                self.hosts.note_homes(&self.host, &vms).await;
+                let vms: BTreeMap<VmId, VmSeen> = vms.into_iter().map(|vm| (vm.id, vm)).collect();
+                self.show(|view| {
+                    view.hypervisor_connected = connected;
+                    view.vms = Some(Arc::new(vms));
+                });
+            }
+            Item::Changed(vm) => {
+                let vm = convert::vm(&vm)?;
+                self.hosts.note_homes(&self.host, std::slice::from_ref(&vm)).await;
+                self.show(|view| {
+                    if let Some(vms) = view.vms.as_mut() {
+                        Arc::make_mut(vms).insert(vm.id, vm);
+                    }
+                });
+            }
+            Item::RemovedVmId(id) => {
+                let id: VmId = convert::id(&id)?;
+                self.show(|view| {
+                    if let Some(vms) = view.vms.as_mut() {
+                        Arc::make_mut(vms).remove(&id);
+                    }
+                });
+            }
+            Item::Heartbeat(beat) => self.show(|view| view.hypervisor_connected = beat.hypervisor_connected),
+        }
+        self.heard().await;
+        Ok(())
+    }
+
+    fn heard_of_merges(&mut self, item: watch_merges_response::Item) -> Result<(), Status> {
+        use watch_merges_response::Item;
+        match item {
+            Item::State(list) => {
+                let merges: BTreeMap<MergeId, MergeSeen> =
+                    list.merges.iter().map(convert::merge).collect::<Result<_, _>>()?;
+                self.show(|view| view.merges = Some(Arc::new(merges)));
+            }
+            Item::Changed(merge) => {
+                let (id, seen) = convert::merge(&merge)?;
+                self.show(|view| {
+                    if let Some(merges) = view.merges.as_mut() {
+                        Arc::make_mut(merges).insert(id, seen);
+                    }
+                });
+            }
+            Item::Heartbeat(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A sign of life.
+    async fn heard(&mut self) {
+        self.last_heard = Instant::now();
+        let now = self.hosts.clock.now();
+        let was = self.view.borrow().status;
+        self.show(|view| {
+            view.status = HostStatus::Up;
+            view.last_seen_at = Some(now);
+        });
+        if was != HostStatus::Up {
+            self.hosts.note_status(&self.host, HostStatus::Up).await;
+        }
+    }
+
+    /// What a host that is not heard has is unknown.
+    fn forget(&self) {
+        self.show(|view| {
+            view.vms = None;
+            view.merges = None;
+            view.hypervisor_connected = false;
+        });
+    }
+
+    async fn check_silence(&self) {
+        let silent = self.last_heard.elapsed() >= self.hosts.policy.silence;
+        if silent && self.view.borrow().status == HostStatus::Up {
+            self.show(|view| view.status = HostStatus::Unresponsive);
+            self.hosts.note_status(&self.host, HostStatus::Unresponsive).await;
+        }
+    }
+
+    fn show(&self, change: impl FnOnce(&mut HostView)) {
+        self.view.send_if_modified(|view| {
+            let before = view.clone();
+            change(view);
+            *view != before
+        });
+    }
+}

@@ -1,0 +1,291 @@
+//! Hosts: which there are, what their agents last said, and how they are asked.
+//!
+//! ```text
+//!   RegisterHost, configuration ─▶ Hosts ─▶ one link a host ─▶ WatchHost, WatchMerges
+//!                                    │            └─▶ HostView (UP / UNRESPONSIVE, machines, merges)
+//!   lanes, grpc ─────────────────────┴─▶ HostAgent (calls)
+//! ```
+//!
+//! What a silent host has is *unknown*: its machines and merges leave the view with its voice.
+
+mod agent;
+mod convert;
+mod link;
+mod types;
+
+pub(crate) use convert::volume_ref;
+pub use types::{
+    Chain, DiskSeen, HostError, HostStatus, HostView, Layer, LayerFormat, MergeOrder, MergePhase,
+    MergeSeen, MergeSight, OverlayOrder, RemovalOrder, Removed, VmSeen, VmState,
+};
+
+use crate::snapshot::{EventKind, HostRecord, NewEvent, Severity, VmRecord};
+use crate::store::{Page, Store, StoreError, VmFilter};
+use agent::GrpcAgent;
+use async_trait::async_trait;
+use livemerge_proto::ids::{DiskTarget, HostId, VmId};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_runtime::{Clock, Shutdown};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+/// What a host's agent is asked. Each call may be repeated.
+#[async_trait]
+pub trait HostAgent: Send + Sync + 'static {
+    /// The chains of a machine's disks, or of one of them, as they are now.
+    async fn chains(&self, vm: VmId, disk: Option<&DiskTarget>) -> Result<Vec<Chain>, HostError>;
+    /// Puts overlays on. `Ok`: they are on.
+    async fn create_overlays(&self, order: &OverlayOrder) -> Result<(), HostError>;
+    /// Orders a merge. `Ok`: it is in the host's journal.
+    async fn start_merge(&self, order: &MergeOrder) -> Result<(), HostError>;
+    /// Orders a removal.
+    async fn remove_volume(&self, order: &RemovalOrder) -> Result<Removed, HostError>;
+}
+
+/// How the links behave.
+#[derive(Debug, Clone)]
+pub struct LinkPolicy {
+    /// Time between an agent's heartbeats.
+    pub heartbeat: Duration,
+    /// A host that was silent for so long is unresponsive.
+    pub silence: Duration,
+}
+
+impl Default for LinkPolicy {
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_secs(2), silence: Duration::from_secs(6) }
+    }
+}
+
+/// Makes the channel to an agent's endpoint. Injected, so that tests can connect in memory.
+pub type Dial = Arc<dyn Fn(&str) -> Result<Channel, String> + Send + Sync>;
+
+/// Channels over TCP or a Unix socket, opened when first needed.
+pub fn dial() -> Dial {
+    Arc::new(|endpoint| {
+        let endpoint = Endpoint::from_shared(endpoint.to_owned()).map_err(|error| error.to_string())?;
+        Ok(endpoint
+            .connect_timeout(Duration::from_secs(3))
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true)
+            .connect_lazy())
+    })
+}
+
+/// A host that can be asked.
+#[derive(Clone)]
+pub struct HostHandle {
+    /// Its id.
+    pub id: HostId,
+    /// How it is asked.
+    pub agent: Arc<dyn HostAgent>,
+    /// What it last said.
+    pub view: watch::Receiver<HostView>,
+}
+
+/// The hosts that this server knows.
+pub struct Hosts {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    dial: Dial,
+    policy: LinkPolicy,
+    generation: u64,
+    shutdown: Shutdown,
+    known: RwLock<BTreeMap<HostId, Known>>,
+    /// Where machines were last seen, for those whose host is silent.
+    homes: Mutex<BTreeMap<VmId, VmRecord>>,
+    /// One registration at a time, so that the newest generation wins.
+    registering: tokio::sync::Mutex<()>,
+}
+
+struct Known {
+    record: HostRecord,
+    handle: HostHandle,
+    /// Ends the link.
+    ended: CancellationToken,
+}
+
+impl Hosts {
+    /// The hosts of the store; a link to each is opened. `generation` is this server's.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        dial: Dial,
+        policy: LinkPolicy,
+        generation: u64,
+        shutdown: Shutdown,
+    ) -> Result<Arc<Self>, StoreError> {
+        let records = store.hosts().await?;
+        let homes = all_vms(store.as_ref()).await?;
+        let hosts = Arc::new(Self {
+            store,
+            clock,
+            dial,
+            policy,
+            generation,
+            shutdown,
+            known: RwLock::default(),
+            homes: Mutex::new(homes.into_iter().map(|vm| (vm.id, vm)).collect()),
+            registering: tokio::sync::Mutex::default(),
+        });
+        for record in records {
+            hosts.link(record);
+        }
+        Ok(hosts)
+    }
+
+    /// Makes a host known, or takes its new address or generation.
+    ///
+    /// # Errors
+    /// `STALE_GENERATION` when a newer agent of that id is known; a bad endpoint; the store's.
+    pub async fn register(self: &Arc<Self>, record: HostRecord) -> Result<(HostRecord, HostView), Problem> {
+        (self.dial)(&record.endpoint).map_err(|error| Problem::field("endpoint", &error))?;
+        let _in_turn = self.registering.lock().await;
+        let known = self.record(&record.id);
+        if known.as_ref() != Some(&record) {
+            let text = format!("host {} listens on {}", record.id, record.endpoint);
+            let event = self.event(EventKind::HostRegistered, Severity::Info, &record.id, text);
+            self.store.put_host(&record, Some(&event)).await?;
+            self.link(record.clone());
+        }
+        self.get(&record.id).ok_or_else(|| no_host(&record.id))
+    }
+
+    /// All hosts, by id.
+    pub fn all(&self) -> Vec<(HostRecord, HostView)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.values().map(|known| (known.record.clone(), known.handle.view.borrow().clone())).collect()
+    }
+
+    /// One host.
+    pub fn get(&self, id: &HostId) -> Option<(HostRecord, HostView)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(id).map(|known| (known.record.clone(), known.handle.view.borrow().clone()))
+    }
+
+    /// The host on which a machine is, or was when its host was last heard.
+    pub fn of_vm(&self, vm: VmId) -> Option<HostHandle> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let has = |known: &&Known| {
+            known.handle.view.borrow().vms.as_ref().is_some_and(|vms| vms.contains_key(&vm))
+        };
+        if let Some(seen) = known.values().find(has) {
+            return Some(seen.handle.clone());
+        }
+        let home = self.home(vm)?.host;
+        known.get(&home).map(|known| known.handle.clone())
+    }
+
+    /// Where a machine was last seen.
+    pub fn home(&self, vm: VmId) -> Option<VmRecord> {
+        self.homes.lock().unwrap_or_else(PoisonError::into_inner).get(&vm).cloned()
+    }
+
+    fn record(&self, id: &HostId) -> Option<HostRecord> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(id).map(|known| known.record.clone())
+    }
+
+    /// Opens the link to a host, in place of an earlier one. What was last heard stays shown
+    /// until the new link hears more or the silence is too long.
+    fn link(self: &Arc<Self>, record: HostRecord) {
+        let channel = match (self.dial)(&record.endpoint) {
+            Ok(channel) => channel,
+            Err(error) => {
+                tracing::error!(host = %record.id, endpoint = record.endpoint, error, "cannot be called");
+                return;
+            }
+        };
+        let agent = Arc::new(GrpcAgent::new(channel.clone(), self.generation));
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let earlier = known.remove(&record.id);
+        let shown = earlier.as_ref().map_or_else(HostView::unheard, |known| known.handle.view.borrow().clone());
+        if let Some(earlier) = earlier {
+            earlier.ended.cancel();
+        }
+        let (sender, view) = watch::channel(shown);
+        let ended = self.shutdown.child_token();
+        let link = link::Link::new(Arc::clone(self), record.id.clone(), channel, sender);
+        tokio::spawn(ended.clone().run_until_cancelled_owned(link.keep()));
+        let handle = HostHandle { id: record.id.clone(), agent, view };
+        known.insert(record.id.clone(), Known { record, handle, ended });
+    }
+
+    /// Notes where machines are. Only what is new is written.
+    async fn note_homes(&self, host: &HostId, vms: &[VmSeen]) {
+        let records: Vec<VmRecord> = vms
+            .iter()
+            .map(|vm| VmRecord { id: vm.id, name: vm.name.clone(), host: host.clone() })
+            .filter(|record| self.home(record.id).as_ref() != Some(record))
+            .collect();
+        if records.is_empty() {
+            return;
+        }
+        match self.store.put_vms(&records).await {
+            Ok(()) => {
+                let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+                homes.extend(records.into_iter().map(|record| (record.id, record)));
+            }
+            Err(error) => {
+                tracing::warn!(%host, error = &error as &dyn std::error::Error, "machines could not be noted");
+            }
+        }
+    }
+
+    async fn note_status(&self, host: &HostId, status: HostStatus) {
+        let event = match status {
+            HostStatus::Up => {
+                self.event(EventKind::HostUp, Severity::Info, host, format!("host {host} is up"))
+            }
+            HostStatus::Unresponsive => {
+                let text = format!("host {host} does not answer; nothing is assumed about its machines");
+                self.event(EventKind::HostUnresponsive, Severity::Warning, host, text)
+            }
+        };
+        if let Err(error) = self.store.add_events(&[event]).await {
+            tracing::warn!(%host, error = &error as &dyn std::error::Error, "a host's state could not be noted");
+        }
+    }
+
+    fn event(&self, kind: EventKind, severity: Severity, host: &HostId, message: String) -> NewEvent {
+        NewEvent {
+            kind,
+            severity,
+            occurred_at: self.clock.now(),
+            host: Some(host.clone()),
+            vm: None,
+            snapshot: None,
+            operation: None,
+            actor: None,
+            message,
+            details: BTreeMap::new(),
+        }
+    }
+}
+
+async fn all_vms(store: &dyn Store) -> Result<Vec<VmRecord>, StoreError> {
+    let mut all: Vec<VmRecord> = Vec::new();
+    loop {
+        let page = Page { after: all.last().map(|vm| vm.id), limit: 1000 };
+        let some = store.vms(&VmFilter::default(), &page).await?;
+        let last = some.len() < page.limit;
+        all.extend(some);
+        if last {
+            return Ok(all);
+        }
+    }
+}
+
+pub(crate) fn no_host(id: &HostId) -> Problem {
+    Problem::new(Reason::HostNotFound, format!("there is no host {id}")).with("host", id)
+}

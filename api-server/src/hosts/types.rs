@@ -1,0 +1,236 @@
+//! What the server knows of hosts, and what it asks of them.
+
+use crate::snapshot::{Failure, Mark, NewOverlay};
+use jiff::Timestamp;
+use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
+use livemerge_proto::problem::Problem;
+use livemerge_storage::{RemovalId, VolumeRef};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// What a machine does, as its host's agent last said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VmState {
+    /// The guest's processors run.
+    Running,
+    /// They stand still.
+    Paused,
+    /// Defined, not started.
+    ShutOff,
+}
+
+/// A machine as its host's agent last said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSeen {
+    /// Its UUID.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub state: VmState,
+    /// Its disks.
+    pub disks: Vec<DiskSeen>,
+}
+
+/// A disk of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSeen {
+    /// Target name.
+    pub target: DiskTarget,
+    /// The volume that the guest writes, if it lies in a known domain.
+    pub active: Option<VolumeRef>,
+    /// What QEMU opens.
+    pub locator: String,
+}
+
+/// Whether a host can be worked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostStatus {
+    /// Its agent answers.
+    Up,
+    /// It does not: nothing is known of its machines.
+    Unresponsive,
+}
+
+/// What is known of a host now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostView {
+    /// Whether its agent answers.
+    pub status: HostStatus,
+    /// When the agent was last heard by this server.
+    pub last_seen_at: Option<Timestamp>,
+    /// Whether the host's hypervisor answers its agent.
+    pub hypervisor_connected: bool,
+    /// Its machines; `None` while unknown.
+    pub vms: Option<Arc<BTreeMap<VmId, VmSeen>>>,
+    /// Its merges; `None` while unknown.
+    pub merges: Option<Arc<BTreeMap<MergeId, MergeSeen>>>,
+}
+
+impl HostView {
+    /// Before the agent was heard.
+    pub fn unheard() -> Self {
+        Self {
+            status: HostStatus::Unresponsive,
+            last_seen_at: None,
+            hypervisor_connected: false,
+            vms: None,
+            merges: None,
+        }
+    }
+
+    /// A merge as the host's journal has it.
+    pub fn merge(&self, id: MergeId) -> MergeSight {
+        match &self.merges {
+            None => MergeSight::Unknown,
+            Some(merges) => merges.get(&id).cloned().map_or(MergeSight::Absent, MergeSight::Seen),
+        }
+    }
+}
+
+/// What is known of one merge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MergeSight {
+    /// The host does not answer.
+    Unknown,
+    /// Its journal has no such merge.
+    Absent,
+    /// As it stands.
+    Seen(MergeSeen),
+}
+
+/// A merge as its host reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergeSeen {
+    /// Where it stands.
+    pub phase: MergePhase,
+    /// Bytes copied.
+    pub done_bytes: u64,
+    /// Bytes to copy; 0 while unknown.
+    pub total_bytes: u64,
+    /// The longest time that the guest's processors stood still.
+    pub longest_pause: Duration,
+    /// Grows with each change.
+    pub revision: u64,
+}
+
+/// Where a merge stands on its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MergePhase {
+    /// Accepted.
+    Pending,
+    /// Copies.
+    Copying,
+    /// Has caught up.
+    Ready,
+    /// Switches the guest.
+    Pivoting,
+    /// Looks at the chain.
+    Verifying,
+    /// Done.
+    Merged,
+    /// Ended without the merge.
+    Failed(Failure),
+}
+
+/// One disk's chain, base first, active layer last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Target name of the disk.
+    pub disk: DiskTarget,
+    /// Its layers.
+    pub layers: Vec<Layer>,
+    /// Whether a block job runs on the disk.
+    pub job_running: bool,
+}
+
+/// One layer of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The volume, when it lies in a storage domain of the host and could be read.
+    pub mark: Option<Mark>,
+    /// What QEMU has open.
+    pub locator: String,
+    /// Its format as the contract numbers it.
+    pub format: LayerFormat,
+    /// Size that the guest sees.
+    pub virtual_bytes: u64,
+    /// Space taken in storage.
+    pub allocated_bytes: u64,
+    /// What outside this chain is built on it.
+    pub shared_with: Vec<String>,
+}
+
+/// The format of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerFormat {
+    /// Copy on write.
+    Qcow2,
+    /// Plain bytes.
+    Raw,
+    /// Not said.
+    Unknown,
+}
+
+/// Orders the merge of one disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergeOrder {
+    /// The merge's id, the same at each repetition.
+    pub id: MergeId,
+    /// The machine.
+    pub vm: VmId,
+    /// The disk.
+    pub disk: DiskTarget,
+    /// What is kept.
+    pub base: Mark,
+    /// What is merged into it.
+    pub top: Mark,
+}
+
+/// Orders overlays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverlayOrder {
+    /// The operation's request, the same at each repetition.
+    pub request: uuid::Uuid,
+    /// The machine.
+    pub vm: VmId,
+    /// One a disk.
+    pub overlays: Vec<NewOverlay>,
+}
+
+/// Orders the removal of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovalOrder {
+    /// The removal's id, the same at each repetition.
+    pub id: RemovalId,
+    /// The volume.
+    pub volume: Mark,
+}
+
+/// How far a removal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// Whether nothing is left of the volume.
+    pub gone: bool,
+    /// Bytes given back.
+    pub freed_bytes: u64,
+}
+
+/// Why a host did not do what it was asked, by what the caller does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// It understood and said no: nothing was done.
+    #[error("{0}")]
+    Refused(Problem),
+    /// It did not answer, or could not: whether it was done cannot be told. Ask again.
+    #[error("{0}")]
+    Unknown(Problem),
+}
+
+impl HostError {
+    /// The problem, for whoever asked.
+    pub fn into_problem(self) -> Problem {
+        match self {
+            Self::Refused(problem) | Self::Unknown(problem) => problem,
+        }
+    }
+}

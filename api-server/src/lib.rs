@@ -1,0 +1,15 @@
+//! The API server: knows hosts, virtual machines and snapshots, takes requests, runs durable
+//! operations and keeps the audit log.
+//!
+//! ```text
+//!   grpc (edge) ─▶ snapshot (operations, steps) ─▶ store (port) ─▶ SQLite
+//!        │                    └──────────────────▶ hosts (port) ─▶ agents
+//!        └──▶ hosts (which there are, what they show)
+//! ```
+
+pub mod config;
+mod grpc;
+pub mod hosts;
+pub mod server;
+pub mod snapshot;
+pub mod store;

@@ -1,0 +1,26 @@
+//! `livemerge-api-server`: the public Snapshot service.
+
+use clap::Parser;
+use livemerge_api_server::{config::Config, server};
+use livemerge_runtime::{Args, telemetry};
+
+/// Takes and deletes snapshots of running virtual machines.
+#[derive(Parser)]
+#[command(name = "livemerge-api-server", version)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Cli::parse().args;
+    let config: Config = args.load("LIVEMERGE_SERVER_")?;
+    config.listen.admit(args.insecure)?;
+    config.heartbeat.policy()?;
+    if args.report(&config, &mut std::io::stdout())? {
+        return Ok(());
+    }
+    telemetry::init(&config.log)?;
+    server::run(&config, args.insecure).await
+}

@@ -1,0 +1,145 @@
+//! Puts the server together: store, hosts, snapshots, services.
+
+use crate::config::Config;
+use crate::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
+use crate::hosts::{Dial, Hosts};
+use crate::snapshot::{HostRecord, Snapshots};
+use crate::store::{SqliteStore, Store};
+use anyhow::Context as _;
+use jiff::SignedDuration;
+use livemerge_proto::DESCRIPTORS;
+use livemerge_proto::v1::event_service_server::EventServiceServer;
+use livemerge_proto::v1::inventory_service_server::InventoryServiceServer;
+use livemerge_proto::v1::operation_service_server::OperationServiceServer;
+use livemerge_proto::v1::snapshot_service_server::SnapshotServiceServer;
+use livemerge_runtime::{Clock, Readiness, Server, Shutdown, SystemClock};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Calls that go on until their client, their subject or the server ends them.
+const STREAMS: [&str; 2] = [
+    "/livemerge.v1.OperationService/WatchOperation",
+    // Not a stream, but it may wait an hour.
+    "/livemerge.v1.OperationService/WaitOperation",
+];
+/// How long a request's id is remembered.
+const REMEMBER_REQUESTS: SignedDuration = SignedDuration::from_hours(48);
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+/// The services of one API server.
+pub struct Services {
+    /// Snapshots.
+    pub snapshots: SnapshotServiceServer<SnapshotApi>,
+    /// Operations.
+    pub operations: OperationServiceServer<OperationApi>,
+    /// Hosts, machines, chains.
+    pub inventory: InventoryServiceServer<InventoryApi>,
+    /// The audit log.
+    pub events: EventServiceServer<EventApi>,
+}
+
+/// Opens the links to the hosts, goes on with open operations, and gives the services.
+///
+/// # Errors
+/// When the store cannot be used or the configuration is wrong.
+pub async fn open(
+    config: &Config,
+    store: Arc<dyn Store>,
+    dial: Dial,
+    shutdown: Shutdown,
+) -> anyhow::Result<Services> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let generation = store.next_generation().await?;
+    let policy = config.heartbeat.policy()?;
+    let hosts = Hosts::open(
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        dial,
+        policy,
+        generation,
+        shutdown.clone(),
+    )
+    .await?;
+    register_configured(config, &hosts).await?;
+    let snapshots = Snapshots::open(Arc::clone(&store), Arc::clone(&hosts), Arc::clone(&clock)).await?;
+    let limit = config.server.max_message_bytes();
+    tracing::info!(generation, "the server has read its record");
+    Ok(Services {
+        snapshots: SnapshotServiceServer::new(SnapshotApi {
+            snapshots: Arc::clone(&snapshots),
+            store: Arc::clone(&store),
+        })
+        .max_decoding_message_size(limit),
+        operations: OperationServiceServer::new(OperationApi {
+            snapshots,
+            store: Arc::clone(&store),
+            shutdown,
+        })
+        .max_decoding_message_size(limit),
+        inventory: InventoryServiceServer::new(InventoryApi {
+            hosts,
+            store: Arc::clone(&store),
+            clock,
+        })
+        .max_decoding_message_size(limit),
+        events: EventServiceServer::new(EventApi { store }).max_decoding_message_size(limit),
+    })
+}
+
+/// Serves until told to stop. Operations go on with the next start.
+///
+/// # Errors
+/// When the server cannot start, or breaks.
+pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
+    let path = &config.store.path;
+    let store = SqliteStore::open(path).await;
+    let store: Arc<dyn Store> = Arc::new(store.with_context(|| format!("the database {}", path.display()))?);
+    let server = Server::new(config.server.clone());
+    let (shutdown, readiness) = (server.shutdown(), server.readiness());
+    let services = open(config, Arc::clone(&store), crate::hosts::dial(), shutdown.clone()).await?;
+    let listener = config.listen.bind(insecure).await?;
+    tracing::info!(address = %listener.address()?, "the server serves");
+    tokio::spawn(follow_readiness(Arc::clone(&store), readiness, shutdown.clone()));
+    tokio::spawn(prune(store, shutdown));
+    let server = server
+        .descriptors(DESCRIPTORS)
+        .streams(STREAMS)
+        .service(services.snapshots)
+        .service(services.operations)
+        .service(services.inventory)
+        .service(services.events);
+    server.serve(listener).await?;
+    Ok(())
+}
+
+async fn register_configured(config: &Config, hosts: &Arc<Hosts>) -> anyhow::Result<()> {
+    for (id, host) in &config.hosts {
+        let known = hosts.get(id).map(|(record, _)| record);
+        let record = HostRecord {
+            id: id.clone(),
+            endpoint: host.endpoint.clone(),
+            generation: known.as_ref().map_or(0, |known| known.generation),
+            version: known.map(|known| known.version).unwrap_or_default(),
+        };
+        hosts.register(record).await.with_context(|| format!("hosts.{id}"))?;
+    }
+    Ok(())
+}
+
+/// Ready means that the database answers.
+async fn follow_readiness(store: Arc<dyn Store>, readiness: Readiness, shutdown: Shutdown) {
+    while !shutdown.is_cancelled() {
+        readiness.set_all(store.hosts().await.is_ok());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn prune(store: Arc<dyn Store>, shutdown: Shutdown) {
+    while !shutdown.is_cancelled() {
+        let before = SystemClock.now().saturating_sub(REMEMBER_REQUESTS).expect("hours are no calendar unit");
+        if let Err(error) = store.prune_requests(before).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "old request ids could not be forgotten");
+        }
+        tokio::time::sleep(PRUNE_EVERY).await;
+    }
+}

@@ -1,0 +1,208 @@
+//! One virtual machine's operations, one after the other: observe, decide, write down, ask.
+//!
+//! ```text
+//!            ┌────────────────────────────────────────────────────────┐
+//!            ▼                                                        │
+//!   observe (host view, last answer) ─▶ step ─┬─ Enter ─▶ store ──────┤
+//!                                             ├─ Ask ───▶ host ─▶ answer
+//!                                             └─ Wait ──▶ sign or timer
+//! ```
+//!
+//! A lane may end at any await; the store has all, and the next server goes on.
+
+use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
+use super::step::{Answer, Ask, Observation, Step, Wait, awaited_merge, step};
+use super::types::{Operation, Snapshot};
+use crate::hosts::{HostAgent, HostError, HostView, Hosts, MergeSight};
+use crate::store::{Change, Page, Store, StoreError};
+use jiff::{SignedDuration, Timestamp};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_runtime::Clock;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// Time before the store is tried again after it failed.
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// What every lane works with.
+pub(super) struct Surroundings {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Takes one operation to its end.
+pub(super) struct Run {
+    around: Arc<Surroundings>,
+    operation: Operation,
+    answer: Option<Answer>,
+    attempts: u32,
+    rate: Rate,
+    began: Instant,
+}
+
+impl Run {
+    pub(super) fn new(around: Arc<Surroundings>, operation: Operation) -> Self {
+        let began = Instant::now();
+        Self { around, operation, answer: None, attempts: 0, rate: Rate::default(), began }
+    }
+
+    pub(super) async fn to_the_end(mut self) {
+        while !self.operation.state.ended() {
+            if let Err(error) = self.turn().await {
+                tracing::error!(operation = %self.operation.id, error = &error as &dyn std::error::Error, "the record cannot be used");
+                let cause = Problem::new(Reason::StoreUnavailable, "the server's database cannot be used");
+                self.show_waiting(Some(cause), STORE_RETRY);
+                tokio::time::sleep(STORE_RETRY).await;
+                self.reread().await;
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> Result<(), StoreError> {
+        let mut host = self.around.hosts.of_vm(self.operation.vm);
+        let (snapshot, others) = self.snapshots().await?;
+        let view = host.as_mut().map(|host| host.view.borrow_and_update().clone());
+        let seen = Observation {
+            snapshot: snapshot.as_ref(),
+            others: &others,
+            host: host.as_ref().map(|host| &host.id),
+            vm_state: view.as_ref().and_then(|view| view.vms.as_ref()?.get(&self.operation.vm).map(|vm| vm.state)),
+            merge: self.merge_sight(view.as_ref()),
+            answer: self.answer.as_ref(),
+            attempts: self.attempts,
+        };
+        let mut mint = Uuid::now_v7;
+        let next = step(&self.operation, &seen, self.around.clock.now(), &mut mint);
+        self.show_progress(&seen.merge);
+        match next {
+            Step::Enter(change) => self.enter(&change).await?,
+            Step::Ask(ask) => self.ask(ask, host.as_ref().map(|host| Arc::clone(&host.agent))).await,
+            Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
+        }
+        Ok(())
+    }
+
+    async fn snapshots(&self) -> Result<(Option<Snapshot>, Vec<Snapshot>), StoreError> {
+        let mut all = Vec::new();
+        let mut page = Page { after: None, limit: 1000 };
+        loop {
+            let some = self.around.store.snapshots(Some(self.operation.vm), &page).await?;
+            page.after = some.last().map(|snapshot| snapshot.id);
+            let last = some.len() < page.limit;
+            all.extend(some);
+            if last {
+                break;
+            }
+        }
+        let own = all.iter().position(|snapshot| snapshot.id == self.operation.snapshot);
+        Ok((own.map(|own| all.remove(own)), all))
+    }
+
+    fn merge_sight(&self, view: Option<&HostView>) -> MergeSight {
+        match (awaited_merge(&self.operation), view) {
+            (Some(merge), Some(view)) => view.merge(merge),
+            _ => MergeSight::Unknown,
+        }
+    }
+
+    async fn enter(&mut self, change: &Change) -> Result<(), StoreError> {
+        self.operation = self.around.store.apply(change).await?;
+        self.answer = None;
+        self.attempts = 0;
+        self.rate = Rate::default();
+        self.around.hub.show(OperationView::durable(self.operation.clone()));
+        Ok(())
+    }
+
+    async fn ask(&mut self, ask: Ask, agent: Option<Arc<dyn HostAgent>>) {
+        let answer = match agent {
+            Some(agent) => put_to(agent.as_ref(), ask).await,
+            None => Answer::Error(HostError::Unknown(Problem::new(
+                Reason::HostUnreachable,
+                "no host that is known has the virtual machine",
+            ))),
+        };
+        if matches!(answer, Answer::Error(_)) {
+            self.attempts += 1;
+        }
+        self.answer = Some(answer);
+    }
+
+    async fn wait(&mut self, wait: Wait, view: Option<watch::Receiver<HostView>>) {
+        let time = if wait.ask_again { jittered(wait.time) } else { wait.time };
+        self.show_waiting(wait.cause, time);
+        let sign = async {
+            match view {
+                // What is asked again waits its time; only a host's return makes it sooner.
+                Some(mut view) if wait.ask_again => {
+                    let before = view.borrow().status;
+                    if view.wait_for(|now| now.status != before).await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+                Some(mut view) => {
+                    if view.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let _sign_or_time = tokio::time::timeout(time, sign).await;
+        if wait.ask_again {
+            self.answer = None;
+        }
+    }
+
+    /// After a failed write: whatever the store says is the record now.
+    async fn reread(&mut self) {
+        if let Ok(Some(operation)) = self.around.store.operation(self.operation.id).await {
+            if operation.revision != self.operation.revision {
+                self.answer = None;
+            }
+            self.operation = operation;
+        }
+    }
+
+    fn show_waiting(&self, cause: Option<Problem>, time: Duration) {
+        let waiting = cause.map(|cause| Waiting {
+            cause,
+            next_try_at: (self.attempts > 0).then(|| later(self.around.clock.now(), time)),
+            attempts: self.attempts,
+        });
+        self.around.hub.update(self.operation.id, |view| view.waiting = waiting);
+    }
+
+    fn show_progress(&mut self, merge: &MergeSight) {
+        let MergeSight::Seen(seen) = merge else { return };
+        let bytes_per_second = self.rate.at(self.began.elapsed(), seen.done_bytes);
+        let progress = MergeProgress { seen: seen.clone(), bytes_per_second };
+        self.around.hub.update(self.operation.id, |view| view.merge = Some(progress));
+    }
+}
+
+async fn put_to(agent: &dyn HostAgent, ask: Ask) -> Answer {
+    let answer = match ask {
+        Ask::Chains(vm) => agent.chains(vm, None).await.map(Answer::Chains),
+        Ask::Overlays(order) => agent.create_overlays(&order).await.map(|()| Answer::OverlaysOn),
+        Ask::Merge(order) => agent.start_merge(&order).await.map(|()| Answer::MergeAccepted),
+        Ask::Removal(order) => agent.remove_volume(&order).await.map(Answer::Removal),
+    };
+    answer.unwrap_or_else(Answer::Error)
+}
+
+/// Between half and the whole of the time, so that many lanes do not ask at once.
+fn jittered(time: Duration) -> Duration {
+    let part = u32::from(Uuid::new_v4().as_bytes()[0]);
+    time / 2 + time / 2 * part / 255
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+    now.saturating_add(by).unwrap_or(Timestamp::MAX)
+}

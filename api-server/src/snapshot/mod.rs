@@ -1,0 +1,31 @@
+//! Snapshots and the durable operations on them.
+//!
+//! ```text
+//!   grpc ──▶ service (checks, accepts: one transaction) ──▶ lane (one a virtual machine)
+//!                                                             │ observe ─▶ step ─▶ persist ─▶ act
+//!                                                             ▼
+//!                                            Store                    HostAgent
+//! ```
+//!
+//! Invariants:
+//! - The record is written before the act, and says at least what happened to the data.
+//! - `step` is pure: everything it knows is in its arguments.
+//! - Unknown leads to waiting, never to an end and never to a removal.
+
+mod create;
+mod delete;
+mod hub;
+mod lane;
+mod plan;
+mod service;
+mod step;
+mod types;
+
+pub use hub::{Hub, MergeProgress, OperationView, Waiting};
+pub use service::{CreateOrder, DeleteOrder, Snapshots};
+pub(crate) use service::{no_snapshot, no_vm};
+pub use types::{
+    CreatePhase, DeletePhase, DiskState, DiskTask, Event, EventKind, Failure, HostRecord, Mark,
+    NewEvent, NewOverlay, Operation, OperationState, Severity, Snapshot, SnapshotDisk,
+    SnapshotState, VmRecord, Work,
+};

@@ -1,0 +1,201 @@
+//! What to do next with an operation: a pure function of the record and what was just observed.
+//!
+//! ```text
+//!   create:  Planning ──chains──▶ Overlaying ──overlays on──▶ done
+//!
+//!   delete:  Planning ──chains──▶ each disk: Pending ▶ Merging ──merged──▶ Removing ──gone──▶ Removed
+//!                                                        └──failed──▶ the operation fails
+//! ```
+//!
+//! [`Step::Ask`] repeats what is safe to repeat; only its *answer*, or what the host shows by
+//! itself, moves the record on. An answer that was not had leads to waiting.
+
+use super::plan::Mint;
+use super::types::{
+    EventKind, Failure, NewEvent, Operation, OperationState, Severity, Snapshot,
+    SnapshotDisk, SnapshotState, Work,
+};
+use super::{create, delete};
+use crate::hosts::{Chain, HostError, MergeOrder, MergeSight, OverlayOrder, RemovalOrder, Removed, VmState};
+use crate::store::{Change, SnapshotChange};
+use jiff::Timestamp;
+use livemerge_proto::ids::{HostId, MergeId, VmId};
+use livemerge_proto::problem::Problem;
+use std::time::Duration;
+
+/// What the decision rests on.
+#[derive(Debug)]
+pub struct Observation<'a> {
+    /// The snapshot of the operation; `None` when its record is gone.
+    pub snapshot: Option<&'a Snapshot>,
+    /// The machine's other snapshots.
+    pub others: &'a [Snapshot],
+    /// The machine's host, if it is known.
+    pub host: Option<&'a HostId>,
+    /// What the machine does; `None` while unknown.
+    pub vm_state: Option<VmState>,
+    /// The merge that the operation now waits for.
+    pub merge: MergeSight,
+    /// What the last question was answered with, since the record last changed.
+    pub answer: Option<&'a Answer>,
+    /// How often in a row the answer was no answer.
+    pub attempts: u32,
+}
+
+/// Asked of the machine's host. Each may be repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// The chains of all disks of the machine.
+    Chains(VmId),
+    /// Overlays, once.
+    Overlays(OverlayOrder),
+    /// A merge, once.
+    Merge(MergeOrder),
+    /// A removal, once.
+    Removal(RemovalOrder),
+}
+
+/// A host's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Ask::Chains`].
+    Chains(Vec<Chain>),
+    /// To [`Ask::Overlays`]: they are on.
+    OverlaysOn,
+    /// To [`Ask::Merge`]: it is in the host's journal, and will be seen.
+    MergeAccepted,
+    /// To [`Ask::Removal`].
+    Removal(Removed),
+    /// To any: no, or none.
+    Error(HostError),
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Write this down and look again.
+    Enter(Box<Change>),
+    /// Ask the host.
+    Ask(Ask),
+    /// Look again when something changes, or after this time.
+    Wait(Wait),
+}
+
+/// What an operation waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// At the latest.
+    pub time: Duration,
+    /// What is in the way; `None` when all goes well.
+    pub cause: Option<Problem>,
+    /// After the wait, the last question is asked again.
+    pub ask_again: bool,
+}
+
+impl Wait {
+    /// For a sign from the host, which is on its way.
+    pub(super) fn for_a_sign() -> Self {
+        Self { time: Duration::from_secs(5), cause: None, ask_again: false }
+    }
+
+    /// Until asking again is worth it.
+    pub(super) fn to_ask_again(cause: Problem, attempts: u32) -> Self {
+        Self { time: back_off(attempts), cause: Some(cause), ask_again: true }
+    }
+}
+
+/// Doubles from 100 ms to 15 s. The jitter is the lane's.
+fn back_off(attempts: u32) -> Duration {
+    let factor = 2_u32.saturating_pow(attempts.min(10));
+    (Duration::from_millis(100) * factor).min(Duration::from_secs(15))
+}
+
+/// Decides. An operation that has ended only waits.
+pub fn step(operation: &Operation, seen: &Observation<'_>, now: Timestamp, mint: Mint<'_>) -> Step {
+    match &operation.work {
+        Work::Create(phase) => create::step(phase, &Draft::new(operation, seen, now), mint),
+        Work::Delete(phase) => delete::step(phase, &Draft::new(operation, seen, now), mint),
+    }
+}
+
+/// The merge whose state the operation needs to see, if any.
+pub fn awaited_merge(operation: &Operation) -> Option<MergeId> {
+    match &operation.work {
+        Work::Delete(phase) => delete::awaited_merge(phase),
+        Work::Create(_) => None,
+    }
+}
+
+/// Builds changes of one operation.
+pub(super) struct Draft<'a> {
+    pub(super) operation: &'a Operation,
+    pub(super) seen: &'a Observation<'a>,
+    pub(super) now: Timestamp,
+}
+
+impl<'a> Draft<'a> {
+    fn new(operation: &'a Operation, seen: &'a Observation<'a>, now: Timestamp) -> Self {
+        Self { operation, seen, now }
+    }
+
+    /// The operation goes on with this work.
+    pub(super) fn enter(&self, work: Work, snapshots: Vec<SnapshotChange>, events: Vec<NewEvent>) -> Step {
+        self.change(OperationState::Running, work, snapshots, events)
+    }
+
+    /// The operation ends.
+    pub(super) fn end(
+        &self,
+        state: OperationState,
+        work: Work,
+        snapshots: Vec<SnapshotChange>,
+        events: Vec<NewEvent>,
+    ) -> Step {
+        self.change(state, work, snapshots, events)
+    }
+
+    fn change(
+        &self,
+        state: OperationState,
+        work: Work,
+        snapshots: Vec<SnapshotChange>,
+        events: Vec<NewEvent>,
+    ) -> Step {
+        let mut operation = self.operation.clone();
+        operation.started_at = operation.started_at.or(Some(self.now));
+        operation.ended_at = state.ended().then_some(self.now);
+        operation.state = state;
+        operation.work = work;
+        Step::Enter(Box::new(Change { operation, snapshots, events }))
+    }
+
+    /// An entry of the audit log about this operation.
+    pub(super) fn event(&self, kind: EventKind, severity: Severity, message: String) -> NewEvent {
+        NewEvent {
+            kind,
+            severity,
+            occurred_at: self.now,
+            host: self.seen.host.cloned(),
+            vm: Some(self.operation.vm),
+            snapshot: Some(self.operation.snapshot),
+            operation: Some(self.operation.id),
+            actor: None,
+            message,
+            details: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// An entry about a failure: its reason and values go into the details.
+    pub(super) fn failed(&self, kind: EventKind, what: &str, failure: &Failure) -> NewEvent {
+        let text = format!("{what}: {}", failure.message);
+        let mut event = self.event(kind, Severity::Error, text);
+        event.details.clone_from(&failure.metadata);
+        event.details.insert("reason".to_owned(), failure.reason.to_string());
+        event
+    }
+}
+
+/// The snapshot in another state and with other disks.
+pub(super) fn put(snapshot: &Snapshot, state: SnapshotState, disks: Vec<SnapshotDisk>) -> SnapshotChange {
+    SnapshotChange::Put(Snapshot { state, disks, ..snapshot.clone() })
+}

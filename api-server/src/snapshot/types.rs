@@ -1,0 +1,296 @@
+//! The records: what the store keeps of hosts, machines, snapshots, operations and events.
+
+use jiff::Timestamp;
+pub use livemerge_proto::failure::Failure;
+use livemerge_proto::ids::{
+    DiskTarget, HostId, MergeId, OperationId, RequestId, SnapshotId, SnapshotName, VmId,
+};
+use livemerge_storage::{Identity, RemovalId, VolumeRef};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, time::Duration};
+
+/// A very volume: its name and the mark that tells it from another one of that name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Storage domain and name.
+    pub volume: VolumeRef,
+    /// What a removal must find under that name.
+    pub identity: Identity,
+}
+
+/// A host that was registered or configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRecord {
+    /// Its id.
+    pub id: HostId,
+    /// Where its agent listens.
+    pub endpoint: String,
+    /// The newest generation of its agent that was seen; 0 before.
+    pub generation: u64,
+    /// That agent's version.
+    pub version: String,
+}
+
+/// Where a virtual machine was last seen. What it does is never stored: that is observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmRecord {
+    /// Its UUID.
+    pub id: VmId,
+    /// Its name then.
+    pub name: String,
+    /// Its host then.
+    pub host: HostId,
+}
+
+/// Whether a snapshot can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotState {
+    /// Being taken.
+    Creating,
+    /// Reads as it was.
+    Ready,
+    /// A delete is accepted; its point in time may be gone.
+    Deleting,
+    /// A delete began to write and failed.
+    Incomplete,
+}
+
+/// One disk of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDisk {
+    /// The disk's target name.
+    pub disk: DiskTarget,
+    /// The volume that holds this point in time; follows the data.
+    pub volume: VolumeRef,
+    /// The overlay that a delete has begun to merge into `volume`. Set before the merge starts and
+    /// kept until that overlay is gone from storage, so that a later delete knows what is left.
+    pub merging: Option<Mark>,
+}
+
+/// A named point in time of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its id; ids grow with time.
+    pub id: SnapshotId,
+    /// The machine.
+    pub vm: VmId,
+    /// Unique among the machine's snapshots.
+    pub name: SnapshotName,
+    /// Free text.
+    pub description: String,
+    /// Whether it can be relied on.
+    pub state: SnapshotState,
+    /// One a disk. A disk whose merge and removal are done leaves the list.
+    pub disks: Vec<SnapshotDisk>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// Counts its durable changes; the etag. Set by the store.
+    pub revision: u64,
+}
+
+/// Work that was accepted durably.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its id; ids grow with time, which is the order of work on one machine.
+    pub id: OperationId,
+    /// The machine.
+    pub vm: VmId,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The snapshot's name when the operation was accepted.
+    pub snapshot_name: SnapshotName,
+    /// Where it stands.
+    pub state: OperationState,
+    /// What it does, and how far it is.
+    pub work: Work,
+    /// The request that asked for it.
+    pub request: RequestId,
+    /// Who asked: the caller's address.
+    pub requested_by: String,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its work began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Counts its durable changes. Set by the store.
+    pub revision: u64,
+}
+
+/// Where an operation stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    /// An earlier operation on the same machine goes first.
+    Queued,
+    /// Under way.
+    Running,
+    /// Done, wholly.
+    Succeeded,
+    /// Ended without success.
+    Failed(Failure),
+}
+
+impl OperationState {
+    /// Whether nothing will change any more.
+    pub fn ended(&self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed(_))
+    }
+}
+
+/// What an operation does, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Takes a snapshot.
+    Create(CreatePhase),
+    /// Deletes one.
+    Delete(DeletePhase),
+}
+
+/// How far the taking of a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CreatePhase {
+    /// The chains are not yet read.
+    Planning,
+    /// These overlays are asked for; the host may have put them on.
+    Overlaying(Vec<NewOverlay>),
+}
+
+/// An overlay that a snapshot puts on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewOverlay {
+    /// The disk's target name.
+    pub disk: DiskTarget,
+    /// The active volume, which the snapshot freezes.
+    pub below: VolumeRef,
+    /// The volume to create on top of it.
+    pub overlay: VolumeRef,
+}
+
+/// How far the deletion of a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeletePhase {
+    /// The chains are not yet read, nothing is decided.
+    Planning,
+    /// What is done disk by disk, in this order.
+    Disks(Vec<DiskTask>),
+}
+
+/// The deletion of a snapshot on one disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskTask {
+    /// The disk's target name.
+    pub disk: DiskTarget,
+    /// The volume that is kept and written.
+    pub base: Mark,
+    /// The overlay that is merged into it and then removed.
+    pub top: Mark,
+    /// Whether the guest writes `top`, so that the merge ends in a pivot.
+    pub active: bool,
+    /// The merge's id on its host, also after a restart.
+    pub merge: MergeId,
+    /// The removal's id.
+    pub removal: RemovalId,
+    /// Where it stands.
+    pub state: DiskState,
+}
+
+/// Where the deletion of a snapshot stands on one disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskState {
+    /// Its turn has not come.
+    Pending,
+    /// The merge was ordered; the host may have begun.
+    Merging,
+    /// The chain no longer has `top`; its removal may have begun.
+    Removing {
+        /// Bytes that the merge copied.
+        copied_bytes: u64,
+        /// The longest time that the guest's processors were stopped.
+        longest_pause: Duration,
+    },
+    /// `top` is gone from storage.
+    Removed {
+        /// Bytes that the merge copied.
+        copied_bytes: u64,
+        /// The longest time that the guest's processors were stopped.
+        longest_pause: Duration,
+        /// Bytes that the removal gave back.
+        freed_bytes: u64,
+    },
+    /// The merge failed.
+    Failed(Failure),
+}
+
+/// What happened, for the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // each is explained in event_service.proto
+pub enum EventKind {
+    HostRegistered,
+    HostUp,
+    HostUnresponsive,
+    SnapshotCreateRequested,
+    SnapshotCreated,
+    SnapshotCreateFailed,
+    SnapshotDeleteRequested,
+    SnapshotDeleted,
+    SnapshotDeleteFailed,
+    LiveMergePlanned,
+    LiveMergeStarted,
+    LiveMergeCompleted,
+    LiveMergeFailed,
+    VolumeRemoved,
+    OperationResumed,
+}
+
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// Worth a look.
+    Warning,
+    /// Somebody should act.
+    Error,
+}
+
+/// An entry of the audit log that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// What happened.
+    pub kind: EventKind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// When.
+    pub occurred_at: Timestamp,
+    /// The host it is about.
+    pub host: Option<HostId>,
+    /// The machine it is about.
+    pub vm: Option<VmId>,
+    /// The snapshot it is about.
+    pub snapshot: Option<SnapshotId>,
+    /// The operation it belongs to.
+    pub operation: Option<OperationId>,
+    /// Who asked.
+    pub actor: Option<String>,
+    /// Text for people.
+    pub message: String,
+    /// The text's dynamic values.
+    pub details: BTreeMap<String, String>,
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Grows with each entry.
+    pub revision: u64,
+    /// What was written.
+    pub entry: NewEvent,
+}

@@ -1,0 +1,154 @@
+//! Puts the agent together: hypervisor, storage, merges, services.
+
+use crate::config::{Config, StorageConfig};
+use crate::grpc::{HostApi, MergeApi, VolumeApi};
+use crate::hypervisor::Hypervisor;
+use crate::machines;
+use crate::merge::{Fence, Merges, next_own_generation};
+use crate::registration::{self, Registration};
+use crate::volumes::Volumes;
+use anyhow::Context as _;
+use livemerge_proto::DESCRIPTORS;
+use livemerge_proto::v1::host_service_server::HostServiceServer;
+use livemerge_proto::v1::merge_service_server::MergeServiceServer;
+use livemerge_proto::v1::volume_service_server::VolumeServiceServer;
+use livemerge_runtime::{Clock, ListenAddress, Readiness, Server, Shutdown, SystemClock};
+use livemerge_storage::{FileStore, LiveVolumes};
+use std::sync::Arc;
+use tonic::transport::Endpoint;
+
+/// Calls that go on until their client or the agent ends them.
+const STREAMS: [&str; 2] =
+    ["/livemerge.v1.MergeService/WatchMerges", "/livemerge.v1.HostService/WatchHost"];
+
+/// The services of one agent.
+pub struct Agent {
+    /// Merges.
+    pub merges: MergeServiceServer<MergeApi>,
+    /// The host and its machines.
+    pub host: HostServiceServer<HostApi>,
+    /// The volumes.
+    pub volumes: VolumeServiceServer<VolumeApi>,
+    /// This start of the agent.
+    pub generation: u64,
+}
+
+/// Opens storage and journal, goes on with open merges, and gives the services.
+///
+/// # Errors
+/// When a storage domain or the journal cannot be opened.
+pub async fn open(
+    config: &Config,
+    hypervisor: Arc<dyn Hypervisor>,
+    shutdown: Shutdown,
+) -> anyhow::Result<Agent> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let volumes = Arc::new(Volumes::new(open_storage(config).await?, Arc::clone(&hypervisor)));
+    let state_dir = &config.host.state_dir;
+    let in_dir = || format!("the agent's directory {}", state_dir.display());
+    std::fs::create_dir_all(state_dir).with_context(in_dir)?;
+    let generation = next_own_generation(state_dir).with_context(in_dir)?;
+    let fence = Arc::new(Fence::open(state_dir).with_context(in_dir)?);
+    let merges = Merges::open(
+        &state_dir.join("merges"),
+        Arc::clone(&hypervisor),
+        Arc::clone(&volumes),
+        Arc::clone(&fence),
+        Arc::clone(&clock),
+        config.merge.policy()?,
+    )
+    .await
+    .with_context(in_dir)?;
+    let limit = config.server.max_message_bytes();
+    Ok(Agent {
+        merges: MergeServiceServer::new(MergeApi {
+            merges,
+            hypervisor: Arc::clone(&hypervisor),
+            volumes: Arc::clone(&volumes),
+            clock: Arc::clone(&clock),
+            shutdown: shutdown.clone(),
+        })
+        .max_decoding_message_size(limit),
+        host: HostServiceServer::new(HostApi {
+            host: config.host.id()?,
+            generation,
+            inventory: machines::watch(Arc::clone(&hypervisor)),
+            hypervisor,
+            volumes: Arc::clone(&volumes),
+            fence: Arc::clone(&fence),
+            clock,
+            shutdown,
+        })
+        .max_decoding_message_size(limit),
+        volumes: VolumeServiceServer::new(VolumeApi { volumes, fence }).max_decoding_message_size(limit),
+        generation,
+    })
+}
+
+/// Serves until told to stop. Merges that run go on in QEMU, and with the agent's next start.
+///
+/// # Errors
+/// When the agent cannot start, or its server breaks.
+pub async fn run(
+    config: &Config,
+    hypervisor: Arc<dyn Hypervisor>,
+    insecure: bool,
+) -> anyhow::Result<()> {
+    let server = Server::new(config.server.clone());
+    let (shutdown, readiness) = (server.shutdown(), server.readiness());
+    let agent = open(config, Arc::clone(&hypervisor), shutdown.clone()).await?;
+    let listener = config.listen.bind(insecure).await?;
+    let address = listener.address()?;
+    tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");
+    tokio::spawn(follow_readiness(hypervisor, readiness, shutdown.clone()));
+    register(config, &address, agent.generation, shutdown)?;
+    let server = server
+        .descriptors(DESCRIPTORS)
+        .streams(STREAMS)
+        .service(agent.merges)
+        .service(agent.host)
+        .service(agent.volumes);
+    server.serve(listener).await?;
+    Ok(())
+}
+
+fn register(
+    config: &Config,
+    address: &ListenAddress,
+    generation: u64,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    if config.host.api_server.is_empty() {
+        return Ok(());
+    }
+    let server = Endpoint::from_shared(config.host.api_server.clone())
+        .with_context(|| format!("host.api_server {:?}", config.host.api_server))?;
+    let endpoint = match (config.host.advertise.as_str(), address) {
+        ("", ListenAddress::Tcp(address)) => format!("http://{address}"),
+        ("", ListenAddress::Unix(path)) => format!("unix:{}", path.display()),
+        (advertised, _) => advertised.to_owned(),
+    };
+    let registration = Registration { host: config.host.id()?, endpoint, generation };
+    tokio::spawn(registration::keep(registration, server, shutdown));
+    Ok(())
+}
+
+/// Ready means that the hypervisor answers.
+async fn follow_readiness(hypervisor: Arc<dyn Hypervisor>, readiness: Readiness, shutdown: Shutdown) {
+    let mut events = hypervisor.events();
+    while !shutdown.is_cancelled() {
+        readiness.set_all(hypervisor.connected());
+        let pause = std::time::Duration::from_secs(1);
+        let _heard_or_not = tokio::time::timeout(pause, events.recv()).await;
+    }
+}
+
+async fn open_storage(config: &Config) -> anyhow::Result<Vec<Arc<dyn LiveVolumes>>> {
+    let mut stores: Vec<Arc<dyn LiveVolumes>> = Vec::new();
+    for (id, storage) in &config.storage {
+        let StorageConfig::File { path } = storage;
+        let store = FileStore::open(id.clone(), path).await;
+        stores.push(Arc::new(store.with_context(|| format!("storage domain {id}"))?));
+    }
+    Ok(stores)
+}

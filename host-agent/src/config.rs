@@ -1,0 +1,137 @@
+//! The agent's configuration. Every key has a default but the host's name and its storage.
+
+use crate::merge::{PivotMode, Policy};
+use livemerge_proto::ids::HostId;
+use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
+use livemerge_storage::StorageId;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the agent serves gRPC.
+    pub listen: ListenConfig,
+    /// Bounds of the server.
+    pub server: ServerConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// This host.
+    pub host: HostConfig,
+    /// Its hypervisor.
+    pub hypervisor: HypervisorConfig,
+    /// How merges go.
+    pub merge: MergeConfig,
+    /// The storage domains that this host sees, by id.
+    pub storage: BTreeMap<StorageId, StorageConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: ListenConfig::loopback(7421),
+            server: ServerConfig::default(),
+            log: LogConfig::default(),
+            host: HostConfig::default(),
+            hypervisor: HypervisorConfig::default(),
+            merge: MergeConfig::default(),
+            storage: BTreeMap::new(),
+        }
+    }
+}
+
+/// This host, and the API server that it belongs to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostConfig {
+    /// The host's id, unique among the hosts of an API server.
+    pub id: String,
+    /// The directory of the agent's journal.
+    pub state_dir: PathBuf,
+    /// Where the API server listens, `http://ADDRESS:PORT` or `unix:/PATH`. Empty: the agent does
+    /// not register itself, and stands in the server's configuration instead.
+    pub api_server: String,
+    /// What the API server shall call to reach this agent. Empty: the address it listens on.
+    pub advertise: String,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            id: "localhost".to_owned(),
+            state_dir: PathBuf::from("/var/lib/livemerge/agent"),
+            api_server: "http://127.0.0.1:7420".to_owned(),
+            advertise: String::new(),
+        }
+    }
+}
+
+impl HostConfig {
+    /// The id, checked.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn id(&self) -> anyhow::Result<HostId> {
+        self.id.parse().map_err(|error| anyhow::anyhow!("host.id {:?}: {error}", self.id))
+    }
+}
+
+/// The hypervisor of this host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HypervisorConfig {
+    /// libvirt's URI: `qemu:///system`, or `qemu:///embed?root=DIR`, which runs libvirt's driver
+    /// within the agent and needs no daemon. One agent a root.
+    pub uri: String,
+}
+
+impl Default for HypervisorConfig {
+    fn default() -> Self {
+        Self { uri: "qemu:///embed?root=/var/lib/livemerge/qemu".to_owned() }
+    }
+}
+
+/// How merges go.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MergeConfig {
+    /// `suspended`: the guest's processors stand still while it is switched to the base, so that a
+    /// crash of QEMU leaves no doubt. `running`: they do not, and a crash in that moment ends the
+    /// merge as failed with both volumes kept.
+    pub pivot: PivotMode,
+    /// The longest time that the processors stand still before the pivot is put off, 10 to 10,000.
+    pub pause_limit_ms: u64,
+}
+
+impl Default for MergeConfig {
+    fn default() -> Self {
+        Self { pivot: PivotMode::Suspended, pause_limit_ms: 200 }
+    }
+}
+
+impl MergeConfig {
+    /// The merge's bounds.
+    ///
+    /// # Errors
+    /// When a value is out of its range.
+    pub fn policy(&self) -> anyhow::Result<Policy> {
+        let range = 10..=10_000;
+        if !range.contains(&self.pause_limit_ms) {
+            anyhow::bail!("merge.pause_limit_ms is {}, not within 10 to 10000", self.pause_limit_ms);
+        }
+        let pause_limit = Duration::from_millis(self.pause_limit_ms);
+        Ok(Policy { pivot: self.pivot, pause_limit, ..Policy::default() })
+    }
+}
+
+/// One storage domain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum StorageConfig {
+    /// A directory of image files, local or NFS.
+    File {
+        /// The directory.
+        path: PathBuf,
+    },
+}

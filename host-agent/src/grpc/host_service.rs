@@ -1,0 +1,193 @@
+//! `livemerge.v1.HostService`.
+
+use super::{convert, detached, merge_service::draining};
+use crate::hypervisor::Hypervisor;
+use crate::machines::Inventory;
+use crate::merge::Fence;
+use crate::overlays::{self, NewOverlay, OverlayOrder};
+use crate::volumes::Volumes;
+use futures::Stream;
+use livemerge_proto::fields::Fields;
+use livemerge_proto::ids::{HostId, RequestId};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::v1::host_service_server::HostService;
+use livemerge_proto::v1::{self, watch_host_response::Item};
+use livemerge_runtime::{Clock, Shutdown};
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+const HEARTBEAT_BOUNDS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(15);
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
+const MAX_OVERLAYS: usize = 64;
+
+/// Serves the host and its machines.
+#[derive(Clone)]
+pub struct HostApi {
+    /// The host's id.
+    pub host: HostId,
+    /// This start of the agent.
+    pub generation: u64,
+    /// The machines, kept fresh.
+    pub inventory: watch::Receiver<Arc<Inventory>>,
+    /// For overlays.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// For overlays and the names of disks' volumes.
+    pub volumes: Arc<Volumes>,
+    /// Refuses an older server's orders.
+    pub fence: Arc<Fence>,
+    /// For the time at which a chain was read.
+    pub clock: Arc<dyn Clock>,
+    /// Ends the watches.
+    pub shutdown: Shutdown,
+}
+
+type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchHostResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl HostService for HostApi {
+    async fn get_host(
+        &self,
+        _request: Request<v1::HostServiceGetHostRequest>,
+    ) -> Result<Response<v1::HostServiceGetHostResponse>, Status> {
+        let inventory = self.inventory.borrow().clone();
+        let state = self.state(&inventory);
+        Ok(Response::new(v1::HostServiceGetHostResponse { host: state.host, vms: state.vms }))
+    }
+
+    type WatchHostStream = WatchStream;
+
+    async fn watch_host(
+        &self,
+        request: Request<v1::WatchHostRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let mut fields = Fields::new();
+        let every = request.into_inner().heartbeat_interval;
+        let every = fields.duration("heartbeat_interval", every, HEARTBEAT_BOUNDS, HEARTBEAT_DEFAULT);
+        let every = fields.finish(every)?;
+        Ok(Response::new(Box::pin(self.clone().watch(every))))
+    }
+
+    async fn create_overlays(
+        &self,
+        request: Request<v1::CreateOverlaysRequest>,
+    ) -> Result<Response<v1::CreateOverlaysResponse>, Status> {
+        let (generation, order) = parse_overlays(request.into_inner())?;
+        let api = self.clone();
+        let vm = order.vm;
+        let chains = detached(async move {
+            api.fence.pass(generation).await?;
+            overlays::create(&order, api.hypervisor.as_ref(), &api.volumes).await
+        })
+        .await?;
+        let now = self.clock.now();
+        let chains = chains.into_iter().map(|chain| convert::chain(vm, chain, now)).collect();
+        Ok(Response::new(v1::CreateOverlaysResponse { chains }))
+    }
+}
+
+impl HostApi {
+    fn state(&self, inventory: &Inventory) -> v1::HostState {
+        let host = v1::HostInfo {
+            host_id: self.host.to_string(),
+            generation: convert::bytes(self.generation),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hypervisor_connected: inventory.connected,
+            hypervisor_uri: self.hypervisor.uri().to_owned(),
+            storages: self.volumes.ids().map(ToString::to_string).collect(),
+        };
+        let vms = inventory.vms.iter().flatten();
+        let vms = vms.map(|(_, vm)| convert::vm(vm, &self.volumes)).collect();
+        v1::HostState { host: Some(host), vms }
+    }
+
+    /// The full state, then what differs from what was sent, heartbeats in between.
+    fn watch(
+        mut self,
+        every: Duration,
+    ) -> impl Stream<Item = Result<v1::WatchHostResponse, Status>> + Send {
+        async_stream::try_stream! {
+            let mut sent = self.inventory.borrow_and_update().clone();
+            yield piece(Item::State(self.state(&sent)));
+            loop {
+                let change = tokio::time::timeout(every, self.inventory.changed());
+                let Some(changed) = self.shutdown.run_until_cancelled(change).await else {
+                    Err(draining())?;
+                    return;
+                };
+                match changed {
+                    Err(_quiet) => yield heartbeat(sent.connected),
+                    Ok(Err(_closed)) => return,
+                    Ok(Ok(())) => {
+                        let now = self.inventory.borrow_and_update().clone();
+                        for item in self.difference(&sent, &now) {
+                            yield piece(item);
+                        }
+                        sent = now;
+                    }
+                }
+            }
+        }
+    }
+
+    fn difference(&self, before: &Inventory, now: &Inventory) -> Vec<Item> {
+        let (Some(old), Some(new)) = (&before.vms, &now.vms) else {
+            return vec![Item::State(self.state(now))];
+        };
+        if before.connected != now.connected {
+            return vec![Item::State(self.state(now))];
+        }
+        let changed = new.iter().filter(|(id, vm)| old.get(*id) != Some(*vm));
+        let mut items: Vec<Item> =
+            changed.map(|(_, vm)| Item::Changed(convert::vm(vm, &self.volumes))).collect();
+        let removed = old.keys().filter(|id| !new.contains_key(*id));
+        items.extend(removed.map(|id| Item::RemovedVmId(id.to_string())));
+        items
+    }
+}
+
+fn parse_overlays(request: v1::CreateOverlaysRequest) -> Result<(u64, OverlayOrder), Problem> {
+    let mut fields = Fields::new();
+    let id = fields.parse::<RequestId>("request_id", &request.request_id);
+    let generation = fields.generation("generation", request.generation);
+    let vm = fields.parse("vm_id", &request.vm_id);
+    if !(1..=MAX_OVERLAYS).contains(&request.overlays.len()) {
+        fields.reject("overlays", format_args!("must have 1 to {MAX_OVERLAYS} entries"));
+    }
+    let mut overlays = Vec::new();
+    for (index, overlay) in request.overlays.into_iter().enumerate() {
+        overlays.extend(parse_overlay(&mut fields, index, overlay));
+    }
+    let targets: BTreeSet<_> = overlays.iter().map(|overlay| &overlay.disk).collect();
+    if targets.len() < overlays.len() {
+        fields.reject("overlays", "must name each disk once");
+    }
+    let order = || Some((generation?, OverlayOrder { request: id?.into(), vm: vm?, overlays }));
+    let order = order();
+    fields.finish(order)
+}
+
+fn parse_overlay(fields: &mut Fields, index: usize, overlay: v1::Overlay) -> Option<NewOverlay> {
+    let at = |name: &str| format!("overlays[{index}].{name}");
+    let disk = fields.parse(&at("disk"), &overlay.disk);
+    let below = convert::parse_volume(fields, &at("below"), overlay.below);
+    let top = convert::parse_volume(fields, &at("overlay"), overlay.overlay);
+    let (below, overlay) = below.zip(top)?;
+    if below.storage != overlay.storage {
+        fields.reject(&at("overlay.storage"), "must be the storage of `below`");
+        return None;
+    }
+    Some(NewOverlay { disk: disk?, below, overlay })
+}
+
+fn piece(item: Item) -> v1::WatchHostResponse {
+    v1::WatchHostResponse { item: Some(item) }
+}
+
+fn heartbeat(hypervisor_connected: bool) -> v1::WatchHostResponse {
+    piece(Item::Heartbeat(v1::HostHeartbeat { hypervisor_connected }))
+}

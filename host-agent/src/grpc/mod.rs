@@ -1,0 +1,28 @@
+//! The edge: decode and check, call the domain, encode. Nothing generated goes further in.
+
+mod convert;
+mod host_service;
+mod merge_service;
+mod page;
+mod volume_service;
+
+pub use host_service::HostApi;
+pub use merge_service::MergeApi;
+pub use volume_service::VolumeApi;
+
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use tonic::Status;
+
+/// Runs a mutation to its end even when the client goes away meanwhile.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::spawn(work).await {
+        Ok(done) => done.map_err(Status::from),
+        Err(died) => {
+            tracing::error!(error = %died, "a request's task died");
+            Err(Problem::new(Reason::InternalBug, "internal error").into())
+        }
+    }
+}

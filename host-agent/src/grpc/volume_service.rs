@@ -1,0 +1,73 @@
+//! `livemerge.v1.VolumeService`.
+
+use super::{convert, detached, page::page};
+use crate::merge::Fence;
+use crate::volumes::Volumes;
+use livemerge_proto::fields::Fields;
+use livemerge_proto::v1;
+use livemerge_proto::v1::volume_service_server::VolumeService;
+use livemerge_storage::{RemovalOrder, StorageId, VolumeName};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+
+/// Serves the volumes of this host's storage domains.
+pub struct VolumeApi {
+    /// The domains.
+    pub volumes: Arc<Volumes>,
+    /// Refuses an older server's orders.
+    pub fence: Arc<Fence>,
+}
+
+#[tonic::async_trait]
+impl VolumeService for VolumeApi {
+    async fn list_volumes(
+        &self,
+        request: Request<v1::ListVolumesRequest>,
+    ) -> Result<Response<v1::ListVolumesResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let storage = fields.parse::<StorageId>("storage", &request.storage);
+        let size = fields.page_size("page_size", request.page_size);
+        let (storage, size) = fields.finish(storage.zip(size))?;
+        let volumes = self.volumes.list(&storage).await?;
+        let key = |info: &livemerge_storage::VolumeInfo| -> VolumeName { info.volume.name.clone() };
+        let (volumes, next_page_token) = page(volumes, key, size, &request.page_token)?;
+        let volumes = volumes.into_iter().map(convert::volume).collect();
+        Ok(Response::new(v1::ListVolumesResponse { volumes, next_page_token }))
+    }
+
+    async fn remove_volume(
+        &self,
+        request: Request<v1::RemoveVolumeRequest>,
+    ) -> Result<Response<v1::RemoveVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let id = fields.parse("request_id", &request.request_id);
+        let generation = fields.generation("generation", request.generation);
+        let volume = convert::parse_volume(&mut fields, "volume", request.volume);
+        let identity = fields.parse("identity", &request.identity);
+        let parsed = id.zip(generation).zip(volume.zip(identity));
+        let ((id, generation), (volume, identity)) = fields.finish(parsed)?;
+        let order = RemovalOrder { id, volume: volume.name, identity, keep_for: Duration::ZERO };
+        let (volumes, fence) = (Arc::clone(&self.volumes), Arc::clone(&self.fence));
+        let removal = detached(async move {
+            fence.pass(generation).await?;
+            volumes.remove(&volume.storage, &order).await
+        })
+        .await?;
+        Ok(Response::new(v1::RemoveVolumeResponse { removal: Some(convert::removal(&removal)) }))
+    }
+
+    async fn list_removals(
+        &self,
+        request: Request<v1::ListRemovalsRequest>,
+    ) -> Result<Response<v1::ListRemovalsResponse>, Status> {
+        let mut fields = Fields::new();
+        let storage = fields.parse::<StorageId>("storage", &request.get_ref().storage);
+        let storage = fields.finish(storage)?;
+        let removals = self.volumes.removals(&storage).await?;
+        let removals = removals.iter().map(convert::removal).collect();
+        Ok(Response::new(v1::ListRemovalsResponse { removals }))
+    }
+}

@@ -1,0 +1,74 @@
+//! The hypervisor as the merge sees it: a port, so that the domain knows nothing of libvirt.
+//!
+//! ```text
+//!   merge, grpc ──▶ trait Hypervisor ──▶ libvirt/  (ffi.rs: the only unsafe code)
+//!                                   └──▶ fake      (scripted, for tests)
+//! ```
+//!
+//! Two rules hold for every implementation:
+//! - What it *observes* is the truth; a call's own reply is only a hint. A lost reply, a time-out
+//!   or a broken connection is [`HypervisorError::Unknown`], never "not there".
+//! - Layers are named by what QEMU opens ([`Locator`]); libvirt's indexes start again with the
+//!   machine, so they are looked up right before a call and never leave this module.
+
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+mod ffi;
+mod libvirt;
+mod nbd;
+mod types;
+mod xml;
+
+pub use libvirt::Libvirt;
+pub use types::{
+    BlockJob, BlockJobKind, BlockJobOutcome, CommitOrder, DiskView, HypervisorError,
+    HypervisorEvent, JobProgress, Layer, Overlay, Reference, VmState, VmView,
+};
+
+use async_trait::async_trait;
+use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_storage::Locator;
+use tokio::sync::broadcast;
+
+/// What a host's hypervisor can tell and do. Every call may be repeated.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// Every defined or running machine with its disks and chains.
+    async fn vms(&self) -> Result<Vec<VmView>, HypervisorError>;
+
+    /// One machine, read now. [`HypervisorError::NotFound`] only when it is certainly not defined.
+    async fn vm(&self, vm: VmId) -> Result<VmView, HypervisorError>;
+
+    /// How far the block job of a disk is; `None` when none runs.
+    async fn job(&self, vm: VmId, disk: &DiskTarget) -> Result<Option<JobProgress>, HypervisorError>;
+
+    /// Puts existing volumes on top of the disks' active layers, all or none, without metadata.
+    async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError>;
+
+    /// Starts the commit of `top` into `base`. Returns when the job runs.
+    async fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Result<(), HypervisorError>;
+
+    /// Switches the guest to the base of a ready active commit. Returns when it is asked for;
+    /// whether it happened is observed.
+    async fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Result<(), HypervisorError>;
+
+    /// Stops the guest's processors. Returns when they stand still.
+    async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError>;
+
+    /// Lets the guest's processors run again. No error when they do already.
+    async fn resume(&self, vm: VmId) -> Result<(), HypervisorError>;
+
+    /// Every machine whose live or inactive definition names the locator as a layer.
+    /// An answer that is not complete is an error.
+    async fn references(&self, locator: &Locator) -> Result<Vec<Reference>, HypervisorError>;
+
+    /// What happens from now on. After [`HypervisorEvent::Connected`] or a lagged receiver,
+    /// events may have been missed: look again.
+    fn events(&self) -> broadcast::Receiver<HypervisorEvent>;
+
+    /// Whether the hypervisor answers, as far as known.
+    fn connected(&self) -> bool;
+
+    /// The hypervisor's address, for people.
+    fn uri(&self) -> &str;
+}

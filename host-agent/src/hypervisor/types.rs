@@ -1,0 +1,189 @@
+//! What the hypervisor port speaks of.
+
+use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_storage::{Format, Locator};
+
+/// What a machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VmState {
+    /// The guest's processors run.
+    Running,
+    /// QEMU lives, the guest's processors stand still.
+    Paused,
+    /// Defined, no QEMU.
+    ShutOff,
+}
+
+/// A machine as it was read just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmView {
+    /// Its UUID.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub state: VmState,
+    /// Its disks, in the order of the definition. Left out are CD-ROMs, floppies, and disks with a
+    /// layer that no volume can be: neither file nor block device nor NBD export.
+    pub disks: Vec<DiskView>,
+}
+
+impl VmView {
+    /// The disk of that target name.
+    pub fn disk(&self, target: &DiskTarget) -> Option<&DiskView> {
+        self.disks.iter().find(|disk| disk.target == *target)
+    }
+}
+
+/// One disk of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskView {
+    /// Target name, for example `vda`.
+    pub target: DiskTarget,
+    /// The chain, base first, active layer last. Of a machine that is shut off: the inactive
+    /// definition's source alone, unless libvirt knows more.
+    pub chain: Vec<Layer>,
+    /// The source that the machine would start with next time: of the inactive definition.
+    /// `None` when the machine is transient or the disk is not in that definition.
+    pub next_start: Option<Locator>,
+    /// The mark of a running active commit or copy (`<mirror>`), if any.
+    pub mirror: Option<BlockJob>,
+}
+
+impl DiskView {
+    /// Where the locator stands in the chain, counted from the base.
+    pub fn position(&self, locator: &Locator) -> Option<usize> {
+        self.chain.iter().position(|layer| layer.locator == *locator)
+    }
+
+    /// The layer that the guest writes.
+    pub fn active(&self) -> Option<&Layer> {
+        self.chain.last()
+    }
+}
+
+/// One layer of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// What QEMU has open.
+    pub locator: Locator,
+    /// Its format, when the definition says it.
+    pub format: Option<Format>,
+}
+
+/// The mark of a mirror job in a machine's live definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockJob {
+    /// What kind of job.
+    pub kind: BlockJobKind,
+    /// Where it copies to.
+    pub target: Option<Locator>,
+    /// Whether it can be ended by a pivot now.
+    pub ready: bool,
+}
+
+/// Kinds of block jobs, as far as a merge must tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockJobKind {
+    /// Active commit: ends by a pivot.
+    ActiveCommit,
+    /// Intermediate commit: ends by itself.
+    Commit,
+    /// Anything else: a pull, a copy, a backup.
+    Other,
+}
+
+/// How far a block job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobProgress {
+    /// What kind of job.
+    pub kind: BlockJobKind,
+    /// Bytes done, in the job's own terms.
+    pub cur: u64,
+    /// Bytes to do, in the job's own terms: dirty bytes of an active commit, the virtual size of
+    /// an intermediate one. Both are 0 before the job has begun.
+    pub end: u64,
+}
+
+/// A fresh overlay for one disk; its volume exists already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// Target name of the disk.
+    pub disk: DiskTarget,
+    /// The overlay's volume.
+    pub locator: Locator,
+}
+
+/// Asks for a commit of one layer into the layer below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitOrder {
+    /// Target name of the disk.
+    pub disk: DiskTarget,
+    /// The layer that is kept and written.
+    pub base: Locator,
+    /// The layer that is merged into the base.
+    pub top: Locator,
+    /// Whether `top` is the active layer.
+    pub active: bool,
+}
+
+/// How a block job ended, as its event says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockJobOutcome {
+    /// An active commit has caught up.
+    Ready,
+    /// It ended well.
+    Completed,
+    /// It ended with an error.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+/// What the hypervisor reports by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HypervisorEvent {
+    /// A block job changed.
+    BlockJob {
+        /// The machine.
+        vm: VmId,
+        /// The disk's target name.
+        disk: DiskTarget,
+        /// What happened.
+        outcome: BlockJobOutcome,
+    },
+    /// A machine started, stopped, paused, resumed, crashed, was defined or undefined.
+    Lifecycle {
+        /// The machine.
+        vm: VmId,
+    },
+    /// The connection is up again: events before it may have been missed.
+    Connected,
+    /// The connection broke.
+    Disconnected,
+}
+
+/// A machine that names a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The machine.
+    pub vm: VmId,
+    /// Its name.
+    pub name: String,
+    /// The disk's target name.
+    pub disk: DiskTarget,
+}
+
+/// What went wrong, by what the caller does next.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HypervisorError {
+    /// Certainly no such machine or disk: stop asking.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The hypervisor understood and said no: nothing was done.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be told whether it was done: look again later, assume nothing.
+    #[error("the hypervisor does not answer: {0}")]
+    Unknown(String),
+}

@@ -1,0 +1,190 @@
+//! One disk of a definition, and its chain.
+
+use livemerge_proto::ids::DiskTarget;
+use livemerge_storage::{Format, Locator};
+
+use super::{Element, Unreadable};
+use crate::hypervisor::BlockJobKind;
+use crate::hypervisor::nbd::{NbdAddress, Server};
+
+/// A disk, CD-ROM or floppy with a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::hypervisor) struct Disk {
+    pub(in crate::hypervisor) target: DiskTarget,
+    /// A CD-ROM, a floppy or a passed-through device.
+    pub(in crate::hypervisor) other_device: bool,
+    /// The chain, base first.
+    pub(in crate::hypervisor) chain: Vec<DiskLayer>,
+    pub(in crate::hypervisor) mirror: Option<Mirror>,
+}
+
+/// One layer of a disk's chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::hypervisor) struct DiskLayer {
+    pub(in crate::hypervisor) source: Source,
+    pub(in crate::hypervisor) format: Option<Format>,
+    /// libvirt's number of the layer while this QEMU lives.
+    pub(in crate::hypervisor) index: Option<u32>,
+    /// Where the data are, if not in the source itself.
+    pub(in crate::hypervisor) data_store: Option<Source>,
+}
+
+/// The mark of a running copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::hypervisor) struct Mirror {
+    pub(in crate::hypervisor) kind: BlockJobKind,
+    pub(in crate::hypervisor) target: Source,
+    pub(in crate::hypervisor) ready: bool,
+}
+
+/// What QEMU opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::hypervisor) enum Source {
+    /// May be one of our volumes.
+    Volume(Locator),
+    /// Certainly not one of our volumes.
+    Elsewhere,
+    /// It cannot be told what is opened, because of a source of this type.
+    Unresolved(String),
+}
+
+impl Source {
+    pub(in crate::hypervisor) fn locator(&self) -> Option<&Locator> {
+        match self {
+            Self::Volume(locator) => Some(locator),
+            Self::Elsewhere | Self::Unresolved(_) => None,
+        }
+    }
+}
+
+impl Disk {
+    /// Everything that the disk has open.
+    pub(in crate::hypervisor) fn sources(&self) -> impl Iterator<Item = &Source> {
+        let layers = self.chain.iter().flat_map(|layer| [Some(&layer.source), layer.data_store.as_ref()]);
+        layers.flatten().chain(self.mirror.as_ref().map(|mirror| &mirror.target))
+    }
+
+    /// `None` for an empty drive.
+    pub(super) fn parse(disk: &Element, live: bool) -> Result<Option<Self>, Unreadable> {
+        let Some(source) = source(disk)? else { return Ok(None) };
+        let target = disk.child("target").and_then(|target| target.attribute("dev"));
+        let target: DiskTarget = target
+            .and_then(|name| name.parse().ok())
+            .ok_or_else(|| Unreadable::lacks("the target name of a disk"))?;
+        let format = disk.child("driver").and_then(|driver| driver.attribute("type"));
+        let active = DiskLayer {
+            index: index(disk.child("source"))?,
+            data_store: data_store(disk)?,
+            format: format.and_then(format_named),
+            source,
+        };
+        let other_device = disk.attribute("device").is_some_and(|device| device != "disk");
+        let chain = chain(disk, active, live)
+            .map_err(|Unreadable(why)| Unreadable(format!("has a disk {target} that {why}")))?;
+        let mirror = disk.child("mirror").map(Mirror::parse).transpose()?;
+        Ok(Some(Self { target, other_device, chain, mirror }))
+    }
+}
+
+impl Mirror {
+    fn parse(mirror: &Element) -> Result<Self, Unreadable> {
+        let kind = match mirror.attribute("job") {
+            Some("active-commit") => BlockJobKind::ActiveCommit,
+            _ => BlockJobKind::Other,
+        };
+        let target = source(mirror)?.ok_or_else(|| Unreadable::lacks("the target of a copy"))?;
+        Ok(Self { kind, target, ready: mirror.attribute("ready") == Some("yes") })
+    }
+}
+
+/// Walks down from the active layer; the base comes out first.
+fn chain(disk: &Element, active: DiskLayer, live: bool) -> Result<Vec<DiskLayer>, Unreadable> {
+    let mut layers = vec![active];
+    let mut upper = disk;
+    while let Some(backing) = upper.child("backingStore") {
+        if backing.is_empty() {
+            layers.reverse();
+            return Ok(layers);
+        }
+        layers.push(layer(backing)?);
+        upper = backing;
+    }
+    // A raw image has nothing below it. Of any other, a running machine's definition says where
+    // the chain ends, so the chain was not read to its end.
+    let ends = layers.last().is_some_and(|lowest| lowest.format == Some(Format::Raw));
+    if live && !ends {
+        return Err(Unreadable::new("does not say where its chain ends"));
+    }
+    layers.reverse();
+    Ok(layers)
+}
+
+fn layer(backing: &Element) -> Result<DiskLayer, Unreadable> {
+    let format = backing.child("format").and_then(|format| format.attribute("type"));
+    Ok(DiskLayer {
+        source: source(backing)?.ok_or_else(|| Unreadable::lacks("the source of a layer"))?,
+        format: format.and_then(format_named),
+        index: index(Some(backing))?,
+        data_store: data_store(backing)?,
+    })
+}
+
+
+/// What an element of the given `type` names in its `<source>`; `None` if it names nothing.
+fn source(element: &Element) -> Result<Option<Source>, Unreadable> {
+    let Some(source) = element.child("source") else { return Ok(None) };
+    let attribute = |name| source.attribute(name).filter(|value| !value.is_empty());
+    let found = match element.attribute("type").unwrap_or("file") {
+        "file" => attribute("file").map(|path| Source::Volume(Locator::File(path.into()))),
+        "block" => attribute("dev").map(|path| Source::Volume(Locator::Block(path.into()))),
+        "network" => Some(network(source)?),
+        "dir" | "nvme" | "vhostuser" | "vhostvdpa" => Some(Source::Elsewhere),
+        // Such as `volume`, of a libvirt pool: a file or device that is not named here.
+        kind => Some(Source::Unresolved(kind.to_owned())),
+    };
+    Ok(found)
+}
+
+fn network(source: &Element) -> Result<Source, Unreadable> {
+    match source.attribute("protocol") {
+        Some("nbd") => {}
+        Some(_) => return Ok(Source::Elsewhere),
+        None => return Err(Unreadable::lacks("the protocol of a network disk")),
+    }
+    let host = source.child("host").ok_or_else(|| Unreadable::lacks("the server of an NBD disk"))?;
+    let server = match host.attribute("transport").unwrap_or("tcp") {
+        "unix" => host.attribute("socket").map(|path| Server::Unix(path.to_owned())),
+        "tcp" => host.attribute("name").map(|name| Server::Tcp {
+            host: name.to_owned(),
+            port: host.attribute("port").map(str::to_owned),
+        }),
+        _ => None,
+    };
+    let address = NbdAddress {
+        server: server.ok_or_else(|| Unreadable::lacks("the address of an NBD server"))?,
+        export: source.attribute("name").unwrap_or_default().to_owned(),
+        tls: source.attribute("tls") == Some("yes"),
+    };
+    Ok(Source::Volume(Locator::Nbd(address.to_string())))
+}
+
+/// A qcow2 layer can keep its data in a second image.
+fn data_store(layer: &Element) -> Result<Option<Source>, Unreadable> {
+    let Some(store) = layer.child("dataStore") else { return Ok(None) };
+    source(store)?.map(Some).ok_or_else(|| Unreadable::lacks("the source of a data store"))
+}
+
+fn format_named(name: &str) -> Option<Format> {
+    match name {
+        "qcow2" => Some(Format::Qcow2),
+        "raw" => Some(Format::Raw),
+        _ => None,
+    }
+}
+
+fn index(element: Option<&Element>) -> Result<Option<u32>, Unreadable> {
+    let Some(text) = element.and_then(|element| element.attribute("index")) else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| Unreadable::new("has a layer whose index is not a number"))
+}

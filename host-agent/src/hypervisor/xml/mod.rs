@@ -1,0 +1,81 @@
+//! Reads libvirt's definitions of machines: pure functions over text.
+//!
+//! ```text
+//!   <disk>                            base ◀─────────────────────────── active
+//!     <source index='5'/>             chain[0]        ...         chain[n - 1]
+//!     <backingStore index='6'>        vda[8]  ◀─ vda[7]  ◀─ vda[6]  ◀─  vda[5]
+//!       <backingStore index='7'> ...
+//! ```
+//!
+//! What is not understood is never left out of a chain: it stands there as [`Source::Elsewhere`]
+//! or [`Source::Unresolved`], or the whole definition is [`Unreadable`].
+
+mod disk;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub(super) use disk::{Disk, Source};
+
+use livemerge_proto::ids::VmId;
+use tree::Element;
+
+/// A definition that cannot be read, or not completely.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a machine's definition {0}")]
+pub(super) struct Unreadable(String);
+
+impl Unreadable {
+    fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+
+    fn lacks(what: &str) -> Self {
+        Self(format!("lacks {what}"))
+    }
+}
+
+impl From<quick_xml::Error> for Unreadable {
+    fn from(error: quick_xml::Error) -> Self {
+        Self(format!("is not XML: {error}"))
+    }
+}
+
+/// A machine as libvirt defines it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Definition {
+    pub(super) id: VmId,
+    pub(super) name: String,
+    /// Whether this is the definition of a running QEMU, and not what the next one starts with.
+    pub(super) live: bool,
+    /// Every disk, CD-ROM and floppy that has a source.
+    pub(super) disks: Vec<Disk>,
+}
+
+impl Definition {
+    /// Reads a `<domain>`.
+    pub(super) fn parse(xml: &str) -> Result<Self, Unreadable> {
+        let domain = Element::parse(xml)?;
+        if domain.name != "domain" {
+            return Err(Unreadable::lacks("<domain>"));
+        }
+        // Only a running machine has a number.
+        let live = domain.attribute("id").is_some();
+        let text = |name| domain.child(name).map(|child| child.text.trim());
+        let id = text("uuid").and_then(|text| text.parse().ok());
+        let disks = domain
+            .children
+            .iter()
+            .filter(|child| child.name == "devices")
+            .flat_map(|devices| &devices.children)
+            .filter(|device| device.name == "disk")
+            .filter_map(|disk| Disk::parse(disk, live).transpose())
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            id: id.ok_or_else(|| Unreadable::lacks("a UUID"))?,
+            name: text("name").ok_or_else(|| Unreadable::lacks("a name"))?.to_owned(),
+            live,
+            disks,
+        })
+    }
+}

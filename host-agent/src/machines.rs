@@ -1,0 +1,97 @@
+//! The machines of this host as a list that is kept fresh, for watches.
+//!
+//! An event makes the one machine be read again; a new connection makes all be read again. Between
+//! a broken connection and the next one the list stands still and says so.
+
+use crate::hypervisor::{Hypervisor, HypervisorError, HypervisorEvent, VmView};
+use livemerge_proto::ids::VmId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{broadcast::error::RecvError, watch};
+
+/// All machines are read again so often, whatever the events say.
+const REFRESH_EVERY: Duration = Duration::from_secs(30);
+/// Time between two tries to read them while that fails.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// What was last known of the host's machines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// The machines; `None` until they could be read for the first time.
+    pub vms: Option<BTreeMap<VmId, VmView>>,
+    /// Whether the hypervisor answers.
+    pub connected: bool,
+}
+
+/// Keeps an inventory fresh until nobody watches it any more.
+pub fn watch(hypervisor: Arc<dyn Hypervisor>) -> watch::Receiver<Arc<Inventory>> {
+    let (sender, receiver) = watch::channel(Arc::default());
+    tokio::spawn(async move {
+        let keep = keep_fresh(hypervisor.as_ref(), &sender);
+        tokio::select! { () = keep => {}, () = sender.closed() => {} }
+    });
+    receiver
+}
+
+async fn keep_fresh(hypervisor: &dyn Hypervisor, shown: &watch::Sender<Arc<Inventory>>) {
+    let mut events = hypervisor.events();
+    let mut stale = true;
+    loop {
+        if stale {
+            stale = !read_all(hypervisor, shown).await;
+        }
+        let pause = if stale { RETRY_EVERY } else { REFRESH_EVERY };
+        match tokio::time::timeout(pause, events.recv()).await {
+            Ok(Ok(HypervisorEvent::Lifecycle { vm } | HypervisorEvent::BlockJob { vm, .. })) => {
+                stale |= !read_one(hypervisor, vm, shown).await;
+            }
+            Ok(Ok(HypervisorEvent::Disconnected)) => {
+                show(shown, |inventory| inventory.connected = false);
+                stale = true;
+            }
+            Ok(Ok(HypervisorEvent::Connected) | Err(RecvError::Lagged(_))) | Err(_) => stale = true,
+            Ok(Err(RecvError::Closed)) => return,
+        }
+    }
+}
+
+async fn read_all(hypervisor: &dyn Hypervisor, shown: &watch::Sender<Arc<Inventory>>) -> bool {
+    let read = hypervisor.vms().await;
+    let connected = hypervisor.connected();
+    let done = read.is_ok();
+    show(shown, |inventory| {
+        inventory.connected = connected;
+        if let Ok(vms) = read {
+            inventory.vms = Some(vms.into_iter().map(|vm| (vm.id, vm)).collect());
+        }
+    });
+    done
+}
+
+async fn read_one(hypervisor: &dyn Hypervisor, id: VmId, shown: &watch::Sender<Arc<Inventory>>) -> bool {
+    let read = hypervisor.vm(id).await;
+    let certain = !matches!(read, Err(HypervisorError::Unknown(_) | HypervisorError::Refused(_)));
+    show(shown, |inventory| {
+        let Some(vms) = inventory.vms.as_mut() else { return };
+        match read {
+            Ok(vm) => drop(vms.insert(id, vm)),
+            Err(HypervisorError::NotFound(_)) => drop(vms.remove(&id)),
+            Err(HypervisorError::Unknown(_) | HypervisorError::Refused(_)) => {}
+        }
+    });
+    certain
+}
+
+/// Changes what is shown; no change wakes nobody.
+fn show(shown: &watch::Sender<Arc<Inventory>>, change: impl FnOnce(&mut Inventory)) {
+    shown.send_if_modified(|current| {
+        let mut next = Inventory::clone(current);
+        change(&mut next);
+        let changed = next != **current;
+        if changed {
+            *current = Arc::new(next);
+        }
+        changed
+    });
+}

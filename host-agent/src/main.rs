@@ -1,0 +1,29 @@
+//! `livemerge-host-agent`: the Merge service of one hypervisor host.
+
+use clap::Parser;
+use livemerge_host_agent::{agent, config::Config, hypervisor::Libvirt};
+use livemerge_runtime::{Args, telemetry};
+use std::sync::Arc;
+
+/// Merges the disks of this host's virtual machines while they run.
+#[derive(Parser)]
+#[command(name = "livemerge-host-agent", version)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Cli::parse().args;
+    let config: Config = args.load("LIVEMERGE_AGENT_")?;
+    config.listen.admit(args.insecure)?;
+    config.host.id()?;
+    config.merge.policy()?;
+    if args.report(&config, &mut std::io::stdout())? {
+        return Ok(());
+    }
+    telemetry::init(&config.log)?;
+    let hypervisor = Arc::new(Libvirt::open(&config.hypervisor.uri)?);
+    agent::run(&config, hypervisor, args.insecure).await
+}

@@ -1,0 +1,248 @@
+//! The agent's durable memory of its merges: one append-only file a merge.
+//!
+//! ```text
+//!   <dir>/0192…0f.merge      <crc32 of the text, 8 hex digits> <the whole record as JSON>\n
+//!                            <crc32> <the record after the next change>\n
+//!                            …
+//! ```
+//!
+//! - A change is one appended line and one `fdatasync`; what [`Journal::write`] returned for is
+//!   on disk. The last whole line is the record; the lines before it are its history.
+//! - A last line without its end, or with a wrong sum, was never acknowledged (the machine stopped
+//!   in the middle of it): it is cut off. Any other damage is somebody's doing: the file is set
+//!   aside as `*.corrupt`, reported, and the other merges go on.
+//! - A record of a merge that ended long ago is removed when the journal is opened.
+
+use super::types::{MergeRecord, Phase};
+use jiff::Timestamp;
+use livemerge_proto::ids::MergeId;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const SUFFIX: &str = "merge";
+
+/// The directory of the merges' files. Its calls block.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+}
+
+/// What an opened journal holds.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// One record a merge, oldest first.
+    pub records: Vec<MergeRecord>,
+    /// Files that could not be read and were set aside.
+    pub quarantined: Vec<PathBuf>,
+}
+
+impl Journal {
+    /// Opens the directory, makes it if it is missing, and reads it. Merges that ended more than
+    /// `keep` before `now` are forgotten.
+    ///
+    /// # Errors
+    /// When the directory cannot be made, listed or written.
+    pub fn open(dir: &Path, keep: Duration, now: Timestamp) -> io::Result<(Self, Contents)> {
+        fs::create_dir_all(dir)?;
+        let journal = Self { dir: dir.to_owned() };
+        let mut contents = Contents::default();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|suffix| suffix != SUFFIX) {
+                continue;
+            }
+            match read_file(&path)? {
+                Found::Record(record) if outlived(&record, keep, now) => fs::remove_file(&path)?,
+                Found::Record(record) => contents.records.push(*record),
+                Found::NeverAcknowledged => fs::remove_file(&path)?,
+                Found::Corrupt => contents.quarantined.push(set_aside(&path)?),
+            }
+        }
+        journal.sync_dir()?;
+        contents.records.sort_by_key(|record| (record.accepted_at, record.order.id));
+        Ok((journal, contents))
+    }
+
+    /// Makes the record durable.
+    ///
+    /// # Errors
+    /// When it cannot be told that it is durable. Nothing of what it announces may then be done.
+    pub fn write(&self, record: &MergeRecord) -> io::Result<()> {
+        let path = self.path(record.order.id);
+        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+        let before = file.metadata()?.len();
+        let line = encode(record)?;
+        let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
+        if let Err(error) = written {
+            // Half a line must not stay in the way of the next one.
+            file.set_len(before)?;
+            return Err(error);
+        }
+        if before == 0 { self.sync_dir() } else { Ok(()) }
+    }
+
+    fn path(&self, id: MergeId) -> PathBuf {
+        self.dir.join(format!("{id}.{SUFFIX}"))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+enum Found {
+    Record(Box<MergeRecord>),
+    NeverAcknowledged,
+    Corrupt,
+}
+
+/// Reads one file, and cuts off a last line that was never acknowledged.
+fn read_file(path: &Path) -> io::Result<Found> {
+    let bytes = fs::read(path)?;
+    let mut last = None;
+    let mut good = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        match decode(line) {
+            Some(record) => {
+                last = Some(record);
+                good += line.len();
+            }
+            None if good + line.len() == bytes.len() => break,
+            None => return Ok(Found::Corrupt),
+        }
+    }
+    let Some(record) = last else {
+        return Ok(if bytes.contains(&b'\n') { Found::Corrupt } else { Found::NeverAcknowledged });
+    };
+    if good < bytes.len() {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(good as u64)?;
+        file.sync_all()?;
+    }
+    Ok(Found::Record(Box::new(record)))
+}
+
+fn encode(record: &MergeRecord) -> io::Result<String> {
+    let json = serde_json::to_string(record).map_err(io::Error::other)?;
+    Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
+}
+
+fn decode(line: &[u8]) -> Option<MergeRecord> {
+    let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
+    let (sum, json) = text.split_once(' ')?;
+    let sum = u32::from_str_radix(sum, 16).ok()?;
+    (sum == crc32fast::hash(json.as_bytes())).then(|| serde_json::from_str(json).ok()).flatten()
+}
+
+fn outlived(record: &MergeRecord, keep: Duration, now: Timestamp) -> bool {
+    let (Phase::Merged { at } | Phase::Failed { at, .. }) = record.phase else { return false };
+    Duration::try_from(now.duration_since(at)).is_ok_and(|age| age > keep)
+}
+
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = path.with_extension("corrupt");
+    fs::rename(path, &aside)?;
+    tracing::error!(file = %aside.display(), "a merge's journal is damaged and was set aside");
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::samples::record;
+
+    const KEEP: Duration = Duration::from_secs(3600);
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_000_000).unwrap()
+    }
+
+    fn reopen(dir: &Path) -> Contents {
+        Journal::open(dir, KEEP, now()).unwrap().1
+    }
+
+    fn only_file(dir: &Path) -> PathBuf {
+        fs::read_dir(dir).unwrap().next().unwrap().unwrap().path()
+    }
+
+    #[test]
+    fn the_last_write_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, empty) = Journal::open(dir.path(), KEEP, now()).unwrap();
+        assert!(empty.records.is_empty());
+        let mut record = record(true);
+        journal.write(&record).unwrap();
+        record.phase = Phase::Copying { starts: 1, since: now() };
+        record.revision += 1;
+        journal.write(&record).unwrap();
+        assert_eq!(reopen(dir.path()).records, [record]);
+    }
+
+    #[test]
+    fn every_torn_tail_gives_the_write_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), KEEP, now()).unwrap();
+        let first = record(true);
+        journal.write(&first).unwrap();
+        let mut second = first.clone();
+        second.phase = Phase::Copying { starts: 1, since: now() };
+        journal.write(&second).unwrap();
+        let file = only_file(dir.path());
+        let bytes = fs::read(&file).unwrap();
+        let first_len = encode(&first).unwrap().len();
+        for cut in 0..bytes.len() {
+            fs::write(&file, &bytes[..cut]).unwrap();
+            let contents = reopen(dir.path());
+            assert!(contents.quarantined.is_empty(), "cut at {cut}");
+            let wanted = if cut >= first_len { vec![first.clone()] } else { vec![] };
+            assert_eq!(contents.records, wanted, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn after_a_torn_tail_the_next_write_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), KEEP, now()).unwrap();
+        let record = record(true);
+        journal.write(&record).unwrap();
+        let file = only_file(dir.path());
+        let mut bytes = fs::read(&file).unwrap();
+        bytes.extend_from_slice(b"00000000 {\"half");
+        fs::write(&file, bytes).unwrap();
+        let (journal, _) = Journal::open(dir.path(), KEEP, now()).unwrap();
+        journal.write(&record).unwrap();
+        assert_eq!(reopen(dir.path()).records, [record]);
+    }
+
+    #[test]
+    fn damage_is_set_aside_and_the_rest_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), KEEP, now()).unwrap();
+        let damaged = record(true);
+        journal.write(&damaged).unwrap();
+        journal.write(&damaged).unwrap();
+        let file = only_file(dir.path());
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[20] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let sound = record(false);
+        journal.write(&sound).unwrap();
+        let contents = reopen(dir.path());
+        assert_eq!(contents.records, [sound]);
+        assert_eq!(contents.quarantined, [file.with_extension("corrupt")]);
+    }
+
+    #[test]
+    fn old_ends_are_forgotten_open_merges_never() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), KEEP, now()).unwrap();
+        let open = record(true);
+        journal.write(&open).unwrap();
+        let mut ended = record(false);
+        ended.phase = Phase::Merged { at: Timestamp::from_second(0).unwrap() };
+        journal.write(&ended).unwrap();
+        assert_eq!(reopen(dir.path()).records, [open]);
+    }
+}

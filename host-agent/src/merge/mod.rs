@@ -1,0 +1,194 @@
+//! Merges: takes orders, and takes each merge to its end, whether or not anybody asks again.
+//!
+//! ```text
+//!   StartMerge ─▶ Merges::start ─▶ fence ─▶ checks ─▶ journal ─▶ accepted
+//!                                                        │
+//!                             one lane a machine ◀───────┘      (driver.rs)
+//!                                                               observe ─▶ step ─▶ journal ─▶ act
+//! ```
+//!
+//! Invariants:
+//! - An accepted merge is in the journal, and ends as Merged or Failed whatever restarts.
+//! - All checks are made before the first mutation; a refused order leaves nothing behind.
+//! - One merge of a machine at a time is past `Pending`; it alone stops and starts the guest.
+//!
+//! It removes no volume: that is ordered separately, after the merge.
+
+mod board;
+mod check;
+mod driver;
+mod fence;
+mod journal;
+#[cfg(test)]
+mod samples;
+pub(crate) mod step;
+#[cfg(test)]
+mod step_tests;
+mod types;
+
+pub use board::{MergeView, Views};
+pub use fence::{Fence, next_own_generation};
+pub use step::{PivotMode, Policy};
+pub use types::{MergeOrder, MergeRecord, Phase, VolumeMark, Window};
+
+use crate::hypervisor::Hypervisor;
+use crate::volumes::Volumes;
+use board::Board;
+use driver::{Driver, Surroundings, blocking};
+use journal::Journal;
+use livemerge_proto::ids::{MergeId, VmId};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_runtime::Clock;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+use tokio_util::task::TaskTracker;
+
+/// How long the journal remembers merges that have ended.
+const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The merges of this host.
+pub struct Merges {
+    around: Surroundings,
+    volumes: Arc<Volumes>,
+    fence: Arc<Fence>,
+    /// Held from the first check of an order until it is in the journal.
+    accepting: Mutex<()>,
+    lanes: std::sync::Mutex<HashMap<VmId, Arc<Mutex<()>>>>,
+    tasks: TaskTracker,
+    quarantined: Vec<PathBuf>,
+}
+
+impl Merges {
+    /// Reads the journal and goes on with every merge that has not ended.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or written.
+    pub async fn open(
+        dir: &Path,
+        hypervisor: Arc<dyn Hypervisor>,
+        volumes: Arc<Volumes>,
+        fence: Arc<Fence>,
+        clock: Arc<dyn Clock>,
+        policy: Policy,
+    ) -> std::io::Result<Arc<Self>> {
+        let (dir, now) = (dir.to_owned(), clock.now());
+        let (journal, contents) = blocking(move || Journal::open(&dir, KEEP, now)).await?;
+        let around = Surroundings {
+            journal: Arc::new(journal),
+            hypervisor,
+            board: Board::new(&contents.records),
+            clock,
+            policy: Arc::new(policy),
+        };
+        let merges = Arc::new(Self {
+            around,
+            volumes,
+            fence,
+            accepting: Mutex::new(()),
+            lanes: std::sync::Mutex::default(),
+            tasks: TaskTracker::new(),
+            quarantined: contents.quarantined,
+        });
+        merges.go_on(contents.records).await;
+        Ok(merges)
+    }
+
+    /// Files of the journal that could not be read and were set aside.
+    pub fn quarantined(&self) -> &[PathBuf] {
+        &self.quarantined
+    }
+
+    /// Accepts an order, or says why not. Repeating it returns the merge as it stands.
+    ///
+    /// # Errors
+    /// Says why not; nothing was touched then.
+    pub async fn start(self: &Arc<Self>, order: MergeOrder) -> Result<MergeView, Problem> {
+        self.fence.pass(order.generation).await?;
+        let _one_at_a_time = self.accepting.lock().await;
+        if let Some(known) = self.get(order.id) {
+            return if known.record.order.same_payload(&order) {
+                Ok(known)
+            } else {
+                let text = format!("merge {} was ordered with another payload", order.id);
+                Err(Problem::new(Reason::MergeIdConflict, text).with("merge", order.id))
+            };
+        }
+        self.refuse_second_merge(&order)?;
+        let fit = check::check(&order, self.around.hypervisor.as_ref(), &self.volumes).await?;
+        let record = MergeRecord {
+            order,
+            base: fit.base,
+            top: fit.top,
+            active: fit.active,
+            phase: Phase::Pending,
+            pivot_attempts: 0,
+            longest_pause: Duration::ZERO,
+            accepted_at: self.around.clock.now(),
+            revision: 1,
+        };
+        let (journal, written) = (Arc::clone(&self.around.journal), record.clone());
+        blocking(move || journal.write(&written)).await.map_err(|error| {
+            tracing::error!(%error, "the journal cannot be written");
+            let text = "the agent's journal cannot be written";
+            Problem::new(Reason::StoreUnavailable, text)
+        })?;
+        let view = MergeView::new(record);
+        self.around.board.show(view.clone());
+        self.spawn(view.record.clone(), fit.top_bytes);
+        Ok(view)
+    }
+
+    /// One merge of the journal.
+    pub fn get(&self, id: MergeId) -> Option<MergeView> {
+        self.around.board.get(id)
+    }
+
+    /// The merges of the journal now and after each change.
+    pub fn watch(&self) -> watch::Receiver<Views> {
+        self.around.board.watch()
+    }
+
+    /// At most one block job a disk.
+    fn refuse_second_merge(&self, order: &MergeOrder) -> Result<(), Problem> {
+        let views = self.watch().borrow().clone();
+        let open = views.values().find(|view| {
+            let other = &view.record.order;
+            !view.record.phase.ended() && other.vm == order.vm && other.disk == order.disk
+        });
+        open.map_or(Ok(()), |open| {
+            let text = format!("merge {} works on disk {}", open.record.order.id, order.disk);
+            let problem = Problem::new(Reason::ConcurrentChange, text);
+            Err(problem.with("merge", open.record.order.id).with("disk", &order.disk))
+        })
+    }
+
+    /// Goes on after a restart. The merges that may have stopped a guest come first.
+    async fn go_on(self: &Arc<Self>, mut records: Vec<MergeRecord>) {
+        records.retain(|record| !record.phase.ended());
+        records.sort_by_key(|record| matches!(record.phase, Phase::Pending));
+        for record in records {
+            tracing::info!(merge = %record.order.id, vm = %record.order.vm, phase = ?record.phase, "goes on");
+            let top = &record.order.top.volume;
+            let top_bytes = self.volumes.stat(top).await.map_or(0, |info| info.allocated_bytes);
+            self.spawn(record, top_bytes);
+        }
+    }
+
+    fn spawn(&self, record: MergeRecord, top_bytes: u64) {
+        let lane = self.lane(record.order.vm);
+        let driver = Driver::new(self.around.clone(), record, top_bytes);
+        self.tasks.spawn(async move {
+            let _one_of_a_machine = lane.lock().await;
+            driver.run().await;
+        });
+    }
+
+    fn lane(&self, vm: VmId) -> Arc<Mutex<()>> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(lanes.entry(vm).or_default())
+    }
+}

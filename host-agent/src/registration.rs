@@ -1,0 +1,60 @@
+//! Makes this host known to its API server: at the start, and now and then, so that a server with
+//! an empty database, or one that had been down, learns of it by itself.
+
+use livemerge_proto::ids::HostId;
+use livemerge_proto::v1::RegisterHostRequest;
+use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
+use livemerge_runtime::Shutdown;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+const EVERY: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(500);
+const RETRY_MOST: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the API server is told.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// The host's id.
+    pub host: HostId,
+    /// Where this agent listens.
+    pub endpoint: String,
+    /// This start of the agent.
+    pub generation: u64,
+}
+
+/// Registers until the agent stops. Failing is no reason to stop: merges go on without a server.
+pub async fn keep(registration: Registration, server: Endpoint, shutdown: Shutdown) {
+    let channel = server.connect_timeout(TIME_LIMIT).timeout(TIME_LIMIT).connect_lazy();
+    let mut client = InventoryServiceClient::new(channel);
+    let mut pause = RETRY;
+    loop {
+        pause = match register(&registration, &mut client).await {
+            Ok(()) => EVERY,
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), "cannot register: {}", status.message());
+                if pause == EVERY { RETRY } else { (pause * 2).min(RETRY_MOST) }
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn register(
+    registration: &Registration,
+    client: &mut InventoryServiceClient<Channel>,
+) -> Result<(), tonic::Status> {
+    let request = RegisterHostRequest {
+        request_id: Uuid::new_v4().to_string(),
+        host_id: registration.host.to_string(),
+        endpoint: registration.endpoint.clone(),
+        generation: i64::try_from(registration.generation).unwrap_or(i64::MAX),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    client.register_host(request).await.map(drop)
+}

@@ -1,0 +1,149 @@
+//! The storage domains of this host, together: which volume a layer is, what shares it, and the
+//! removal of a volume that nothing needs.
+//!
+//! A removal asks three witnesses, and one that cannot answer is a no:
+//!
+//! ```text
+//!   definitions of all machines, live and inactive  (hypervisor)
+//!   headers of all volumes of the domain            (storage, at its gate)
+//!   whoever has the volume open                     (storage, at its gate)
+//! ```
+
+use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
+use futures::TryStreamExt as _;
+use livemerge_proto::{problem::Problem, reason::Reason};
+use livemerge_storage::{
+    LiveVolumes, Locator, NewVolume, Removal, RemovalOrder, StorageError, StorageId, VolumeInfo,
+    VolumeRef,
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// The storage domains that this host sees.
+pub struct Volumes {
+    stores: BTreeMap<StorageId, Arc<dyn LiveVolumes>>,
+    hypervisor: Arc<dyn Hypervisor>,
+}
+
+impl Volumes {
+    /// Over these domains.
+    pub fn new(stores: Vec<Arc<dyn LiveVolumes>>, hypervisor: Arc<dyn Hypervisor>) -> Self {
+        let stores = stores.into_iter().map(|store| (store.id().clone(), store)).collect();
+        Self { stores, hypervisor }
+    }
+
+    /// The ids of the domains.
+    pub fn ids(&self) -> impl Iterator<Item = &StorageId> {
+        self.stores.keys()
+    }
+
+    /// The volume that QEMU has open under this locator; `None` when it lies in no domain.
+    pub fn volume_of(&self, locator: &Locator) -> Option<VolumeRef> {
+        let Locator::File(path) = locator else { return None };
+        self.stores.values().find_map(|store| {
+            let name = store.resolve(path)?;
+            Some(VolumeRef { storage: store.id().clone(), name })
+        })
+    }
+
+    /// What storage knows of a volume.
+    pub async fn stat(&self, volume: &VolumeRef) -> Result<VolumeInfo, Problem> {
+        let store = self.store(&volume.storage)?;
+        store.stat(&volume.name).await.map_err(|error| problem(&error).with("volume", volume))
+    }
+
+    /// All volumes of a domain, by name.
+    pub async fn list(&self, storage: &StorageId) -> Result<Vec<VolumeInfo>, Problem> {
+        let volumes = self.store(storage)?.list().try_collect::<Vec<_>>().await;
+        let mut volumes = volumes.map_err(|error| problem(&error))?;
+        volumes.sort_by(|a, b| a.volume.cmp(&b.volume));
+        Ok(volumes)
+    }
+
+    /// What every header of every domain names as its backing.
+    pub async fn children(&self) -> Result<Children, Problem> {
+        let mut children = Children::default();
+        for store in self.stores.keys() {
+            for volume in self.list(store).await? {
+                if let Some(parent) = volume.parent {
+                    children.0.push((parent.locator, volume.locator));
+                }
+            }
+        }
+        Ok(children)
+    }
+
+    /// Creates a volume. The same volume again is no error.
+    pub async fn create(&self, storage: &StorageId, volume: &NewVolume) -> Result<VolumeInfo, Problem> {
+        self.store(storage)?.create(volume).await.map_err(|error| problem(&error))
+    }
+
+    /// Removes a volume, unless anything may still need it.
+    pub async fn remove(&self, storage: &StorageId, order: &RemovalOrder) -> Result<Removal, Problem> {
+        let store = self.store(storage)?;
+        match store.stat(&order.volume).await {
+            Ok(info) => self.unreferenced(&info).await?,
+            // Gone, or condemned by an earlier try: the storage knows.
+            Err(StorageError::NotFound { .. }) => {}
+            Err(error) => return Err(problem(&error)),
+        }
+        store.remove(order).await.map_err(|error| problem(&error).with("volume", &order.volume))
+    }
+
+    /// Removals of a domain that have not ended.
+    pub async fn removals(&self, storage: &StorageId) -> Result<Vec<Removal>, Problem> {
+        self.store(storage)?.list_removals().await.map_err(|error| problem(&error))
+    }
+
+    async fn unreferenced(&self, volume: &VolumeInfo) -> Result<(), Problem> {
+        let machines = self.hypervisor.references(&volume.locator).await;
+        let machines = machines.map_err(|error| unanswered(&error))?;
+        let Some(first) = machines.first() else { return Ok(()) };
+        let by = format!("disk {} of virtual machine {}", first.disk, first.name);
+        let text = format!("{} is needed by {by}", volume.volume);
+        let problem = Problem::new(Reason::VolumeInUse, text);
+        Err(problem.with("volume", &volume.volume).with("used_by", by))
+    }
+
+    fn store(&self, storage: &StorageId) -> Result<&Arc<dyn LiveVolumes>, Problem> {
+        self.stores.get(storage).ok_or_else(|| {
+            let text = format!("this host has no storage domain {storage}");
+            Problem::new(Reason::VolumeNotFound, text).with("storage", storage)
+        })
+    }
+}
+
+/// Which volume is built on which: (backing, volume on it).
+#[derive(Debug, Default)]
+pub struct Children(Vec<(Locator, Locator)>);
+
+impl Children {
+    /// Locators outside `chain` that are built on `locator`.
+    pub fn sharers(&self, locator: &Locator, chain: &[Layer]) -> Vec<String> {
+        let outside = |child: &Locator| !chain.iter().any(|layer| layer.locator == *child);
+        let built_on = self.0.iter().filter(|(parent, child)| parent == locator && outside(child));
+        built_on.map(|(_, child)| child.to_string()).collect()
+    }
+}
+
+/// A hypervisor that does not answer, or does not know the machine.
+pub(crate) fn unanswered(error: &HypervisorError) -> Problem {
+    let reason = match error {
+        HypervisorError::NotFound(_) => Reason::VmNotFound,
+        HypervisorError::Refused(_) => Reason::StrategyUnsupported,
+        HypervisorError::Unknown(_) => Reason::HypervisorUnreachable,
+    };
+    Problem::new(reason, error.to_string())
+}
+
+/// A storage error as its caller's next move.
+fn problem(error: &StorageError) -> Problem {
+    let reason = match error {
+        StorageError::NotFound { .. } => Reason::VolumeNotFound,
+        StorageError::InUse { .. } => Reason::VolumeInUse,
+        StorageError::NoSpace { .. } => Reason::InsufficientSpace,
+        StorageError::Busy { .. } | StorageError::Unreachable { .. } => Reason::StorageUnreachable,
+        StorageError::Corrupt { .. } => Reason::ChainCorrupt,
+        _ => Reason::StrategyUnsupported,
+    };
+    Problem::new(reason, error.to_string())
+}

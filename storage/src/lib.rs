@@ -1,0 +1,5 @@
+//! Volumes and their lifetimes.
+
+mod volume;
+
+pub use volume::*;
