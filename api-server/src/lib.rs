@@ -8,7 +8,7 @@
 //! ```
 
 pub mod config;
-mod grpc;
+pub mod grpc;
 pub mod hosts;
 pub mod server;
 pub mod snapshot;

@@ -9,12 +9,12 @@
 //! ```
 
 pub mod agent;
-mod chains;
+pub mod chains;
 pub mod config;
-mod grpc;
+pub mod grpc;
 pub mod hypervisor;
-mod machines;
-mod merge;
-mod overlays;
-mod registration;
-mod volumes;
+pub mod machines;
+pub mod merge;
+pub mod overlays;
+pub mod registration;
+pub mod volumes;

@@ -1,5 +1,22 @@
-//! Volumes and their lifetimes.
+//! Volumes and their lifetimes, on the back ends that hold them.
+//!
+//! ```text
+//!   host-agent ─▶ VolumeStore, LiveVolumes (contracts) ◀─ file (a directory of images)
+//! ```
+//!
+//! This crate knows no libvirt, no gRPC, no database and no policy: who asks has already decided.
 
+mod error;
+mod file;
+mod store;
 mod volume;
 
-pub use volume::*;
+pub use error::StorageError;
+pub use file::FileStore;
+pub use store::{
+    Capabilities, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,
+};
+pub use volume::{
+    Format, Identity, InvalidName, Locator, NewVolume, Parent, RemovalId, StorageId, VolumeInfo,
+    VolumeName, VolumeRef,
+};

@@ -3,8 +3,13 @@
 //! - [`guest`]: a real guest on QEMU that writes and says which writes were acknowledged.
 //! - [`virsh`]: starts and ends it under libvirt without a daemon.
 //! - [`rig`]: owns all that a test starts, and leaves nothing behind.
+//! - [`services`]: the two real services as processes; [`api`]: calls to them.
+//! - [`demo`]: what `make demo` shows.
 
+pub mod api;
+pub mod demo;
 pub mod guest;
 pub mod process;
 pub mod rig;
+pub mod services;
 pub mod virsh;

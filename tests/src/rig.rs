@@ -22,6 +22,8 @@ use crate::virsh::Virsh;
 
 /// Where rigs live: a short path for the sockets, and a file system that takes direct I/O.
 const PLACE: &str = "/var/tmp";
+/// The directory of the guests' images, a storage domain of its own.
+const IMAGES: &str = "images";
 const GUEST_MEMORY_MIB: u64 = 128;
 
 /// Everything that one test starts.
@@ -46,6 +48,7 @@ impl Rig {
     pub fn new() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("lm").tempdir_in(PLACE)?;
         let root = dir.path().join("v");
+        fs::create_dir(dir.path().join(IMAGES))?;
         share_capabilities(&root)?;
         let virsh = Virsh::new(root)?;
         Ok(Self {
@@ -65,9 +68,14 @@ impl Rig {
         &self.virsh
     }
 
-    /// Creates an empty qcow2 image in the rig's directory.
+    /// The directory of the guests' images.
+    pub fn images(&self) -> PathBuf {
+        self.path().join(IMAGES)
+    }
+
+    /// Creates an empty qcow2 image among the guests' images.
     pub fn create_image(&self, file: &str, size_bytes: u64) -> Result<PathBuf> {
-        let path = self.path().join(file);
+        let path = self.images().join(file);
         let mut command = Command::new("qemu-img");
         command.args(["create", "-q", "-f", "qcow2"]).arg(&path);
         run(command.arg(size_bytes.to_string()))?;

@@ -19,6 +19,8 @@ mod lane;
 mod plan;
 mod service;
 mod step;
+#[cfg(test)]
+mod step_tests;
 mod types;
 
 pub use hub::{Hub, MergeProgress, OperationView, Waiting};

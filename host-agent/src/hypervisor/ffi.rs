@@ -82,7 +82,11 @@ pub(super) fn block_commit(
     active: bool,
 ) -> Result<(), Error> {
     let (disk, base, top) = (CString::new(disk)?, CString::new(base)?, CString::new(top)?);
-    let flags = if active { sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE } else { 0 };
+    let flags = if active {
+        sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+    } else {
+        0
+    };
     // SAFETY: the domain is a live handle, the strings end in NUL and outlive the call.
     check(unsafe {
         let domain = domain.as_ptr();
@@ -101,7 +105,12 @@ pub(super) struct RawBlockJob {
 /// The block job of a disk, if one runs.
 pub(super) fn block_job(domain: &Domain, disk: &str) -> Result<Option<RawBlockJob>, Error> {
     let disk = CString::new(disk)?;
-    let mut info = sys::virDomainBlockJobInfo { type_: 0, bandwidth: 0, cur: 0, end: 0 };
+    let mut info = sys::virDomainBlockJobInfo {
+        type_: 0,
+        bandwidth: 0,
+        cur: 0,
+        end: 0,
+    };
     let flags = sys::VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES;
     // SAFETY: the domain is a live handle, the string ends in NUL, and `info` is a writable record
     // of the right type; all outlive the call.
@@ -109,7 +118,11 @@ pub(super) fn block_job(domain: &Domain, disk: &str) -> Result<Option<RawBlockJo
         sys::virDomainGetBlockJobInfo(domain.as_ptr(), disk.as_ptr(), &mut info, flags)
     })?;
     let kind = info.type_.unsigned_abs();
-    Ok((found > 0).then_some(RawBlockJob { kind, cur: info.cur, end: info.end }))
+    Ok((found > 0).then_some(RawBlockJob {
+        kind,
+        cur: info.cur,
+        end: info.end,
+    }))
 }
 
 /// Asks for the pivot of a disk, and does not wait for it.
@@ -125,7 +138,11 @@ pub(super) fn block_job_pivot(domain: &Domain, disk: &str) -> Result<(), Error> 
 #[derive(Debug)]
 pub(super) enum Signal {
     /// The state of a disk's block job changed.
-    BlockJob { vm: Uuid, disk: String, status: sys::virConnectDomainEventBlockJobStatus },
+    BlockJob {
+        vm: Uuid,
+        disk: String,
+        status: sys::virConnectDomainEventBlockJobStatus,
+    },
     /// Something happened to a machine.
     Lifecycle { vm: Uuid },
     /// The connection broke.
@@ -145,7 +162,10 @@ impl Subscription {
         signals: &UnboundedSender<Signal>,
     ) -> Result<Self, Error> {
         // From here on a failure takes back what was registered.
-        let mut subscription = Self { connect, events: Vec::new() };
+        let mut subscription = Self {
+            connect,
+            events: Vec::new(),
+        };
         // SAFETY: libvirt calls back with the signature of the event id that it was registered
         // for, and these are the signatures of the two ids.
         let (lifecycle, block_job): (EventCallback, EventCallback) = unsafe {
@@ -265,7 +285,14 @@ unsafe extern "C" fn on_block_job(
     unsafe {
         let disk = CStr::from_ptr(disk).to_string_lossy().into_owned();
         if let Some(vm) = uuid(domain) {
-            send(opaque, Signal::BlockJob { vm, disk, status: status as c_uint });
+            send(
+                opaque,
+                Signal::BlockJob {
+                    vm,
+                    disk,
+                    status: status as c_uint,
+                },
+            );
         }
     }
 }
@@ -307,5 +334,9 @@ unsafe extern "C" fn free_sender(opaque: *mut c_void) {
 
 /// libvirt's usual answer: below zero, the reason is this thread's last error.
 fn check(answer: c_int) -> Result<c_int, Error> {
-    if answer < 0 { Err(Error::last_error()) } else { Ok(answer) }
+    if answer < 0 {
+        Err(Error::last_error())
+    } else {
+        Ok(answer)
+    }
 }

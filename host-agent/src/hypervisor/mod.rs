@@ -33,14 +33,20 @@ use tokio::sync::broadcast;
 /// What a host's hypervisor can tell and do. Every call may be repeated.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + 'static {
-    /// Every defined or running machine with its disks and chains.
+    /// Every defined or running machine with its disks and chains. A disk whose chain cannot be
+    /// read is left out, so that one does not hide all: for decisions ask for the machine.
     async fn vms(&self) -> Result<Vec<VmView>, HypervisorError>;
 
-    /// One machine, read now. [`HypervisorError::NotFound`] only when it is certainly not defined.
+    /// One machine, read now. [`HypervisorError::NotFound`] only when it is certainly not defined;
+    /// [`HypervisorError::Unknown`] when one of its chains cannot be read to its end.
     async fn vm(&self, vm: VmId) -> Result<VmView, HypervisorError>;
 
     /// How far the block job of a disk is; `None` when none runs.
-    async fn job(&self, vm: VmId, disk: &DiskTarget) -> Result<Option<JobProgress>, HypervisorError>;
+    async fn job(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+    ) -> Result<Option<JobProgress>, HypervisorError>;
 
     /// Puts existing volumes on top of the disks' active layers, all or none, without metadata.
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError>;

@@ -35,7 +35,9 @@ impl fmt::Display for NbdAddress {
         let scheme = if self.tls { "nbds" } else { "nbd" };
         let export = Encoded(&self.export);
         match &self.server {
-            Server::Unix(socket) => write!(f, "{scheme}+unix:///{export}?socket={}", Encoded(socket)),
+            Server::Unix(socket) => {
+                write!(f, "{scheme}+unix:///{export}?socket={}", Encoded(socket))
+            }
             Server::Tcp { host, port } => {
                 let port = port.as_deref().unwrap_or(DEFAULT_PORT);
                 let bracketed = host.contains(':');
@@ -66,16 +68,32 @@ fn parse(uri: &str) -> Option<NbdAddress> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     if !unix {
         let (host, port) = host_and_port(authority)?;
-        let server = Server::Tcp { host: host.to_owned(), port: port.map(str::to_owned) };
-        return Some(NbdAddress { server, export: decode(path)?, tls });
+        let server = Server::Tcp {
+            host: host.to_owned(),
+            port: port.map(str::to_owned),
+        };
+        return Some(NbdAddress {
+            server,
+            export: decode(path)?,
+            tls,
+        });
     }
     let (export, query) = path.split_once('?')?;
-    let socket = query.strip_prefix("socket=").filter(|_| authority.is_empty())?;
-    Some(NbdAddress { server: Server::Unix(decode(socket)?), export: decode(export)?, tls })
+    let socket = query
+        .strip_prefix("socket=")
+        .filter(|_| authority.is_empty())?;
+    Some(NbdAddress {
+        server: Server::Unix(decode(socket)?),
+        export: decode(export)?,
+        tls,
+    })
 }
 
 fn host_and_port(authority: &str) -> Option<(&str, Option<&str>)> {
-    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+    let (host, port) = match authority
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
         Some((host, "")) => (host, None),
         Some((host, rest)) => (host, Some(rest.strip_prefix(':')?)),
         None => match authority.split_once(':') {
@@ -108,7 +126,9 @@ fn decode(text: &str) -> Option<String> {
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         if first == b'%' {
-            let digits = tail.get(..2).and_then(|pair| std::str::from_utf8(pair).ok())?;
+            let digits = tail
+                .get(..2)
+                .and_then(|pair| std::str::from_utf8(pair).ok())?;
             bytes.push(u8::from_str_radix(digits, 16).ok()?);
             rest = &tail[2..];
         } else {
@@ -127,14 +147,28 @@ mod tests {
     #[test]
     fn the_usual_forms() {
         for (uri, spelled) in [
-            ("nbd+unix:///vol?socket=/run/x.sock", "nbd+unix:///vol?socket=/run/x.sock"),
-            ("nbd+unix:///vol?socket=%2Frun%2Fx.sock", "nbd+unix:///vol?socket=/run/x.sock"),
+            (
+                "nbd+unix:///vol?socket=/run/x.sock",
+                "nbd+unix:///vol?socket=/run/x.sock",
+            ),
+            (
+                "nbd+unix:///vol?socket=%2Frun%2Fx.sock",
+                "nbd+unix:///vol?socket=/run/x.sock",
+            ),
             ("nbd://host/a%20b", "nbd://host:10809/a%20b"),
             ("nbds://[::1]:99/", "nbds://[::1]:99/"),
         ] {
             assert_eq!(uri.parse::<NbdAddress>().unwrap().to_string(), spelled);
         }
-        for bad in ["", "/a", "http://a/b", "nbd+unix:///vol", "nbd://:1/x", "nbd://h:x/", "nbd://h/%4"] {
+        for bad in [
+            "",
+            "/a",
+            "http://a/b",
+            "nbd+unix:///vol",
+            "nbd://:1/x",
+            "nbd://h:x/",
+            "nbd://h/%4",
+        ] {
             assert!(bad.parse::<NbdAddress>().is_err(), "{bad}");
         }
     }

@@ -53,7 +53,9 @@ pub struct DiskView {
 impl DiskView {
     /// Where the locator stands in the chain, counted from the base.
     pub fn position(&self, locator: &Locator) -> Option<usize> {
-        self.chain.iter().position(|layer| layer.locator == *locator)
+        self.chain
+            .iter()
+            .position(|layer| layer.locator == *locator)
     }
 
     /// The layer that the guest writes.

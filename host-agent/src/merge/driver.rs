@@ -228,7 +228,7 @@ impl Driver {
     fn hear(&mut self) {
         loop {
             match self.events.try_recv() {
-                Ok(event) => self.note(&event),
+                Ok(event) => drop(self.note(&event)),
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }

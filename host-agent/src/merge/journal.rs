@@ -25,17 +25,17 @@ const SUFFIX: &str = "merge";
 
 /// The directory of the merges' files. Its calls block.
 #[derive(Debug)]
-pub struct Journal {
+pub(super) struct Journal {
     dir: PathBuf,
 }
 
 /// What an opened journal holds.
 #[derive(Debug, Default)]
-pub struct Contents {
+pub(super) struct Contents {
     /// One record a merge, oldest first.
-    pub records: Vec<MergeRecord>,
+    pub(super) records: Vec<MergeRecord>,
     /// Files that could not be read and were set aside.
-    pub quarantined: Vec<PathBuf>,
+    pub(super) quarantined: Vec<PathBuf>,
 }
 
 impl Journal {
@@ -44,7 +44,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the directory cannot be made, listed or written.
-    pub fn open(dir: &Path, keep: Duration, now: Timestamp) -> io::Result<(Self, Contents)> {
+    pub(super) fn open(dir: &Path, keep: Duration, now: Timestamp) -> io::Result<(Self, Contents)> {
         fs::create_dir_all(dir)?;
         let journal = Self { dir: dir.to_owned() };
         let mut contents = Contents::default();
@@ -69,7 +69,7 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be told that it is durable. Nothing of what it announces may then be done.
-    pub fn write(&self, record: &MergeRecord) -> io::Result<()> {
+    pub(super) fn write(&self, record: &MergeRecord) -> io::Result<()> {
         let path = self.path(record.order.id);
         let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
         let before = file.metadata()?.len();

@@ -21,7 +21,7 @@ mod fence;
 mod journal;
 #[cfg(test)]
 mod samples;
-pub(crate) mod step;
+pub mod step;
 #[cfg(test)]
 mod step_tests;
 mod types;
@@ -29,7 +29,7 @@ mod types;
 pub use board::{MergeView, Views};
 pub use fence::{Fence, next_own_generation};
 pub use step::{PivotMode, Policy};
-pub use types::{MergeOrder, MergeRecord, Phase, VolumeMark, Window};
+pub use types::{MergeOrder, MergeRecord, Phase, VolumeMark};
 
 use crate::hypervisor::Hypervisor;
 use crate::volumes::Volumes;

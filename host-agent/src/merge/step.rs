@@ -289,7 +289,8 @@ impl Look<'_> {
     fn shut_off(&self) -> Step {
         let verified = matches!(self.record.phase, Phase::Verifying { .. });
         let top = &self.record.top;
-        if verified && self.disk.next_start.as_ref().is_some_and(|next| next != top) {
+        let next_without_top = self.disk.next_start.as_ref().is_some_and(|next| next != top);
+        if verified && next_without_top && self.disk.position(top).is_none() {
             return Step::Finish(Outcome::Merged);
         }
         fail(Reason::VmDied, self.record, "the virtual machine stopped during the merge")

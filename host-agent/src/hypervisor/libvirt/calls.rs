@@ -23,11 +23,12 @@ const TRIES: usize = 3;
 
 impl Connection {
     pub(super) fn vms(&self) -> Answer<Vec<VmView>> {
-        self.each(read)
+        self.each(|domain| read(domain, listed))
     }
 
     pub(super) fn vm(&self, vm: VmId) -> Answer<VmView> {
-        read(&self.domain(vm)?)
+        let domain = self.domain(vm)?;
+        read(&domain, definition)
     }
 
     pub(super) fn job(&self, vm: VmId, disk: &DiskTarget) -> Answer<Option<JobProgress>> {
@@ -39,7 +40,11 @@ impl Connection {
             Err(HypervisorError::Refused(text)) => {
                 let now = present(&domain)?;
                 disk_of(&now, disk)?;
-                if now.live { Err(HypervisorError::Refused(text)) } else { Ok(None) }
+                if now.live {
+                    Err(HypervisorError::Refused(text))
+                } else {
+                    Ok(None)
+                }
             }
             Err(error) => Err(error),
         }
@@ -62,7 +67,12 @@ impl Connection {
             return Ok(());
         }
         let order = overlay::order(&now, &missing)?;
-        told(domain.create_snapshot_xml(&order, overlay::FLAGS).map(Held::new)).map(drop)
+        told(
+            domain
+                .create_snapshot_xml(&order, overlay::FLAGS)
+                .map(Held::new),
+        )
+        .map(drop)
     }
 
     pub(super) fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Answer<()> {
@@ -71,13 +81,25 @@ impl Connection {
         let disk = disk_of(&now, &order.disk)?;
         let (base, top) = (position(disk, &order.base), position(disk, &order.top));
         let (Some(base), Some(top)) = (base, top) else {
-            return Err(refused(&order.disk, "no longer has both layers of the commit"));
+            return Err(refused(
+                &order.disk,
+                "no longer has both layers of the commit",
+            ));
         };
         if base >= top || order.active != (top + 1 == disk.chain.len()) {
-            return Err(refused(&order.disk, "has the layers of the commit in another order"));
+            return Err(refused(
+                &order.disk,
+                "has the layers of the commit in another order",
+            ));
         }
         let (base, top) = (indexed(disk, base)?, indexed(disk, top)?);
-        told(ffi::block_commit(&domain, disk.target.as_str(), &base, &top, order.active))
+        told(ffi::block_commit(
+            &domain,
+            disk.target.as_str(),
+            &base,
+            &top,
+            order.active,
+        ))
     }
 
     pub(super) fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {
@@ -101,7 +123,11 @@ impl Connection {
         let wanted = identity(locator)?;
         let machines = self.each(|domain| {
             let now = present(domain)?;
-            let next = if now.live { next_start(domain)? } else { None };
+            let next = if now.live {
+                next_start(domain, definition)?
+            } else {
+                None
+            };
             let mut found = disks_with(&now, locator, &wanted)?;
             if let Some(next) = &next {
                 found.extend(disks_with(next, locator, &wanted)?);
@@ -110,13 +136,26 @@ impl Connection {
             found.dedup();
             let name = &now.name;
             let found = found.into_iter();
-            Ok(found.map(|disk| Reference { vm: now.id, name: name.clone(), disk }).collect())
+            Ok(found
+                .map(|disk| Reference {
+                    vm: now.id,
+                    name: name.clone(),
+                    disk,
+                })
+                .collect())
         })?;
-        Ok(machines.into_iter().flat_map(|found: Vec<Reference>| found).collect())
+        Ok(machines
+            .into_iter()
+            .flat_map(|found: Vec<Reference>| found)
+            .collect())
     }
 
     fn domain(&self, vm: VmId) -> Answer<Held<Domain>> {
-        told(self.connect().lookup_domain_by_uuid(vm.into()).map(Held::new))
+        told(
+            self.connect()
+                .lookup_domain_by_uuid(vm.into())
+                .map(Held::new),
+        )
     }
 
     /// Asks for each machine; one that is gone meanwhile is left out.
@@ -135,20 +174,22 @@ impl Connection {
     }
 }
 
-fn read(domain: &Domain) -> Answer<VmView> {
+fn read(domain: &Domain, define: fn(&Domain, u32) -> Answer<Definition>) -> Answer<VmView> {
     for _ in 0..TRIES {
-        let now = present(domain)?;
+        let now = define(domain, 0)?;
         if !now.live {
             return Ok(view(&now, Some(&now), VmState::ShutOff));
         }
-        let next = next_start(domain)?;
+        let next = next_start(domain, define)?;
         match state(domain)? {
             // It ended in between.
             VmState::ShutOff => {}
             state => return Ok(view(&now, next.as_ref(), state)),
         }
     }
-    Err(HypervisorError::Unknown("the machine starts and ends while it is looked at".to_owned()))
+    Err(HypervisorError::Unknown(
+        "the machine starts and ends while it is looked at".to_owned(),
+    ))
 }
 
 /// The definition of the running QEMU, or else what the next one starts with.
@@ -158,19 +199,44 @@ fn present(domain: &Domain) -> Answer<Definition> {
 
 fn running(domain: &Domain) -> Answer<Definition> {
     let now = present(domain)?;
-    if now.live { Ok(now) } else { Err(HypervisorError::Refused("the machine does not run".into())) }
+    if now.live {
+        Ok(now)
+    } else {
+        Err(HypervisorError::Refused("the machine does not run".into()))
+    }
 }
 
 /// `None` for a machine that is defined only while it runs.
-fn next_start(domain: &Domain) -> Answer<Option<Definition>> {
+fn next_start(
+    domain: &Domain,
+    define: fn(&Domain, u32) -> Answer<Definition>,
+) -> Answer<Option<Definition>> {
     if told(domain.is_persistent())? {
-        definition(domain, virt_sys::VIR_DOMAIN_XML_INACTIVE).map(Some)
+        define(domain, virt_sys::VIR_DOMAIN_XML_INACTIVE).map(Some)
     } else {
         Ok(None)
     }
 }
 
+/// A definition with all of its disks.
 fn definition(domain: &Domain, flags: u32) -> Answer<Definition> {
+    let definition = outline(domain, flags)?;
+    match definition.unreadable.first() {
+        None => Ok(definition),
+        Some(error) => Err(HypervisorError::Unknown(error.to_string())),
+    }
+}
+
+/// A definition with the disks that can be read: enough to list it, too little to act on it.
+fn listed(domain: &Domain, flags: u32) -> Answer<Definition> {
+    let definition = outline(domain, flags)?;
+    for error in &definition.unreadable {
+        tracing::warn!(vm = %definition.id, name = %definition.name, %error, "a disk is not listed");
+    }
+    Ok(definition)
+}
+
+fn outline(domain: &Domain, flags: u32) -> Answer<Definition> {
     let xml = told(domain.xml_desc(flags))?;
     Definition::parse(&xml).map_err(|error| HypervisorError::Unknown(error.to_string()))
 }
@@ -187,9 +253,9 @@ fn state(domain: &Domain) -> Answer<VmState> {
             | DomainState::Crashed,
         ) => Ok(VmState::Paused),
         Some(DomainState::Shutoff) => Ok(VmState::ShutOff),
-        Some(DomainState::NoState) | None => {
-            Err(HypervisorError::Unknown("the machine's state cannot be read".to_owned()))
-        }
+        Some(DomainState::NoState) | None => Err(HypervisorError::Unknown(
+            "the machine's state cannot be read".to_owned(),
+        )),
     }
 }
 
@@ -202,7 +268,9 @@ fn disk_of<'a>(machine: &'a Definition, target: &DiskTarget) -> Answer<&'a Disk>
 }
 
 fn position(disk: &Disk, locator: &Locator) -> Option<usize> {
-    disk.chain.iter().position(|layer| layer.source.locator() == Some(locator))
+    disk.chain
+        .iter()
+        .position(|layer| layer.source.locator() == Some(locator))
 }
 
 fn indexed(disk: &Disk, place: usize) -> Answer<String> {
@@ -218,11 +286,19 @@ fn progress(job: &ffi::RawBlockJob) -> JobProgress {
         virt_sys::VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT => BlockJobKind::Commit,
         _ => BlockJobKind::Other,
     };
-    JobProgress { kind, cur: job.cur, end: job.end }
+    JobProgress {
+        kind,
+        cur: job.cur,
+        end: job.end,
+    }
 }
 
 /// The disks, of whatever kind, that have the wanted volume open or would open it.
-fn disks_with(machine: &Definition, locator: &Locator, wanted: &Identity) -> Answer<Vec<DiskTarget>> {
+fn disks_with(
+    machine: &Definition,
+    locator: &Locator,
+    wanted: &Identity,
+) -> Answer<Vec<DiskTarget>> {
     let mut found = Vec::new();
     for disk in &machine.disks {
         for source in disk.sources() {
@@ -230,7 +306,10 @@ fn disks_with(machine: &Definition, locator: &Locator, wanted: &Identity) -> Ans
                 Source::Elsewhere => false,
                 Source::Volume(other) => other == locator || same(&identity(other)?, wanted),
                 Source::Unresolved(kind) => {
-                    let text = format!("disk {} of {} has a source of type {kind}", disk.target, machine.name);
+                    let text = format!(
+                        "disk {} of {} has a source of type {kind}",
+                        disk.target, machine.name
+                    );
                     return Err(HypervisorError::Unknown(text));
                 }
             };

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use livemerge_proto::ids::VmId;
 use tokio::sync::{broadcast, mpsc};
-use tokio::task::spawn_blocking;
 use virt::connect::Connect;
 
+use super::apart::apart;
 use crate::hypervisor::ffi::{Held, Signal, Subscription};
 use crate::hypervisor::{BlockJobOutcome, HypervisorEvent};
 
@@ -48,7 +48,10 @@ impl Connection {
         let subscription = Subscription::new(Arc::clone(&connect), signals)?;
         // Not every driver has a daemon that could fall silent.
         let _ = connect.set_keep_alive(PINGS.0, PINGS.1);
-        Ok(Self { _subscription: subscription, connect })
+        Ok(Self {
+            _subscription: subscription,
+            connect,
+        })
     }
 
     fn alive(&self) -> bool {
@@ -66,7 +69,11 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(uri: &str, events: broadcast::Sender<HypervisorEvent>) -> Self {
-        Self { uri: uri.to_owned(), connection: RwLock::new(None), events }
+        Self {
+            uri: uri.to_owned(),
+            connection: RwLock::new(None),
+            events,
+        }
     }
 
     pub(super) fn uri(&self) -> &str {
@@ -78,7 +85,10 @@ impl Link {
     }
 
     pub(super) fn connection(&self) -> Option<Arc<Connection>> {
-        self.connection.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.connection
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Keeps the connection up, for ever.
@@ -105,19 +115,22 @@ impl Link {
         signals: mpsc::UnboundedSender<Signal>,
     ) -> Result<Arc<Connection>, Box<dyn std::error::Error + Send + Sync>> {
         let uri = self.uri.clone();
-        let connection = spawn_blocking(move || Connection::open(&uri, &signals)).await??;
-        Ok(Arc::new(connection))
+        let opened = apart(move || Connection::open(&uri, &signals)).await;
+        Ok(Arc::new(opened.ok_or("no thread to connect on")??))
     }
 
     fn publish(&self, connection: Option<Arc<Connection>>, event: HypervisorEvent) {
         tracing::info!(uri = %self.uri, ?event, "libvirt");
         let before = {
-            let mut slot = self.connection.write().unwrap_or_else(PoisonError::into_inner);
+            let mut slot = self
+                .connection
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *slot, connection)
         };
         self.tell(event);
         // Closing may block.
-        drop(spawn_blocking(move || drop(before)));
+        drop(apart(move || drop(before)));
     }
 
     /// Returns when the connection is lost.
@@ -135,7 +148,7 @@ impl Link {
                 },
                 _ = look.tick() => {
                     let connection = Arc::clone(&connection);
-                    let alive = spawn_blocking(move || connection.alive()).await;
+                    let alive = apart(move || connection.alive()).await;
                     if !alive.unwrap_or(true) {
                         return;
                     }
@@ -159,7 +172,9 @@ impl Link {
 /// `None` for what nobody can be interested in: names that are not ours, states not known.
 fn event(signal: &Signal) -> Option<HypervisorEvent> {
     match signal {
-        Signal::Lifecycle { vm } => Some(HypervisorEvent::Lifecycle { vm: VmId::from(*vm) }),
+        Signal::Lifecycle { vm } => Some(HypervisorEvent::Lifecycle {
+            vm: VmId::from(*vm),
+        }),
         Signal::BlockJob { vm, disk, status } => {
             let outcome = match *status {
                 virt_sys::VIR_DOMAIN_BLOCK_JOB_COMPLETED => BlockJobOutcome::Completed,
@@ -168,8 +183,41 @@ fn event(signal: &Signal) -> Option<HypervisorEvent> {
                 virt_sys::VIR_DOMAIN_BLOCK_JOB_READY => BlockJobOutcome::Ready,
                 _ => return None,
             };
-            Some(HypervisorEvent::BlockJob { vm: VmId::from(*vm), disk: disk.parse().ok()?, outcome })
+            Some(HypervisorEvent::BlockJob {
+                vm: VmId::from(*vm),
+                disk: disk.parse().ok()?,
+                outcome,
+            })
         }
         Signal::Closed => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn only_what_is_ours_becomes_an_event() {
+        let vm = Uuid::from_u128(1);
+        let job = |disk: &str, status| {
+            event(&Signal::BlockJob {
+                vm,
+                disk: disk.to_owned(),
+                status,
+            })
+        };
+        let ready = virt_sys::VIR_DOMAIN_BLOCK_JOB_READY;
+        let outcome = BlockJobOutcome::Ready;
+        let told = HypervisorEvent::BlockJob {
+            vm: vm.into(),
+            disk: "vda".parse().unwrap(),
+            outcome,
+        };
+        assert_eq!(job("vda", ready), Some(told));
+        assert_eq!(job("vda", 99), None);
+        assert_eq!(job("/path/of/a/file", ready), None);
+        assert_eq!(event(&Signal::Closed), None);
     }
 }

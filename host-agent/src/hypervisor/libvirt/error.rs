@@ -14,15 +14,15 @@ const QEMU_REFUSED: &str = "unable to execute QEMU command";
 pub(super) fn meaning(error: &Error) -> HypervisorError {
     use ErrorNumber::{
         AccessDenied, ArgumentUnsupported, BlockCopyActive, ConfigUnsupported, DeviceMissing,
-        InternalError, InvalidArg, NoDomain, NoSupport, OperationDenied,
-        OperationInvalid, OperationUnsupported, ResourceBusy, XmlDetail, XmlError,
+        InternalError, InvalidArg, NoDomain, NoSupport, OperationDenied, OperationInvalid,
+        OperationUnsupported, ResourceBusy, XmlDetail, XmlError,
     };
     let text = error.message().to_owned();
     match error.code().known() {
         Some(NoDomain) => HypervisorError::NotFound(text),
         Some(
-            AccessDenied | ArgumentUnsupported | BlockCopyActive | ConfigUnsupported | DeviceMissing
-            | InvalidArg | NoSupport | OperationDenied | OperationInvalid
+            AccessDenied | ArgumentUnsupported | BlockCopyActive | ConfigUnsupported
+            | DeviceMissing | InvalidArg | NoSupport | OperationDenied | OperationInvalid
             | OperationUnsupported | ResourceBusy | XmlDetail | XmlError,
         ) => HypervisorError::Refused(text),
         Some(InternalError) if text.contains(QEMU_REFUSED) => HypervisorError::Refused(text),
@@ -38,12 +38,21 @@ mod tests {
     #[test]
     fn only_a_missing_machine_is_not_found() {
         let connect = Connect::open(Some("test:///default")).unwrap();
-        let missing = connect.lookup_domain_by_uuid(uuid::Uuid::from_u128(7)).unwrap_err();
+        let missing = connect
+            .lookup_domain_by_uuid(uuid::Uuid::from_u128(7))
+            .unwrap_err();
         assert!(matches!(meaning(&missing), HypervisorError::NotFound(_)));
         let domain = connect.lookup_domain_by_name("test").unwrap();
-        let refused = domain.resume().unwrap_err();
-        assert!(matches!(meaning(&refused), HypervisorError::Refused(_)), "{refused}");
+        domain.destroy().unwrap();
+        let refused = domain.destroy().unwrap_err();
+        assert!(
+            matches!(meaning(&refused), HypervisorError::Refused(_)),
+            "{refused}"
+        );
         let nowhere = Connect::open(Some("qemu+unix:///system?socket=/nonexistent")).unwrap_err();
-        assert!(matches!(meaning(&nowhere), HypervisorError::Unknown(_)), "{nowhere}");
+        assert!(
+            matches!(meaning(&nowhere), HypervisorError::Unknown(_)),
+            "{nowhere}"
+        );
     }
 }

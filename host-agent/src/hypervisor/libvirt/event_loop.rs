@@ -4,9 +4,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use virt::event::{
-    event_add_timeout, event_register_default_impl, event_run_default_impl,
-};
+use virt::event::{event_add_timeout, event_register_default_impl, event_run_default_impl};
 
 /// The loop looks at what was registered meanwhile at least so often.
 const WAKE_MILLIS: i32 = 500;
@@ -19,7 +17,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// When libvirt or the operating system refuses; asking again gives the same answer.
 pub(super) fn start() -> Result<(), String> {
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-    STARTED.get_or_init(|| spawn().map_err(|error| error.to_string())).clone()
+    STARTED
+        .get_or_init(|| spawn().map_err(|error| error.to_string()))
+        .clone()
 }
 
 fn spawn() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +27,9 @@ fn spawn() -> Result<(), Box<dyn std::error::Error>> {
     virt::error::clear_error_callback();
     event_register_default_impl()?;
     event_add_timeout(WAKE_MILLIS, |_, _| {}, std::ptr::null_mut())?;
-    thread::Builder::new().name("libvirt-events".to_owned()).spawn(run)?;
+    thread::Builder::new()
+        .name("libvirt-events".to_owned())
+        .spawn(run)?;
     Ok(())
 }
 

@@ -32,7 +32,8 @@ impl Identity {
         match locator {
             Locator::File(path) | Locator::Block(path) => Self::of_path(path),
             Locator::Nbd(uri) => Ok(Self::Nbd(
-                uri.parse::<NbdAddress>().map_or_else(|_| uri.clone(), |address| address.to_string()),
+                uri.parse::<NbdAddress>()
+                    .map_or_else(|_| uri.clone(), |address| address.to_string()),
             )),
         }
     }
@@ -41,7 +42,9 @@ impl Identity {
         match path.metadata() {
             Ok(found) if found.file_type().is_block_device() => Ok(Self::Device(found.rdev())),
             Ok(found) => Ok(Self::File(found.dev(), found.ino())),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
                 Ok(Self::Nothing)
             }
             Err(error) => Err(error),

@@ -12,6 +12,7 @@
 //! - Layers are numbered anew by each QEMU; numbers are read right before the call that uses them.
 //! - Nothing is remembered of a machine: each answer is read from libvirt.
 
+mod apart;
 mod calls;
 mod connection;
 mod error;
@@ -27,10 +28,10 @@ use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
 use tokio::sync::{Semaphore, broadcast};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::apart::apart;
 use self::connection::{Connection, Link};
 use super::{
     CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, JobProgress, Overlay, Reference,
@@ -65,7 +66,11 @@ impl Libvirt {
         let link = Arc::new(Link::new(uri, events));
         let keeper = tokio::spawn(Arc::clone(&link).keep());
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
-        Ok(Self { link, calls, _keeper: AbortOnDropHandle::new(keeper) })
+        Ok(Self {
+            link,
+            calls,
+            _keeper: AbortOnDropHandle::new(keeper),
+        })
     }
 
     /// Makes a blocking call off the async threads, within the time limit.
@@ -74,20 +79,23 @@ impl Libvirt {
         call: impl FnOnce(&Connection) -> Result<T, HypervisorError> + Send + 'static,
     ) -> Result<T, HypervisorError> {
         let unknown = |why: &str| HypervisorError::Unknown(why.to_owned());
-        let connection = self.link.connection().ok_or_else(|| unknown("not connected"))?;
+        let connection = self
+            .link
+            .connection()
+            .ok_or_else(|| unknown("not connected"))?;
         let calls = Arc::clone(&self.calls);
         let reply = timeout(CALL_LIMIT, async move {
             // Held until the thread is done, even if nobody waits for it any more.
             let permit = calls.acquire_owned().await;
-            spawn_blocking(move || {
+            let call = move || {
                 let _permit = permit;
                 call(&connection)
-            })
-            .await
+            };
+            apart(call).await
         });
         match reply.await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_panicked)) => Err(unknown("the call broke off")),
+            Ok(Some(reply)) => reply,
+            Ok(None) => Err(unknown("the call broke off")),
             Err(_elapsed) => Err(unknown("the call takes too long")),
         }
     }
@@ -103,19 +111,25 @@ impl Hypervisor for Libvirt {
         self.call(move |libvirt| libvirt.vm(vm)).await
     }
 
-    async fn job(&self, vm: VmId, disk: &DiskTarget) -> Result<Option<JobProgress>, HypervisorError> {
+    async fn job(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+    ) -> Result<Option<JobProgress>, HypervisorError> {
         let disk = disk.clone();
         self.call(move |libvirt| libvirt.job(vm, &disk)).await
     }
 
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError> {
         let overlays = overlays.to_vec();
-        self.call(move |libvirt| libvirt.add_overlays(vm, &overlays)).await
+        self.call(move |libvirt| libvirt.add_overlays(vm, &overlays))
+            .await
     }
 
     async fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Result<(), HypervisorError> {
         let order = order.clone();
-        self.call(move |libvirt| libvirt.start_commit(vm, &order)).await
+        self.call(move |libvirt| libvirt.start_commit(vm, &order))
+            .await
     }
 
     async fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Result<(), HypervisorError> {

@@ -18,7 +18,10 @@ pub(super) const FLAGS: u32 = virt_sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
 
 /// The `<domainsnapshot>` for these overlays. Every other disk is named as left alone: libvirt
 /// would make a file for each that is not named.
-pub(super) fn order(machine: &Definition, overlays: &[&Overlay]) -> Result<String, HypervisorError> {
+pub(super) fn order(
+    machine: &Definition,
+    overlays: &[&Overlay],
+) -> Result<String, HypervisorError> {
     let mut xml = "<domainsnapshot><disks>".to_owned();
     for disk in &machine.disks {
         let name = disk.target.as_str();
@@ -59,13 +62,55 @@ fn source(locator: &Locator) -> Result<(&'static str, String), HypervisorError> 
 
 fn nbd_source(address: &NbdAddress) -> String {
     let host = match &address.server {
-        Server::Unix(socket) => format!("transport=\"unix\" socket=\"{}\"", escape(socket.as_str())),
+        Server::Unix(socket) => {
+            format!("transport=\"unix\" socket=\"{}\"", escape(socket.as_str()))
+        }
         Server::Tcp { host, port } => {
-            let port = port.as_ref().map(|port| format!(" port=\"{port}\"")).unwrap_or_default();
+            let port = port
+                .as_ref()
+                .map(|port| format!(" port=\"{port}\""))
+                .unwrap_or_default();
             format!("name=\"{}\"{port}", escape(host.as_str()))
         }
     };
     let tls = if address.tls { " tls=\"yes\"" } else { "" };
     let export = escape(address.export.as_str());
     format!("<source protocol=\"nbd\" name=\"{export}\"{tls}><host {host}/></source>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_other_disk_is_left_alone() {
+        let machine = Definition::parse(include_str!("../xml/recorded/chain_of_four.xml")).unwrap();
+        let overlay = |disk: &str, locator| Overlay {
+            disk: disk.parse().unwrap(),
+            locator,
+        };
+        let file = overlay("vda", Locator::File("/images/a&b\".qcow2".into()));
+        let block = overlay("vdb", Locator::Block("/dev/vg/new".into()));
+        let nbd = overlay(
+            "vdc",
+            Locator::Nbd("nbd+unix:///new?socket=/run/n.sock".to_owned()),
+        );
+        assert_eq!(
+            order(&machine, &[&file, &block, &nbd]).unwrap(),
+            "<domainsnapshot><disks>\
+             <disk name='vda' snapshot='external' type='file'><driver type='qcow2'/>\
+             <source file=\"/images/a&amp;b&quot;.qcow2\"/></disk>\
+             <disk name='vdb' snapshot='external' type='block'><driver type='qcow2'/>\
+             <source dev=\"/dev/vg/new\"/></disk>\
+             <disk name='vdc' snapshot='external' type='network'><driver type='qcow2'/>\
+             <source protocol=\"nbd\" name=\"new\">\
+             <host transport=\"unix\" socket=\"/run/n.sock\"/></source></disk>\
+             <disk name='sda' snapshot='no'/></disks></domainsnapshot>"
+        );
+        let odd = overlay("vda", Locator::Nbd("http://a".to_owned()));
+        assert!(matches!(
+            order(&machine, &[&odd]),
+            Err(HypervisorError::Refused(_))
+        ));
+    }
 }

@@ -5,8 +5,17 @@ use crate::hypervisor::{BlockJob, DiskView, Layer, VmState, VmView};
 
 /// The view of a machine by its present definition and the one that it starts with next time.
 pub(super) fn view(now: &Definition, next: Option<&Definition>, state: VmState) -> VmView {
-    let disks = now.disks.iter().filter_map(|disk| disk_view(disk, next)).collect();
-    VmView { id: now.id, name: now.name.clone(), state, disks }
+    let disks = now
+        .disks
+        .iter()
+        .filter_map(|disk| disk_view(disk, next))
+        .collect();
+    VmView {
+        id: now.id,
+        name: now.name.clone(),
+        state,
+        disks,
+    }
 }
 
 /// `None` for a disk that no merge can be about: a CD-ROM, or one with a layer that is neither
@@ -20,7 +29,10 @@ fn disk_view(disk: &Disk, next: Option<&Definition>) -> Option<DiskView> {
         .iter()
         .map(|layer| match &layer.data_store {
             Some(_) => None,
-            None => Some(Layer { locator: layer.source.locator()?.clone(), format: layer.format }),
+            None => Some(Layer {
+                locator: layer.source.locator()?.clone(),
+                format: layer.format,
+            }),
         })
         .collect::<Option<_>>()?;
     let next_start = next
@@ -32,5 +44,48 @@ fn disk_view(disk: &Disk, next: Option<&Definition>) -> Option<DiskView> {
         target: mirror.target.locator().cloned(),
         ready: mirror.ready,
     });
-    Some(DiskView { target: disk.target.clone(), chain, next_start, mirror })
+    Some(DiskView {
+        target: disk.target.clone(),
+        chain,
+        next_start,
+        mirror,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(xml: &str) -> Definition {
+        Definition::parse(xml).unwrap()
+    }
+
+    fn targets(view: &VmView) -> Vec<&str> {
+        view.disks.iter().map(|disk| disk.target.as_str()).collect()
+    }
+
+    #[test]
+    fn the_next_start_is_that_of_the_definition() {
+        let now = machine(include_str!("../xml/recorded/active_commit_ready.xml"));
+        let next = machine(include_str!("../xml/recorded/after_pivot_inactive.xml"));
+        let seen = view(&now, Some(&next), VmState::Running);
+        assert_eq!(targets(&seen), ["vda", "vdb", "vdc"]);
+        let disk = &seen.disks[0];
+        assert_eq!(disk.chain.len(), 4);
+        assert_eq!(disk.next_start.as_ref(), Some(&disk.chain[0].locator));
+        let mirror = disk.mirror.as_ref().unwrap();
+        assert!(mirror.ready);
+        assert_eq!(mirror.target.as_ref(), Some(&disk.chain[0].locator));
+        assert_eq!(view(&now, None, VmState::Running).disks[0].next_start, None);
+    }
+
+    #[test]
+    fn a_disk_with_a_layer_elsewhere_is_left_out_and_not_shortened() {
+        let xml = include_str!("../xml/recorded/chain_of_four.xml");
+        let base = "<backingStore type='file' index='8'>";
+        assert!(xml.contains(base));
+        let volume = "<backingStore type='volume' index='8'>";
+        let seen = view(&machine(&xml.replace(base, volume)), None, VmState::Running);
+        assert_eq!(targets(&seen), ["vdb", "vdc"]);
+    }
 }

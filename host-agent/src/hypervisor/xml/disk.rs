@@ -60,29 +60,47 @@ impl Source {
 impl Disk {
     /// Everything that the disk has open.
     pub(in crate::hypervisor) fn sources(&self) -> impl Iterator<Item = &Source> {
-        let layers = self.chain.iter().flat_map(|layer| [Some(&layer.source), layer.data_store.as_ref()]);
-        layers.flatten().chain(self.mirror.as_ref().map(|mirror| &mirror.target))
+        let layers = self
+            .chain
+            .iter()
+            .flat_map(|layer| [Some(&layer.source), layer.data_store.as_ref()]);
+        layers
+            .flatten()
+            .chain(self.mirror.as_ref().map(|mirror| &mirror.target))
     }
 
     /// `None` for an empty drive.
     pub(super) fn parse(disk: &Element, live: bool) -> Result<Option<Self>, Unreadable> {
-        let Some(source) = source(disk)? else { return Ok(None) };
-        let target = disk.child("target").and_then(|target| target.attribute("dev"));
+        let Some(source) = source(disk)? else {
+            return Ok(None);
+        };
+        let target = disk
+            .child("target")
+            .and_then(|target| target.attribute("dev"));
         let target: DiskTarget = target
             .and_then(|name| name.parse().ok())
             .ok_or_else(|| Unreadable::lacks("the target name of a disk"))?;
-        let format = disk.child("driver").and_then(|driver| driver.attribute("type"));
+        let format = disk
+            .child("driver")
+            .and_then(|driver| driver.attribute("type"));
         let active = DiskLayer {
             index: index(disk.child("source"))?,
             data_store: data_store(disk)?,
             format: format.and_then(format_named),
             source,
         };
-        let other_device = disk.attribute("device").is_some_and(|device| device != "disk");
+        let other_device = disk
+            .attribute("device")
+            .is_some_and(|device| device != "disk");
         let chain = chain(disk, active, live)
             .map_err(|Unreadable(why)| Unreadable(format!("has a disk {target} that {why}")))?;
         let mirror = disk.child("mirror").map(Mirror::parse).transpose()?;
-        Ok(Some(Self { target, other_device, chain, mirror }))
+        Ok(Some(Self {
+            target,
+            other_device,
+            chain,
+            mirror,
+        }))
     }
 }
 
@@ -93,7 +111,11 @@ impl Mirror {
             _ => BlockJobKind::Other,
         };
         let target = source(mirror)?.ok_or_else(|| Unreadable::lacks("the target of a copy"))?;
-        Ok(Self { kind, target, ready: mirror.attribute("ready") == Some("yes") })
+        Ok(Self {
+            kind,
+            target,
+            ready: mirror.attribute("ready") == Some("yes"),
+        })
     }
 }
 
@@ -111,7 +133,9 @@ fn chain(disk: &Element, active: DiskLayer, live: bool) -> Result<Vec<DiskLayer>
     }
     // A raw image has nothing below it. Of any other, a running machine's definition says where
     // the chain ends, so the chain was not read to its end.
-    let ends = layers.last().is_some_and(|lowest| lowest.format == Some(Format::Raw));
+    let ends = layers
+        .last()
+        .is_some_and(|lowest| lowest.format == Some(Format::Raw));
     if live && !ends {
         return Err(Unreadable::new("does not say where its chain ends"));
     }
@@ -120,7 +144,9 @@ fn chain(disk: &Element, active: DiskLayer, live: bool) -> Result<Vec<DiskLayer>
 }
 
 fn layer(backing: &Element) -> Result<DiskLayer, Unreadable> {
-    let format = backing.child("format").and_then(|format| format.attribute("type"));
+    let format = backing
+        .child("format")
+        .and_then(|format| format.attribute("type"));
     Ok(DiskLayer {
         source: source(backing)?.ok_or_else(|| Unreadable::lacks("the source of a layer"))?,
         format: format.and_then(format_named),
@@ -129,10 +155,11 @@ fn layer(backing: &Element) -> Result<DiskLayer, Unreadable> {
     })
 }
 
-
 /// What an element of the given `type` names in its `<source>`; `None` if it names nothing.
 fn source(element: &Element) -> Result<Option<Source>, Unreadable> {
-    let Some(source) = element.child("source") else { return Ok(None) };
+    let Some(source) = element.child("source") else {
+        return Ok(None);
+    };
     let attribute = |name| source.attribute(name).filter(|value| !value.is_empty());
     let found = match element.attribute("type").unwrap_or("file") {
         "file" => attribute("file").map(|path| Source::Volume(Locator::File(path.into()))),
@@ -151,9 +178,13 @@ fn network(source: &Element) -> Result<Source, Unreadable> {
         Some(_) => return Ok(Source::Elsewhere),
         None => return Err(Unreadable::lacks("the protocol of a network disk")),
     }
-    let host = source.child("host").ok_or_else(|| Unreadable::lacks("the server of an NBD disk"))?;
+    let host = source
+        .child("host")
+        .ok_or_else(|| Unreadable::lacks("the server of an NBD disk"))?;
     let server = match host.attribute("transport").unwrap_or("tcp") {
-        "unix" => host.attribute("socket").map(|path| Server::Unix(path.to_owned())),
+        "unix" => host
+            .attribute("socket")
+            .map(|path| Server::Unix(path.to_owned())),
         "tcp" => host.attribute("name").map(|name| Server::Tcp {
             host: name.to_owned(),
             port: host.attribute("port").map(str::to_owned),
@@ -170,8 +201,12 @@ fn network(source: &Element) -> Result<Source, Unreadable> {
 
 /// A qcow2 layer can keep its data in a second image.
 fn data_store(layer: &Element) -> Result<Option<Source>, Unreadable> {
-    let Some(store) = layer.child("dataStore") else { return Ok(None) };
-    source(store)?.map(Some).ok_or_else(|| Unreadable::lacks("the source of a data store"))
+    let Some(store) = layer.child("dataStore") else {
+        return Ok(None);
+    };
+    source(store)?
+        .map(Some)
+        .ok_or_else(|| Unreadable::lacks("the source of a data store"))
 }
 
 fn format_named(name: &str) -> Option<Format> {
@@ -186,5 +221,7 @@ fn index(element: Option<&Element>) -> Result<Option<u32>, Unreadable> {
     let Some(text) = element.and_then(|element| element.attribute("index")) else {
         return Ok(None);
     };
-    text.parse().map(Some).map_err(|_| Unreadable::new("has a layer whose index is not a number"))
+    text.parse()
+        .map(Some)
+        .map_err(|_| Unreadable::new("has a layer whose index is not a number"))
 }

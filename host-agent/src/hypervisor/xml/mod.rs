@@ -8,7 +8,11 @@
 //! ```
 //!
 //! What is not understood is never left out of a chain: it stands there as [`Source::Elsewhere`]
-//! or [`Source::Unresolved`], or the whole definition is [`Unreadable`].
+//! or [`Source::Unresolved`], or the disk is [`Unreadable`].
+//!
+//! libvirt reads the headers of files and block devices, and says of each chain where it ends. It
+//! reads none over NBD: such a chain is only known if the one who defined the machine wrote it
+//! down to its end, `<backingStore/>`. Otherwise QEMU may have opened more than is written there.
 
 mod disk;
 #[cfg(test)]
@@ -50,6 +54,8 @@ pub(super) struct Definition {
     pub(super) live: bool,
     /// Every disk, CD-ROM and floppy that has a source.
     pub(super) disks: Vec<Disk>,
+    /// Those of them that could not be read, or not completely.
+    pub(super) unreadable: Vec<Unreadable>,
 }
 
 impl Definition {
@@ -63,19 +69,27 @@ impl Definition {
         let live = domain.attribute("id").is_some();
         let text = |name| domain.child(name).map(|child| child.text.trim());
         let id = text("uuid").and_then(|text| text.parse().ok());
-        let disks = domain
+        let devices = domain
             .children
             .iter()
-            .filter(|child| child.name == "devices")
-            .flat_map(|devices| &devices.children)
-            .filter(|device| device.name == "disk")
-            .filter_map(|disk| Disk::parse(disk, live).transpose())
-            .collect::<Result<_, _>>()?;
+            .filter(|child| child.name == "devices");
+        let (mut disks, mut unreadable) = (Vec::new(), Vec::new());
+        for disk in devices.flat_map(|devices| &devices.children) {
+            if disk.name == "disk" {
+                match Disk::parse(disk, live) {
+                    Ok(disk) => disks.extend(disk),
+                    Err(error) => unreadable.push(error),
+                }
+            }
+        }
         Ok(Self {
             id: id.ok_or_else(|| Unreadable::lacks("a UUID"))?,
-            name: text("name").ok_or_else(|| Unreadable::lacks("a name"))?.to_owned(),
+            name: text("name")
+                .ok_or_else(|| Unreadable::lacks("a name"))?
+                .to_owned(),
             live,
             disks,
+            unreadable,
         })
     }
 }

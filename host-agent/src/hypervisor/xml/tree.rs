@@ -58,7 +58,10 @@ impl Element {
     }
 
     pub(super) fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.attributes
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(super) fn child(&self, name: &str) -> Option<&Self> {
@@ -79,7 +82,11 @@ impl Element {
                 Ok((attribute.key.as_ref().to_owned(), value.into_owned()))
             })
             .collect::<Result<_, Unreadable>>()?;
-        Ok(Self { name: tag.name().as_ref().to_owned(), attributes, ..Self::default() })
+        Ok(Self {
+            name: tag.name().as_ref().to_owned(),
+            attributes,
+            ..Self::default()
+        })
     }
 }
 

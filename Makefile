@@ -1,0 +1,42 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+
+CARGO ?= cargo
+BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/buf)
+
+.PHONY: help demo test setup lint bench docs clean
+
+help:
+	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
+	@echo 'make test   all tests, on the real thing where that is possible'
+	@echo 'make bench  the time of a delete beside virsh and raw QMP, as ratios'
+	@echo 'make lint   formatting, clippy, protobuf lint, licences'
+	@echo 'make docs   writes the documents that are made from the code'
+
+demo:
+	@tests/setup.sh demo
+	@$(CARGO) build --workspace --bins --quiet
+	@target/debug/livemerge-demo
+
+test: setup lint
+	@$(CARGO) build --workspace --bins
+	$(CARGO) nextest run --workspace --all-features
+	$(CARGO) test --workspace --doc --quiet
+
+setup:
+	@tests/setup.sh test
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	cd proto && $(BUF) lint
+
+bench:
+	@tests/setup.sh demo
+	@$(CARGO) build --release --workspace --bins --quiet
+	@target/release/livemerge-bench
+
+docs:
+	UPDATE_DOCS=1 $(CARGO) test --quiet -p livemerge-proto --test errors_document
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,103 @@
+//! What stands on the storage: images with their blocks, and which image each is an overlay of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use livemerge_storage::Locator;
+
+/// An image: the blocks that it holds itself, and the image below it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Image {
+    backing: Option<Locator>,
+    blocks: BTreeMap<u64, u64>,
+}
+
+/// The images of a host, or of several that share them: clones see the same.
+///
+/// A block's content is one number. What was never written reads as 0.
+#[derive(Debug, Clone, Default)]
+pub struct FakeImages(Arc<Mutex<BTreeMap<Locator, Image>>>);
+
+impl FakeImages {
+    /// Makes an empty image on top of `backing`, instead of one that was there.
+    pub fn create(&self, image: &Locator, backing: Option<&Locator>) {
+        let new = Image {
+            backing: backing.cloned(),
+            blocks: BTreeMap::new(),
+        };
+        self.lock().insert(image.clone(), new);
+    }
+
+    /// Removes an image. Tells whether there was one.
+    pub fn remove(&self, image: &Locator) -> bool {
+        self.lock().remove(image).is_some()
+    }
+
+    /// The image below, as the header names it.
+    pub fn backing(&self, image: &Locator) -> Option<Locator> {
+        self.lock().get(image)?.backing.clone()
+    }
+
+    /// The chain that a start from this image would open, base first. `None` when an image is
+    /// missing or the chain runs in a circle.
+    pub fn chain(&self, active: &Locator) -> Option<Vec<Locator>> {
+        let images = self.lock();
+        let mut chain = vec![active.clone()];
+        while let Some(backing) = images.get(chain.last()?)?.backing.clone() {
+            if chain.contains(&backing) {
+                return None;
+            }
+            chain.push(backing);
+        }
+        chain.reverse();
+        Some(chain)
+    }
+
+    /// What a machine that starts from this image would read. `None` when the chain is broken.
+    pub fn read(&self, active: &Locator, block: u64) -> Option<u64> {
+        self.chain(active)
+            .map(|chain| self.read_chain(&chain, block))
+    }
+
+    /// Writes a block of one image.
+    pub fn write(&self, image: &Locator, block: u64, value: u64) {
+        if let Some(image) = self.lock().get_mut(image) {
+            image.blocks.insert(block, value);
+        }
+    }
+
+    pub(super) fn exists(&self, image: &Locator) -> bool {
+        self.lock().contains_key(image)
+    }
+
+    /// Reads through an open chain, whatever the headers say meanwhile.
+    pub(super) fn read_chain(&self, chain: &[Locator], block: u64) -> u64 {
+        let images = self.lock();
+        let found = chain
+            .iter()
+            .rev()
+            .find_map(|layer| images.get(layer)?.blocks.get(&block));
+        found.copied().unwrap_or_default()
+    }
+
+    /// The blocks that these layers hold themselves.
+    pub(super) fn allocated(&self, layers: &[Locator]) -> BTreeSet<u64> {
+        let images = self.lock();
+        layers
+            .iter()
+            .filter_map(|layer| images.get(layer))
+            .flat_map(|image| image.blocks.keys())
+            .copied()
+            .collect()
+    }
+
+    pub(super) fn set_backing(&self, image: &Locator, backing: &Locator) {
+        if let Some(image) = self.lock().get_mut(image) {
+            image.backing = Some(backing.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Locator, Image>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

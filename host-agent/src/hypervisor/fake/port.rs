@@ -1,0 +1,168 @@
+//! The fake's side of the port: note the call, go wrong as planned, or act.
+
+use async_trait::async_trait;
+use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_storage::Locator;
+use tokio::sync::broadcast;
+
+use super::machine::Machine;
+use super::script::{Call, Fault};
+use super::{FakeHypervisor, Host, Pace};
+use crate::hypervisor::{
+    CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, JobProgress, Overlay, Reference,
+    VmState, VmView,
+};
+
+type Answer<T> = Result<T, HypervisorError>;
+
+impl FakeHypervisor {
+    fn answer<T>(&self, call: Call, act: impl FnOnce(&mut Host) -> Answer<T>) -> Answer<T> {
+        let unknown = |why: &str| HypervisorError::Unknown(why.to_owned());
+        let mut host = self.host();
+        let fault = host.script.begin(call);
+        if !host.connected {
+            return Err(unknown("not connected"));
+        }
+        match fault {
+            None => act(&mut host),
+            Some(Fault::Fail(error)) => Err(error),
+            Some(Fault::LoseReply) => {
+                let _ = act(&mut host);
+                Err(unknown("the reply was lost"))
+            }
+        }
+    }
+
+    /// Moves a disk's job on by itself, until it ends or its QEMU does.
+    fn keep_pace(&self, vm: VmId, disk: &DiskTarget) {
+        let Pace::Every(time) = self.pace else { return };
+        let (host, disk) = (self.clone(), disk.clone());
+        tokio::spawn(async move {
+            while host.with_disk(vm, &disk, |disk, _| disk.job.is_some()) == Some(true) {
+                tokio::time::sleep(time).await;
+                host.advance(vm, &disk, usize::MAX);
+                if host.switch(vm, &disk) {
+                    host.notice(vm, &disk);
+                }
+            }
+        });
+    }
+
+    fn set_state(&self, vm: VmId, call: Call, state: VmState) -> Answer<()> {
+        let done = self.answer(call, |host| {
+            running(host.machine(vm)?)?.state = state;
+            Ok(())
+        });
+        self.tell(HypervisorEvent::Lifecycle { vm });
+        done
+    }
+}
+
+#[async_trait]
+impl Hypervisor for FakeHypervisor {
+    async fn vms(&self) -> Answer<Vec<VmView>> {
+        self.answer(Call::Vms, |host| {
+            Ok(host.machines.values().map(Machine::view).collect())
+        })
+    }
+
+    async fn vm(&self, vm: VmId) -> Answer<VmView> {
+        self.answer(Call::Vm(vm), |host| {
+            host.machine(vm).map(|machine| machine.view())
+        })
+    }
+
+    async fn job(&self, vm: VmId, disk: &DiskTarget) -> Answer<Option<JobProgress>> {
+        self.answer(Call::Job(vm, disk.clone()), |host| {
+            Ok(host.machine(vm)?.disk(disk)?.progress())
+        })
+    }
+
+    async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Answer<()> {
+        self.answer(Call::AddOverlays(vm, overlays.to_vec()), |host| {
+            let machine = running(host.machine(vm)?)?;
+            // All or none.
+            for overlay in overlays {
+                let disk = machine.disk(&overlay.disk)?;
+                if disk.job.is_some() {
+                    let text = format!("disk {}: a block job runs", overlay.disk);
+                    return Err(HypervisorError::Refused(text));
+                }
+                let below = self.images.backing(&overlay.locator);
+                let on_top = disk.active() == &overlay.locator;
+                if !on_top && below.as_ref() != Some(disk.active()) {
+                    let text = format!("disk {}: no overlay of the active layer", overlay.disk);
+                    return Err(HypervisorError::Refused(text));
+                }
+            }
+            for overlay in overlays {
+                let disk = machine.disk(&overlay.disk)?;
+                if disk.active() != &overlay.locator {
+                    disk.push(&overlay.locator);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    async fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Answer<()> {
+        self.answer(Call::StartCommit(vm, order.clone()), |host| {
+            running(host.machine(vm)?)?
+                .disk(&order.disk)?
+                .start_commit(order, &self.images)?;
+            self.keep_pace(vm, &order.disk);
+            Ok(())
+        })
+    }
+
+    async fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {
+        self.answer(Call::Pivot(vm, disk.clone()), |host| {
+            running(host.machine(vm)?)?.disk(disk)?.ask_pivot()
+        })
+    }
+
+    async fn suspend(&self, vm: VmId) -> Answer<()> {
+        self.set_state(vm, Call::Suspend(vm), VmState::Paused)
+    }
+
+    async fn resume(&self, vm: VmId) -> Answer<()> {
+        self.set_state(vm, Call::Resume(vm), VmState::Running)
+    }
+
+    async fn references(&self, locator: &Locator) -> Answer<Vec<Reference>> {
+        self.answer(Call::References(locator.clone()), |host| {
+            let named = host.machines.values().flat_map(|machine| {
+                let disks = machine.disks.iter();
+                let disks = disks
+                    .filter(|disk| disk.chain.contains(locator) || disk.next_start == *locator);
+                disks.map(|disk| Reference {
+                    vm: machine.id,
+                    name: machine.name.clone(),
+                    disk: disk.target.clone(),
+                })
+            });
+            Ok(named.collect())
+        })
+    }
+
+    fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
+        self.events.subscribe()
+    }
+
+    fn connected(&self) -> bool {
+        self.host().connected
+    }
+
+    fn uri(&self) -> &str {
+        "fake:///host"
+    }
+}
+
+fn running(machine: &mut Machine) -> Answer<&mut Machine> {
+    if machine.state == VmState::ShutOff {
+        return Err(HypervisorError::Refused(
+            "the machine does not run".to_owned(),
+        ));
+    }
+    Ok(machine)
+}

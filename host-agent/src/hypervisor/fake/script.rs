@@ -1,0 +1,96 @@
+//! What was asked of the fake, and what it shall answer instead of doing.
+
+use std::collections::{HashMap, VecDeque};
+
+use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_storage::Locator;
+
+use crate::hypervisor::{CommitOrder, HypervisorError, Overlay};
+
+/// A call of the port, as it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the methods of the port, with their arguments")]
+pub enum Call {
+    Vms,
+    Vm(VmId),
+    Job(VmId, DiskTarget),
+    AddOverlays(VmId, Vec<Overlay>),
+    StartCommit(VmId, CommitOrder),
+    Pivot(VmId, DiskTarget),
+    Suspend(VmId),
+    Resume(VmId),
+    References(Locator),
+}
+
+impl Call {
+    const NAMES: [&'static str; 9] = [
+        "vms",
+        "vm",
+        "job",
+        "add_overlays",
+        "start_commit",
+        "pivot",
+        "suspend",
+        "resume",
+        "references",
+    ];
+
+    /// The method's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Vms => "vms",
+            Self::Vm(_) => "vm",
+            Self::Job(..) => "job",
+            Self::AddOverlays(..) => "add_overlays",
+            Self::StartCommit(..) => "start_commit",
+            Self::Pivot(..) => "pivot",
+            Self::Suspend(_) => "suspend",
+            Self::Resume(_) => "resume",
+            Self::References(_) => "references",
+        }
+    }
+
+    /// Whether it changes something.
+    pub fn mutates(&self) -> bool {
+        !matches!(
+            self,
+            Self::Vms | Self::Vm(_) | Self::Job(..) | Self::References(_)
+        )
+    }
+}
+
+/// How a call goes wrong.
+#[derive(Debug, Clone)]
+pub(super) enum Fault {
+    /// Nothing is done.
+    Fail(HypervisorError),
+    /// It is done, and nobody is told.
+    LoseReply,
+}
+
+/// The faults that are still to come, and the calls that came.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    faults: HashMap<&'static str, VecDeque<Fault>>,
+    pub(super) calls: Vec<Call>,
+}
+
+impl Script {
+    /// # Panics
+    /// When the port has no such call: a fault that cannot happen would prove nothing.
+    pub(super) fn plan(&mut self, call: &str, fault: Fault) {
+        let known = Call::NAMES.into_iter().find(|name| *name == call);
+        let name = known.unwrap_or_else(|| panic!("the hypervisor has no call {call:?}"));
+        self.faults.entry(name).or_default().push_back(fault);
+    }
+
+    /// Notes the call, and tells what shall go wrong with it.
+    pub(super) fn begin(&mut self, call: Call) -> Option<Fault> {
+        let fault = self
+            .faults
+            .get_mut(call.name())
+            .and_then(VecDeque::pop_front);
+        self.calls.push(call);
+        fault
+    }
+}

@@ -1,0 +1,84 @@
+//! Merges and observations for tests.
+
+use super::step::{Machine, Observation};
+use super::types::{MergeOrder, MergeRecord, Phase, VolumeMark};
+use crate::hypervisor::{
+    BlockJob, BlockJobKind, DiskView, JobProgress, Layer, VmState,
+};
+use jiff::Timestamp;
+use livemerge_proto::ids::{MergeId, VmId};
+use livemerge_storage::{Format, Locator, VolumeRef};
+use std::time::Duration;
+use uuid::Uuid;
+
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_second(1_000_000).expect("in range")
+}
+
+pub(crate) fn locator(name: &str) -> Locator {
+    Locator::File(format!("/images/{name}.qcow2").into())
+}
+
+fn mark(name: &str) -> VolumeMark {
+    let volume = VolumeRef {
+        storage: "default".parse().expect("an id"),
+        name: format!("{name}.qcow2").parse().expect("a name"),
+    };
+    VolumeMark { volume, identity: format!("id-{name}").parse().expect("an identity") }
+}
+
+/// A merge of `top` into `base` that was just accepted.
+pub(crate) fn record(active: bool) -> MergeRecord {
+    MergeRecord {
+        order: MergeOrder {
+            id: MergeId::from(Uuid::now_v7()),
+            generation: 1,
+            vm: VmId::from(Uuid::from_u128(7)),
+            disk: "vda".parse().expect("a target"),
+            base: mark("base"),
+            top: mark("top"),
+        },
+        base: locator("base"),
+        top: locator("top"),
+        active,
+        phase: Phase::Pending,
+        pivot_attempts: 0,
+        longest_pause: Duration::ZERO,
+        accepted_at: now(),
+        revision: 1,
+    }
+}
+
+/// A disk with these layers, base first; it would start with the last one.
+pub(crate) fn disk(layers: &[&str]) -> DiskView {
+    let chain: Vec<Layer> = layers
+        .iter()
+        .map(|name| Layer { locator: locator(name), format: Some(Format::Qcow2) })
+        .collect();
+    DiskView {
+        target: "vda".parse().expect("a target"),
+        next_start: chain.last().map(|layer| layer.locator.clone()),
+        chain,
+        mirror: None,
+    }
+}
+
+/// The mark of an active commit into `base`.
+pub(crate) fn mirror(ready: bool) -> Option<BlockJob> {
+    Some(BlockJob { kind: BlockJobKind::ActiveCommit, target: Some(locator("base")), ready })
+}
+
+pub(crate) fn job(kind: BlockJobKind, cur: u64, end: u64) -> Option<JobProgress> {
+    Some(JobProgress { kind, cur, end })
+}
+
+/// What is seen of a machine.
+pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> Observation {
+    Observation {
+        machine: Machine::Seen { state, disk: Some(disk), job },
+        told: None,
+        in_phase: Duration::ZERO,
+        job_missing_for: Duration::ZERO,
+        fresh_start: false,
+    }
+}

@@ -1,0 +1,70 @@
+//! Why storage did not do what it was asked, by what the caller does next.
+
+/// The error of every storage back end.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Certainly not there.
+    #[error("{what} does not exist")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// Something still needs it: nothing was done.
+    #[error("{what} is in use by {by}")]
+    InUse {
+        /// What was to be changed.
+        what: String,
+        /// Who needs it.
+        by: String,
+    },
+    /// The domain is full.
+    #[error("no space: {needed} bytes are needed, {free} are free")]
+    NoSpace {
+        /// Bytes needed; 0 when not known.
+        needed: u64,
+        /// Bytes free; 0 when not known.
+        free: u64,
+    },
+    /// Something else works on it: try again.
+    #[error("{what} is busy")]
+    Busy {
+        /// What is busy.
+        what: String,
+    },
+    /// The storage did not answer, or what it said cannot be told: try again, assume nothing.
+    #[error("{what} cannot be reached")]
+    Unreachable {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not allowed: an operator has to act.
+    #[error("{what} is not permitted")]
+    Denied {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is stored is not what it should be: look at it, change nothing.
+    #[error("{what} is corrupt: {why}")]
+    Corrupt {
+        /// What was read.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The request makes no sense here.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl StorageError {
+    /// Whether the same call may succeed later without anybody acting.
+    pub fn worth_a_retry(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Unreachable { .. } | Self::InUse { .. })
+    }
+}

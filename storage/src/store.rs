@@ -1,0 +1,144 @@
+//! The contracts that every storage back end keeps.
+//!
+//! ```text
+//!   VolumeStore   create, stat, list, grow, remove (gate ▶ condemn ▶ keep ▶ purge), restore
+//!        ▲
+//!   LiveVolumes   activate ▶ a locator that QEMU opens, deactivate
+//! ```
+//!
+//! Differences between back ends are data ([`Capabilities`]), never a method that does nothing.
+//! Dropping a call's future cancels nothing: what it began is done, or resumed by the same call.
+
+use crate::{
+    Identity, Locator, NewVolume, Parent, RemovalId, StorageError, StorageId, VolumeInfo,
+    VolumeName, VolumeRef,
+};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use std::{path::Path, time::Duration};
+
+/// What a back end can do beside the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether a volume takes only the space that was written.
+    pub thin: bool,
+    /// Whether volumes of several hosts' machines may lie in one domain.
+    pub shared: bool,
+}
+
+/// Room in a domain, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Free for new data.
+    pub free_bytes: u64,
+    /// In all.
+    pub total_bytes: u64,
+}
+
+/// Orders a removal. The id names it, also when it is repeated or resumed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovalOrder {
+    /// The removal's id.
+    pub id: RemovalId,
+    /// The volume's name.
+    pub volume: VolumeName,
+    /// What must be found under that name; anything else is left alone.
+    pub identity: Identity,
+    /// How long the volume can be brought back after it was condemned.
+    pub keep_for: Duration,
+}
+
+/// Where a removal stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovalState {
+    /// The volume can no longer be opened by its name.
+    Condemned {
+        /// It can be restored until then; `None` when its space is being freed.
+        keep_until: Option<Timestamp>,
+    },
+    /// Nothing is left of the volume.
+    Gone,
+}
+
+/// A removal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Its id.
+    pub id: RemovalId,
+    /// The volume.
+    pub volume: VolumeRef,
+    /// Where it stands.
+    pub state: RemovalState,
+    /// Bytes that this call gave back.
+    pub freed_bytes: u64,
+    /// When the volume was condemned; `None` when it had been gone before.
+    pub condemned_at: Option<Timestamp>,
+}
+
+/// The volumes of one storage domain.
+#[async_trait]
+pub trait VolumeStore: Send + Sync + 'static {
+    /// The domain's id.
+    fn id(&self) -> &StorageId;
+
+    /// What this back end can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Creates a volume: durable on return, whole or not at all. The same volume again (name, size,
+    /// parent) returns what is there.
+    ///
+    /// # Errors
+    /// `Invalid` when the name has another volume.
+    async fn create(&self, volume: &NewVolume) -> Result<VolumeInfo, StorageError>;
+
+    /// A volume as it is now.
+    ///
+    /// # Errors
+    /// `NotFound` only when it is certainly not there.
+    async fn stat(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError>;
+
+    /// The volumes of the domain, in no order. What is condemned, or no volume, is left out; a
+    /// volume that cannot be read is an error of the stream.
+    fn list(&self) -> BoxStream<'_, Result<VolumeInfo, StorageError>>;
+
+    /// Makes a volume that nobody has open at least so large. Never shrinks.
+    async fn grow(&self, volume: &VolumeName, virtual_bytes: u64) -> Result<VolumeInfo, StorageError>;
+
+    /// Removes a volume that nothing needs: gate, condemn, keep, purge. Refused with `InUse` while
+    /// a header of the domain names it or somebody has it open, and whenever that cannot be told.
+    /// What is gone, or has another identity by now, is success. The same order again resumes.
+    async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError>;
+
+    /// The removals that have not ended, after a crash too.
+    async fn list_removals(&self) -> Result<Vec<Removal>, StorageError>;
+
+    /// Brings a condemned volume back under its name.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such removal; `Busy` when its space is being freed already;
+    /// `Invalid` when the name has been used again.
+    async fn restore(&self, removal: RemovalId) -> Result<VolumeInfo, StorageError>;
+
+    /// What the volume's header names as backing; `None` for a base.
+    async fn parent_of(&self, volume: &VolumeName) -> Result<Option<Parent>, StorageError>;
+
+    /// Whether a process has the volume open.
+    async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError>;
+
+    /// Room in the domain.
+    async fn space(&self) -> Result<Space, StorageError>;
+
+    /// The volume of this domain that a path of QEMU's names; `None` when it is none.
+    fn resolve(&self, path: &Path) -> Option<VolumeName>;
+}
+
+/// Volumes that a virtual machine can use.
+#[async_trait]
+pub trait LiveVolumes: VolumeStore {
+    /// Makes a volume usable on this host, and says what QEMU opens. Repeating is harmless.
+    async fn activate(&self, volume: &VolumeName) -> Result<Locator, StorageError>;
+
+    /// Ends that. `InUse` while a process has it open.
+    async fn deactivate(&self, volume: &VolumeName) -> Result<(), StorageError>;
+}

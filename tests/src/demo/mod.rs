@@ -1,0 +1,169 @@
+//! The main job, shown: a real guest writes without pause while its snapshots are deleted.
+//!
+//! ```text
+//!   guest boots ─▶ services start ─▶ three snapshots ─▶ delete the middle one (intermediate commit)
+//!     ─▶ delete the newest one (active commit, pivot) ─▶ volumes gone? ─▶ guest off ─▶ records lost?
+//! ```
+//!
+//! Every figure is measured in this run. An unmet expectation ends it with an error.
+
+mod draw;
+mod progress;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use livemerge_proto::v1;
+use uuid::Uuid;
+
+use crate::api::Api;
+use crate::guest::domain::Workload;
+use crate::guest::oracle;
+use crate::rig::{Guest, Rig};
+use crate::services::{Reach, Services};
+use report::Report;
+
+const DISK: &str = "vda";
+const DISK_BYTES: u64 = 1 << 30;
+const SLOTS: u64 = 2048;
+const WORKLOAD: Workload = Workload { slots: SLOTS, fill_mib: 96, background_kib: 4096, rate: 0 };
+/// Records that the guest writes between two snapshots, so that each layer has some.
+const RECORDS_BETWEEN: u64 = 600;
+const BOOT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs the demo. Everything that it starts ends with it, also when it is dropped half-way.
+pub async fn run() -> Result<()> {
+    let mut report = Report::begin();
+    let rig = Rig::new()?;
+    let mut services = Services::new(&rig, Reach::Loopback)?;
+
+    report.say("A Linux guest boots on QEMU and writes numbered records, each with fsync.");
+    let guest = boot(&rig).await?;
+    report.step("guest boots, first records acknowledged");
+
+    services.start()?;
+    let mut show = Show { api: Api::at(&services.api.endpoint())?, vm: guest.spec.uuid, guest, report };
+    show.api.wait_for_vm(show.vm, LIMIT).await?;
+    show.report.say(&format!("API server on {}, host agent on {}.", services.api.endpoint(), services.agent.endpoint()));
+    show.report.step("both services start, the agent registers");
+
+    let snapshots = show.create_snapshots().await?;
+    show.draw("The chain before:").await?;
+    let middle = show.delete(&snapshots[1], v1::MergeKind::IntermediateCommit).await?;
+    let newest = show.delete(&snapshots[2], v1::MergeKind::ActiveCommit).await?;
+    show.draw("The chain after:").await?;
+    show.check_storage(&rig, &[middle, newest]).await?;
+    show.check_list(&snapshots[0].0).await?;
+    show.verify(&rig, &mut services).await
+}
+
+/// A snapshot's id and name.
+type Named = (String, &'static str);
+
+struct Show {
+    api: Api,
+    vm: Uuid,
+    guest: Guest,
+    report: Report,
+}
+
+async fn boot(rig: &Rig) -> Result<Guest> {
+    let guest = rig.start_guest("demo", &[DISK], DISK_BYTES, WORKLOAD)?;
+    guest.acks.wait_for(DISK, 100, BOOT).await?;
+    guest.acks.wait_for_fill(DISK, BOOT).await?;
+    Ok(guest)
+}
+
+impl Show {
+    async fn create_snapshots(&mut self) -> Result<Vec<Named>> {
+        let mut all = Vec::new();
+        for name in ["monday", "tuesday", "wednesday"] {
+            let id = self.api.snapshot(self.vm, name).await?;
+            self.report.step(&format!("snapshot {name} taken"));
+            self.guest.acks.wait_for_more(DISK, RECORDS_BETWEEN, LIMIT).await?;
+            self.report.pass();
+            all.push((id, name));
+        }
+        Ok(all)
+    }
+
+    /// Deletes a snapshot and gives the image that must be gone.
+    async fn delete(&mut self, (id, name): &Named, kind: v1::MergeKind) -> Result<PathBuf> {
+        let (how, stall_of) = match kind {
+            v1::MergeKind::ActiveCommit => ("active commit with pivot", "pivot"),
+            _ => ("intermediate commit", "commit"),
+        };
+        self.report.say(&format!("Deleting snapshot {name} ({how}) while the guest writes:"));
+        let chain = self.api.chain(self.vm, DISK).await?;
+        let mark = self.guest.acks.mark();
+        let accepted = self.api.delete(id).await?;
+        let ended = progress::follow(&mut self.api, &accepted, LIMIT).await?;
+        self.guest.acks.wait_for_more(DISK, 20, LIMIT).await?;
+        let stall = self.guest.acks.longest_gap_since(DISK, mark);
+        let disk = ended.disks.first().context("the operation has no disk")?;
+        ensure!(disk.kind() == kind, "expected {kind:?}, got {:?}", disk.kind());
+        self.report.deleted(name, how, disk, stall, stall_of);
+        let gone = disk.removed.as_ref().context("the operation names no removed volume")?;
+        let layer = chain.layers.iter().find(|layer| layer.volume.as_ref() == Some(gone));
+        Ok(PathBuf::from(&layer.context("the removed volume was not in the chain")?.locator))
+    }
+
+    async fn draw(&mut self, title: &str) -> Result<()> {
+        let chain = self.api.chain(self.vm, DISK).await?;
+        let snapshots = self.api.list(self.vm).await?;
+        self.report.say(title);
+        self.report.lines(&draw::chain(&chain, &snapshots));
+        Ok(())
+    }
+
+    /// Looks at the directory itself, not at what anybody says of it.
+    async fn check_storage(&mut self, rig: &Rig, gone: &[PathBuf]) -> Result<()> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(rig.images())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|suffix| suffix == "qcow2") {
+                found.push(path);
+            }
+        }
+        let kept = self.api.chain(self.vm, DISK).await?.layers;
+        for path in gone {
+            ensure!(!found.contains(path), "{} is still in storage", path.display());
+        }
+        ensure!(
+            found.len() == kept.len(),
+            "storage holds {} images for a chain of {}",
+            found.len(),
+            kept.len()
+        );
+        self.report.say(&format!("Storage holds {} images, as many as the chain has layers.", found.len()));
+        Ok(())
+    }
+
+    async fn check_list(&mut self, left: &str) -> Result<()> {
+        let snapshots = self.api.list(self.vm).await?;
+        let ids: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.id.as_str()).collect();
+        ensure!(ids == [left], "snapshots left: {ids:?}");
+        Ok(())
+    }
+
+    /// Turns the guest off and compares what is in the disk with what it was told is there.
+    async fn verify(mut self, rig: &Rig, services: &mut Services) -> Result<()> {
+        let chain = self.api.chain(self.vm, DISK).await?;
+        let active = chain.layers.last().context("the chain is empty")?.locator.clone();
+        self.report.pass();
+        services.agent.stop()?;
+        services.api.stop()?;
+        rig.virsh().power_off(&self.guest.spec.name)?;
+        self.guest.acks.catch_up().await?;
+        self.report.step("guest shut down");
+        let acknowledged = self.guest.acks.acknowledged(DISK);
+        let verdict = oracle::verify(DISK, active.as_ref(), SLOTS, &acknowledged)?;
+        self.report.step("records compared with the disk");
+        let errors = self.guest.acks.errors(DISK);
+        let stall = self.guest.acks.longest_gap(DISK);
+        self.report.end(&verdict, errors, stall)
+    }
+}

@@ -1,0 +1,87 @@
+//! What the demo says: lines as it goes, and the table at its end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use comfy_table::{CellAlignment, Table, presets};
+use livemerge_proto::v1;
+
+use super::draw::size;
+use crate::guest::oracle::Verdict;
+
+/// Collects the steps and prints.
+pub(super) struct Report {
+    table: Table,
+    step_begun: Instant,
+}
+
+impl Report {
+    pub(super) fn begin() -> Self {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header(["what was done", "took", ""]);
+        if let Some(column) = table.column_mut(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        Self { table, step_begun: Instant::now() }
+    }
+
+    #[allow(clippy::print_stdout, reason = "this is the demo's output")]
+    pub(super) fn say(&mut self, text: &str) {
+        println!("{text}");
+    }
+
+    pub(super) fn lines(&mut self, lines: &[String]) {
+        for line in lines {
+            self.say(&format!("  {line}"));
+        }
+    }
+
+    /// The time until now belongs to no step.
+    pub(super) fn pass(&mut self) {
+        self.step_begun = Instant::now();
+    }
+
+    /// A step has ended now.
+    pub(super) fn step(&mut self, what: &str) {
+        self.row(what, self.step_begun.elapsed(), String::new());
+    }
+
+    /// A snapshot was deleted. The time is the operation's, from its acceptance to the volume's end.
+    pub(super) fn deleted(
+        &mut self,
+        name: &str,
+        how: &str,
+        disk: &v1::DiskProgress,
+        stall: Duration,
+        stall_of: &str,
+    ) {
+        let note = format!(
+            "{} moved, {} freed, longest stall at the {stall_of} {} ms",
+            size(disk.done_bytes),
+            size(disk.freed_bytes),
+            stall.as_millis()
+        );
+        self.say(&format!("  {note}"));
+        self.row(&format!("snapshot {name} deleted: {how}"), self.step_begun.elapsed(), note);
+    }
+
+    /// Prints the table and tells whether all is well.
+    pub(super) fn end(&mut self, verdict: &Verdict, errors: u64, stall: Duration) -> Result<()> {
+        let lost = verdict.lost.len();
+        let table = self.table.to_string();
+        self.say(&format!("\n{table}\n"));
+        self.say(&format!("longest stall that the guest saw  {} ms", stall.as_millis()));
+        self.say(&format!("records acknowledged              {}", verdict.acknowledged));
+        self.say(&format!("write errors in the guest         {errors}"));
+        self.say(&format!("records lost                      {lost}"));
+        ensure!(lost == 0, "acknowledged records are lost: {:?}", verdict.lost);
+        ensure!(errors == 0, "the guest saw write errors");
+        Ok(())
+    }
+
+    fn row(&mut self, what: &str, took: Duration, note: String) {
+        self.table.add_row([what.to_owned(), format!("{:.2} s", took.as_secs_f64()), note]);
+        self.pass();
+    }
+}

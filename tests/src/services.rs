@@ -1,0 +1,199 @@
+//! The two real services as processes of their own, on Unix sockets or loopback ports.
+//!
+//! Dropped before the rig whose libvirt root the agent owns: declare it after the rig.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::rig::Rig;
+
+/// How long a service may take until it listens: the first open of a libvirt root takes seconds.
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(15);
+
+/// Where a service listens.
+#[derive(Debug, Clone)]
+enum Address {
+    Unix(PathBuf),
+    Tcp(u16),
+}
+
+impl Address {
+    fn listen(&self) -> String {
+        match self {
+            Self::Unix(path) => format!("unix:{}", path.display()),
+            Self::Tcp(port) => format!("127.0.0.1:{port}"),
+        }
+    }
+
+    fn endpoint(&self) -> String {
+        match self {
+            Self::Unix(path) => format!("unix:{}", path.display()),
+            Self::Tcp(port) => format!("http://127.0.0.1:{port}"),
+        }
+    }
+
+    fn answers(&self) -> bool {
+        match self {
+            Self::Unix(path) => UnixStream::connect(path).is_ok(),
+            Self::Tcp(port) => std::net::TcpStream::connect(("127.0.0.1", *port)).is_ok(),
+        }
+    }
+}
+
+/// One service: its program, its configuration, its process.
+#[derive(Debug)]
+pub struct Service {
+    program: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    address: Address,
+    child: Option<Child>,
+}
+
+impl Service {
+    /// Starts it and waits until it listens.
+    pub fn start(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(&self.config).stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("starting {}", self.program.display()))?;
+        self.child = Some(child);
+        let begun = Instant::now();
+        while !self.address.answers() {
+            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                bail!("{} ended with {status}:\n{}", self.program.display(), self.log_text());
+            }
+            if begun.elapsed() > START {
+                bail!("{} does not listen:\n{}", self.program.display(), self.log_text());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Asks it to stop, and waits.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let pid = Pid::from_child(&child);
+        // It may have ended by itself; `try_wait` tells.
+        let _ = kill_process(pid, Signal::TERM);
+        let begun = Instant::now();
+        while child.try_wait()?.is_none() {
+            if begun.elapsed() > STOP {
+                child.kill()?;
+                child.wait()?;
+                bail!("{} did not stop when asked:\n{}", self.program.display(), self.log_text());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Where it is called.
+    pub fn endpoint(&self) -> String {
+        self.address.endpoint()
+    }
+
+    /// What it has logged.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            eprintln!("{} did not end: {error:#}", self.program.display());
+        }
+    }
+}
+
+/// Both services of a rig.
+#[derive(Debug)]
+pub struct Services {
+    /// The API server.
+    pub api: Service,
+    /// The host agent.
+    pub agent: Service,
+}
+
+/// How the services are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// By Unix sockets in the rig's directory.
+    Unix,
+    /// By loopback ports that were free a moment ago.
+    Loopback,
+}
+
+impl Services {
+    /// Writes the configurations. Nothing is started.
+    pub fn new(rig: &Rig, reach: Reach) -> Result<Self> {
+        let dir = rig.path();
+        let api = address(dir, "api", reach)?;
+        let agent = address(dir, "agent", reach)?;
+        let api_config = format!(
+            "[listen]\naddress = \"{}\"\n\n[store]\npath = \"{}\"\n\n[heartbeat]\ninterval_ms = 200\nsilence_ms = 1000\n",
+            api.listen(),
+            dir.join("api-server.db").display(),
+        );
+        let agent_config = format!(
+            "[listen]\naddress = \"{}\"\n\n[host]\nid = \"host-1\"\nstate_dir = \"{}\"\napi_server = \"{}\"\n\n\
+             [hypervisor]\nuri = \"{}\"\n\n[storage.default]\nkind = \"file\"\npath = \"{}\"\n",
+            agent.listen(),
+            dir.join("agent").display(),
+            api.endpoint(),
+            rig.virsh().uri(),
+            rig.images().display(),
+        );
+        Ok(Self {
+            api: service(dir, "livemerge-api-server", api, &api_config)?,
+            agent: service(dir, "livemerge-host-agent", agent, &agent_config)?,
+        })
+    }
+
+    /// Starts both.
+    pub fn start(&mut self) -> Result<()> {
+        self.api.start()?;
+        self.agent.start()
+    }
+}
+
+fn address(dir: &Path, name: &str, reach: Reach) -> Result<Address> {
+    Ok(match reach {
+        Reach::Unix => Address::Unix(dir.join(format!("{name}.sock"))),
+        Reach::Loopback => Address::Tcp(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port()),
+    })
+}
+
+fn service(dir: &Path, name: &str, address: Address, config: &str) -> Result<Service> {
+    let path = dir.join(format!("{name}.toml"));
+    fs::write(&path, config)?;
+    let log = dir.join(format!("{name}.log"));
+    Ok(Service { program: program(name)?, config: path, log, address, child: None })
+}
+
+/// A program of this workspace, built beside the running one.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is not built: run `cargo build --workspace`"))
+}
