@@ -51,7 +51,7 @@ impl Run {
         Self { around, operation, answer: None, attempts: 0, rate: Rate::default(), began }
     }
 
-    pub(super) async fn to_the_end(mut self) {
+    pub(super) async fn finish(mut self) {
         while !self.operation.state.ended() {
             if let Err(error) = self.turn().await {
                 tracing::error!(operation = %self.operation.id, error = &error as &dyn std::error::Error, "the record cannot be used");

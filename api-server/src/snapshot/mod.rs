@@ -16,9 +16,9 @@ mod create;
 mod delete;
 mod hub;
 mod lane;
-mod plan;
+pub mod plan;
 mod service;
-mod step;
+pub mod step;
 #[cfg(test)]
 mod step_tests;
 mod types;

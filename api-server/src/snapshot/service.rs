@@ -251,7 +251,7 @@ fn start_lane(around: Arc<Surroundings>) -> mpsc::UnboundedSender<Operation> {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(operation) = receiver.recv().await {
-            Run::new(Arc::clone(&around), operation).to_the_end().await;
+            Run::new(Arc::clone(&around), operation).finish().await;
         }
     });
     sender

@@ -262,7 +262,7 @@ pub enum Severity {
 }
 
 /// An entry of the audit log that is to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewEvent {
     /// What happened.
     pub kind: EventKind,

@@ -8,10 +8,15 @@
 //! nothing, or (only for [`StoreError::Unknown`]) may have changed everything it was asked to;
 //! repeating it is safe, because every change names the revision that it builds on.
 
+mod sqlite;
+
+pub use sqlite::SqliteStore;
+
 use crate::snapshot::{
     Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord,
 };
 use async_trait::async_trait;
+use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, OperationId, RequestId, SnapshotId, VmId};
 
 /// What the API server remembers.
@@ -60,6 +65,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a change in one transaction. Returns the operation with its new revision.
     async fn apply(&self, change: &Change) -> Result<Operation, StoreError>;
+
+    /// Forgets the ids of requests that were accepted before, of operations that have ended.
+    /// Returns how many.
+    async fn prune_requests(&self, before: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// What must become durable together.

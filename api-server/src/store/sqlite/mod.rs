@@ -1,0 +1,117 @@
+//! [`Store`] on SQLite: one file, WAL, `synchronous=FULL`.
+//!
+//! One connection writes, so that changes come one after the other; a few read beside it. A second
+//! server on the same file is refused by a lock on a file beside it, held as long as the store lives.
+
+mod open;
+mod read;
+mod write;
+
+use super::{
+    Accepted, Change, EventFilter, OperationFilter, Page, RequestRecord, Store, StoreError, VmFilter,
+};
+use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use livemerge_proto::ids::{OperationId, SnapshotId, VmId};
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use std::fs::File;
+use std::path::Path;
+use tokio::sync::Mutex;
+
+/// The record in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    /// Every change waits its turn here.
+    writer: Mutex<SqliteConnection>,
+    readers: SqlitePool,
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the file, makes it if it is missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: another server has it, it is newer than this program, or the
+    /// file or its directory cannot be used.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        open::open(path).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn next_generation(&self) -> Result<u64, StoreError> {
+        write::next_generation(&mut *self.writer.lock().await).await
+    }
+
+    async fn put_host(&self, host: &HostRecord, event: Option<&NewEvent>) -> Result<(), StoreError> {
+        write::put_host(&mut *self.writer.lock().await, host, event).await
+    }
+
+    async fn hosts(&self) -> Result<Vec<HostRecord>, StoreError> {
+        read::hosts(&self.readers).await
+    }
+
+    async fn put_vms(&self, vms: &[VmRecord]) -> Result<(), StoreError> {
+        write::put_vms(&mut *self.writer.lock().await, vms).await
+    }
+
+    async fn vm(&self, id: VmId) -> Result<Option<VmRecord>, StoreError> {
+        read::vm(&self.readers, id).await
+    }
+
+    async fn vms(&self, filter: &VmFilter, page: &Page<VmId>) -> Result<Vec<VmRecord>, StoreError> {
+        read::vms(&self.readers, filter, page).await
+    }
+
+    async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
+        read::snapshot(&self.readers, id).await
+    }
+
+    async fn snapshots(&self, vm: Option<VmId>, page: &Page<SnapshotId>) -> Result<Vec<Snapshot>, StoreError> {
+        read::snapshots(&self.readers, vm, page).await
+    }
+
+    async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(open::unavailable)?;
+        read::operation(&mut reader, id).await
+    }
+
+    async fn operations(
+        &self,
+        filter: &OperationFilter,
+        page: &Page<OperationId>,
+    ) -> Result<Vec<Operation>, StoreError> {
+        read::operations(&self.readers, filter, page).await
+    }
+
+    async fn open_operations(&self) -> Result<Vec<Operation>, StoreError> {
+        read::open_operations(&self.readers).await
+    }
+
+    async fn events(&self, filter: &EventFilter, page: &Page<u64>) -> Result<Vec<Event>, StoreError> {
+        read::events(&self.readers, filter, page).await
+    }
+
+    async fn add_events(&self, events: &[NewEvent]) -> Result<(), StoreError> {
+        write::add_events(&mut *self.writer.lock().await, events).await
+    }
+
+    async fn repeated(&self, request: &RequestRecord) -> Result<Option<Operation>, StoreError> {
+        let mut reader = self.readers.acquire().await.map_err(open::unavailable)?;
+        read::repeated(&mut reader, request).await
+    }
+
+    async fn accept(&self, request: &RequestRecord, change: &Change) -> Result<Accepted, StoreError> {
+        write::accept(&mut *self.writer.lock().await, request, change).await
+    }
+
+    async fn apply(&self, change: &Change) -> Result<Operation, StoreError> {
+        write::apply(&mut *self.writer.lock().await, change).await
+    }
+
+    async fn prune_requests(&self, before: Timestamp) -> Result<u64, StoreError> {
+        write::prune_requests(&mut *self.writer.lock().await, before).await
+    }
+}

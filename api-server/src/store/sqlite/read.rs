@@ -1,0 +1,188 @@
+//! Reads the record.
+
+use super::open::unavailable;
+use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
+use crate::store::{
+    EventFilter, OperationFilter, Page, RequestRecord, StateName, StoreError, VmFilter,
+};
+use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
+use sqlx::{QueryBuilder, Row as _};
+use std::fmt::Display;
+use std::str::FromStr;
+
+pub(super) async fn hosts(readers: &SqlitePool) -> Result<Vec<HostRecord>, StoreError> {
+    let rows = sqlx::query("SELECT id, endpoint, generation, version FROM hosts ORDER BY id");
+    rows.fetch_all(readers).await.map_err(unavailable)?.iter().map(host).collect()
+}
+
+fn host(row: &SqliteRow) -> Result<HostRecord, StoreError> {
+    Ok(HostRecord {
+        id: id(row, "id")?,
+        endpoint: row.try_get("endpoint").map_err(corrupt)?,
+        generation: number(row, "generation")?,
+        version: row.try_get("version").map_err(corrupt)?,
+    })
+}
+
+pub(super) async fn vm(readers: &SqlitePool, id: VmId) -> Result<Option<VmRecord>, StoreError> {
+    let row = sqlx::query("SELECT id, name, host_id FROM vms WHERE id = ?").bind(id.to_string());
+    row.fetch_optional(readers).await.map_err(unavailable)?.as_ref().map(vm_record).transpose()
+}
+
+pub(super) async fn vms(
+    readers: &SqlitePool,
+    filter: &VmFilter,
+    page: &Page<VmId>,
+) -> Result<Vec<VmRecord>, StoreError> {
+    let mut query = QueryBuilder::new("SELECT id, name, host_id FROM vms WHERE 1");
+    only(&mut query, " AND host_id = ", filter.host.as_ref());
+    only(&mut query, " AND name = ", filter.name.as_ref());
+    only(&mut query, " AND id > ", page.after);
+    rows(query, " ORDER BY id", page.limit, readers).await?.iter().map(vm_record).collect()
+}
+
+fn vm_record(row: &SqliteRow) -> Result<VmRecord, StoreError> {
+    let host: HostId = id(row, "host_id")?;
+    Ok(VmRecord { id: id(row, "id")?, name: row.try_get("name").map_err(corrupt)?, host })
+}
+
+pub(super) async fn snapshot(readers: &SqlitePool, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
+    let row = sqlx::query("SELECT revision, record FROM snapshots WHERE id = ?").bind(id.to_string());
+    row.fetch_optional(readers).await.map_err(unavailable)?.as_ref().map(snapshot_record).transpose()
+}
+
+pub(super) async fn snapshots(
+    readers: &SqlitePool,
+    vm: Option<VmId>,
+    page: &Page<SnapshotId>,
+) -> Result<Vec<Snapshot>, StoreError> {
+    let mut query = QueryBuilder::new("SELECT revision, record FROM snapshots WHERE 1");
+    only(&mut query, " AND vm_id = ", vm);
+    only(&mut query, " AND id > ", page.after);
+    rows(query, " ORDER BY id", page.limit, readers).await?.iter().map(snapshot_record).collect()
+}
+
+fn snapshot_record(row: &SqliteRow) -> Result<Snapshot, StoreError> {
+    Ok(Snapshot { revision: number(row, "revision")?, ..json(row)? })
+}
+
+pub(super) async fn operation(
+    reader: &mut SqliteConnection,
+    id: OperationId,
+) -> Result<Option<Operation>, StoreError> {
+    let row = sqlx::query("SELECT revision, record FROM operations WHERE id = ?").bind(id.to_string());
+    row.fetch_optional(reader).await.map_err(unavailable)?.as_ref().map(operation_record).transpose()
+}
+
+pub(super) async fn operations(
+    readers: &SqlitePool,
+    filter: &OperationFilter,
+    page: &Page<OperationId>,
+) -> Result<Vec<Operation>, StoreError> {
+    let mut query = QueryBuilder::new("SELECT revision, record FROM operations WHERE 1");
+    only(&mut query, " AND vm_id = ", filter.vm);
+    only(&mut query, " AND id < ", page.after);
+    if !filter.states.is_empty() {
+        query.push(" AND state IN (");
+        let mut states = query.separated(", ");
+        for state in &filter.states {
+            states.push_bind(state_text(*state));
+        }
+        query.push(")");
+    }
+    rows(query, " ORDER BY id DESC", page.limit, readers).await?.iter().map(operation_record).collect()
+}
+
+pub(super) async fn open_operations(readers: &SqlitePool) -> Result<Vec<Operation>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT revision, record FROM operations WHERE state IN ('queued', 'running') ORDER BY id",
+    );
+    rows.fetch_all(readers).await.map_err(unavailable)?.iter().map(operation_record).collect()
+}
+
+fn operation_record(row: &SqliteRow) -> Result<Operation, StoreError> {
+    Ok(Operation { revision: number(row, "revision")?, ..json(row)? })
+}
+
+pub(super) async fn events(
+    readers: &SqlitePool,
+    filter: &EventFilter,
+    page: &Page<u64>,
+) -> Result<Vec<Event>, StoreError> {
+    let mut query = QueryBuilder::new("SELECT revision, record FROM events WHERE 1");
+    only(&mut query, " AND vm_id = ", filter.vm);
+    only(&mut query, " AND operation_id = ", filter.operation);
+    if let Some(after) = page.after {
+        query.push(" AND revision > ").push_bind(i64::try_from(after).unwrap_or(i64::MAX));
+    }
+    rows(query, " ORDER BY revision", page.limit, readers).await?.iter().map(event).collect()
+}
+
+fn event(row: &SqliteRow) -> Result<Event, StoreError> {
+    Ok(Event { revision: number(row, "revision")?, entry: json::<NewEvent>(row)? })
+}
+
+/// The operation of an earlier request of this id.
+pub(super) async fn repeated(
+    reader: &mut SqliteConnection,
+    request: &RequestRecord,
+) -> Result<Option<Operation>, StoreError> {
+    let row = sqlx::query(
+        "SELECT requests.fingerprint, operations.revision, operations.record
+         FROM requests JOIN operations ON operations.id = requests.operation_id
+         WHERE requests.id = ?",
+    );
+    let row = row.bind(request.id.to_string()).fetch_optional(reader).await.map_err(unavailable)?;
+    let Some(row) = row else { return Ok(None) };
+    if row.try_get::<String, _>("fingerprint").map_err(corrupt)? != request.fingerprint {
+        return Err(StoreError::RequestIdReused);
+    }
+    operation_record(&row).map(Some)
+}
+
+pub(super) fn state_text(state: StateName) -> &'static str {
+    match state {
+        StateName::Queued => "queued",
+        StateName::Running => "running",
+        StateName::Succeeded => "succeeded",
+        StateName::Failed => "failed",
+    }
+}
+
+fn only(query: &mut QueryBuilder<Sqlite>, condition: &'static str, value: Option<impl ToString>) {
+    if let Some(value) = value {
+        query.push(condition).push_bind(value.to_string());
+    }
+}
+
+async fn rows(
+    mut query: QueryBuilder<Sqlite>,
+    order: &'static str,
+    limit: usize,
+    readers: &SqlitePool,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    query.push(order).push(" LIMIT ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    query.build().fetch_all(readers).await.map_err(unavailable)
+}
+
+fn id<T: FromStr<Err: Display>>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
+    let text: String = row.try_get(column).map_err(corrupt)?;
+    text.parse().map_err(|error| StoreError::Corrupt(format!("{column} {text:?}: {error}")))
+}
+
+fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
+    let number: i64 = row.try_get(column).map_err(corrupt)?;
+    u64::try_from(number).map_err(|_| StoreError::Corrupt(format!("{column} is {number}")))
+}
+
+fn json<T: DeserializeOwned>(row: &SqliteRow) -> Result<T, StoreError> {
+    let text: String = row.try_get("record").map_err(corrupt)?;
+    serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn corrupt(error: sqlx::Error) -> StoreError {
+    StoreError::Corrupt(error.to_string())
+}
