@@ -28,7 +28,7 @@ use report::Report;
 const DISK: &str = "vda";
 const DISK_BYTES: u64 = 1 << 30;
 const SLOTS: u64 = 2048;
-const WORKLOAD: Workload = Workload { slots: SLOTS, fill_mib: 96, background_kib: 4096, rate: 0 };
+const WORKLOAD: Workload = Workload { slots: SLOTS, fill_mib: 96, background_kib: 16384, rate: 0 };
 /// Records that the guest writes between two snapshots, so that each layer has some.
 const RECORDS_BETWEEN: u64 = 600;
 const BOOT: Duration = Duration::from_secs(60);
@@ -92,9 +92,9 @@ impl Show {
 
     /// Deletes a snapshot and gives the image that must be gone.
     async fn delete(&mut self, (id, name): &Named, kind: v1::MergeKind) -> Result<PathBuf> {
-        let (how, stall_of) = match kind {
-            v1::MergeKind::ActiveCommit => ("active commit with pivot", "pivot"),
-            _ => ("intermediate commit", "commit"),
+        let how = match kind {
+            v1::MergeKind::ActiveCommit => "active commit with pivot",
+            _ => "intermediate commit",
         };
         self.report.say(&format!("Deleting snapshot {name} ({how}) while the guest writes:"));
         let chain = self.api.chain(self.vm, DISK).await?;
@@ -105,7 +105,7 @@ impl Show {
         let stall = self.guest.acks.longest_gap_since(DISK, mark);
         let disk = ended.disks.first().context("the operation has no disk")?;
         ensure!(disk.kind() == kind, "expected {kind:?}, got {:?}", disk.kind());
-        self.report.deleted(name, how, disk, stall, stall_of);
+        self.report.deleted(how, &ended, stall);
         let gone = disk.removed.as_ref().context("the operation names no removed volume")?;
         let layer = chain.layers.iter().find(|layer| layer.volume.as_ref() == Some(gone));
         Ok(PathBuf::from(&layer.context("the removed volume was not in the chain")?.locator))
@@ -164,6 +164,6 @@ impl Show {
         self.report.step("records compared with the disk");
         let errors = self.guest.acks.errors(DISK);
         let stall = self.guest.acks.longest_gap(DISK);
-        self.report.end(&verdict, errors, stall)
+        self.report.end(&verdict, self.guest.acks.count(DISK), errors, stall)
     }
 }

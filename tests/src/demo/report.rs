@@ -18,7 +18,7 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn begin() -> Self {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::UTF8_FULL_CONDENSED);
         table.set_header(["what was done", "took", ""]);
         if let Some(column) = table.column_mut(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -48,31 +48,30 @@ impl Report {
     }
 
     /// A snapshot was deleted. The time is the operation's, from its acceptance to the volume's end.
-    pub(super) fn deleted(
-        &mut self,
-        name: &str,
-        how: &str,
-        disk: &v1::DiskProgress,
-        stall: Duration,
-        stall_of: &str,
-    ) {
+    pub(super) fn deleted(&mut self, how: &str, operation: &v1::Operation, stall: Duration) {
+        let (moved, freed) = operation
+            .disks
+            .iter()
+            .fold((0, 0), |(moved, freed), disk| (moved + disk.done_bytes, freed + disk.freed_bytes));
         let note = format!(
-            "{} moved, {} freed, longest stall at the {stall_of} {} ms",
-            size(disk.done_bytes),
-            size(disk.freed_bytes),
+            "{} moved, {} freed, longest stall {} ms",
+            size(moved),
+            size(freed),
             stall.as_millis()
         );
         self.say(&format!("  {note}"));
-        self.row(&format!("snapshot {name} deleted: {how}"), self.step_begun.elapsed(), note);
+        let what = format!("snapshot {} deleted: {how}", operation.snapshot_name);
+        self.row(&what, time_of(operation), note);
     }
 
     /// Prints the table and tells whether all is well.
-    pub(super) fn end(&mut self, verdict: &Verdict, errors: u64, stall: Duration) -> Result<()> {
+    pub(super) fn end(&mut self, verdict: &Verdict, written: u64, errors: u64, stall: Duration) -> Result<()> {
         let lost = verdict.lost.len();
         let table = self.table.to_string();
         self.say(&format!("\n{table}\n"));
         self.say(&format!("longest stall that the guest saw  {} ms", stall.as_millis()));
-        self.say(&format!("records acknowledged              {}", verdict.acknowledged));
+        self.say(&format!("records acknowledged              {written}"));
+        self.say(&format!("of them still to be on the disk   {}", verdict.acknowledged));
         self.say(&format!("write errors in the guest         {errors}"));
         self.say(&format!("records lost                      {lost}"));
         ensure!(lost == 0, "acknowledged records are lost: {:?}", verdict.lost);
@@ -84,4 +83,11 @@ impl Report {
         self.table.add_row([what.to_owned(), format!("{:.2} s", took.as_secs_f64()), note]);
         self.pass();
     }
+}
+
+/// From the acceptance to the end, by the server's clock.
+fn time_of(operation: &v1::Operation) -> Duration {
+    let (Some(begun), Some(ended)) = (operation.created_at, operation.ended_at) else { return Duration::ZERO };
+    let nanos = i128::from(ended.seconds - begun.seconds) * 1_000_000_000 + i128::from(ended.nanos - begun.nanos);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }
