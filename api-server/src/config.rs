@@ -47,7 +47,9 @@ pub struct StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { path: PathBuf::from("/var/lib/livemerge/api-server.db") }
+        Self {
+            path: PathBuf::from("/var/lib/livemerge/api-server.db"),
+        }
     }
 }
 
@@ -63,7 +65,10 @@ pub struct HeartbeatConfig {
 
 impl Default for HeartbeatConfig {
     fn default() -> Self {
-        Self { interval_ms: 2_000, silence_ms: 6_000 }
+        Self {
+            interval_ms: 2_000,
+            silence_ms: 6_000,
+        }
     }
 }
 
@@ -74,13 +79,22 @@ impl HeartbeatConfig {
     /// When a value is out of its range.
     pub fn policy(&self) -> anyhow::Result<LinkPolicy> {
         if !(50..=15_000).contains(&self.interval_ms) {
-            anyhow::bail!("heartbeat.interval_ms is {}, not within 50 to 15000", self.interval_ms);
+            anyhow::bail!(
+                "heartbeat.interval_ms is {}, not within 50 to 15000",
+                self.interval_ms
+            );
         }
         if self.silence_ms <= self.interval_ms {
-            anyhow::bail!("heartbeat.silence_ms is {}, not more than the interval", self.silence_ms);
+            anyhow::bail!(
+                "heartbeat.silence_ms is {}, not more than the interval",
+                self.silence_ms
+            );
         }
         let heartbeat = Duration::from_millis(self.interval_ms);
-        Ok(LinkPolicy { heartbeat, silence: Duration::from_millis(self.silence_ms) })
+        Ok(LinkPolicy {
+            heartbeat,
+            silence: Duration::from_millis(self.silence_ms),
+        })
     }
 }
 

@@ -61,7 +61,8 @@ pub async fn open(
     )
     .await?;
     register_configured(config, &hosts).await?;
-    let snapshots = Snapshots::open(Arc::clone(&store), Arc::clone(&hosts), Arc::clone(&clock)).await?;
+    let snapshots =
+        Snapshots::open(Arc::clone(&store), Arc::clone(&hosts), Arc::clone(&clock)).await?;
     let limit = config.server.max_message_bytes();
     tracing::info!(generation, "the server has read its record");
     Ok(Services {
@@ -93,13 +94,24 @@ pub async fn open(
 pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let path = &config.store.path;
     let store = SqliteStore::open(path).await;
-    let store: Arc<dyn Store> = Arc::new(store.with_context(|| format!("the database {}", path.display()))?);
+    let store: Arc<dyn Store> =
+        Arc::new(store.with_context(|| format!("the database {}", path.display()))?);
     let server = Server::new(config.server.clone());
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
-    let services = open(config, Arc::clone(&store), crate::hosts::dial(), shutdown.clone()).await?;
+    let services = open(
+        config,
+        Arc::clone(&store),
+        crate::hosts::dial(),
+        shutdown.clone(),
+    )
+    .await?;
     let listener = config.listen.bind(insecure).await?;
     tracing::info!(address = %listener.address()?, "the server serves");
-    tokio::spawn(follow_readiness(Arc::clone(&store), readiness, shutdown.clone()));
+    tokio::spawn(follow_readiness(
+        Arc::clone(&store),
+        readiness,
+        shutdown.clone(),
+    ));
     tokio::spawn(prune(store, shutdown));
     let server = server
         .descriptors(DESCRIPTORS)
@@ -121,7 +133,10 @@ async fn register_configured(config: &Config, hosts: &Arc<Hosts>) -> anyhow::Res
             generation: known.as_ref().map_or(0, |known| known.generation),
             version: known.map(|known| known.version).unwrap_or_default(),
         };
-        hosts.register(record).await.with_context(|| format!("hosts.{id}"))?;
+        hosts
+            .register(record)
+            .await
+            .with_context(|| format!("hosts.{id}"))?;
     }
     Ok(())
 }
@@ -136,9 +151,15 @@ async fn follow_readiness(store: Arc<dyn Store>, readiness: Readiness, shutdown:
 
 async fn prune(store: Arc<dyn Store>, shutdown: Shutdown) {
     while !shutdown.is_cancelled() {
-        let before = SystemClock.now().saturating_sub(REMEMBER_REQUESTS).expect("hours are no calendar unit");
+        let before = SystemClock
+            .now()
+            .saturating_sub(REMEMBER_REQUESTS)
+            .expect("hours are no calendar unit");
         if let Err(error) = store.prune_requests(before).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "old request ids could not be forgotten");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "old request ids could not be forgotten"
+            );
         }
         tokio::time::sleep(PRUNE_EVERY).await;
     }

@@ -18,8 +18,10 @@ use std::sync::Arc;
 use tonic::transport::Endpoint;
 
 /// Calls that go on until their client or the agent ends them.
-const STREAMS: [&str; 2] =
-    ["/livemerge.v1.MergeService/WatchMerges", "/livemerge.v1.HostService/WatchHost"];
+const STREAMS: [&str; 2] = [
+    "/livemerge.v1.MergeService/WatchMerges",
+    "/livemerge.v1.HostService/WatchHost",
+];
 
 /// The services of one agent.
 pub struct Agent {
@@ -33,17 +35,18 @@ pub struct Agent {
     pub generation: u64,
 }
 
-/// Opens storage and journal, goes on with open merges, and gives the services.
+/// Opens the journal, goes on with open merges, and gives the services.
 ///
 /// # Errors
-/// When a storage domain or the journal cannot be opened.
+/// When the journal cannot be opened or the configuration is wrong.
 pub async fn open(
     config: &Config,
     hypervisor: Arc<dyn Hypervisor>,
+    stores: Vec<Arc<dyn LiveVolumes>>,
     shutdown: Shutdown,
 ) -> anyhow::Result<Agent> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let volumes = Arc::new(Volumes::new(open_storage(config).await?, Arc::clone(&hypervisor)));
+    let volumes = Arc::new(Volumes::new(stores, Arc::clone(&hypervisor)));
     let state_dir = &config.host.state_dir;
     let in_dir = || format!("the agent's directory {}", state_dir.display());
     std::fs::create_dir_all(state_dir).with_context(in_dir)?;
@@ -80,7 +83,8 @@ pub async fn open(
             shutdown,
         })
         .max_decoding_message_size(limit),
-        volumes: VolumeServiceServer::new(VolumeApi { volumes, fence }).max_decoding_message_size(limit),
+        volumes: VolumeServiceServer::new(VolumeApi { volumes, fence })
+            .max_decoding_message_size(limit),
         generation,
     })
 }
@@ -96,7 +100,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let server = Server::new(config.server.clone());
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
-    let agent = open(config, Arc::clone(&hypervisor), shutdown.clone()).await?;
+    let stores = open_storage(config).await?;
+    let agent = open(config, Arc::clone(&hypervisor), stores, shutdown.clone()).await?;
     let listener = config.listen.bind(insecure).await?;
     let address = listener.address()?;
     tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");
@@ -128,13 +133,21 @@ fn register(
         ("", ListenAddress::Unix(path)) => format!("unix:{}", path.display()),
         (advertised, _) => advertised.to_owned(),
     };
-    let registration = Registration { host: config.host.id()?, endpoint, generation };
+    let registration = Registration {
+        host: config.host.id()?,
+        endpoint,
+        generation,
+    };
     tokio::spawn(registration::keep(registration, server, shutdown));
     Ok(())
 }
 
 /// Ready means that the hypervisor answers.
-async fn follow_readiness(hypervisor: Arc<dyn Hypervisor>, readiness: Readiness, shutdown: Shutdown) {
+async fn follow_readiness(
+    hypervisor: Arc<dyn Hypervisor>,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) {
     let mut events = hypervisor.events();
     while !shutdown.is_cancelled() {
         readiness.set_all(hypervisor.connected());
@@ -148,7 +161,9 @@ async fn open_storage(config: &Config) -> anyhow::Result<Vec<Arc<dyn LiveVolumes
     for (id, storage) in &config.storage {
         let StorageConfig::File { path } = storage;
         let store = FileStore::open(id.clone(), path).await;
-        stores.push(Arc::new(store.with_context(|| format!("storage domain {id}"))?));
+        stores.push(Arc::new(
+            store.with_context(|| format!("storage domain {id}"))?,
+        ));
     }
     Ok(stores)
 }

@@ -54,9 +54,15 @@ pub async fn read(
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
 ) -> Result<Vec<Chain>, Problem> {
-    let view = hypervisor.vm(vm).await.map_err(|error| vm_error(vm, &error))?;
-    let disks: Vec<&DiskView> =
-        view.disks.iter().filter(|view| disk.is_none_or(|wanted| view.target == *wanted)).collect();
+    let view = hypervisor
+        .vm(vm)
+        .await
+        .map_err(|error| vm_error(vm, &error))?;
+    let disks: Vec<&DiskView> = view
+        .disks
+        .iter()
+        .filter(|view| disk.is_none_or(|wanted| view.target == *wanted))
+        .collect();
     if let (Some(wanted), true) = (disk, disks.is_empty()) {
         let text = format!("virtual machine {} has no disk {wanted}", view.name);
         return Err(Problem::new(Reason::DiskNotFound, text).with("disk", wanted));
@@ -80,13 +86,21 @@ pub fn vm_error(vm: VmId, error: &HypervisorError) -> Problem {
     }
 }
 
-async fn describe(disk: &DiskView, children: &Children, volumes: &Volumes) -> Result<Chain, Problem> {
+async fn describe(
+    disk: &DiskView,
+    children: &Children,
+    volumes: &Volumes,
+) -> Result<Chain, Problem> {
     let mut layers = Vec::with_capacity(disk.chain.len());
     for layer in &disk.chain {
         let shared_with = children.sharers(&layer.locator, &disk.chain);
         layers.push(describe_layer(layer, shared_with, volumes).await?);
     }
-    Ok(Chain { disk: disk.target.clone(), layers, job_running: disk.mirror.is_some() })
+    Ok(Chain {
+        disk: disk.target.clone(),
+        layers,
+        job_running: disk.mirror.is_some(),
+    })
 }
 
 async fn describe_layer(
@@ -94,9 +108,15 @@ async fn describe_layer(
     shared_with: Vec<String>,
     volumes: &Volumes,
 ) -> Result<ChainLayer, Problem> {
-    let mut described =
-        ChainLayer { locator: layer.locator.clone(), format: layer.format, volume: None, shared_with };
-    let Some(volume) = volumes.volume_of(&layer.locator) else { return Ok(described) };
+    let mut described = ChainLayer {
+        locator: layer.locator.clone(),
+        format: layer.format,
+        volume: None,
+        shared_with,
+    };
+    let Some(volume) = volumes.volume_of(&layer.locator) else {
+        return Ok(described);
+    };
     match volumes.stat(&volume).await {
         Ok(info) => {
             described.format = described.format.or(Some(info.format));

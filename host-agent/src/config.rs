@@ -73,7 +73,9 @@ impl HostConfig {
     /// # Errors
     /// When it is none.
     pub fn id(&self) -> anyhow::Result<HostId> {
-        self.id.parse().map_err(|error| anyhow::anyhow!("host.id {:?}: {error}", self.id))
+        self.id
+            .parse()
+            .map_err(|error| anyhow::anyhow!("host.id {:?}: {error}", self.id))
     }
 }
 
@@ -88,7 +90,9 @@ pub struct HypervisorConfig {
 
 impl Default for HypervisorConfig {
     fn default() -> Self {
-        Self { uri: "qemu:///embed?root=/var/lib/livemerge/qemu".to_owned() }
+        Self {
+            uri: "qemu:///embed?root=/var/lib/livemerge/qemu".to_owned(),
+        }
     }
 }
 
@@ -106,7 +110,10 @@ pub struct MergeConfig {
 
 impl Default for MergeConfig {
     fn default() -> Self {
-        Self { pivot: PivotMode::Suspended, pause_limit_ms: 200 }
+        Self {
+            pivot: PivotMode::Suspended,
+            pause_limit_ms: 200,
+        }
     }
 }
 
@@ -118,10 +125,17 @@ impl MergeConfig {
     pub fn policy(&self) -> anyhow::Result<Policy> {
         let range = 10..=10_000;
         if !range.contains(&self.pause_limit_ms) {
-            anyhow::bail!("merge.pause_limit_ms is {}, not within 10 to 10000", self.pause_limit_ms);
+            anyhow::bail!(
+                "merge.pause_limit_ms is {}, not within 10 to 10000",
+                self.pause_limit_ms
+            );
         }
         let pause_limit = Duration::from_millis(self.pause_limit_ms);
-        Ok(Policy { pivot: self.pivot, pause_limit, ..Policy::default() })
+        Ok(Policy {
+            pivot: self.pivot,
+            pause_limit,
+            ..Policy::default()
+        })
     }
 }
 

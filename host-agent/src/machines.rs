@@ -69,11 +69,20 @@ async fn read_all(hypervisor: &dyn Hypervisor, shown: &watch::Sender<Arc<Invento
     done
 }
 
-async fn read_one(hypervisor: &dyn Hypervisor, id: VmId, shown: &watch::Sender<Arc<Inventory>>) -> bool {
+async fn read_one(
+    hypervisor: &dyn Hypervisor,
+    id: VmId,
+    shown: &watch::Sender<Arc<Inventory>>,
+) -> bool {
     let read = hypervisor.vm(id).await;
-    let certain = !matches!(read, Err(HypervisorError::Unknown(_) | HypervisorError::Refused(_)));
+    let certain = !matches!(
+        read,
+        Err(HypervisorError::Unknown(_) | HypervisorError::Refused(_))
+    );
     show(shown, |inventory| {
-        let Some(vms) = inventory.vms.as_mut() else { return };
+        let Some(vms) = inventory.vms.as_mut() else {
+            return;
+        };
         match read {
             Ok(vm) => drop(vms.insert(id, vm)),
             Err(HypervisorError::NotFound(_)) => drop(vms.remove(&id)),

@@ -8,9 +8,7 @@ use crate::hypervisor::{Hypervisor, HypervisorError, Overlay, VmState, VmView};
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_proto::{problem::Problem, reason::Reason};
-use livemerge_storage::{
-    NewVolume, Parent, RemovalId, RemovalOrder, VolumeInfo, VolumeRef,
-};
+use livemerge_storage::{NewVolume, Parent, RemovalId, RemovalOrder, VolumeInfo, VolumeRef};
 use std::time::Duration;
 
 /// Asks for overlays.
@@ -44,12 +42,20 @@ pub async fn create(
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
 ) -> Result<Vec<Chain>, Problem> {
-    let vm = hypervisor.vm(order.vm).await.map_err(|error| chains::vm_error(order.vm, &error))?;
+    let vm = hypervisor
+        .vm(order.vm)
+        .await
+        .map_err(|error| chains::vm_error(order.vm, &error))?;
     if !done(order, &vm, volumes)? {
         put_on(order, &vm, hypervisor, volumes).await?;
     }
     let mut all = chains::read(order.vm, None, hypervisor, volumes).await?;
-    all.retain(|chain| order.overlays.iter().any(|overlay| overlay.disk == chain.disk));
+    all.retain(|chain| {
+        order
+            .overlays
+            .iter()
+            .any(|overlay| overlay.disk == chain.disk)
+    });
     Ok(all)
 }
 
@@ -61,18 +67,26 @@ fn done(order: &OverlayOrder, vm: &VmView, volumes: &Volumes) -> Result<bool, Pr
             let text = format!("virtual machine {} has no disk {}", vm.name, wanted.disk);
             return Err(Problem::new(Reason::DiskNotFound, text).with("disk", &wanted.disk));
         };
-        let active = disk.active().and_then(|layer| volumes.volume_of(&layer.locator));
+        let active = disk
+            .active()
+            .and_then(|layer| volumes.volume_of(&layer.locator));
         if active.as_ref() == Some(&wanted.overlay) {
             on += 1;
         } else if active.as_ref() != Some(&wanted.below) || disk.mirror.is_some() {
-            let text = format!("disk {} is not writing to {} alone", wanted.disk, wanted.below);
+            let text = format!(
+                "disk {} is not writing to {} alone",
+                wanted.disk, wanted.below
+            );
             return Err(Problem::new(Reason::ChainDiverged, text).with("disk", &wanted.disk));
         }
     }
     match on {
         0 => Ok(false),
         all if all == order.overlays.len() => Ok(true),
-        _ => Err(Problem::new(Reason::ChainDiverged, "some of the overlays are on, some are not")),
+        _ => Err(Problem::new(
+            Reason::ChainDiverged,
+            "some of the overlays are on, some are not",
+        )),
     }
 }
 
@@ -98,7 +112,10 @@ async fn put_on(
     }
     let overlays: Vec<Overlay> = created
         .iter()
-        .map(|(disk, info)| Overlay { disk: disk.clone(), locator: info.locator.clone() })
+        .map(|(disk, info)| Overlay {
+            disk: disk.clone(),
+            locator: info.locator.clone(),
+        })
         .collect();
     match hypervisor.add_overlays(order.vm, &overlays).await {
         Ok(()) => Ok(()),
@@ -115,7 +132,10 @@ async fn create_volume(wanted: &NewOverlay, volumes: &Volumes) -> Result<VolumeI
     let overlay = NewVolume {
         name: wanted.overlay.name.clone(),
         virtual_bytes: below.virtual_bytes,
-        parent: Some(Parent { locator: below.locator, format: Some(below.format) }),
+        parent: Some(Parent {
+            locator: below.locator,
+            format: Some(below.format),
+        }),
     };
     volumes.create(&wanted.overlay.storage, &overlay).await
 }

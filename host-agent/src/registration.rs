@@ -27,7 +27,10 @@ pub struct Registration {
 
 /// Registers until the agent stops. Failing is no reason to stop: merges go on without a server.
 pub async fn keep(registration: Registration, server: Endpoint, shutdown: Shutdown) {
-    let channel = server.connect_timeout(TIME_LIMIT).timeout(TIME_LIMIT).connect_lazy();
+    let channel = server
+        .connect_timeout(TIME_LIMIT)
+        .timeout(TIME_LIMIT)
+        .connect_lazy();
     let mut client = InventoryServiceClient::new(channel);
     let mut pause = RETRY;
     loop {
@@ -35,7 +38,11 @@ pub async fn keep(registration: Registration, server: Endpoint, shutdown: Shutdo
             Ok(()) => EVERY,
             Err(status) => {
                 tracing::warn!(code = ?status.code(), "cannot register: {}", status.message());
-                if pause == EVERY { RETRY } else { (pause * 2).min(RETRY_MOST) }
+                if pause == EVERY {
+                    RETRY
+                } else {
+                    (pause * 2).min(RETRY_MOST)
+                }
             }
         };
         tokio::select! {

@@ -27,7 +27,10 @@ pub struct Volumes {
 impl Volumes {
     /// Over these domains.
     pub fn new(stores: Vec<Arc<dyn LiveVolumes>>, hypervisor: Arc<dyn Hypervisor>) -> Self {
-        let stores = stores.into_iter().map(|store| (store.id().clone(), store)).collect();
+        let stores = stores
+            .into_iter()
+            .map(|store| (store.id().clone(), store))
+            .collect();
         Self { stores, hypervisor }
     }
 
@@ -38,17 +41,25 @@ impl Volumes {
 
     /// The volume that QEMU has open under this locator; `None` when it lies in no domain.
     pub fn volume_of(&self, locator: &Locator) -> Option<VolumeRef> {
-        let Locator::File(path) = locator else { return None };
+        let Locator::File(path) = locator else {
+            return None;
+        };
         self.stores.values().find_map(|store| {
             let name = store.resolve(path)?;
-            Some(VolumeRef { storage: store.id().clone(), name })
+            Some(VolumeRef {
+                storage: store.id().clone(),
+                name,
+            })
         })
     }
 
     /// What storage knows of a volume.
     pub async fn stat(&self, volume: &VolumeRef) -> Result<VolumeInfo, Problem> {
         let store = self.store(&volume.storage)?;
-        store.stat(&volume.name).await.map_err(|error| problem(&error).with("volume", volume))
+        store
+            .stat(&volume.name)
+            .await
+            .map_err(|error| problem(&error).with("volume", volume))
     }
 
     /// All volumes of a domain, by name.
@@ -73,12 +84,23 @@ impl Volumes {
     }
 
     /// Creates a volume. The same volume again is no error.
-    pub async fn create(&self, storage: &StorageId, volume: &NewVolume) -> Result<VolumeInfo, Problem> {
-        self.store(storage)?.create(volume).await.map_err(|error| problem(&error))
+    pub async fn create(
+        &self,
+        storage: &StorageId,
+        volume: &NewVolume,
+    ) -> Result<VolumeInfo, Problem> {
+        self.store(storage)?
+            .create(volume)
+            .await
+            .map_err(|error| problem(&error))
     }
 
     /// Removes a volume, unless anything may still need it.
-    pub async fn remove(&self, storage: &StorageId, order: &RemovalOrder) -> Result<Removal, Problem> {
+    pub async fn remove(
+        &self,
+        storage: &StorageId,
+        order: &RemovalOrder,
+    ) -> Result<Removal, Problem> {
         let store = self.store(storage)?;
         match store.stat(&order.volume).await {
             Ok(info) => self.unreferenced(&info).await?,
@@ -86,18 +108,26 @@ impl Volumes {
             Err(StorageError::NotFound { .. }) => {}
             Err(error) => return Err(problem(&error)),
         }
-        store.remove(order).await.map_err(|error| problem(&error).with("volume", &order.volume))
+        store
+            .remove(order)
+            .await
+            .map_err(|error| problem(&error).with("volume", &order.volume))
     }
 
     /// Removals of a domain that have not ended.
     pub async fn removals(&self, storage: &StorageId) -> Result<Vec<Removal>, Problem> {
-        self.store(storage)?.list_removals().await.map_err(|error| problem(&error))
+        self.store(storage)?
+            .list_removals()
+            .await
+            .map_err(|error| problem(&error))
     }
 
     async fn unreferenced(&self, volume: &VolumeInfo) -> Result<(), Problem> {
         let machines = self.hypervisor.references(&volume.locator).await;
         let machines = machines.map_err(|error| unanswered(&error))?;
-        let Some(first) = machines.first() else { return Ok(()) };
+        let Some(first) = machines.first() else {
+            return Ok(());
+        };
         let by = format!("disk {} of virtual machine {}", first.disk, first.name);
         let text = format!("{} is needed by {by}", volume.volume);
         let problem = Problem::new(Reason::VolumeInUse, text);
@@ -120,7 +150,10 @@ impl Children {
     /// Locators outside `chain` that are built on `locator`.
     pub fn sharers(&self, locator: &Locator, chain: &[Layer]) -> Vec<String> {
         let outside = |child: &Locator| !chain.iter().any(|layer| layer.locator == *child);
-        let built_on = self.0.iter().filter(|(parent, child)| parent == locator && outside(child));
+        let built_on = self
+            .0
+            .iter()
+            .filter(|(parent, child)| parent == locator && outside(child));
         built_on.map(|(_, child)| child.to_string()).collect()
     }
 }

@@ -18,7 +18,11 @@ pub struct Failure {
 impl Failure {
     /// A failure with a reason and a text.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), metadata: BTreeMap::new() }
+        Self {
+            reason,
+            message: message.into(),
+            metadata: BTreeMap::new(),
+        }
     }
 
     /// Adds a dynamic value of the text.
@@ -31,7 +35,11 @@ impl Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Self { reason: problem.reason, message: problem.message, metadata: problem.metadata }
+        Self {
+            reason: problem.reason,
+            message: problem.message,
+            metadata: problem.metadata,
+        }
     }
 }
 
@@ -46,7 +54,11 @@ impl From<Failure> for Problem {
 impl From<Failure> for v1::Failure {
     fn from(failure: Failure) -> Self {
         let metadata = failure.metadata.into_iter().collect();
-        Self { reason: failure.reason.to_string(), message: failure.message, metadata }
+        Self {
+            reason: failure.reason.to_string(),
+            message: failure.message,
+            metadata,
+        }
     }
 }
 
@@ -56,9 +68,17 @@ impl From<v1::Failure> for Failure {
     fn from(wire: v1::Failure) -> Self {
         let metadata = wire.metadata.into_iter().collect();
         match wire.reason.parse() {
-            Ok(reason) => Self { reason, message: wire.message, metadata },
-            Err(_) => Self { reason: Reason::InternalBug, message: wire.message, metadata }
-                .with("unknown_reason", wire.reason),
+            Ok(reason) => Self {
+                reason,
+                message: wire.message,
+                metadata,
+            },
+            Err(_) => Self {
+                reason: Reason::InternalBug,
+                message: wire.message,
+                metadata,
+            }
+            .with("unknown_reason", wire.reason),
         }
     }
 }

@@ -34,12 +34,22 @@ impl Fields {
             self.reject(field, "is required");
             return None;
         }
-        text.parse().map_err(|error: T::Err| self.reject(field, error)).ok()
+        text.parse()
+            .map_err(|error: T::Err| self.reject(field, error))
+            .ok()
     }
 
     /// An optional text that must parse when it is there. The outer option is the check's success.
-    pub fn parse_optional<T: FromStr<Err: Display>>(&mut self, field: &str, text: &str) -> Option<Option<T>> {
-        if text.is_empty() { Some(None) } else { self.parse(field, text).map(Some) }
+    pub fn parse_optional<T: FromStr<Err: Display>>(
+        &mut self,
+        field: &str,
+        text: &str,
+    ) -> Option<Option<T>> {
+        if text.is_empty() {
+            Some(None)
+        } else {
+            self.parse(field, text).map(Some)
+        }
     }
 
     /// A required sub-message.
@@ -92,11 +102,18 @@ impl Fields {
         bounds: std::ops::RangeInclusive<Duration>,
         default: Duration,
     ) -> Option<Duration> {
-        let Some(value) = value else { return Some(default) };
-        let checked = Duration::try_from(value).ok().filter(|d| bounds.contains(d));
+        let Some(value) = value else {
+            return Some(default);
+        };
+        let checked = Duration::try_from(value)
+            .ok()
+            .filter(|d| bounds.contains(d));
         if checked.is_none() {
             let (least, most) = (bounds.start(), bounds.end());
-            self.reject(field, format_args!("must be between {least:?} and {most:?}"));
+            self.reject(
+                field,
+                format_args!("must be between {least:?} and {most:?}"),
+            );
         }
         checked
     }
@@ -106,7 +123,11 @@ impl Fields {
     /// # Errors
     /// `FIELD_INVALID` naming every violation.
     pub fn check(self) -> Result<(), Problem> {
-        if self.violations.is_empty() { Ok(()) } else { Err(Problem::fields(self.violations)) }
+        if self.violations.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::fields(self.violations))
+        }
     }
 
     /// Ends the checks and gives the values, which are all there when nothing was rejected.
@@ -131,7 +152,11 @@ mod tests {
         let disk = fields.parse::<DiskTarget>("disk", "");
         let size = fields.page_size("page_size", -1);
         let problem = fields.finish(vm.zip(disk).zip(size)).unwrap_err();
-        let named: Vec<_> = problem.violations.iter().map(|(field, _)| field.as_str()).collect();
+        let named: Vec<_> = problem
+            .violations
+            .iter()
+            .map(|(field, _)| field.as_str())
+            .collect();
         assert_eq!(named, ["vm_id", "disk", "page_size"]);
     }
 
@@ -139,10 +164,19 @@ mod tests {
     fn bounds_are_inclusive() {
         let bounds = Duration::from_millis(50)..=Duration::from_secs(15);
         let mut fields = Fields::new();
-        let given = Some(prost_types::Duration { seconds: 15, nanos: 0 });
+        let given = Some(prost_types::Duration {
+            seconds: 15,
+            nanos: 0,
+        });
         let unset = Duration::from_secs(5);
-        assert_eq!(fields.duration("d", given, bounds.clone(), unset), Some(Duration::from_secs(15)));
-        let negative = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+        assert_eq!(
+            fields.duration("d", given, bounds.clone(), unset),
+            Some(Duration::from_secs(15))
+        );
+        let negative = Some(prost_types::Duration {
+            seconds: -1,
+            nanos: 0,
+        });
         assert_eq!(fields.duration("d", negative, bounds, unset), None);
         assert!(fields.check().is_err());
     }

@@ -151,13 +151,18 @@ name_id! {
 }
 
 fn parse_uuid(text: &str) -> Result<Uuid, InvalidId> {
-    const WANTED: InvalidId = InvalidId("must be a UUID such as 0192f0c1-2b1a-7c3d-8e4f-5a6b7c8d9e0f");
+    const WANTED: InvalidId =
+        InvalidId("must be a UUID such as 0192f0c1-2b1a-7c3d-8e4f-5a6b7c8d9e0f");
     // The length leaves the braced, urn and simple forms out.
     if text.len() != 36 {
         return Err(WANTED);
     }
     let id = Uuid::try_parse(text).map_err(|_| WANTED)?;
-    if id.is_nil() { Err(InvalidId("must not be the nil UUID")) } else { Ok(id) }
+    if id.is_nil() {
+        Err(InvalidId("must not be the nil UUID"))
+    } else {
+        Ok(id)
+    }
 }
 
 #[cfg(test)]
@@ -169,7 +174,12 @@ mod tests {
     fn one_thing_has_one_spelling() {
         let id = "0192f0c1-2b1a-7c3d-8e4f-5a6b7c8d9e0f";
         assert_eq!(id.parse::<VmId>().unwrap().to_string(), id);
-        for other in ["", "x", "0192f0c12b1a7c3d8e4f5a6b7c8d9e0f", "00000000-0000-0000-0000-000000000000"] {
+        for other in [
+            "",
+            "x",
+            "0192f0c12b1a7c3d8e4f5a6b7c8d9e0f",
+            "00000000-0000-0000-0000-000000000000",
+        ] {
             assert!(other.parse::<VmId>().is_err(), "{other}");
         }
     }

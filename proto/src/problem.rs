@@ -29,7 +29,13 @@ impl Problem {
             _ => None,
         };
         let message = message.into();
-        Self { reason, message, metadata: BTreeMap::new(), violations: Vec::new(), retry_after }
+        Self {
+            reason,
+            message,
+            metadata: BTreeMap::new(),
+            violations: Vec::new(),
+            retry_after,
+        }
     }
 
     /// Adds a dynamic value of the message.
@@ -46,7 +52,10 @@ impl Problem {
 
     /// `FIELD_INVALID` for several fields.
     pub fn fields(violations: Vec<(String, String)>) -> Self {
-        let texts: Vec<String> = violations.iter().map(|(f, must)| format!("`{f}` {must}")).collect();
+        let texts: Vec<String> = violations
+            .iter()
+            .map(|(f, must)| format!("`{f}` {must}"))
+            .collect();
         let mut problem = Self::new(Reason::FieldInvalid, texts.join("; "));
         problem.violations = violations;
         problem
@@ -56,12 +65,16 @@ impl Problem {
         let metadata: std::collections::HashMap<_, _> = self.metadata.clone().into_iter().collect();
         let mut details = ErrorDetails::with_error_info(self.reason.as_str(), DOMAIN, metadata);
         if !self.violations.is_empty() {
-            let bad = self.violations.iter().map(|(f, must)| FieldViolation::new(f, must));
+            let bad = self
+                .violations
+                .iter()
+                .map(|(f, must)| FieldViolation::new(f, must));
             details.set_bad_request(bad.collect::<Vec<_>>());
         }
         if self.reason.code() == Code::FailedPrecondition {
             let subject = self.metadata.values().next().cloned().unwrap_or_default();
-            let violation = PreconditionViolation::new(self.reason.as_str(), subject, &self.message);
+            let violation =
+                PreconditionViolation::new(self.reason.as_str(), subject, &self.message);
             details.set_precondition_failure(vec![violation]);
         }
         if self.retry_after.is_some() {
@@ -98,10 +111,13 @@ impl TryFrom<Status> for Problem {
         let Some(info) = details.error_info().filter(|info| info.domain == DOMAIN) else {
             return Err(status);
         };
-        let Ok(reason) = info.reason.parse() else { return Err(status) };
+        let Ok(reason) = info.reason.parse() else {
+            return Err(status);
+        };
         let violations = details.bad_request().map(|bad| {
             let each = bad.field_violations.iter();
-            each.map(|v| (v.field.clone(), v.description.clone())).collect()
+            each.map(|v| (v.field.clone(), v.description.clone()))
+                .collect()
         });
         Ok(Self {
             reason,
@@ -129,7 +145,10 @@ mod tests {
 
     #[test]
     fn all_bad_fields_are_named() {
-        let problem = Problem::fields(vec![("a".into(), "must be x".into()), ("b".into(), "must be y".into())]);
+        let problem = Problem::fields(vec![
+            ("a".into(), "must be x".into()),
+            ("b".into(), "must be y".into()),
+        ]);
         let back = Problem::try_from(Status::from(problem)).unwrap();
         assert_eq!(back.violations.len(), 2);
         assert_eq!(back.message, "`a` must be x; `b` must be y");

@@ -8,15 +8,25 @@ use std::collections::HashSet;
 #[test]
 fn everything_is_commented() {
     let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
-    let ours: Vec<_> = set.file.iter().filter(|f| f.package() == "livemerge.v1").collect();
+    let ours: Vec<_> = set
+        .file
+        .iter()
+        .filter(|f| f.package() == "livemerge.v1")
+        .collect();
     assert!(ours.len() > 5);
     let missing: Vec<String> = ours.iter().flat_map(|file| uncommented(file)).collect();
     assert!(missing.is_empty(), "without a comment: {missing:#?}");
 }
 
 fn uncommented(file: &FileDescriptorProto) -> Vec<String> {
-    let info = file.source_code_info.as_ref().expect("compiled with source info");
-    let commented = info.location.iter().filter(|l| !l.leading_comments().trim().is_empty());
+    let info = file
+        .source_code_info
+        .as_ref()
+        .expect("compiled with source info");
+    let commented = info
+        .location
+        .iter()
+        .filter(|l| !l.leading_comments().trim().is_empty());
     let commented: HashSet<&[i32]> = commented.map(|l| l.path.as_slice()).collect();
     let has = |path: &[i32]| commented.contains(path);
     let mut missing = Vec::new();
@@ -29,7 +39,10 @@ fn uncommented(file: &FileDescriptorProto) -> Vec<String> {
     for (m, message) in file.message_type.iter().enumerate() {
         look(&[4, m as i32], message.name().to_owned());
         for (f, field) in message.field.iter().enumerate() {
-            look(&[4, m as i32, 2, f as i32], format!("{}.{}", message.name(), field.name()));
+            look(
+                &[4, m as i32, 2, f as i32],
+                format!("{}.{}", message.name(), field.name()),
+            );
         }
     }
     for (e, enumeration) in file.enum_type.iter().enumerate() {
@@ -41,7 +54,10 @@ fn uncommented(file: &FileDescriptorProto) -> Vec<String> {
     for (s, service) in file.service.iter().enumerate() {
         look(&[6, s as i32], service.name().to_owned());
         for (m, method) in service.method.iter().enumerate() {
-            look(&[6, s as i32, 2, m as i32], format!("{}.{}", service.name(), method.name()));
+            look(
+                &[6, s as i32, 2, m as i32],
+                format!("{}.{}", service.name(), method.name()),
+            );
         }
     }
     missing

@@ -39,8 +39,13 @@ fn document() -> String {
     let mut text = INTRODUCTION.replace("DOMAIN", DOMAIN);
     for reason in Reason::ALL {
         let code = format!("{:?}", reason.code());
-        writeln!(text, "| `{reason}` | {} | {} |", screaming(&code), reason.advice())
-            .expect("a string takes everything");
+        writeln!(
+            text,
+            "| `{reason}` | {} | {} |",
+            screaming(&code),
+            reason.advice()
+        )
+        .expect("a string takes everything");
     }
     text
 }

@@ -45,7 +45,9 @@ impl Api {
     pub async fn wait_for_vm(&mut self, vm: Uuid, limit: Duration) -> Result<v1::Vm> {
         let look = async {
             loop {
-                let request = v1::GetVmRequest { vm_id: vm.to_string() };
+                let request = v1::GetVmRequest {
+                    vm_id: vm.to_string(),
+                };
                 if let Ok(answer) = self.inventory.get_vm(request).await {
                     let vm = answer.into_inner().vm.unwrap_or_default();
                     if vm.state() == v1::VmState::Running {
@@ -55,7 +57,9 @@ impl Api {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(limit, look).await.context("the server does not see the machine")
+        tokio::time::timeout(limit, look)
+            .await
+            .context("the server does not see the machine")
     }
 
     /// Asks for a snapshot.
@@ -82,12 +86,19 @@ impl Api {
     }
 
     /// Waits for the end of an operation, also over restarts of the server.
-    pub async fn ended(&mut self, operation: &v1::Operation, limit: Duration) -> Result<v1::Operation> {
+    pub async fn ended(
+        &mut self,
+        operation: &v1::Operation,
+        limit: Duration,
+    ) -> Result<v1::Operation> {
         let wait = async {
             loop {
                 let request = v1::WaitOperationRequest {
                     operation_id: operation.id.clone(),
-                    timeout: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
+                    timeout: Some(prost_types::Duration {
+                        seconds: 10,
+                        nanos: 0,
+                    }),
                 };
                 match self.operations.wait_operation(request).await {
                     Ok(answer) => {
@@ -105,7 +116,11 @@ impl Api {
     }
 
     /// Waits for the success of an operation.
-    pub async fn succeeded(&mut self, operation: &v1::Operation, limit: Duration) -> Result<v1::Operation> {
+    pub async fn succeeded(
+        &mut self,
+        operation: &v1::Operation,
+        limit: Duration,
+    ) -> Result<v1::Operation> {
         let ended = self.ended(operation, limit).await?;
         if ended.state() != v1::OperationState::Succeeded {
             bail!("the operation failed: {:?}", ended.failure);
@@ -122,15 +137,34 @@ impl Api {
 
     /// A machine's snapshots, oldest first.
     pub async fn list(&mut self, vm: Uuid) -> Result<Vec<v1::Snapshot>> {
-        let request = v1::ListSnapshotsRequest { vm_id: vm.to_string(), ..Default::default() };
-        Ok(self.snapshots.list_snapshots(request).await?.into_inner().snapshots)
+        let request = v1::ListSnapshotsRequest {
+            vm_id: vm.to_string(),
+            ..Default::default()
+        };
+        Ok(self
+            .snapshots
+            .list_snapshots(request)
+            .await?
+            .into_inner()
+            .snapshots)
     }
 
     /// The chain of one disk, base first.
     pub async fn chain(&mut self, vm: Uuid, disk: &str) -> Result<v1::VolumeChain> {
-        let request = v1::GetVolumeChainRequest { vm_id: vm.to_string(), disk: disk.to_owned() };
-        let chains = self.inventory.get_volume_chain(request).await?.into_inner().chains;
-        chains.into_iter().next().context("the machine has no such disk")
+        let request = v1::GetVolumeChainRequest {
+            vm_id: vm.to_string(),
+            disk: disk.to_owned(),
+        };
+        let chains = self
+            .inventory
+            .get_volume_chain(request)
+            .await?
+            .into_inner()
+            .chains;
+        chains
+            .into_iter()
+            .next()
+            .context("the machine has no such disk")
     }
 
     /// The audit log of a machine.

@@ -4,9 +4,11 @@
 //! - [`virsh`]: starts and ends it under libvirt without a daemon.
 //! - [`rig`]: owns all that a test starts, and leaves nothing behind.
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
+//! - [`cluster`]: both services in one process, with a scripted hypervisor.
 //! - [`demo`]: what `make demo` shows.
 
 pub mod api;
+pub mod cluster;
 pub mod demo;
 pub mod guest;
 pub mod process;

@@ -63,17 +63,36 @@ impl Service {
     pub fn start(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.program);
-        command.arg("--config").arg(&self.config).stdin(Stdio::null());
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().with_context(|| format!("starting {}", self.program.display()))?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {}", self.program.display()))?;
         self.child = Some(child);
         let begun = Instant::now();
         while !self.address.answers() {
-            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                bail!("{} ended with {status}:\n{}", self.program.display(), self.log_text());
+            if let Some(status) = self
+                .child
+                .as_mut()
+                .map(Child::try_wait)
+                .transpose()?
+                .flatten()
+            {
+                bail!(
+                    "{} ended with {status}:\n{}",
+                    self.program.display(),
+                    self.log_text()
+                );
             }
             if begun.elapsed() > START {
-                bail!("{} does not listen:\n{}", self.program.display(), self.log_text());
+                bail!(
+                    "{} does not listen:\n{}",
+                    self.program.display(),
+                    self.log_text()
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -91,7 +110,9 @@ impl Service {
 
     /// Asks it to stop, and waits.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
         let pid = Pid::from_child(&child);
         // It may have ended by itself; `try_wait` tells.
         let _ = kill_process(pid, Signal::TERM);
@@ -100,7 +121,11 @@ impl Service {
             if begun.elapsed() > STOP {
                 child.kill()?;
                 child.wait()?;
-                bail!("{} did not stop when asked:\n{}", self.program.display(), self.log_text());
+                bail!(
+                    "{} did not stop when asked:\n{}",
+                    self.program.display(),
+                    self.log_text()
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -188,12 +213,23 @@ fn service(dir: &Path, name: &str, address: Address, config: &str) -> Result<Ser
     let path = dir.join(format!("{name}.toml"));
     fs::write(&path, config)?;
     let log = dir.join(format!("{name}.log"));
-    Ok(Service { program: program(name)?, config: path, log, address, child: None })
+    Ok(Service {
+        program: program(name)?,
+        config: path,
+        log,
+        address,
+        child: None,
+    })
 }
 
 /// A program of this workspace, built beside the running one.
 pub fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file());
     found.with_context(|| format!("{name} is not built: run `cargo build --workspace`"))
 }

@@ -13,7 +13,10 @@ use livemerge_proto::v1;
 use std::time::Duration;
 
 pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+    prost_types::Timestamp {
+        seconds: at.as_second(),
+        nanos: at.subsec_nanosecond(),
+    }
 }
 
 fn duration(duration: Duration) -> Option<prost_types::Duration> {
@@ -57,7 +60,11 @@ pub(super) fn parse_etag(etag: &str) -> Option<u64> {
 }
 
 pub(super) fn operation(view: OperationView) -> v1::Operation {
-    let OperationView { operation, waiting, merge } = view;
+    let OperationView {
+        operation,
+        waiting,
+        merge,
+    } = view;
     let (state, failure) = match operation.state {
         OperationState::Queued => (v1::OperationState::Queued, None),
         OperationState::Running => (v1::OperationState::Running, None),
@@ -74,7 +81,10 @@ pub(super) fn operation(view: OperationView) -> v1::Operation {
         v1::OperationPhase::Unspecified
     };
     let disks = match &operation.work {
-        Work::Delete(DeletePhase::Disks(tasks)) => tasks.iter().map(|task| disk(task, merge.as_ref())).collect(),
+        Work::Delete(DeletePhase::Disks(tasks)) => tasks
+            .iter()
+            .map(|task| disk(task, merge.as_ref()))
+            .collect(),
         Work::Delete(DeletePhase::Planning) | Work::Create(_) => vec![],
     };
     v1::Operation {
@@ -99,13 +109,21 @@ pub(super) fn operation(view: OperationView) -> v1::Operation {
 
 fn phase(work: &Work) -> v1::OperationPhase {
     match work {
-        Work::Create(CreatePhase::Planning) | Work::Delete(DeletePhase::Planning) => v1::OperationPhase::Planning,
+        Work::Create(CreatePhase::Planning) | Work::Delete(DeletePhase::Planning) => {
+            v1::OperationPhase::Planning
+        }
         Work::Create(CreatePhase::Overlaying(_)) => v1::OperationPhase::CreatingOverlays,
         Work::Delete(DeletePhase::Disks(tasks)) => {
-            let current = tasks.iter().find(|task| !matches!(task.state, DiskState::Removed { .. }));
+            let current = tasks
+                .iter()
+                .find(|task| !matches!(task.state, DiskState::Removed { .. }));
             match current.map(|task| &task.state) {
-                Some(DiskState::Pending | DiskState::Merging | DiskState::Failed(_)) => v1::OperationPhase::Merging,
-                Some(DiskState::Removing { .. } | DiskState::Removed { .. }) | None => v1::OperationPhase::Removing,
+                Some(DiskState::Pending | DiskState::Merging | DiskState::Failed(_)) => {
+                    v1::OperationPhase::Merging
+                }
+                Some(DiskState::Removing { .. } | DiskState::Removed { .. }) | None => {
+                    v1::OperationPhase::Removing
+                }
             }
         }
     }
@@ -113,7 +131,11 @@ fn phase(work: &Work) -> v1::OperationPhase {
 
 /// One disk's progress. `live` is about the one disk that merges now.
 fn disk(task: &DiskTask, live: Option<&MergeProgress>) -> v1::DiskProgress {
-    let kind = if task.active { v1::MergeKind::ActiveCommit } else { v1::MergeKind::IntermediateCommit };
+    let kind = if task.active {
+        v1::MergeKind::ActiveCommit
+    } else {
+        v1::MergeKind::IntermediateCommit
+    };
     let mut disk = v1::DiskProgress {
         disk: task.disk.to_string(),
         kind: kind.into(),
@@ -133,11 +155,18 @@ fn disk(task: &DiskTask, live: Option<&MergeProgress>) -> v1::DiskProgress {
             Some(live) => return merging(disk, live),
             None => v1::MergePhase::Pending,
         },
-        DiskState::Removing { copied_bytes, longest_pause } => {
+        DiskState::Removing {
+            copied_bytes,
+            longest_pause,
+        } => {
             copied(*copied_bytes, *longest_pause);
             v1::MergePhase::Removing
         }
-        DiskState::Removed { copied_bytes, longest_pause, freed_bytes } => {
+        DiskState::Removed {
+            copied_bytes,
+            longest_pause,
+            freed_bytes,
+        } => {
             copied(*copied_bytes, *longest_pause);
             disk.freed_bytes = number(*freed_bytes);
             v1::MergePhase::Removed
@@ -164,7 +193,10 @@ fn merging(mut disk: v1::DiskProgress, live: &MergeProgress) -> v1::DiskProgress
     disk.bytes_per_second = number(live.bytes_per_second);
     disk.longest_pause = duration(seen.longest_pause);
     let left = seen.total_bytes.saturating_sub(seen.done_bytes);
-    disk.time_left = left.checked_div(live.bytes_per_second).map(Duration::from_secs).and_then(duration);
+    disk.time_left = left
+        .checked_div(live.bytes_per_second)
+        .map(Duration::from_secs)
+        .and_then(duration);
     disk
 }
 
@@ -245,7 +277,10 @@ fn layer(layer: Layer) -> v1::ChainLayer {
     };
     v1::ChainLayer {
         volume: layer.mark.as_ref().map(|mark| volume_ref(&mark.volume)),
-        identity: layer.mark.map(|mark| mark.identity.to_string()).unwrap_or_default(),
+        identity: layer
+            .mark
+            .map(|mark| mark.identity.to_string())
+            .unwrap_or_default(),
         locator: layer.locator,
         format: format.into(),
         virtual_bytes: number(layer.virtual_bytes),

@@ -28,9 +28,16 @@ impl EventService for EventApi {
         let ((vm, operation), size) = fields.finish(vm.zip(operation).zip(size))?;
         let pager = Pager::new(("events", vm, operation), size);
         let page = pager.page(&request.page_token)?;
-        let mut found = self.store.events(&EventFilter { vm, operation }, &page).await.map_err(problem)?;
+        let mut found = self
+            .store
+            .events(&EventFilter { vm, operation }, &page)
+            .await
+            .map_err(problem)?;
         let next_page_token = pager.cut(&mut found, |event| event.revision);
         let events = found.into_iter().map(convert::event).collect();
-        Ok(Response::new(v1::ListEventsResponse { events, next_page_token }))
+        Ok(Response::new(v1::ListEventsResponse {
+            events,
+            next_page_token,
+        }))
     }
 }

@@ -36,7 +36,9 @@ impl InventoryService for InventoryApi {
         let record = parse_registration(request.into_inner())?;
         let hosts = Arc::clone(&self.hosts);
         let (record, view) = detached(async move { hosts.register(record).await }).await?;
-        Ok(Response::new(v1::RegisterHostResponse { host: Some(convert::host(record, &view)) }))
+        Ok(Response::new(v1::RegisterHostResponse {
+            host: Some(convert::host(record, &view)),
+        }))
     }
 
     async fn list_hosts(
@@ -52,8 +54,14 @@ impl InventoryService for InventoryApi {
         let mut found = self.hosts.all();
         found.retain(|(host, _)| page.after.as_ref().is_none_or(|after| host.id > *after));
         let next_page_token = pager.cut(&mut found, |(host, _)| host.id.clone());
-        let hosts = found.into_iter().map(|(record, view)| convert::host(record, &view)).collect();
-        Ok(Response::new(v1::ListHostsResponse { hosts, next_page_token }))
+        let hosts = found
+            .into_iter()
+            .map(|(record, view)| convert::host(record, &view))
+            .collect();
+        Ok(Response::new(v1::ListHostsResponse {
+            hosts,
+            next_page_token,
+        }))
     }
 
     async fn get_host(
@@ -64,7 +72,9 @@ impl InventoryService for InventoryApi {
         let id = fields.parse::<HostId>("host_id", &request.get_ref().host_id);
         let id = fields.finish(id)?;
         let (record, view) = self.hosts.get(&id).ok_or_else(|| no_host(&id))?;
-        Ok(Response::new(v1::GetHostResponse { host: Some(convert::host(record, &view)) }))
+        Ok(Response::new(v1::GetHostResponse {
+            host: Some(convert::host(record, &view)),
+        }))
     }
 
     async fn list_vms(
@@ -77,13 +87,19 @@ impl InventoryService for InventoryApi {
         let name = fields.text("name", request.name, MAX_VM_NAME);
         let size = fields.page_size("page_size", request.page_size);
         let ((host, name), size) = fields.finish(host.zip(name).zip(size))?;
-        let filter = VmFilter { host, name: Some(name).filter(|name| !name.is_empty()) };
+        let filter = VmFilter {
+            host,
+            name: Some(name).filter(|name| !name.is_empty()),
+        };
         let pager = Pager::new(("vms", &filter), size);
         let page = pager.page(&request.page_token)?;
         let mut found = self.store.vms(&filter, &page).await.map_err(problem)?;
         let next_page_token = pager.cut(&mut found, |vm| vm.id);
         let vms = found.iter().map(|vm| self.vm(vm)).collect();
-        Ok(Response::new(v1::ListVmsResponse { vms, next_page_token }))
+        Ok(Response::new(v1::ListVmsResponse {
+            vms,
+            next_page_token,
+        }))
     }
 
     async fn get_vm(
@@ -93,8 +109,15 @@ impl InventoryService for InventoryApi {
         let mut fields = Fields::new();
         let id = fields.parse::<VmId>("vm_id", &request.get_ref().vm_id);
         let id = fields.finish(id)?;
-        let record = self.store.vm(id).await.map_err(problem)?.ok_or_else(|| no_vm(id))?;
-        Ok(Response::new(v1::GetVmResponse { vm: Some(self.vm(&record)) }))
+        let record = self
+            .store
+            .vm(id)
+            .await
+            .map_err(problem)?
+            .ok_or_else(|| no_vm(id))?;
+        Ok(Response::new(v1::GetVmResponse {
+            vm: Some(self.vm(&record)),
+        }))
     }
 
     async fn get_volume_chain(
@@ -107,9 +130,16 @@ impl InventoryService for InventoryApi {
         let disk = fields.parse_optional::<DiskTarget>("disk", &request.disk);
         let (vm, disk) = fields.finish(vm.zip(disk))?;
         let host = self.hosts.of_vm(vm).ok_or_else(|| no_vm(vm))?;
-        let chains = host.agent.chains(vm, disk.as_ref()).await.map_err(HostError::into_problem)?;
+        let chains = host
+            .agent
+            .chains(vm, disk.as_ref())
+            .await
+            .map_err(HostError::into_problem)?;
         let now = self.clock.now();
-        let chains = chains.into_iter().map(|chain| convert::chain(vm, chain, now)).collect();
+        let chains = chains
+            .into_iter()
+            .map(|chain| convert::chain(vm, chain, now))
+            .collect();
         Ok(Response::new(v1::GetVolumeChainResponse { chains }))
     }
 }
@@ -134,9 +164,16 @@ fn parse_registration(request: v1::RegisterHostRequest) -> Result<HostRecord, Pr
     let endpoint = endpoint(&mut fields, request.endpoint);
     let generation = fields.generation("generation", request.generation);
     let version = fields.text("version", request.version, MAX_VERSION);
-    let parsed = request_id.zip(id.zip(endpoint)).zip(generation.zip(version));
+    let parsed = request_id
+        .zip(id.zip(endpoint))
+        .zip(generation.zip(version));
     let ((_, (id, endpoint)), (generation, version)) = fields.finish(parsed)?;
-    Ok(HostRecord { id, endpoint, generation, version })
+    Ok(HostRecord {
+        id,
+        endpoint,
+        generation,
+        version,
+    })
 }
 
 fn endpoint(fields: &mut Fields, endpoint: String) -> Option<String> {

@@ -19,7 +19,9 @@ use tonic::{Request, Status};
 
 /// Who asks: the caller's address, as long as nothing better is known.
 fn caller<T>(request: &Request<T>) -> String {
-    request.remote_addr().map_or_else(|| "local".to_owned(), |address| address.to_string())
+    request
+        .remote_addr()
+        .map_or_else(|| "local".to_owned(), |address| address.to_string())
 }
 
 /// Runs a mutation to its end even when the client goes away meanwhile.

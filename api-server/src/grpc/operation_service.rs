@@ -53,18 +53,31 @@ impl OperationService for OperationApi {
         let request = request.into_inner();
         let mut fields = Fields::new();
         let vm = fields.parse_optional("vm_id", &request.vm_id);
-        let states: Vec<_> = request.states.iter().map(|state| state_name(&mut fields, *state)).collect();
+        let states: Vec<_> = request
+            .states
+            .iter()
+            .map(|state| state_name(&mut fields, *state))
+            .collect();
         let size = fields.page_size("page_size", request.page_size);
         let states: Option<Vec<_>> = states.into_iter().collect();
         let ((vm, states), size) = fields.finish(vm.zip(states).zip(size))?;
         let pager = Pager::new(("operations", vm, &states), size);
         let page = pager.page(&request.page_token)?;
         let filter = OperationFilter { vm, states };
-        let mut found = self.store.operations(&filter, &page).await.map_err(problem)?;
+        let mut found = self
+            .store
+            .operations(&filter, &page)
+            .await
+            .map_err(problem)?;
         let next_page_token = pager.cut(&mut found, |operation| operation.id);
-        let shown = found.into_iter().map(|operation| self.snapshots.shown(operation));
+        let shown = found
+            .into_iter()
+            .map(|operation| self.snapshots.shown(operation));
         let operations = shown.map(convert::operation).collect();
-        Ok(Response::new(v1::ListOperationsResponse { operations, next_page_token }))
+        Ok(Response::new(v1::ListOperationsResponse {
+            operations,
+            next_page_token,
+        }))
     }
 
     type WatchOperationStream = WatchStream;
@@ -75,7 +88,12 @@ impl OperationService for OperationApi {
     ) -> Result<Response<WatchStream>, Status> {
         let id = parse_id(&request.get_ref().operation_id)?;
         let first = self.snapshots.operation_view(id).await?;
-        let stream = watch_stream(Arc::clone(&self.snapshots), id, first, self.shutdown.clone());
+        let stream = watch_stream(
+            Arc::clone(&self.snapshots),
+            id,
+            first,
+            self.shutdown.clone(),
+        );
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -88,7 +106,12 @@ impl OperationService for OperationApi {
         let mut fields = Fields::new();
         let id = fields.parse("operation_id", &request.operation_id);
         let unset = deadline.unwrap_or(WAIT_DEFAULT).min(WAIT_MOST);
-        let time = fields.duration("timeout", request.timeout, Duration::ZERO..=WAIT_MOST, unset);
+        let time = fields.duration(
+            "timeout",
+            request.timeout,
+            Duration::ZERO..=WAIT_MOST,
+            unset,
+        );
         let (id, time) = fields.finish(id.zip(time))?;
         let time = deadline.map_or(time, |deadline| time.min(deadline));
         let operation = Some(convert::operation(self.wait(id, time).await?));
@@ -155,7 +178,10 @@ fn state_name(fields: &mut Fields, state: i32) -> Option<StateName> {
         Ok(v1::OperationState::Succeeded) => Some(StateName::Succeeded),
         Ok(v1::OperationState::Failed) => Some(StateName::Failed),
         Ok(v1::OperationState::Unspecified) | Err(_) => {
-            fields.reject("states", format_args!("has {state}, which is no state of an operation"));
+            fields.reject(
+                "states",
+                format_args!("has {state}, which is no state of an operation"),
+            );
             None
         }
     }

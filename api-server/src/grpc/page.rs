@@ -18,18 +18,31 @@ impl Pager {
     /// `question` says what is listed and with which filter.
     pub(super) fn new(question: impl std::fmt::Debug, size: usize) -> Self {
         let digest = Sha256::digest(format!("{question:?}"));
-        let question = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let question = digest
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Self { question, size }
     }
 
     /// Where to begin. One more than the page is asked for, to see whether another follows.
     pub(super) fn page<K: FromStr>(&self, token: &str) -> Result<Page<K>, Problem> {
-        let after = if token.is_empty() { None } else { Some(self.parse(token)?) };
-        Ok(Page { after, limit: self.size + 1 })
+        let after = if token.is_empty() {
+            None
+        } else {
+            Some(self.parse(token)?)
+        };
+        Ok(Page {
+            after,
+            limit: self.size + 1,
+        })
     }
 
     fn parse<K: FromStr>(&self, token: &str) -> Result<K, Problem> {
-        let key = token.split_once('.').filter(|(question, _)| *question == self.question);
+        let key = token
+            .split_once('.')
+            .filter(|(question, _)| *question == self.question);
         key.and_then(|(_, key)| key.parse().ok()).ok_or_else(|| {
             let text = "the page token is not one that this question's earlier answer gave";
             Problem::new(Reason::PageTokenInvalid, text)
@@ -42,7 +55,10 @@ impl Pager {
             return String::new();
         }
         found.truncate(self.size);
-        found.last().map(|last| format!("{}.{}", self.question, key(last).to_string())).unwrap_or_default()
+        found
+            .last()
+            .map(|last| format!("{}.{}", self.question, key(last).to_string()))
+            .unwrap_or_default()
     }
 }
 
@@ -58,7 +74,10 @@ mod tests {
         assert_eq!(found, [1, 2]);
         assert_eq!(pager.page::<u64>(&token).unwrap().after, Some(2));
         let other = Pager::new(("events", 2), 2);
-        assert_eq!(other.page::<u64>(&token).unwrap_err().reason, Reason::PageTokenInvalid);
+        assert_eq!(
+            other.page::<u64>(&token).unwrap_err().reason,
+            Reason::PageTokenInvalid
+        );
         assert!(pager.page::<u64>("x").is_err());
         assert_eq!(pager.cut(&mut found, |n| *n), "");
     }

@@ -33,14 +33,26 @@ impl SnapshotService for SnapshotApi {
         let id = fields.parse::<RequestId>("request_id", &request.request_id);
         let vm = fields.parse("vm_id", &request.vm_id);
         let name = fields.parse("name", &request.name);
-        let fingerprint = fingerprint("CreateSnapshot", &[&request.vm_id, &request.name, &request.description]);
+        let fingerprint = fingerprint(
+            "CreateSnapshot",
+            &[&request.vm_id, &request.name, &request.description],
+        );
         let description = fields.text("description", request.description, MAX_DESCRIPTION);
-        let ((id, vm), (name, description)) = fields.finish(id.zip(vm).zip(name.zip(description)))?;
+        let ((id, vm), (name, description)) =
+            fields.finish(id.zip(vm).zip(name.zip(description)))?;
         let request = RequestRecord { id, fingerprint };
-        let order = CreateOrder { request, caller, vm, name, description };
+        let order = CreateOrder {
+            request,
+            caller,
+            vm,
+            name,
+            description,
+        };
         let snapshots = Arc::clone(&self.snapshots);
         let view = detached(async move { snapshots.create(order).await }).await?;
-        Ok(Response::new(v1::CreateSnapshotResponse { operation: Some(convert::operation(view)) }))
+        Ok(Response::new(v1::CreateSnapshotResponse {
+            operation: Some(convert::operation(view)),
+        }))
     }
 
     async fn get_snapshot(
@@ -50,8 +62,15 @@ impl SnapshotService for SnapshotApi {
         let mut fields = Fields::new();
         let id = fields.parse::<SnapshotId>("snapshot_id", &request.get_ref().snapshot_id);
         let id = fields.finish(id)?;
-        let found = self.store.snapshot(id).await.map_err(problem)?.ok_or_else(|| no_snapshot(id))?;
-        Ok(Response::new(v1::GetSnapshotResponse { snapshot: Some(convert::snapshot(found)) }))
+        let found = self
+            .store
+            .snapshot(id)
+            .await
+            .map_err(problem)?
+            .ok_or_else(|| no_snapshot(id))?;
+        Ok(Response::new(v1::GetSnapshotResponse {
+            snapshot: Some(convert::snapshot(found)),
+        }))
     }
 
     async fn list_snapshots(
@@ -60,8 +79,11 @@ impl SnapshotService for SnapshotApi {
     ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
         let request = request.into_inner();
         let mut fields = Fields::new();
-        let vm: Option<Option<VmId>> =
-            if request.vm_id == "-" { Some(None) } else { fields.parse("vm_id", &request.vm_id).map(Some) };
+        let vm: Option<Option<VmId>> = if request.vm_id == "-" {
+            Some(None)
+        } else {
+            fields.parse("vm_id", &request.vm_id).map(Some)
+        };
         let size = fields.page_size("page_size", request.page_size);
         let (vm, size) = fields.finish(vm.zip(size))?;
         let pager = Pager::new(("snapshots", vm), size);
@@ -69,7 +91,10 @@ impl SnapshotService for SnapshotApi {
         let mut found = self.store.snapshots(vm, &page).await.map_err(problem)?;
         let next_page_token = pager.cut(&mut found, |snapshot| snapshot.id);
         let snapshots = found.into_iter().map(convert::snapshot).collect();
-        Ok(Response::new(v1::ListSnapshotsResponse { snapshots, next_page_token }))
+        Ok(Response::new(v1::ListSnapshotsResponse {
+            snapshots,
+            next_page_token,
+        }))
     }
 
     async fn delete_snapshot(
@@ -87,12 +112,27 @@ impl SnapshotService for SnapshotApi {
         }
         let (id, snapshot) = fields.finish(id.zip(snapshot))?;
         let allow_missing = request.allow_missing;
-        let payload = [&*request.snapshot_id, &*request.etag, if allow_missing { "allow" } else { "" }];
-        let request = RequestRecord { id, fingerprint: fingerprint("DeleteSnapshot", &payload) };
-        let order = DeleteOrder { request, caller, snapshot, revision, allow_missing };
+        let payload = [
+            &*request.snapshot_id,
+            &*request.etag,
+            if allow_missing { "allow" } else { "" },
+        ];
+        let request = RequestRecord {
+            id,
+            fingerprint: fingerprint("DeleteSnapshot", &payload),
+        };
+        let order = DeleteOrder {
+            request,
+            caller,
+            snapshot,
+            revision,
+            allow_missing,
+        };
         let snapshots = Arc::clone(&self.snapshots);
         let view = detached(async move { snapshots.delete(order).await }).await?;
-        Ok(Response::new(v1::DeleteSnapshotResponse { operation: view.map(convert::operation) }))
+        Ok(Response::new(v1::DeleteSnapshotResponse {
+            operation: view.map(convert::operation),
+        }))
     }
 }
 
@@ -103,7 +143,11 @@ fn fingerprint(method: &str, payload: &[&str]) -> String {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 pub(super) fn problem(error: crate::store::StoreError) -> Status {

@@ -31,7 +31,10 @@ pub(super) struct GrpcAgent {
 
 impl GrpcAgent {
     pub(super) fn new(channel: Channel, generation: u64) -> Self {
-        Self { channel, generation: i64::try_from(generation).unwrap_or(i64::MAX) }
+        Self {
+            channel,
+            generation: i64::try_from(generation).unwrap_or(i64::MAX),
+        }
     }
 }
 
@@ -43,7 +46,10 @@ impl HostAgent for GrpcAgent {
             disk: disk.map(ToString::to_string).unwrap_or_default(),
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
-        let answer = client.get_volume_chain(within(SHORT, request)).await.map_err(classify)?;
+        let answer = client
+            .get_volume_chain(within(SHORT, request))
+            .await
+            .map_err(classify)?;
         let chains = answer.into_inner().chains.into_iter().map(convert::chain);
         chains.collect::<Result<_, _>>().map_err(classify)
     }
@@ -61,7 +67,10 @@ impl HostAgent for GrpcAgent {
             overlays: overlays.collect(),
         };
         let mut client = HostServiceClient::new(self.channel.clone());
-        client.create_overlays(within(SHORT, request)).await.map_err(classify)?;
+        client
+            .create_overlays(within(SHORT, request))
+            .await
+            .map_err(classify)?;
         Ok(())
     }
 
@@ -77,7 +86,10 @@ impl HostAgent for GrpcAgent {
             top_identity: order.top.identity.to_string(),
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
-        client.start_merge(within(SHORT, request)).await.map_err(classify)?;
+        client
+            .start_merge(within(SHORT, request))
+            .await
+            .map_err(classify)?;
         Ok(())
     }
 
@@ -89,10 +101,16 @@ impl HostAgent for GrpcAgent {
             identity: order.volume.identity.to_string(),
         };
         let mut client = VolumeServiceClient::new(self.channel.clone());
-        let answer = client.remove_volume(within(LONG, request)).await.map_err(classify)?;
+        let answer = client
+            .remove_volume(within(LONG, request))
+            .await
+            .map_err(classify)?;
         let removal = answer.into_inner().removal.unwrap_or_default();
         let gone = removal.state() == v1::RemovalState::Gone;
-        Ok(Removed { gone, freed_bytes: convert::bytes(removal.freed_bytes) })
+        Ok(Removed {
+            gone,
+            freed_bytes: convert::bytes(removal.freed_bytes),
+        })
     }
 }
 
@@ -108,7 +126,9 @@ fn classify(status: Status) -> HostError {
         Ok(problem) => HostError::Unknown(problem),
         Err(status) => {
             let text = format!("the host's agent does not answer: {}", status.message());
-            HostError::Unknown(Problem::new(Reason::HostUnreachable, text).with("code", status.code()))
+            HostError::Unknown(
+                Problem::new(Reason::HostUnreachable, text).with("code", status.code()),
+            )
         }
     }
 }

@@ -3,9 +3,7 @@
 //! An answer that cannot be understood is a fault of one of the two programs: it is treated as no
 //! answer, never as an empty one.
 
-use super::types::{
-    Chain, DiskSeen, Layer, LayerFormat, MergePhase, MergeSeen, VmSeen, VmState,
-};
+use super::types::{Chain, DiskSeen, Layer, LayerFormat, MergePhase, MergeSeen, VmSeen, VmState};
 use crate::snapshot::Mark;
 use livemerge_proto::ids::MergeId;
 use livemerge_proto::v1;
@@ -20,15 +18,26 @@ pub(super) fn vm(vm: &v1::Vm) -> Result<VmSeen, Status> {
         v1::VmState::Running => VmState::Running,
         v1::VmState::Paused => VmState::Paused,
         v1::VmState::ShutOff => VmState::ShutOff,
-        v1::VmState::Unspecified | v1::VmState::Unknown => return Err(nonsense("the machine's state")),
+        v1::VmState::Unspecified | v1::VmState::Unknown => {
+            return Err(nonsense("the machine's state"));
+        }
     };
     let disks = vm.disks.iter().map(disk).collect::<Result<_, _>>()?;
-    Ok(VmSeen { id: id(&vm.id)?, name: vm.name.clone(), state, disks })
+    Ok(VmSeen {
+        id: id(&vm.id)?,
+        name: vm.name.clone(),
+        state,
+        disks,
+    })
 }
 
 fn disk(disk: &v1::VmDisk) -> Result<DiskSeen, Status> {
     let active = disk.active.as_ref().map(parse_volume).transpose()?;
-    Ok(DiskSeen { target: id(&disk.target)?, active, locator: disk.locator.clone() })
+    Ok(DiskSeen {
+        target: id(&disk.target)?,
+        active,
+        locator: disk.locator.clone(),
+    })
 }
 
 pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
@@ -39,12 +48,16 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
         v1::MergePhase::Pivoting => MergePhase::Pivoting,
         v1::MergePhase::Verifying => MergePhase::Verifying,
         v1::MergePhase::Merged => MergePhase::Merged,
-        v1::MergePhase::Failed => MergePhase::Failed(merge.failure.clone().unwrap_or_default().into()),
+        v1::MergePhase::Failed => {
+            MergePhase::Failed(merge.failure.clone().unwrap_or_default().into())
+        }
         v1::MergePhase::Unspecified | v1::MergePhase::Removing | v1::MergePhase::Removed => {
             return Err(nonsense("the merge's phase"));
         }
     };
-    let longest_pause = merge.longest_pause.and_then(|pause| Duration::try_from(pause).ok());
+    let longest_pause = merge
+        .longest_pause
+        .and_then(|pause| Duration::try_from(pause).ok());
     let seen = MergeSeen {
         phase,
         done_bytes: bytes(merge.done_bytes),
@@ -56,8 +69,16 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
 }
 
 pub(super) fn chain(chain: v1::VolumeChain) -> Result<Chain, Status> {
-    let layers = chain.layers.into_iter().map(layer).collect::<Result<_, _>>()?;
-    Ok(Chain { disk: id(&chain.disk)?, layers, job_running: chain.job_running })
+    let layers = chain
+        .layers
+        .into_iter()
+        .map(layer)
+        .collect::<Result<_, _>>()?;
+    Ok(Chain {
+        disk: id(&chain.disk)?,
+        layers,
+        job_running: chain.job_running,
+    })
 }
 
 fn layer(layer: v1::ChainLayer) -> Result<Layer, Status> {
@@ -67,7 +88,10 @@ fn layer(layer: v1::ChainLayer) -> Result<Layer, Status> {
         v1::VolumeFormat::Unspecified => LayerFormat::Unknown,
     };
     let mark = match &layer.volume {
-        Some(volume) => Some(Mark { volume: parse_volume(volume)?, identity: id(&layer.identity)? }),
+        Some(volume) => Some(Mark {
+            volume: parse_volume(volume)?,
+            identity: id(&layer.identity)?,
+        }),
         None => None,
     };
     Ok(Layer {
@@ -82,15 +106,22 @@ fn layer(layer: v1::ChainLayer) -> Result<Layer, Status> {
 
 /// A volume's name for the wire.
 pub(crate) fn volume_ref(volume: &VolumeRef) -> v1::VolumeRef {
-    v1::VolumeRef { storage: volume.storage.to_string(), name: volume.name.to_string() }
+    v1::VolumeRef {
+        storage: volume.storage.to_string(),
+        name: volume.name.to_string(),
+    }
 }
 
 fn parse_volume(volume: &v1::VolumeRef) -> Result<VolumeRef, Status> {
-    Ok(VolumeRef { storage: id(&volume.storage)?, name: id(&volume.name)? })
+    Ok(VolumeRef {
+        storage: id(&volume.storage)?,
+        name: id(&volume.name)?,
+    })
 }
 
 pub(super) fn id<T: FromStr<Err: Display>>(text: &str) -> Result<T, Status> {
-    text.parse().map_err(|error| nonsense(&format!("{text:?}: {error}")))
+    text.parse()
+        .map_err(|error| nonsense(&format!("{text:?}: {error}")))
 }
 
 pub(super) fn bytes(bytes: i64) -> u64 {

@@ -9,9 +9,9 @@
 //! While reconnecting, merges and machines are unknown; only the status waits for the silence to
 //! be too long, so that a short break of the line is no event.
 
+use super::Hosts;
 use super::convert;
 use super::types::{HostStatus, HostView, MergeSeen, VmSeen};
-use super::Hosts;
 use livemerge_proto::ids::{HostId, MergeId, VmId};
 use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
@@ -43,7 +43,13 @@ impl Link {
         channel: Channel,
         view: watch::Sender<HostView>,
     ) -> Self {
-        Self { hosts, host, channel, view, last_heard: Instant::now() }
+        Self {
+            hosts,
+            host,
+            channel,
+            view,
+            last_heard: Instant::now(),
+        }
     }
 
     /// Keeps the line until dropped.
@@ -88,12 +94,22 @@ impl Link {
 
     async fn open_watches(
         &self,
-    ) -> Result<(Streaming<v1::WatchHostResponse>, Streaming<v1::WatchMergesResponse>), Status> {
+    ) -> Result<
+        (
+            Streaming<v1::WatchHostResponse>,
+            Streaming<v1::WatchMergesResponse>,
+        ),
+        Status,
+    > {
         let heartbeat_interval = prost_types::Duration::try_from(self.hosts.policy.heartbeat).ok();
         let request = v1::WatchHostRequest { heartbeat_interval };
-        let machines = HostServiceClient::new(self.channel.clone()).watch_host(request).await?;
+        let machines = HostServiceClient::new(self.channel.clone())
+            .watch_host(request)
+            .await?;
         let request = v1::WatchMergesRequest {};
-        let merges = MergeServiceClient::new(self.channel.clone()).watch_merges(request).await?;
+        let merges = MergeServiceClient::new(self.channel.clone())
+            .watch_merges(request)
+            .await?;
         Ok((machines.into_inner(), merges.into_inner()))
     }
 
@@ -101,7 +117,11 @@ impl Link {
         use watch_host_response::Item;
         match item {
             Item::State(state) => {
-                let vms: Vec<VmSeen> = state.vms.iter().map(convert::vm).collect::<Result<_, _>>()?;
+                let vms: Vec<VmSeen> = state
+                    .vms
+                    .iter()
+                    .map(convert::vm)
+                    .collect::<Result<_, _>>()?;
                 let connected = state.host.is_some_and(|host| host.hypervisor_connected);
                 self.hosts.note_homes(&self.host, &vms).await;
                 let vms: BTreeMap<VmId, VmSeen> = vms.into_iter().map(|vm| (vm.id, vm)).collect();
@@ -112,7 +132,9 @@ impl Link {
             }
             Item::Changed(vm) => {
                 let vm = convert::vm(&vm)?;
-                self.hosts.note_homes(&self.host, std::slice::from_ref(&vm)).await;
+                self.hosts
+                    .note_homes(&self.host, std::slice::from_ref(&vm))
+                    .await;
                 self.show(|view| {
                     if let Some(vms) = view.vms.as_mut() {
                         Arc::make_mut(vms).insert(vm.id, vm);
@@ -127,7 +149,9 @@ impl Link {
                     }
                 });
             }
-            Item::Heartbeat(beat) => self.show(|view| view.hypervisor_connected = beat.hypervisor_connected),
+            Item::Heartbeat(beat) => {
+                self.show(|view| view.hypervisor_connected = beat.hypervisor_connected)
+            }
         }
         self.heard().await;
         Ok(())
@@ -137,8 +161,11 @@ impl Link {
         use watch_merges_response::Item;
         match item {
             Item::State(list) => {
-                let merges: BTreeMap<MergeId, MergeSeen> =
-                    list.merges.iter().map(convert::merge).collect::<Result<_, _>>()?;
+                let merges: BTreeMap<MergeId, MergeSeen> = list
+                    .merges
+                    .iter()
+                    .map(convert::merge)
+                    .collect::<Result<_, _>>()?;
                 self.show(|view| view.merges = Some(Arc::new(merges)));
             }
             Item::Changed(merge) => {
@@ -181,7 +208,9 @@ impl Link {
         let silent = self.last_heard.elapsed() >= self.hosts.policy.silence;
         if silent && self.view.borrow().status == HostStatus::Up {
             self.show(|view| view.status = HostStatus::Unresponsive);
-            self.hosts.note_status(&self.host, HostStatus::Unresponsive).await;
+            self.hosts
+                .note_status(&self.host, HostStatus::Unresponsive)
+                .await;
         }
     }
 

@@ -58,7 +58,10 @@ pub struct LinkPolicy {
 
 impl Default for LinkPolicy {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_secs(2), silence: Duration::from_secs(6) }
+        Self {
+            heartbeat: Duration::from_secs(2),
+            silence: Duration::from_secs(6),
+        }
     }
 }
 
@@ -68,7 +71,8 @@ pub type Dial = Arc<dyn Fn(&str) -> Result<Channel, String> + Send + Sync>;
 /// Channels over TCP or a Unix socket, opened when first needed.
 pub fn dial() -> Dial {
     Arc::new(|endpoint| {
-        let endpoint = Endpoint::from_shared(endpoint.to_owned()).map_err(|error| error.to_string())?;
+        let endpoint =
+            Endpoint::from_shared(endpoint.to_owned()).map_err(|error| error.to_string())?;
         Ok(endpoint
             .connect_timeout(Duration::from_secs(3))
             .http2_keep_alive_interval(Duration::from_secs(5))
@@ -108,6 +112,7 @@ pub struct Hosts {
 struct Known {
     record: HostRecord,
     handle: HostHandle,
+    shown: watch::Sender<HostView>,
     /// Ends the link.
     ended: CancellationToken,
 }
@@ -148,7 +153,10 @@ impl Hosts {
     ///
     /// # Errors
     /// `STALE_GENERATION` when a newer agent of that id is known; a bad endpoint; the store's.
-    pub async fn register(self: &Arc<Self>, record: HostRecord) -> Result<(HostRecord, HostView), Problem> {
+    pub async fn register(
+        self: &Arc<Self>,
+        record: HostRecord,
+    ) -> Result<(HostRecord, HostView), Problem> {
         (self.dial)(&record.endpoint).map_err(|error| Problem::field("endpoint", &error))?;
         let _in_turn = self.registering.lock().await;
         let known = self.record(&record.id);
@@ -164,20 +172,31 @@ impl Hosts {
     /// All hosts, by id.
     pub fn all(&self) -> Vec<(HostRecord, HostView)> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.values().map(|known| (known.record.clone(), known.handle.view.borrow().clone())).collect()
+        known
+            .values()
+            .map(|known| (known.record.clone(), known.handle.view.borrow().clone()))
+            .collect()
     }
 
     /// One host.
     pub fn get(&self, id: &HostId) -> Option<(HostRecord, HostView)> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(id).map(|known| (known.record.clone(), known.handle.view.borrow().clone()))
+        known
+            .get(id)
+            .map(|known| (known.record.clone(), known.handle.view.borrow().clone()))
     }
 
     /// The host on which a machine is, or was when its host was last heard.
     pub fn of_vm(&self, vm: VmId) -> Option<HostHandle> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let has = |known: &&Known| {
-            known.handle.view.borrow().vms.as_ref().is_some_and(|vms| vms.contains_key(&vm))
+            known
+                .handle
+                .view
+                .borrow()
+                .vms
+                .as_ref()
+                .is_some_and(|vms| vms.contains_key(&vm))
         };
         if let Some(seen) = known.values().find(has) {
             return Some(seen.handle.clone());
@@ -188,7 +207,11 @@ impl Hosts {
 
     /// Where a machine was last seen.
     pub fn home(&self, vm: VmId) -> Option<VmRecord> {
-        self.homes.lock().unwrap_or_else(PoisonError::into_inner).get(&vm).cloned()
+        self.homes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&vm)
+            .cloned()
     }
 
     fn record(&self, id: &HostId) -> Option<HostRecord> {
@@ -208,24 +231,42 @@ impl Hosts {
         };
         let agent = Arc::new(GrpcAgent::new(channel.clone(), self.generation));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let earlier = known.remove(&record.id);
-        let shown = earlier.as_ref().map_or_else(HostView::unheard, |known| known.handle.view.borrow().clone());
-        if let Some(earlier) = earlier {
-            earlier.ended.cancel();
-        }
-        let (sender, view) = watch::channel(shown);
+        // Whoever watches the host goes on watching it.
+        let shown = match known.remove(&record.id) {
+            Some(earlier) => {
+                earlier.ended.cancel();
+                earlier.shown
+            }
+            None => watch::Sender::new(HostView::unheard()),
+        };
         let ended = self.shutdown.child_token();
-        let link = link::Link::new(Arc::clone(self), record.id.clone(), channel, sender);
+        let link = link::Link::new(Arc::clone(self), record.id.clone(), channel, shown.clone());
         tokio::spawn(ended.clone().run_until_cancelled_owned(link.keep()));
-        let handle = HostHandle { id: record.id.clone(), agent, view };
-        known.insert(record.id.clone(), Known { record, handle, ended });
+        let handle = HostHandle {
+            id: record.id.clone(),
+            agent,
+            view: shown.subscribe(),
+        };
+        known.insert(
+            record.id.clone(),
+            Known {
+                record,
+                handle,
+                shown,
+                ended,
+            },
+        );
     }
 
     /// Notes where machines are. Only what is new is written.
     async fn note_homes(&self, host: &HostId, vms: &[VmSeen]) {
         let records: Vec<VmRecord> = vms
             .iter()
-            .map(|vm| VmRecord { id: vm.id, name: vm.name.clone(), host: host.clone() })
+            .map(|vm| VmRecord {
+                id: vm.id,
+                name: vm.name.clone(),
+                host: host.clone(),
+            })
             .filter(|record| self.home(record.id).as_ref() != Some(record))
             .collect();
         if records.is_empty() {
@@ -244,11 +285,15 @@ impl Hosts {
 
     async fn note_status(&self, host: &HostId, status: HostStatus) {
         let event = match status {
-            HostStatus::Up => {
-                self.event(EventKind::HostUp, Severity::Info, host, format!("host {host} is up"))
-            }
+            HostStatus::Up => self.event(
+                EventKind::HostUp,
+                Severity::Info,
+                host,
+                format!("host {host} is up"),
+            ),
             HostStatus::Unresponsive => {
-                let text = format!("host {host} does not answer; nothing is assumed about its machines");
+                let text =
+                    format!("host {host} does not answer; nothing is assumed about its machines");
                 self.event(EventKind::HostUnresponsive, Severity::Warning, host, text)
             }
         };
@@ -257,7 +302,13 @@ impl Hosts {
         }
     }
 
-    fn event(&self, kind: EventKind, severity: Severity, host: &HostId, message: String) -> NewEvent {
+    fn event(
+        &self,
+        kind: EventKind,
+        severity: Severity,
+        host: &HostId,
+        message: String,
+    ) -> NewEvent {
         NewEvent {
             kind,
             severity,
@@ -276,7 +327,10 @@ impl Hosts {
 async fn all_vms(store: &dyn Store) -> Result<Vec<VmRecord>, StoreError> {
     let mut all: Vec<VmRecord> = Vec::new();
     loop {
-        let page = Page { after: all.last().map(|vm| vm.id), limit: 1000 };
+        let page = Page {
+            after: all.last().map(|vm| vm.id),
+            limit: 1000,
+        };
         let some = store.vms(&VmFilter::default(), &page).await?;
         let last = some.len() < page.limit;
         all.extend(some);

@@ -82,7 +82,10 @@ impl HostView {
     pub fn merge(&self, id: MergeId) -> MergeSight {
         match &self.merges {
             None => MergeSight::Unknown,
-            Some(merges) => merges.get(&id).cloned().map_or(MergeSight::Absent, MergeSight::Seen),
+            Some(merges) => merges
+                .get(&id)
+                .cloned()
+                .map_or(MergeSight::Absent, MergeSight::Seen),
         }
     }
 }

@@ -28,14 +28,20 @@ fn planning(draft: &Draft<'_>, mint: Mint<'_>) -> Step {
         Ok(overlays) => overlays,
         Err(problem) => return fail(draft, problem),
     };
-    let Some(snapshot) = draft.seen.snapshot else { return fail(draft, record_gone(draft)) };
+    let Some(snapshot) = draft.seen.snapshot else {
+        return fail(draft, record_gone(draft));
+    };
     let frozen = overlays.iter().map(|overlay| SnapshotDisk {
         disk: overlay.disk.clone(),
         volume: overlay.below.clone(),
         merging: None,
     });
     let snapshot = put(snapshot, SnapshotState::Creating, frozen.collect());
-    draft.enter(Work::Create(CreatePhase::Overlaying(overlays)), vec![snapshot], vec![])
+    draft.enter(
+        Work::Create(CreatePhase::Overlaying(overlays)),
+        vec![snapshot],
+        vec![],
+    )
 }
 
 fn overlaying(overlays: &[NewOverlay], draft: &Draft<'_>) -> Step {
@@ -52,11 +58,18 @@ fn overlaying(overlays: &[NewOverlay], draft: &Draft<'_>) -> Step {
 }
 
 fn taken(draft: &Draft<'_>) -> Step {
-    let Some(snapshot) = draft.seen.snapshot else { return fail(draft, record_gone(draft)) };
+    let Some(snapshot) = draft.seen.snapshot else {
+        return fail(draft, record_gone(draft));
+    };
     let text = format!("snapshot {} was taken", draft.operation.snapshot_name);
     let event = draft.event(EventKind::SnapshotCreated, Severity::Info, text);
     let ready = put(snapshot, SnapshotState::Ready, snapshot.disks.clone());
-    draft.end(OperationState::Succeeded, draft.operation.work.clone(), vec![ready], vec![event])
+    draft.end(
+        OperationState::Succeeded,
+        draft.operation.work.clone(),
+        vec![ready],
+        vec![event],
+    )
 }
 
 fn again(draft: &Draft<'_>, problem: &Problem) -> Step {
@@ -69,10 +82,18 @@ fn fail(draft: &Draft<'_>, problem: Problem) -> Step {
     let what = format!("snapshot {} was not taken", draft.operation.snapshot_name);
     let event = draft.failed(EventKind::SnapshotCreateFailed, &what, &failure);
     let gone = SnapshotChange::Delete(draft.operation.snapshot);
-    draft.end(OperationState::Failed(failure), draft.operation.work.clone(), vec![gone], vec![event])
+    draft.end(
+        OperationState::Failed(failure),
+        draft.operation.work.clone(),
+        vec![gone],
+        vec![event],
+    )
 }
 
 pub(super) fn record_gone(draft: &Draft<'_>) -> Problem {
-    let text = format!("the record of snapshot {} is gone", draft.operation.snapshot_name);
+    let text = format!(
+        "the record of snapshot {} is gone",
+        draft.operation.snapshot_name
+    );
     Problem::new(Reason::InternalBug, text).with("snapshot", draft.operation.snapshot)
 }

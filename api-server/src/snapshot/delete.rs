@@ -15,7 +15,9 @@ use super::types::{
     DeletePhase, DiskState, DiskTask, EventKind, Failure, NewEvent, OperationState, Severity,
     Snapshot, SnapshotDisk, SnapshotState, Work,
 };
-use crate::hosts::{HostError, MergeOrder, MergePhase, MergeSeen, MergeSight, RemovalOrder, Removed};
+use crate::hosts::{
+    HostError, MergeOrder, MergePhase, MergeSeen, MergeSight, RemovalOrder, Removed,
+};
 use crate::store::SnapshotChange;
 use livemerge_proto::ids::MergeId;
 use livemerge_proto::problem::Problem;
@@ -28,7 +30,12 @@ pub(super) fn step(phase: &DeletePhase, draft: &Draft<'_>, mint: Mint<'_>) -> St
     let Some(snapshot) = draft.seen.snapshot else {
         let failure = record_gone(draft).into();
         let event = failed_event(draft, &failure);
-        return draft.end(OperationState::Failed(failure), draft.operation.work.clone(), vec![], vec![event]);
+        return draft.end(
+            OperationState::Failed(failure),
+            draft.operation.work.clone(),
+            vec![],
+            vec![event],
+        );
     };
     let delete = Delete { draft, snapshot };
     match phase {
@@ -38,8 +45,13 @@ pub(super) fn step(phase: &DeletePhase, draft: &Draft<'_>, mint: Mint<'_>) -> St
 }
 
 pub(super) fn awaited_merge(phase: &DeletePhase) -> Option<MergeId> {
-    let DeletePhase::Disks(tasks) = phase else { return None };
-    tasks.iter().find(|task| task.state == DiskState::Merging).map(|task| task.merge)
+    let DeletePhase::Disks(tasks) = phase else {
+        return None;
+    };
+    tasks
+        .iter()
+        .find(|task| task.state == DiskState::Merging)
+        .map(|task| task.merge)
 }
 
 struct Delete<'a> {
@@ -51,7 +63,9 @@ impl Delete<'_> {
     fn planning(&self, mint: Mint<'_>) -> Step {
         let chains = match self.draft.seen.answer {
             Some(Answer::Chains(chains)) => chains,
-            Some(Answer::Error(HostError::Refused(problem))) => return self.fail(None, problem.clone().into()),
+            Some(Answer::Error(HostError::Refused(problem))) => {
+                return self.fail(None, problem.clone().into());
+            }
             Some(Answer::Error(HostError::Unknown(problem))) => return self.again(problem),
             _ => return Step::Ask(Ask::Chains(self.draft.operation.vm)),
         };
@@ -70,14 +84,19 @@ impl Delete<'_> {
             events.push(self.planned_event(task));
         }
         events.extend(self.begin_next(&mut tasks));
-        let repointed = tasks.iter().filter(|task| matches!(task.state, DiskState::Removing { .. }));
+        let repointed = tasks
+            .iter()
+            .filter(|task| matches!(task.state, DiskState::Removing { .. }));
         let mut snapshots = self.repoint(repointed);
         snapshots.push(put(self.snapshot, SnapshotState::Deleting, disks));
         self.go_on(tasks, snapshots, events)
     }
 
     fn disks(&self, tasks: &[DiskTask]) -> Step {
-        let Some(current) = tasks.iter().position(|task| !matches!(task.state, DiskState::Removed { .. })) else {
+        let Some(current) = tasks
+            .iter()
+            .position(|task| !matches!(task.state, DiskState::Removed { .. }))
+        else {
             return self.done(tasks.to_vec(), vec![]);
         };
         let task = &tasks[current];
@@ -92,17 +111,24 @@ impl Delete<'_> {
     fn merging(&self, tasks: &[DiskTask], current: usize) -> Step {
         let task = &tasks[current];
         match &self.draft.seen.merge {
-            MergeSight::Seen(MergeSeen { phase: MergePhase::Failed(failure), .. }) => {
-                self.merge_failed(tasks, current, failure.clone())
+            MergeSight::Seen(MergeSeen {
+                phase: MergePhase::Failed(failure),
+                ..
+            }) => self.merge_failed(tasks, current, failure.clone()),
+            MergeSight::Seen(seen) if seen.phase == MergePhase::Merged => {
+                self.merged(tasks, current, seen)
             }
-            MergeSight::Seen(seen) if seen.phase == MergePhase::Merged => self.merged(tasks, current, seen),
             MergeSight::Seen(_) => Step::Wait(Wait::for_a_sign()),
             MergeSight::Unknown => {
-                let cause = Problem::new(Reason::HostUnreachable, "the host's agent does not answer");
-                Step::Wait(Wait { cause: Some(cause), ..Wait::for_a_sign() })
+                let cause =
+                    Problem::new(Reason::HostUnreachable, "the host's agent does not answer");
+                Step::Wait(Wait {
+                    cause: Some(cause),
+                    ..Wait::for_a_sign()
+                })
             }
             MergeSight::Absent => match self.draft.seen.answer {
-                Some(Answer::MergeAccepted) => Step::Wait(Wait { ask_again: true, ..Wait::for_a_sign() }),
+                Some(Answer::MergeAccepted) => Step::Wait(Wait::for_a_sign()),
                 Some(Answer::Error(HostError::Refused(problem))) => {
                     self.merge_failed(tasks, current, problem.clone().into())
                 }
@@ -122,49 +148,82 @@ impl Delete<'_> {
     fn merged(&self, tasks: &[DiskTask], current: usize, seen: &MergeSeen) -> Step {
         let mut tasks = tasks.to_vec();
         let (copied_bytes, longest_pause) = (seen.done_bytes, seen.longest_pause);
-        tasks[current].state = DiskState::Removing { copied_bytes, longest_pause };
+        tasks[current].state = DiskState::Removing {
+            copied_bytes,
+            longest_pause,
+        };
         let task = &tasks[current];
-        let text = format!("disk {}: {} was merged into {}", task.disk, task.top.volume, task.base.volume);
+        let text = format!(
+            "disk {}: {} was merged into {}",
+            task.disk, task.top.volume, task.base.volume
+        );
         let mut event = self.disk_event(EventKind::LiveMergeCompleted, task, text);
-        event.details.insert("copied_bytes".to_owned(), copied_bytes.to_string());
-        event.details.insert("longest_pause_ms".to_owned(), longest_pause.as_millis().to_string());
+        event
+            .details
+            .insert("copied_bytes".to_owned(), copied_bytes.to_string());
+        event.details.insert(
+            "longest_pause_ms".to_owned(),
+            longest_pause.as_millis().to_string(),
+        );
         let snapshots = self.repoint(std::iter::once(task));
         self.go_on(tasks, snapshots, vec![event])
     }
 
     fn removing(&self, tasks: &[DiskTask], current: usize) -> Step {
         match self.draft.seen.answer {
-            Some(Answer::Removal(Removed { gone: true, freed_bytes })) => {
-                self.removed(tasks, current, *freed_bytes)
-            }
-            Some(Answer::Removal(Removed { gone: false, .. })) => {
-                Step::Wait(Wait { ask_again: true, ..Wait::for_a_sign() })
-            }
-            Some(Answer::Error(HostError::Refused(problem))) if self.draft.seen.attempts >= MAX_REMOVALS => {
+            Some(Answer::Removal(Removed {
+                gone: true,
+                freed_bytes,
+            })) => self.removed(tasks, current, *freed_bytes),
+            Some(Answer::Removal(Removed { gone: false, .. })) => Step::Wait(Wait::for_a_sign()),
+            Some(Answer::Error(HostError::Refused(problem)))
+                if self.draft.seen.attempts >= MAX_REMOVALS =>
+            {
                 self.fail(Some(tasks.to_vec()), problem.clone().into())
             }
-            Some(Answer::Error(HostError::Refused(problem) | HostError::Unknown(problem))) => self.again(problem),
+            Some(Answer::Error(HostError::Refused(problem) | HostError::Unknown(problem))) => {
+                self.again(problem)
+            }
             _ => {
                 let task = &tasks[current];
-                Step::Ask(Ask::Removal(RemovalOrder { id: task.removal, volume: task.top.clone() }))
+                Step::Ask(Ask::Removal(RemovalOrder {
+                    id: task.removal,
+                    volume: task.top.clone(),
+                }))
             }
         }
     }
 
     fn removed(&self, tasks: &[DiskTask], current: usize, freed_bytes: u64) -> Step {
         let mut tasks = tasks.to_vec();
-        if let DiskState::Removing { copied_bytes, longest_pause } = tasks[current].state {
-            tasks[current].state = DiskState::Removed { copied_bytes, longest_pause, freed_bytes };
+        if let DiskState::Removing {
+            copied_bytes,
+            longest_pause,
+        } = tasks[current].state
+        {
+            tasks[current].state = DiskState::Removed {
+                copied_bytes,
+                longest_pause,
+                freed_bytes,
+            };
         }
         let task = &tasks[current];
         let text = format!("{} was removed from storage", task.top.volume);
         let mut event = self.disk_event(EventKind::VolumeRemoved, task, text);
-        event.details.insert("freed_bytes".to_owned(), freed_bytes.to_string());
+        event
+            .details
+            .insert("freed_bytes".to_owned(), freed_bytes.to_string());
         let mut events = vec![event];
         if current + 1 == tasks.len() {
             return self.done(tasks, events);
         }
-        let left = self.snapshot.disks.iter().filter(|disk| disk.disk != task.disk).cloned().collect();
+        let left = self
+            .snapshot
+            .disks
+            .iter()
+            .filter(|disk| disk.disk != task.disk)
+            .cloned()
+            .collect();
         let snapshot = put(self.snapshot, SnapshotState::Deleting, left);
         events.extend(self.begin_next(&mut tasks));
         self.go_on(tasks, vec![snapshot], events)
@@ -172,26 +231,41 @@ impl Delete<'_> {
 
     /// The next disk's turn begins.
     fn begin_next(&self, tasks: &mut [DiskTask]) -> Option<NewEvent> {
-        let open = tasks.iter_mut().find(|task| !matches!(task.state, DiskState::Removed { .. }))?;
+        let open = tasks
+            .iter_mut()
+            .find(|task| !matches!(task.state, DiskState::Removed { .. }))?;
         if open.state != DiskState::Pending {
             return None;
         }
         open.state = DiskState::Merging;
-        let text = format!("disk {}: the merge of {} into {} begins", open.disk, open.top.volume, open.base.volume);
+        let text = format!(
+            "disk {}: the merge of {} into {} begins",
+            open.disk, open.top.volume, open.base.volume
+        );
         Some(self.disk_event(EventKind::LiveMergeStarted, open, text))
     }
 
-    fn go_on(&self, tasks: Vec<DiskTask>, snapshots: Vec<SnapshotChange>, events: Vec<NewEvent>) -> Step {
-        self.draft.enter(Work::Delete(DeletePhase::Disks(tasks)), snapshots, events)
+    fn go_on(
+        &self,
+        tasks: Vec<DiskTask>,
+        snapshots: Vec<SnapshotChange>,
+        events: Vec<NewEvent>,
+    ) -> Step {
+        self.draft
+            .enter(Work::Delete(DeletePhase::Disks(tasks)), snapshots, events)
     }
 
     /// All is merged and removed: the snapshot's row goes with the operation's end.
     fn done(&self, tasks: Vec<DiskTask>, mut events: Vec<NewEvent>) -> Step {
         let text = format!("snapshot {} was deleted", self.snapshot.name);
-        events.push(self.draft.event(EventKind::SnapshotDeleted, Severity::Info, text));
+        events.push(
+            self.draft
+                .event(EventKind::SnapshotDeleted, Severity::Info, text),
+        );
         let gone = SnapshotChange::Delete(self.snapshot.id);
         let work = Work::Delete(DeletePhase::Disks(tasks));
-        self.draft.end(OperationState::Succeeded, work, vec![gone], events)
+        self.draft
+            .end(OperationState::Succeeded, work, vec![gone], events)
     }
 
     fn merge_failed(&self, tasks: &[DiskTask], current: usize, failure: Failure) -> Step {
@@ -206,31 +280,54 @@ impl Delete<'_> {
         for task in tasks.iter().flatten() {
             if let DiskState::Failed(failure) = &task.state {
                 let what = format!("the live merge of disk {} failed", task.disk);
-                let mut event = self.draft.failed(EventKind::LiveMergeFailed, &what, failure);
+                let mut event = self
+                    .draft
+                    .failed(EventKind::LiveMergeFailed, &what, failure);
                 self.name_volumes(&mut event, task);
                 events.push(event);
             }
         }
         events.push(failed_event(self.draft, &failure));
-        let touched = tasks.is_some() || self.snapshot.disks.iter().any(|disk| disk.merging.is_some());
-        let state = if touched { SnapshotState::Incomplete } else { SnapshotState::Ready };
+        let touched = tasks.is_some()
+            || self
+                .snapshot
+                .disks
+                .iter()
+                .any(|disk| disk.merging.is_some());
+        let state = if touched {
+            SnapshotState::Incomplete
+        } else {
+            SnapshotState::Ready
+        };
         let snapshot = put(self.snapshot, state, self.snapshot.disks.clone());
         let work = tasks.map_or_else(
             || self.draft.operation.work.clone(),
             |tasks| Work::Delete(DeletePhase::Disks(tasks)),
         );
-        self.draft.end(OperationState::Failed(failure), work, vec![snapshot], events)
+        self.draft.end(
+            OperationState::Failed(failure),
+            work,
+            vec![snapshot],
+            events,
+        )
     }
 
     fn again(&self, problem: &Problem) -> Step {
-        Step::Wait(Wait::to_ask_again(problem.clone(), self.draft.seen.attempts))
+        Step::Wait(Wait::to_ask_again(
+            problem.clone(),
+            self.draft.seen.attempts,
+        ))
     }
 
     /// Snapshots that named a merged overlay name its base from now on.
     fn repoint<'t>(&self, merged: impl Iterator<Item = &'t DiskTask>) -> Vec<SnapshotChange> {
         let merged: Vec<&DiskTask> = merged.collect();
         let others = self.draft.seen.others.iter().filter_map(|other| {
-            let disks: Vec<SnapshotDisk> = other.disks.iter().map(|disk| follow(disk, &merged)).collect();
+            let disks: Vec<SnapshotDisk> = other
+                .disks
+                .iter()
+                .map(|disk| follow(disk, &merged))
+                .collect();
             (disks != other.disks).then(|| put(other, other.state, disks))
         });
         others.collect()
@@ -239,9 +336,15 @@ impl Delete<'_> {
     fn planned_event(&self, task: &DiskTask) -> NewEvent {
         let (top, base) = (&task.top.volume, &task.base.volume);
         let text = match (&task.state, task.active) {
-            (DiskState::Removing { .. }, _) => format!("disk {}: {top} is merged already and will be removed", task.disk),
+            (DiskState::Removing { .. }, _) => format!(
+                "disk {}: {top} is merged already and will be removed",
+                task.disk
+            ),
             (_, true) => format!("disk {}: active commit of {top} into {base}", task.disk),
-            (_, false) => format!("disk {}: intermediate commit of {top} into {base}", task.disk),
+            (_, false) => format!(
+                "disk {}: intermediate commit of {top} into {base}",
+                task.disk
+            ),
         };
         self.disk_event(EventKind::LiveMergePlanned, task, text)
     }
@@ -259,13 +362,18 @@ impl Delete<'_> {
             ("top", task.top.volume.to_string()),
             ("merge", task.merge.to_string()),
         ];
-        event.details.extend(names.map(|(key, value)| (key.to_owned(), value)));
+        event
+            .details
+            .extend(names.map(|(key, value)| (key.to_owned(), value)));
     }
 }
 
 fn follow(disk: &SnapshotDisk, merged: &[&DiskTask]) -> SnapshotDisk {
     let mut disk = disk.clone();
-    if let Some(task) = merged.iter().find(|task| task.disk == disk.disk && task.top.volume == disk.volume) {
+    if let Some(task) = merged
+        .iter()
+        .find(|task| task.disk == disk.disk && task.top.volume == disk.volume)
+    {
         disk.volume = task.base.volume.clone();
     }
     disk

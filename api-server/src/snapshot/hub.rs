@@ -31,7 +31,11 @@ pub struct OperationView {
 impl OperationView {
     /// Only what is durable.
     pub fn durable(operation: Operation) -> Self {
-        Self { operation, waiting: None, merge: None }
+        Self {
+            operation,
+            waiting: None,
+            merge: None,
+        }
     }
 }
 
@@ -68,10 +72,17 @@ impl Rate {
             self.samples.clear();
         }
         self.samples.push_back((time, bytes));
-        while self.samples.len() > 2 && self.samples.front().is_some_and(|(t, _)| time.saturating_sub(*t) > RATE_SPAN) {
+        while self.samples.len() > 2
+            && self
+                .samples
+                .front()
+                .is_some_and(|(t, _)| time.saturating_sub(*t) > RATE_SPAN)
+        {
             self.samples.pop_front();
         }
-        let Some((first_time, first)) = self.samples.front().copied() else { return 0 };
+        let Some((first_time, first)) = self.samples.front().copied() else {
+            return 0;
+        };
         let millis = time.saturating_sub(first_time).as_millis();
         if millis == 0 {
             return 0;
@@ -145,6 +156,10 @@ mod tests {
             rate.at(Duration::from_secs(second), 1000);
         }
         assert_eq!(rate.at(Duration::from_secs(20), 1000), 0);
-        assert_eq!(rate.at(Duration::from_secs(21), 0), 0, "a new count starts again");
+        assert_eq!(
+            rate.at(Duration::from_secs(21), 0),
+            0,
+            "a new count starts again"
+        );
     }
 }

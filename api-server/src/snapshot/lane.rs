@@ -11,7 +11,7 @@
 //! A lane may end at any await; the store has all, and the next server goes on.
 
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
-use super::step::{Answer, Ask, Observation, Step, Wait, awaited_merge, step};
+use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merge, step};
 use super::types::{Operation, Snapshot};
 use crate::hosts::{HostAgent, HostError, HostView, Hosts, MergeSight};
 use crate::store::{Change, Page, Store, StoreError};
@@ -48,14 +48,24 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(around: Arc<Surroundings>, operation: Operation) -> Self {
         let began = Instant::now();
-        Self { around, operation, answer: None, attempts: 0, rate: Rate::default(), began }
+        Self {
+            around,
+            operation,
+            answer: None,
+            attempts: 0,
+            rate: Rate::default(),
+            began,
+        }
     }
 
     pub(super) async fn finish(mut self) {
         while !self.operation.state.ended() {
             if let Err(error) = self.turn().await {
                 tracing::error!(operation = %self.operation.id, error = &error as &dyn std::error::Error, "the record cannot be used");
-                let cause = Problem::new(Reason::StoreUnavailable, "the server's database cannot be used");
+                let cause = Problem::new(
+                    Reason::StoreUnavailable,
+                    "the server's database cannot be used",
+                );
                 self.show_waiting(Some(cause), STORE_RETRY);
                 tokio::time::sleep(STORE_RETRY).await;
                 self.reread().await;
@@ -66,12 +76,19 @@ impl Run {
     async fn turn(&mut self) -> Result<(), StoreError> {
         let mut host = self.around.hosts.of_vm(self.operation.vm);
         let (snapshot, others) = self.snapshots().await?;
-        let view = host.as_mut().map(|host| host.view.borrow_and_update().clone());
+        let view = host
+            .as_mut()
+            .map(|host| host.view.borrow_and_update().clone());
         let seen = Observation {
             snapshot: snapshot.as_ref(),
             others: &others,
             host: host.as_ref().map(|host| &host.id),
-            vm_state: view.as_ref().and_then(|view| view.vms.as_ref()?.get(&self.operation.vm).map(|vm| vm.state)),
+            vm_state: view.as_ref().and_then(|view| {
+                view.vms
+                    .as_ref()?
+                    .get(&self.operation.vm)
+                    .map(|vm| vm.state)
+            }),
             merge: self.merge_sight(view.as_ref()),
             answer: self.answer.as_ref(),
             attempts: self.attempts,
@@ -81,7 +98,10 @@ impl Run {
         self.show_progress(&seen.merge);
         match next {
             Step::Enter(change) => self.enter(&change).await?,
-            Step::Ask(ask) => self.ask(ask, host.as_ref().map(|host| Arc::clone(&host.agent))).await,
+            Step::Ask(ask) => {
+                self.ask(ask, host.as_ref().map(|host| Arc::clone(&host.agent)))
+                    .await
+            }
             Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
         }
         Ok(())
@@ -89,9 +109,16 @@ impl Run {
 
     async fn snapshots(&self) -> Result<(Option<Snapshot>, Vec<Snapshot>), StoreError> {
         let mut all = Vec::new();
-        let mut page = Page { after: None, limit: 1000 };
+        let mut page = Page {
+            after: None,
+            limit: 1000,
+        };
         loop {
-            let some = self.around.store.snapshots(Some(self.operation.vm), &page).await?;
+            let some = self
+                .around
+                .store
+                .snapshots(Some(self.operation.vm), &page)
+                .await?;
             page.after = some.last().map(|snapshot| snapshot.id);
             let last = some.len() < page.limit;
             all.extend(some);
@@ -99,7 +126,9 @@ impl Run {
                 break;
             }
         }
-        let own = all.iter().position(|snapshot| snapshot.id == self.operation.snapshot);
+        let own = all
+            .iter()
+            .position(|snapshot| snapshot.id == self.operation.snapshot);
         Ok((own.map(|own| all.remove(own)), all))
     }
 
@@ -115,7 +144,9 @@ impl Run {
         self.answer = None;
         self.attempts = 0;
         self.rate = Rate::default();
-        self.around.hub.show(OperationView::durable(self.operation.clone()));
+        self.around
+            .hub
+            .show(OperationView::durable(self.operation.clone()));
         Ok(())
     }
 
@@ -134,27 +165,14 @@ impl Run {
     }
 
     async fn wait(&mut self, wait: Wait, view: Option<watch::Receiver<HostView>>) {
-        let time = if wait.ask_again { jittered(wait.time) } else { wait.time };
-        self.show_waiting(wait.cause, time);
-        let sign = async {
-            match view {
-                // What is asked again waits its time; only a host's return makes it sooner.
-                Some(mut view) if wait.ask_again => {
-                    let before = view.borrow().status;
-                    if view.wait_for(|now| now.status != before).await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-                Some(mut view) => {
-                    if view.changed().await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-                None => std::future::pending().await,
-            }
+        let time = match wait.sign {
+            Sign::Any => wait.time,
+            Sign::Return => jittered(wait.time),
         };
-        let _sign_or_time = tokio::time::timeout(time, sign).await;
-        if wait.ask_again {
+        self.show_waiting(wait.cause, time);
+        let sign = sign_of(view, wait.sign);
+        let out_of_time = tokio::time::timeout(time, sign).await.is_err();
+        if out_of_time || wait.sign == Sign::Return {
             self.answer = None;
         }
     }
@@ -175,22 +193,52 @@ impl Run {
             next_try_at: (self.attempts > 0).then(|| later(self.around.clock.now(), time)),
             attempts: self.attempts,
         });
-        self.around.hub.update(self.operation.id, |view| view.waiting = waiting);
+        self.around
+            .hub
+            .update(self.operation.id, |view| view.waiting = waiting);
     }
 
     fn show_progress(&mut self, merge: &MergeSight) {
-        let MergeSight::Seen(seen) = merge else { return };
+        let MergeSight::Seen(seen) = merge else {
+            return;
+        };
         let bytes_per_second = self.rate.at(self.began.elapsed(), seen.done_bytes);
-        let progress = MergeProgress { seen: seen.clone(), bytes_per_second };
-        self.around.hub.update(self.operation.id, |view| view.merge = Some(progress));
+        let progress = MergeProgress {
+            seen: seen.clone(),
+            bytes_per_second,
+        };
+        self.around
+            .hub
+            .update(self.operation.id, |view| view.merge = Some(progress));
+    }
+}
+
+/// Ends when the host shows what is waited for; never, if there is no host.
+async fn sign_of(view: Option<watch::Receiver<HostView>>, sign: Sign) {
+    let Some(mut view) = view else {
+        return std::future::pending().await;
+    };
+    let before = view.borrow().status;
+    let shown = match sign {
+        Sign::Any => view.changed().await.is_ok(),
+        Sign::Return => view.wait_for(|now| now.status != before).await.is_ok(),
+    };
+    if !shown {
+        std::future::pending::<()>().await;
     }
 }
 
 async fn put_to(agent: &dyn HostAgent, ask: Ask) -> Answer {
     let answer = match ask {
         Ask::Chains(vm) => agent.chains(vm, None).await.map(Answer::Chains),
-        Ask::Overlays(order) => agent.create_overlays(&order).await.map(|()| Answer::OverlaysOn),
-        Ask::Merge(order) => agent.start_merge(&order).await.map(|()| Answer::MergeAccepted),
+        Ask::Overlays(order) => agent
+            .create_overlays(&order)
+            .await
+            .map(|()| Answer::OverlaysOn),
+        Ask::Merge(order) => agent
+            .start_merge(&order)
+            .await
+            .map(|()| Answer::MergeAccepted),
         Ask::Removal(order) => agent.remove_volume(&order).await.map(Answer::Removal),
     };
     answer.unwrap_or_else(Answer::Error)

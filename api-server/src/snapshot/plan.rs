@@ -23,10 +23,17 @@ pub fn plan_delete(
     mint: Mint<'_>,
 ) -> Result<Vec<DiskTask>, Problem> {
     if state == Some(VmState::ShutOff) {
-        let text = format!("the virtual machine of snapshot {} does not run", snapshot.name);
+        let text = format!(
+            "the virtual machine of snapshot {} does not run",
+            snapshot.name
+        );
         return Err(Problem::new(Reason::VmNotRunning, text).with("vm", snapshot.vm));
     }
-    snapshot.disks.iter().map(|disk| plan_disk(snapshot, disk, chains, mint)).collect()
+    snapshot
+        .disks
+        .iter()
+        .map(|disk| plan_disk(snapshot, disk, chains, mint))
+        .collect()
 }
 
 fn plan_disk(
@@ -37,10 +44,15 @@ fn plan_disk(
 ) -> Result<DiskTask, Problem> {
     let refuse = |reason, text: String| {
         let problem = Problem::new(reason, text).with("snapshot", snapshot.id);
-        Err(problem.with("disk", &disk.disk).with("volume", &disk.volume))
+        Err(problem
+            .with("disk", &disk.disk)
+            .with("volume", &disk.volume))
     };
     let Some(chain) = chains.iter().find(|chain| chain.disk == disk.disk) else {
-        return refuse(Reason::DiskNotFound, format!("the virtual machine has no disk {}", disk.disk));
+        return refuse(
+            Reason::DiskNotFound,
+            format!("the virtual machine has no disk {}", disk.disk),
+        );
     };
     let Some(base) = position(chain, &disk.volume) else {
         let text = format!("{} is not in the chain of disk {}", disk.volume, disk.disk);
@@ -48,20 +60,32 @@ fn plan_disk(
     };
     if let Some(top) = merged_already(disk, chain) {
         let base = mark(&chain.layers[base])?;
-        let state = DiskState::Removing { copied_bytes: 0, longest_pause: Duration::ZERO };
+        let state = DiskState::Removing {
+            copied_bytes: 0,
+            longest_pause: Duration::ZERO,
+        };
         return Ok(task(disk, base, top, false, state, mint));
     }
     let Some(top) = chain.layers.get(base + 1) else {
-        let text = format!("{} is the layer that the guest writes to disk {}", disk.volume, disk.disk);
+        let text = format!(
+            "{} is the layer that the guest writes to disk {}",
+            disk.volume, disk.disk
+        );
         return refuse(Reason::SnapshotIsActiveLayer, text);
     };
     if chain.job_running {
-        return refuse(Reason::ConcurrentChange, format!("a block job runs on disk {}", disk.disk));
+        return refuse(
+            Reason::ConcurrentChange,
+            format!("a block job runs on disk {}", disk.disk),
+        );
     }
     for layer in [&chain.layers[base], top] {
         if !layer.shared_with.is_empty() {
             let by = layer.shared_with.join(", ");
-            return refuse(Reason::SnapshotSharedBase, format!("{} is also needed by {by}", layer.locator));
+            return refuse(
+                Reason::SnapshotSharedBase,
+                format!("{} is also needed by {by}", layer.locator),
+            );
         }
     }
     let active = base + 2 == chain.layers.len();
@@ -104,12 +128,21 @@ pub fn plan_create(
     mint: Mint<'_>,
 ) -> Result<Vec<NewOverlay>, Problem> {
     if state == Some(VmState::ShutOff) {
-        return Err(Problem::new(Reason::VmNotRunning, "the virtual machine does not run"));
+        return Err(Problem::new(
+            Reason::VmNotRunning,
+            "the virtual machine does not run",
+        ));
     }
     if chains.is_empty() {
-        return Err(Problem::new(Reason::DiskNotFound, "the virtual machine has no disk"));
+        return Err(Problem::new(
+            Reason::DiskNotFound,
+            "the virtual machine has no disk",
+        ));
     }
-    chains.iter().map(|chain| plan_overlay(chain, mint)).collect()
+    chains
+        .iter()
+        .map(|chain| plan_overlay(chain, mint))
+        .collect()
 }
 
 fn plan_overlay(chain: &Chain, mint: Mint<'_>) -> Result<NewOverlay, Problem> {
@@ -117,19 +150,39 @@ fn plan_overlay(chain: &Chain, mint: Mint<'_>) -> Result<NewOverlay, Problem> {
         let text = format!("a block job runs on disk {}", chain.disk);
         return Err(Problem::new(Reason::ConcurrentChange, text).with("disk", &chain.disk));
     }
-    let below = chain.layers.last().ok_or_else(|| no_layers(&chain.disk)).and_then(mark)?.volume;
-    let name: VolumeName =
-        format!("{}.qcow2", mint()).parse().expect("a UUID and a suffix are a volume's name");
-    let overlay = VolumeRef { storage: below.storage.clone(), name };
-    Ok(NewOverlay { disk: chain.disk.clone(), below, overlay })
+    let below = chain
+        .layers
+        .last()
+        .ok_or_else(|| no_layers(&chain.disk))
+        .and_then(mark)?
+        .volume;
+    let name: VolumeName = format!("{}.qcow2", mint())
+        .parse()
+        .expect("a UUID and a suffix are a volume's name");
+    let overlay = VolumeRef {
+        storage: below.storage.clone(),
+        name,
+    };
+    Ok(NewOverlay {
+        disk: chain.disk.clone(),
+        below,
+        overlay,
+    })
 }
 
 fn no_layers(disk: &DiskTarget) -> Problem {
-    Problem::new(Reason::ChainCorrupt, format!("the chain of disk {disk} is empty")).with("disk", disk)
+    Problem::new(
+        Reason::ChainCorrupt,
+        format!("the chain of disk {disk} is empty"),
+    )
+    .with("disk", disk)
 }
 
 fn position(chain: &Chain, volume: &VolumeRef) -> Option<usize> {
-    chain.layers.iter().position(|layer| layer.mark.as_ref().is_some_and(|m| m.volume == *volume))
+    chain
+        .layers
+        .iter()
+        .position(|layer| layer.mark.as_ref().is_some_and(|m| m.volume == *volume))
 }
 
 fn mark(layer: &Layer) -> Result<Mark, Problem> {

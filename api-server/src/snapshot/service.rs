@@ -9,7 +9,10 @@ use super::types::{
     SnapshotState, Work,
 };
 use crate::hosts::{Hosts, VmState};
-use crate::store::{Accepted, Change, OperationFilter, Page, RequestRecord, SnapshotChange, StateName, Store, StoreError};
+use crate::store::{
+    Accepted, Change, OperationFilter, Page, RequestRecord, SnapshotChange, StateName, Store,
+    StoreError,
+};
 use livemerge_proto::ids::{OperationId, RequestId, SnapshotId, SnapshotName, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -65,11 +68,22 @@ impl Snapshots {
         hosts: Arc<Hosts>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, StoreError> {
-        let around = Surroundings { store, hosts, hub: Arc::default(), clock };
-        let snapshots = Arc::new(Self { around: Arc::new(around), lanes: Mutex::default() });
+        let around = Surroundings {
+            store,
+            hosts,
+            hub: Arc::default(),
+            clock,
+        };
+        let snapshots = Arc::new(Self {
+            around: Arc::new(around),
+            lanes: Mutex::default(),
+        });
         let open = snapshots.around.store.open_operations().await?;
         let now = snapshots.around.clock.now();
-        let resumed: Vec<NewEvent> = open.iter().map(|operation| resumed(operation, now)).collect();
+        let resumed: Vec<NewEvent> = open
+            .iter()
+            .map(|operation| resumed(operation, now))
+            .collect();
         if !resumed.is_empty() {
             snapshots.around.store.add_events(&resumed).await?;
         }
@@ -112,8 +126,14 @@ impl Snapshots {
         let work = Work::Create(CreatePhase::Planning);
         let operation = self.operation(&snapshot, work, order.request.id, &order.caller, queued);
         let text = format!("snapshot {} was asked for", snapshot.name);
-        let event = requested(&operation, EventKind::SnapshotCreateRequested, text, order.caller);
-        self.accept(&order.request, operation, snapshot, event).await
+        let event = requested(
+            &operation,
+            EventKind::SnapshotCreateRequested,
+            text,
+            order.caller,
+        );
+        self.accept(&order.request, operation, snapshot, event)
+            .await
     }
 
     /// Accepts the deletion of a snapshot; `None` when it is missing and that is allowed.
@@ -125,7 +145,11 @@ impl Snapshots {
             return Ok(Some(known));
         }
         let Some(snapshot) = self.around.store.snapshot(order.snapshot).await? else {
-            return if order.allow_missing { Ok(None) } else { Err(no_snapshot(order.snapshot)) };
+            return if order.allow_missing {
+                Ok(None)
+            } else {
+                Err(no_snapshot(order.snapshot))
+            };
         };
         deletable(&snapshot, order.revision)?;
         let queued = self.has_open(snapshot.vm).await?;
@@ -136,9 +160,19 @@ impl Snapshots {
         let work = Work::Delete(DeletePhase::Planning);
         let operation = self.operation(&snapshot, work, order.request.id, &order.caller, queued);
         let text = format!("the deletion of snapshot {} was asked for", snapshot.name);
-        let event = requested(&operation, EventKind::SnapshotDeleteRequested, text, order.caller);
-        let deleting = Snapshot { state: SnapshotState::Deleting, ..snapshot };
-        self.accept(&order.request, operation, deleting, event).await.map(Some)
+        let event = requested(
+            &operation,
+            EventKind::SnapshotDeleteRequested,
+            text,
+            order.caller,
+        );
+        let deleting = Snapshot {
+            state: SnapshotState::Deleting,
+            ..snapshot
+        };
+        self.accept(&order.request, operation, deleting, event)
+            .await
+            .map(Some)
     }
 
     /// An operation as it stands.
@@ -151,13 +185,20 @@ impl Snapshots {
         }
         let ended = self.around.store.operation(id).await?;
         ended.map(OperationView::durable).ok_or_else(|| {
-            Problem::new(Reason::OperationNotFound, format!("there is no operation {id}")).with("operation", id)
+            Problem::new(
+                Reason::OperationNotFound,
+                format!("there is no operation {id}"),
+            )
+            .with("operation", id)
         })
     }
 
     /// As [`Self::operation_view`], for operations that were just read from the store.
     pub fn shown(&self, operation: Operation) -> OperationView {
-        self.around.hub.get(operation.id).unwrap_or_else(|| OperationView::durable(operation))
+        self.around
+            .hub
+            .get(operation.id)
+            .unwrap_or_else(|| OperationView::durable(operation))
     }
 
     async fn repeated(&self, request: &RequestRecord) -> Result<Option<OperationView>, Problem> {
@@ -166,14 +207,28 @@ impl Snapshots {
     }
 
     async fn known_vm(&self, vm: VmId) -> Result<(), Problem> {
-        let known = self.around.store.vm(vm).await?.is_some() || self.around.hosts.of_vm(vm).is_some();
+        let known =
+            self.around.store.vm(vm).await?.is_some() || self.around.hosts.of_vm(vm).is_some();
         if known { Ok(()) } else { Err(no_vm(vm)) }
     }
 
     async fn has_open(&self, vm: VmId) -> Result<bool, Problem> {
         let states = vec![StateName::Queued, StateName::Running];
-        let filter = OperationFilter { vm: Some(vm), states };
-        let open = self.around.store.operations(&filter, &Page { after: None, limit: 1 }).await?;
+        let filter = OperationFilter {
+            vm: Some(vm),
+            states,
+        };
+        let open = self
+            .around
+            .store
+            .operations(
+                &filter,
+                &Page {
+                    after: None,
+                    limit: 1,
+                },
+            )
+            .await?;
         Ok(!open.is_empty())
     }
 
@@ -183,8 +238,17 @@ impl Snapshots {
             let text = format!("no host that answers has virtual machine {vm}");
             Problem::new(Reason::VmStateUnknown, text).with("vm", vm)
         })?;
-        let state = host.view.borrow().vms.as_ref().and_then(|vms| vms.get(&vm).map(|vm| vm.state));
-        let chains = host.agent.chains(vm, None).await.map_err(crate::hosts::HostError::into_problem)?;
+        let state = host
+            .view
+            .borrow()
+            .vms
+            .as_ref()
+            .and_then(|vms| vms.get(&vm).map(|vm| vm.state));
+        let chains = host
+            .agent
+            .chains(vm, None)
+            .await
+            .map_err(crate::hosts::HostError::into_problem)?;
         Ok((state, chains))
     }
 
@@ -202,7 +266,11 @@ impl Snapshots {
             vm: snapshot.vm,
             snapshot: snapshot.id,
             snapshot_name: snapshot.name.clone(),
-            state: if queued { OperationState::Queued } else { OperationState::Running },
+            state: if queued {
+                OperationState::Queued
+            } else {
+                OperationState::Running
+            },
             work,
             request,
             requested_by: caller.to_owned(),
@@ -221,7 +289,11 @@ impl Snapshots {
         event: NewEvent,
     ) -> Result<OperationView, Problem> {
         let name = snapshot.name.clone();
-        let change = Change { operation, snapshots: vec![SnapshotChange::Put(snapshot)], events: vec![event] };
+        let change = Change {
+            operation,
+            snapshots: vec![SnapshotChange::Put(snapshot)],
+            events: vec![event],
+        };
         match self.around.store.accept(request, &change).await {
             Ok(Accepted::New(operation)) => {
                 self.enqueue(operation.clone());
@@ -238,9 +310,13 @@ impl Snapshots {
 
     /// Hands an operation to its machine's lane, which works in the order of acceptance.
     fn enqueue(&self, operation: Operation) {
-        self.around.hub.show(OperationView::durable(operation.clone()));
+        self.around
+            .hub
+            .show(OperationView::durable(operation.clone()));
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = lanes.entry(operation.vm).or_insert_with(|| start_lane(Arc::clone(&self.around)));
+        let lane = lanes
+            .entry(operation.vm)
+            .or_insert_with(|| start_lane(Arc::clone(&self.around)));
         if lane.send(operation).is_err() {
             tracing::error!("a lane has died; its operations go on with the server's next start");
         }
@@ -259,7 +335,10 @@ fn start_lane(around: Arc<Surroundings>) -> mpsc::UnboundedSender<Operation> {
 
 fn deletable(snapshot: &Snapshot, revision: Option<u64>) -> Result<(), Problem> {
     if revision.is_some_and(|wanted| wanted != snapshot.revision) {
-        let text = format!("snapshot {} has changed since its etag was read", snapshot.name);
+        let text = format!(
+            "snapshot {} has changed since its etag was read",
+            snapshot.name
+        );
         return Err(Problem::new(Reason::EtagMismatch, text).with("snapshot", snapshot.id));
     }
     let doing = match snapshot.state {
@@ -272,14 +351,27 @@ fn deletable(snapshot: &Snapshot, revision: Option<u64>) -> Result<(), Problem> 
 }
 
 fn requested(operation: &Operation, kind: EventKind, message: String, caller: String) -> NewEvent {
-    NewEvent { actor: Some(caller), ..about(operation, kind, message, operation.created_at) }
+    NewEvent {
+        actor: Some(caller),
+        ..about(operation, kind, message, operation.created_at)
+    }
 }
 
 fn resumed(operation: &Operation, now: jiff::Timestamp) -> NewEvent {
-    about(operation, EventKind::OperationResumed, "the server has started and goes on".to_owned(), now)
+    about(
+        operation,
+        EventKind::OperationResumed,
+        "the server has started and goes on".to_owned(),
+        now,
+    )
 }
 
-fn about(operation: &Operation, kind: EventKind, message: String, now: jiff::Timestamp) -> NewEvent {
+fn about(
+    operation: &Operation,
+    kind: EventKind,
+    message: String,
+    now: jiff::Timestamp,
+) -> NewEvent {
     NewEvent {
         kind,
         severity: Severity::Info,
@@ -295,11 +387,19 @@ fn about(operation: &Operation, kind: EventKind, message: String, now: jiff::Tim
 }
 
 pub(crate) fn no_snapshot(id: SnapshotId) -> Problem {
-    Problem::new(Reason::SnapshotNotFound, format!("there is no snapshot {id}")).with("snapshot", id)
+    Problem::new(
+        Reason::SnapshotNotFound,
+        format!("there is no snapshot {id}"),
+    )
+    .with("snapshot", id)
 }
 
 pub(crate) fn no_vm(vm: VmId) -> Problem {
-    Problem::new(Reason::VmNotFound, format!("no host has reported virtual machine {vm}")).with("vm", vm)
+    Problem::new(
+        Reason::VmNotFound,
+        format!("no host has reported virtual machine {vm}"),
+    )
+    .with("vm", vm)
 }
 
 impl From<StoreError> for Problem {
@@ -313,7 +413,10 @@ impl From<StoreError> for Problem {
             StoreError::Corrupt(_) => Reason::InternalBug,
         };
         if matches!(reason, Reason::StoreUnavailable | Reason::InternalBug) {
-            tracing::error!(error = &error as &dyn std::error::Error, "the record cannot be used");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the record cannot be used"
+            );
         }
         match error {
             StoreError::Corrupt(_) => Self::new(reason, "internal error"),

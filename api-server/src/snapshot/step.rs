@@ -12,11 +12,13 @@
 
 use super::plan::Mint;
 use super::types::{
-    EventKind, Failure, NewEvent, Operation, OperationState, Severity, Snapshot,
-    SnapshotDisk, SnapshotState, Work,
+    EventKind, Failure, NewEvent, Operation, OperationState, Severity, Snapshot, SnapshotDisk,
+    SnapshotState, Work,
 };
 use super::{create, delete};
-use crate::hosts::{Chain, HostError, MergeOrder, MergeSight, OverlayOrder, RemovalOrder, Removed, VmState};
+use crate::hosts::{
+    Chain, HostError, MergeOrder, MergeSight, OverlayOrder, RemovalOrder, Removed, VmState,
+};
 use crate::store::{Change, SnapshotChange};
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, MergeId, VmId};
@@ -81,26 +83,43 @@ pub enum Step {
     Wait(Wait),
 }
 
-/// What an operation waits for.
+/// What an operation waits for. When the time is over, the last question is asked again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
     /// At the latest.
     pub time: Duration,
     /// What is in the way; `None` when all goes well.
     pub cause: Option<Problem>,
-    /// After the wait, the last question is asked again.
-    pub ask_again: bool,
+    /// What makes the wait shorter.
+    pub sign: Sign,
+}
+
+/// What makes a wait shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// Anything that the host shows.
+    Any,
+    /// The host's return, or its loss: nothing else promises another answer.
+    Return,
 }
 
 impl Wait {
     /// For a sign from the host, which is on its way.
     pub(super) fn for_a_sign() -> Self {
-        Self { time: Duration::from_secs(5), cause: None, ask_again: false }
+        Self {
+            time: Duration::from_secs(5),
+            cause: None,
+            sign: Sign::Any,
+        }
     }
 
     /// Until asking again is worth it.
     pub(super) fn to_ask_again(cause: Problem, attempts: u32) -> Self {
-        Self { time: back_off(attempts), cause: Some(cause), ask_again: true }
+        Self {
+            time: back_off(attempts),
+            cause: Some(cause),
+            sign: Sign::Return,
+        }
     }
 }
 
@@ -135,11 +154,20 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(operation: &'a Operation, seen: &'a Observation<'a>, now: Timestamp) -> Self {
-        Self { operation, seen, now }
+        Self {
+            operation,
+            seen,
+            now,
+        }
     }
 
     /// The operation goes on with this work.
-    pub(super) fn enter(&self, work: Work, snapshots: Vec<SnapshotChange>, events: Vec<NewEvent>) -> Step {
+    pub(super) fn enter(
+        &self,
+        work: Work,
+        snapshots: Vec<SnapshotChange>,
+        events: Vec<NewEvent>,
+    ) -> Step {
         self.change(OperationState::Running, work, snapshots, events)
     }
 
@@ -166,7 +194,11 @@ impl<'a> Draft<'a> {
         operation.ended_at = state.ended().then_some(self.now);
         operation.state = state;
         operation.work = work;
-        Step::Enter(Box::new(Change { operation, snapshots, events }))
+        Step::Enter(Box::new(Change {
+            operation,
+            snapshots,
+            events,
+        }))
     }
 
     /// An entry of the audit log about this operation.
@@ -190,12 +222,22 @@ impl<'a> Draft<'a> {
         let text = format!("{what}: {}", failure.message);
         let mut event = self.event(kind, Severity::Error, text);
         event.details.clone_from(&failure.metadata);
-        event.details.insert("reason".to_owned(), failure.reason.to_string());
+        event
+            .details
+            .insert("reason".to_owned(), failure.reason.to_string());
         event
     }
 }
 
 /// The snapshot in another state and with other disks.
-pub(super) fn put(snapshot: &Snapshot, state: SnapshotState, disks: Vec<SnapshotDisk>) -> SnapshotChange {
-    SnapshotChange::Put(Snapshot { state, disks, ..snapshot.clone() })
+pub(super) fn put(
+    snapshot: &Snapshot,
+    state: SnapshotState,
+    disks: Vec<SnapshotDisk>,
+) -> SnapshotChange {
+    SnapshotChange::Put(Snapshot {
+        state,
+        disks,
+        ..snapshot.clone()
+    })
 }

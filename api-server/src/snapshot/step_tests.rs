@@ -1,7 +1,7 @@
 //! The decisions of an operation, row by row, and what must hold for all of them.
 
 use super::plan::{plan_create, plan_delete};
-use super::step::{Answer, Ask, Observation, Step, step};
+use super::step::{Answer, Ask, Observation, Sign, Step, step};
 use super::types::{
     CreatePhase, DeletePhase, DiskState, DiskTask, EventKind, Failure, Mark, Operation,
     OperationState, Snapshot, SnapshotDisk, SnapshotState, Work,
@@ -23,11 +23,17 @@ fn now() -> Timestamp {
 }
 
 fn volume(name: &str) -> VolumeRef {
-    VolumeRef { storage: "default".parse().unwrap(), name: format!("{name}.qcow2").parse().unwrap() }
+    VolumeRef {
+        storage: "default".parse().unwrap(),
+        name: format!("{name}.qcow2").parse().unwrap(),
+    }
 }
 
 fn mark(name: &str) -> Mark {
-    Mark { volume: volume(name), identity: format!("id-{name}").parse().unwrap() }
+    Mark {
+        volume: volume(name),
+        identity: format!("id-{name}").parse().unwrap(),
+    }
 }
 
 fn chain(disk: &str, layers: &[&str]) -> Chain {
@@ -39,7 +45,11 @@ fn chain(disk: &str, layers: &[&str]) -> Chain {
         allocated_bytes: 1 << 20,
         shared_with: vec![],
     };
-    Chain { disk: disk.parse().unwrap(), layers: layers.iter().map(layer).collect(), job_running: false }
+    Chain {
+        disk: disk.parse().unwrap(),
+        layers: layers.iter().map(layer).collect(),
+        job_running: false,
+    }
 }
 
 fn snapshot(name: &str, disks: &[(&str, &str)]) -> Snapshot {
@@ -90,7 +100,10 @@ fn task(disk: &str, base: &str, top: &str, state: DiskState) -> DiskTask {
 }
 
 fn removing() -> DiskState {
-    DiskState::Removing { copied_bytes: 5, longest_pause: Duration::ZERO }
+    DiskState::Removing {
+        copied_bytes: 5,
+        longest_pause: Duration::ZERO,
+    }
 }
 
 fn merge(phase: MergePhase) -> MergeSight {
@@ -108,7 +121,10 @@ fn refused(reason: Reason) -> Answer {
 }
 
 fn unknown() -> Answer {
-    Answer::Error(HostError::Unknown(Problem::new(Reason::HostUnreachable, "silence")))
+    Answer::Error(HostError::Unknown(Problem::new(
+        Reason::HostUnreachable,
+        "silence",
+    )))
 }
 
 /// What is seen, with nothing special.
@@ -122,7 +138,13 @@ struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
-        Self { snapshot: Some(snapshot), others: &[], merge: MergeSight::Absent, answer: None, attempts: 0 }
+        Self {
+            snapshot: Some(snapshot),
+            others: &[],
+            merge: MergeSight::Absent,
+            answer: None,
+            attempts: 0,
+        }
     }
 
     fn decide(&self, operation: &Operation) -> Step {
@@ -165,7 +187,10 @@ fn put(change: &Change, id: SnapshotId) -> Option<&Snapshot> {
 }
 
 fn deletes(change: &Change, id: SnapshotId) -> bool {
-    change.snapshots.iter().any(|snapshot| matches!(snapshot, SnapshotChange::Delete(gone) if *gone == id))
+    change
+        .snapshots
+        .iter()
+        .any(|snapshot| matches!(snapshot, SnapshotChange::Delete(gone) if *gone == id))
 }
 
 #[test]
@@ -176,26 +201,39 @@ fn the_plan_marks_the_snapshot_before_anything_is_ordered() {
     assert!(matches!(seen.decide(&delete), Step::Ask(Ask::Chains(_))));
     seen.answer = Some(Answer::Chains(vec![chain("vda", &["a", "b", "c"])]));
     let planned = change(seen.decide(&delete));
-    assert_eq!(kinds(&planned), [EventKind::LiveMergePlanned, EventKind::LiveMergeStarted]);
+    assert_eq!(
+        kinds(&planned),
+        [EventKind::LiveMergePlanned, EventKind::LiveMergeStarted]
+    );
     let marked = put(&planned, snapshot.id).unwrap();
     assert_eq!(marked.state, SnapshotState::Deleting);
     assert_eq!(marked.disks[0].merging, Some(mark("b")));
     let task = &tasks(&planned)[0];
-    assert_eq!((&task.base, &task.top, task.active), (&mark("a"), &mark("b"), false));
+    assert_eq!(
+        (&task.base, &task.top, task.active),
+        (&mark("a"), &mark("b"), false)
+    );
     assert_eq!(task.state, DiskState::Merging);
 }
 
 #[test]
 fn the_merge_is_ordered_until_it_is_seen() {
     let snapshot = snapshot("s", &[("vda", "a")]);
-    let work = Work::Delete(DeletePhase::Disks(vec![task("vda", "a", "b", DiskState::Merging)]));
+    let work = Work::Delete(DeletePhase::Disks(vec![task(
+        "vda",
+        "a",
+        "b",
+        DiskState::Merging,
+    )]));
     let delete = operation(&snapshot, work);
     let mut seen = Seen::of(&snapshot);
     assert!(matches!(seen.decide(&delete), Step::Ask(Ask::Merge(_))));
     seen.answer = Some(Answer::MergeAccepted);
     assert!(matches!(seen.decide(&delete), Step::Wait(_)));
     seen.answer = Some(unknown());
-    assert!(matches!(seen.decide(&delete), Step::Wait(wait) if wait.ask_again && wait.cause.is_some()));
+    assert!(
+        matches!(seen.decide(&delete), Step::Wait(wait) if wait.sign == Sign::Return && wait.cause.is_some())
+    );
     seen.merge = merge(MergePhase::Copying);
     assert!(matches!(seen.decide(&delete), Step::Wait(_)));
 }
@@ -204,16 +242,39 @@ fn the_merge_is_ordered_until_it_is_seen() {
 fn after_the_merge_the_record_follows_the_data() {
     let old = snapshot("old", &[("vda", "a"), ("vdb", "a")]);
     let young = snapshot("young", &[("vda", "b"), ("vdb", "b")]);
-    let work = Work::Delete(DeletePhase::Disks(vec![task("vda", "a", "b", DiskState::Merging)]));
+    let work = Work::Delete(DeletePhase::Disks(vec![task(
+        "vda",
+        "a",
+        "b",
+        DiskState::Merging,
+    )]));
     let delete = operation(&old, work);
     let others = [young.clone()];
-    let seen = Seen { others: &others, merge: merge(MergePhase::Merged), ..Seen::of(&old) };
+    let seen = Seen {
+        others: &others,
+        merge: merge(MergePhase::Merged),
+        ..Seen::of(&old)
+    };
     let merged = change(seen.decide(&delete));
     assert_eq!(kinds(&merged), [EventKind::LiveMergeCompleted]);
     let followed = put(&merged, young.id).unwrap();
-    assert_eq!(followed.disks[0].volume, volume("a"), "the data of b is in a");
-    assert_eq!(followed.disks[1].volume, volume("b"), "the other disk is not merged");
-    assert!(matches!(tasks(&merged)[0].state, DiskState::Removing { copied_bytes: 5, .. }));
+    assert_eq!(
+        followed.disks[0].volume,
+        volume("a"),
+        "the data of b is in a"
+    );
+    assert_eq!(
+        followed.disks[1].volume,
+        volume("b"),
+        "the other disk is not merged"
+    );
+    assert!(matches!(
+        tasks(&merged)[0].state,
+        DiskState::Removing {
+            copied_bytes: 5,
+            ..
+        }
+    ));
     assert!(put(&merged, old.id).is_none(), "its row goes last");
 }
 
@@ -224,24 +285,44 @@ fn the_rows_end_comes_with_the_volumes_end() {
     let delete = operation(&snapshot, work);
     let mut seen = Seen::of(&snapshot);
     assert!(matches!(seen.decide(&delete), Step::Ask(Ask::Removal(_))));
-    seen.answer = Some(Answer::Removal(Removed { gone: true, freed_bytes: 3 }));
+    seen.answer = Some(Answer::Removal(Removed {
+        gone: true,
+        freed_bytes: 3,
+    }));
     let done = change(seen.decide(&delete));
     assert_eq!(done.operation.state, OperationState::Succeeded);
-    assert_eq!(kinds(&done), [EventKind::VolumeRemoved, EventKind::SnapshotDeleted]);
+    assert_eq!(
+        kinds(&done),
+        [EventKind::VolumeRemoved, EventKind::SnapshotDeleted]
+    );
     assert!(deletes(&done, snapshot.id));
 }
 
 #[test]
 fn disks_go_one_after_the_other() {
     let snapshot = snapshot("s", &[("vda", "a"), ("vdb", "c")]);
-    let both = vec![task("vda", "a", "b", removing()), task("vdb", "c", "d", DiskState::Pending)];
+    let both = vec![
+        task("vda", "a", "b", removing()),
+        task("vdb", "c", "d", DiskState::Pending),
+    ];
     let delete = operation(&snapshot, Work::Delete(DeletePhase::Disks(both)));
     let mut seen = Seen::of(&snapshot);
-    seen.answer = Some(Answer::Removal(Removed { gone: true, freed_bytes: 3 }));
+    seen.answer = Some(Answer::Removal(Removed {
+        gone: true,
+        freed_bytes: 3,
+    }));
     let next = change(seen.decide(&delete));
-    assert_eq!(kinds(&next), [EventKind::VolumeRemoved, EventKind::LiveMergeStarted]);
+    assert_eq!(
+        kinds(&next),
+        [EventKind::VolumeRemoved, EventKind::LiveMergeStarted]
+    );
     assert_eq!(tasks(&next)[1].state, DiskState::Merging);
-    let left: Vec<_> = put(&next, snapshot.id).unwrap().disks.iter().map(|d| d.disk.to_string()).collect();
+    let left: Vec<_> = put(&next, snapshot.id)
+        .unwrap()
+        .disks
+        .iter()
+        .map(|d| d.disk.to_string())
+        .collect();
     assert_eq!(left, ["vdb"], "what is done leaves the snapshot");
     assert_eq!(next.operation.state, OperationState::Running);
 }
@@ -249,14 +330,28 @@ fn disks_go_one_after_the_other() {
 #[test]
 fn a_failed_merge_leaves_the_snapshot_in_the_list() {
     let snapshot = snapshot("s", &[("vda", "a")]);
-    let work = Work::Delete(DeletePhase::Disks(vec![task("vda", "a", "b", DiskState::Merging)]));
+    let work = Work::Delete(DeletePhase::Disks(vec![task(
+        "vda",
+        "a",
+        "b",
+        DiskState::Merging,
+    )]));
     let delete = operation(&snapshot, work);
     let failure = Failure::new(Reason::VmDied, "it died");
-    let seen = Seen { merge: merge(MergePhase::Failed(failure.clone())), ..Seen::of(&snapshot) };
+    let seen = Seen {
+        merge: merge(MergePhase::Failed(failure.clone())),
+        ..Seen::of(&snapshot)
+    };
     let failed = change(seen.decide(&delete));
     assert_eq!(failed.operation.state, OperationState::Failed(failure));
-    assert_eq!(kinds(&failed), [EventKind::LiveMergeFailed, EventKind::SnapshotDeleteFailed]);
-    assert_eq!(put(&failed, snapshot.id).unwrap().state, SnapshotState::Incomplete);
+    assert_eq!(
+        kinds(&failed),
+        [EventKind::LiveMergeFailed, EventKind::SnapshotDeleteFailed]
+    );
+    assert_eq!(
+        put(&failed, snapshot.id).unwrap().state,
+        SnapshotState::Incomplete
+    );
 }
 
 #[test]
@@ -266,8 +361,13 @@ fn a_refusal_at_planning_leaves_the_snapshot_whole() {
     let mut seen = Seen::of(&snapshot);
     seen.answer = Some(Answer::Chains(vec![chain("vda", &["x", "y"])]));
     let failed = change(seen.decide(&delete));
-    assert!(matches!(failed.operation.state, OperationState::Failed(ref f) if f.reason == Reason::ChainDiverged));
-    assert_eq!(put(&failed, snapshot.id).unwrap().state, SnapshotState::Ready);
+    assert!(
+        matches!(failed.operation.state, OperationState::Failed(ref f) if f.reason == Reason::ChainDiverged)
+    );
+    assert_eq!(
+        put(&failed, snapshot.id).unwrap().state,
+        SnapshotState::Ready
+    );
 }
 
 #[test]
@@ -278,20 +378,36 @@ fn what_an_earlier_delete_has_merged_is_only_removed() {
     let delete = operation(&snapshot, Work::Delete(DeletePhase::Planning));
     let others = [young.clone()];
     let answer = Some(Answer::Chains(vec![chain("vda", &["a", "c"])]));
-    let seen = Seen { others: &others, answer, ..Seen::of(&snapshot) };
+    let seen = Seen {
+        others: &others,
+        answer,
+        ..Seen::of(&snapshot)
+    };
     let planned = change(seen.decide(&delete));
     let task = &tasks(&planned)[0];
     assert_eq!(task.top, mark("b"));
     assert!(matches!(task.state, DiskState::Removing { .. }));
-    assert_eq!(put(&planned, young.id).unwrap().disks[0].volume, volume("a"));
+    assert_eq!(
+        put(&planned, young.id).unwrap().disks[0].volume,
+        volume("a")
+    );
 }
 
 #[test]
 fn what_an_earlier_delete_has_not_merged_is_merged_again() {
     let mut snapshot = snapshot("s", &[("vda", "a")]);
     snapshot.disks[0].merging = Some(mark("b"));
-    let planned = plan_delete(&snapshot, None, &[chain("vda", &["a", "b"])], &mut Uuid::now_v7).unwrap();
-    assert_eq!((planned[0].state.clone(), planned[0].active), (DiskState::Pending, true));
+    let planned = plan_delete(
+        &snapshot,
+        None,
+        &[chain("vda", &["a", "b"])],
+        &mut Uuid::now_v7,
+    )
+    .unwrap();
+    assert_eq!(
+        (planned[0].state.clone(), planned[0].active),
+        (DiskState::Pending, true)
+    );
 }
 
 #[test]
@@ -301,11 +417,33 @@ fn plans_refuse_what_cannot_be_done() {
         plan_delete(&snapshot, state, &[chain], &mut Uuid::now_v7).map_err(|problem| problem.reason)
     };
     let whole = || chain("vda", &["a", "b"]);
-    assert_eq!(plan(None, chain("vda", &["z", "a"])).unwrap_err(), Reason::SnapshotIsActiveLayer);
-    assert_eq!(plan(None, chain("vda", &["x", "y"])).unwrap_err(), Reason::ChainDiverged);
-    assert_eq!(plan(None, chain("vdb", &["a", "b"])).unwrap_err(), Reason::DiskNotFound);
-    assert_eq!(plan(Some(VmState::ShutOff), whole()).unwrap_err(), Reason::VmNotRunning);
-    assert_eq!(plan(None, Chain { job_running: true, ..whole() }).unwrap_err(), Reason::ConcurrentChange);
+    assert_eq!(
+        plan(None, chain("vda", &["z", "a"])).unwrap_err(),
+        Reason::SnapshotIsActiveLayer
+    );
+    assert_eq!(
+        plan(None, chain("vda", &["x", "y"])).unwrap_err(),
+        Reason::ChainDiverged
+    );
+    assert_eq!(
+        plan(None, chain("vdb", &["a", "b"])).unwrap_err(),
+        Reason::DiskNotFound
+    );
+    assert_eq!(
+        plan(Some(VmState::ShutOff), whole()).unwrap_err(),
+        Reason::VmNotRunning
+    );
+    assert_eq!(
+        plan(
+            None,
+            Chain {
+                job_running: true,
+                ..whole()
+            }
+        )
+        .unwrap_err(),
+        Reason::ConcurrentChange
+    );
     for shared in [0, 1] {
         let mut chain = whole();
         chain.layers[shared].shared_with = vec!["/images/clone.qcow2".to_owned()];
@@ -313,14 +451,20 @@ fn plans_refuse_what_cannot_be_done() {
     }
     let mut foreign = whole();
     foreign.layers[1].mark = None;
-    assert_eq!(plan(None, foreign).unwrap_err(), Reason::StrategyUnsupported);
+    assert_eq!(
+        plan(None, foreign).unwrap_err(),
+        Reason::StrategyUnsupported
+    );
 }
 
 #[test]
 fn a_snapshot_freezes_the_active_volume_of_every_disk() {
     let chains = [chain("vda", &["a", "b"]), chain("vdb", &["c"])];
     let overlays = plan_create(None, &chains, &mut Uuid::now_v7).unwrap();
-    let below: Vec<_> = overlays.iter().map(|overlay| overlay.below.clone()).collect();
+    let below: Vec<_> = overlays
+        .iter()
+        .map(|overlay| overlay.below.clone())
+        .collect();
     assert_eq!(below, [volume("b"), volume("c")]);
     assert_ne!(overlays[0].overlay, overlays[1].overlay);
 }
@@ -340,8 +484,14 @@ fn taking_a_snapshot_repeats_the_same_overlays_until_they_are_on() {
         Step::Ask(Ask::Overlays(order)) => order,
         other => panic!("{other:?}"),
     };
-    assert_eq!(asked(seen.decide(&planned.operation)), asked(seen.decide(&planned.operation)));
-    let seen = Seen { answer: Some(Answer::OverlaysOn), ..Seen::of(&frozen) };
+    assert_eq!(
+        asked(seen.decide(&planned.operation)),
+        asked(seen.decide(&planned.operation))
+    );
+    let seen = Seen {
+        answer: Some(Answer::OverlaysOn),
+        ..Seen::of(&frozen)
+    };
     let done = change(seen.decide(&planned.operation));
     assert_eq!(done.operation.state, OperationState::Succeeded);
     assert_eq!(put(&done, snapshot.id).unwrap().state, SnapshotState::Ready);
@@ -351,7 +501,10 @@ fn taking_a_snapshot_repeats_the_same_overlays_until_they_are_on() {
 fn a_snapshot_that_was_refused_leaves_nothing() {
     let snapshot = snapshot("s", &[]);
     let create = operation(&snapshot, Work::Create(CreatePhase::Planning));
-    let seen = Seen { answer: Some(refused(Reason::VmNotFound)), ..Seen::of(&snapshot) };
+    let seen = Seen {
+        answer: Some(refused(Reason::VmNotFound)),
+        ..Seen::of(&snapshot)
+    };
     let failed = change(seen.decide(&create));
     assert!(deletes(&failed, snapshot.id));
     assert_eq!(kinds(&failed), [EventKind::SnapshotCreateFailed]);
@@ -364,18 +517,30 @@ fn any_sight() -> impl Strategy<Value = MergeSight> {
         Just(merge(MergePhase::Pending)),
         Just(merge(MergePhase::Copying)),
         Just(merge(MergePhase::Merged)),
-        Just(merge(MergePhase::Failed(Failure::new(Reason::MergeIoError, "no")))),
+        Just(merge(MergePhase::Failed(Failure::new(
+            Reason::MergeIoError,
+            "no"
+        )))),
     ]
 }
 
 fn any_answer() -> impl Strategy<Value = Option<Answer>> {
     proptest::option::of(prop_oneof![
-        Just(Answer::Chains(vec![chain("vda", &["a", "b", "c"]), chain("vdb", &["c", "d"])])),
+        Just(Answer::Chains(vec![
+            chain("vda", &["a", "b", "c"]),
+            chain("vdb", &["c", "d"])
+        ])),
         Just(Answer::Chains(vec![chain("vda", &["a"])])),
         Just(Answer::OverlaysOn),
         Just(Answer::MergeAccepted),
-        Just(Answer::Removal(Removed { gone: true, freed_bytes: 1 })),
-        Just(Answer::Removal(Removed { gone: false, freed_bytes: 0 })),
+        Just(Answer::Removal(Removed {
+            gone: true,
+            freed_bytes: 1
+        })),
+        Just(Answer::Removal(Removed {
+            gone: false,
+            freed_bytes: 0
+        })),
         Just(unknown()),
         Just(refused(Reason::VolumeInUse)),
     ])
@@ -386,7 +551,11 @@ fn any_state() -> impl Strategy<Value = DiskState> {
         Just(DiskState::Pending),
         Just(DiskState::Merging),
         Just(removing()),
-        Just(DiskState::Removed { copied_bytes: 1, longest_pause: Duration::ZERO, freed_bytes: 1 }),
+        Just(DiskState::Removed {
+            copied_bytes: 1,
+            longest_pause: Duration::ZERO,
+            freed_bytes: 1
+        }),
     ]
 }
 

@@ -8,13 +8,13 @@
 //! nothing, or (only for [`StoreError::Unknown`]) may have changed everything it was asked to;
 //! repeating it is safe, because every change names the revision that it builds on.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod sqlite;
 
 pub use sqlite::SqliteStore;
 
-use crate::snapshot::{
-    Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord,
-};
+use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, OperationId, RequestId, SnapshotId, VmId};
@@ -27,7 +27,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes a host down, or replaces what was written. Refused as [`StoreError::Stale`] when a
     /// newer generation is known.
-    async fn put_host(&self, host: &HostRecord, event: Option<&NewEvent>) -> Result<(), StoreError>;
+    async fn put_host(&self, host: &HostRecord, event: Option<&NewEvent>)
+    -> Result<(), StoreError>;
     /// All hosts, by id.
     async fn hosts(&self) -> Result<Vec<HostRecord>, StoreError>;
 
@@ -41,17 +42,29 @@ pub trait Store: Send + Sync + 'static {
     /// One snapshot.
     async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError>;
     /// Snapshots by id (oldest first), after `page.after`; of one machine or of all.
-    async fn snapshots(&self, vm: Option<VmId>, page: &Page<SnapshotId>) -> Result<Vec<Snapshot>, StoreError>;
+    async fn snapshots(
+        &self,
+        vm: Option<VmId>,
+        page: &Page<SnapshotId>,
+    ) -> Result<Vec<Snapshot>, StoreError>;
 
     /// One operation.
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError>;
     /// Operations, newest first, before `page.after`.
-    async fn operations(&self, filter: &OperationFilter, page: &Page<OperationId>) -> Result<Vec<Operation>, StoreError>;
+    async fn operations(
+        &self,
+        filter: &OperationFilter,
+        page: &Page<OperationId>,
+    ) -> Result<Vec<Operation>, StoreError>;
     /// Operations that have not ended, oldest first.
     async fn open_operations(&self) -> Result<Vec<Operation>, StoreError>;
 
     /// Audit log, oldest first, after `page.after`.
-    async fn events(&self, filter: &EventFilter, page: &Page<u64>) -> Result<Vec<Event>, StoreError>;
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        page: &Page<u64>,
+    ) -> Result<Vec<Event>, StoreError>;
     /// Adds entries to the audit log that belong to no other change.
     async fn add_events(&self, events: &[NewEvent]) -> Result<(), StoreError>;
 
@@ -61,7 +74,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Accepts a request: notes its id, and makes the change, in one transaction. A request that
     /// was accepted before changes nothing and returns the operation as it stands now.
-    async fn accept(&self, request: &RequestRecord, change: &Change) -> Result<Accepted, StoreError>;
+    async fn accept(
+        &self,
+        request: &RequestRecord,
+        change: &Change,
+    ) -> Result<Accepted, StoreError>;
 
     /// Makes a change in one transaction. Returns the operation with its new revision.
     async fn apply(&self, change: &Change) -> Result<Operation, StoreError>;

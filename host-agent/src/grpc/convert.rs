@@ -11,7 +11,10 @@ use livemerge_proto::v1;
 use livemerge_storage::{Format, Removal, RemovalState, VolumeInfo, VolumeRef};
 
 pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+    prost_types::Timestamp {
+        seconds: at.as_second(),
+        nanos: at.subsec_nanosecond(),
+    }
 }
 
 pub(super) fn bytes(bytes: u64) -> i64 {
@@ -19,7 +22,10 @@ pub(super) fn bytes(bytes: u64) -> i64 {
 }
 
 pub(super) fn volume_ref(volume: &VolumeRef) -> v1::VolumeRef {
-    v1::VolumeRef { storage: volume.storage.to_string(), name: volume.name.to_string() }
+    v1::VolumeRef {
+        storage: volume.storage.to_string(),
+        name: volume.name.to_string(),
+    }
 }
 
 /// Checks a volume's name; `field` is its path in the request.
@@ -31,7 +37,10 @@ pub(super) fn parse_volume(
     let volume = fields.required(field, volume)?;
     let storage = fields.parse(&format!("{field}.storage"), &volume.storage);
     let name = fields.parse(&format!("{field}.name"), &volume.name);
-    Some(VolumeRef { storage: storage?, name: name? })
+    Some(VolumeRef {
+        storage: storage?,
+        name: name?,
+    })
 }
 
 pub(super) fn format(format: Option<Format>) -> i32 {
@@ -50,7 +59,10 @@ pub(super) fn volume(info: VolumeInfo) -> v1::Volume {
         virtual_bytes: bytes(info.virtual_bytes),
         allocated_bytes: bytes(info.allocated_bytes),
         locator: info.locator.to_string(),
-        parent_locator: info.parent.map(|parent| parent.locator.to_string()).unwrap_or_default(),
+        parent_locator: info
+            .parent
+            .map(|parent| parent.locator.to_string())
+            .unwrap_or_default(),
     }
 }
 
@@ -68,7 +80,9 @@ fn layer(layer: ChainLayer) -> v1::ChainLayer {
     let known = layer.volume.as_ref();
     v1::ChainLayer {
         volume: known.map(|known| volume_ref(&known.volume)),
-        identity: known.map(|known| known.identity.to_string()).unwrap_or_default(),
+        identity: known
+            .map(|known| known.identity.to_string())
+            .unwrap_or_default(),
         locator: layer.locator.to_string(),
         format: format(layer.format),
         virtual_bytes: known.map_or(0, |known| bytes(known.virtual_bytes)),
@@ -87,7 +101,9 @@ pub(super) fn vm(vm: &VmView, volumes: &Volumes) -> v1::Vm {
         let locator = disk.active().map(|layer| &layer.locator);
         v1::VmDisk {
             target: disk.target.to_string(),
-            active: locator.and_then(|l| volumes.volume_of(l)).map(|v| volume_ref(&v)),
+            active: locator
+                .and_then(|l| volumes.volume_of(l))
+                .map(|v| volume_ref(&v)),
             locator: locator.map(ToString::to_string).unwrap_or_default(),
         }
     });
@@ -102,7 +118,12 @@ pub(super) fn vm(vm: &VmView, volumes: &Volumes) -> v1::Vm {
 }
 
 pub(super) fn merge(view: MergeView) -> v1::Merge {
-    let MergeView { record, done_bytes, total_bytes, shown } = view;
+    let MergeView {
+        record,
+        done_bytes,
+        total_bytes,
+        shown,
+    } = view;
     let kind = if record.active {
         v1::MergeKind::ActiveCommit
     } else {

@@ -56,7 +56,10 @@ impl HostService for HostApi {
     ) -> Result<Response<v1::HostServiceGetHostResponse>, Status> {
         let inventory = self.inventory.borrow().clone();
         let state = self.state(&inventory);
-        Ok(Response::new(v1::HostServiceGetHostResponse { host: state.host, vms: state.vms }))
+        Ok(Response::new(v1::HostServiceGetHostResponse {
+            host: state.host,
+            vms: state.vms,
+        }))
     }
 
     type WatchHostStream = WatchStream;
@@ -67,7 +70,12 @@ impl HostService for HostApi {
     ) -> Result<Response<WatchStream>, Status> {
         let mut fields = Fields::new();
         let every = request.into_inner().heartbeat_interval;
-        let every = fields.duration("heartbeat_interval", every, HEARTBEAT_BOUNDS, HEARTBEAT_DEFAULT);
+        let every = fields.duration(
+            "heartbeat_interval",
+            every,
+            HEARTBEAT_BOUNDS,
+            HEARTBEAT_DEFAULT,
+        );
         let every = fields.finish(every)?;
         Ok(Response::new(Box::pin(self.clone().watch(every))))
     }
@@ -85,7 +93,10 @@ impl HostService for HostApi {
         })
         .await?;
         let now = self.clock.now();
-        let chains = chains.into_iter().map(|chain| convert::chain(vm, chain, now)).collect();
+        let chains = chains
+            .into_iter()
+            .map(|chain| convert::chain(vm, chain, now))
+            .collect();
         Ok(Response::new(v1::CreateOverlaysResponse { chains }))
     }
 }
@@ -102,7 +113,10 @@ impl HostApi {
         };
         let vms = inventory.vms.iter().flatten();
         let vms = vms.map(|(_, vm)| convert::vm(vm, &self.volumes)).collect();
-        v1::HostState { host: Some(host), vms }
+        v1::HostState {
+            host: Some(host),
+            vms,
+        }
     }
 
     /// The full state, then what differs from what was sent, heartbeats in between.
@@ -142,8 +156,9 @@ impl HostApi {
             return vec![Item::State(self.state(now))];
         }
         let changed = new.iter().filter(|(id, vm)| old.get(*id) != Some(*vm));
-        let mut items: Vec<Item> =
-            changed.map(|(_, vm)| Item::Changed(convert::vm(vm, &self.volumes))).collect();
+        let mut items: Vec<Item> = changed
+            .map(|(_, vm)| Item::Changed(convert::vm(vm, &self.volumes)))
+            .collect();
         let removed = old.keys().filter(|id| !new.contains_key(*id));
         items.extend(removed.map(|id| Item::RemovedVmId(id.to_string())));
         items
@@ -156,7 +171,10 @@ fn parse_overlays(request: v1::CreateOverlaysRequest) -> Result<(u64, OverlayOrd
     let generation = fields.generation("generation", request.generation);
     let vm = fields.parse("vm_id", &request.vm_id);
     if !(1..=MAX_OVERLAYS).contains(&request.overlays.len()) {
-        fields.reject("overlays", format_args!("must have 1 to {MAX_OVERLAYS} entries"));
+        fields.reject(
+            "overlays",
+            format_args!("must have 1 to {MAX_OVERLAYS} entries"),
+        );
     }
     let mut overlays = Vec::new();
     for (index, overlay) in request.overlays.into_iter().enumerate() {
@@ -166,7 +184,16 @@ fn parse_overlays(request: v1::CreateOverlaysRequest) -> Result<(u64, OverlayOrd
     if targets.len() < overlays.len() {
         fields.reject("overlays", "must name each disk once");
     }
-    let order = || Some((generation?, OverlayOrder { request: id?.into(), vm: vm?, overlays }));
+    let order = || {
+        Some((
+            generation?,
+            OverlayOrder {
+                request: id?.into(),
+                vm: vm?,
+                overlays,
+            },
+        ))
+    };
     let order = order();
     fields.finish(order)
 }
@@ -181,7 +208,11 @@ fn parse_overlay(fields: &mut Fields, index: usize, overlay: v1::Overlay) -> Opt
         fields.reject(&at("overlay.storage"), "must be the storage of `below`");
         return None;
     }
-    Some(NewOverlay { disk: disk?, below, overlay })
+    Some(NewOverlay {
+        disk: disk?,
+        below,
+        overlay,
+    })
 }
 
 fn piece(item: Item) -> v1::WatchHostResponse {
@@ -189,5 +220,7 @@ fn piece(item: Item) -> v1::WatchHostResponse {
 }
 
 fn heartbeat(hypervisor_connected: bool) -> v1::WatchHostResponse {
-    piece(Item::Heartbeat(v1::HostHeartbeat { hypervisor_connected }))
+    piece(Item::Heartbeat(v1::HostHeartbeat {
+        hypervisor_connected,
+    }))
 }

@@ -48,7 +48,9 @@ impl MergeService for MergeApi {
         let order = parse_order(request.into_inner())?;
         let merges = Arc::clone(&self.merges);
         let view = detached(async move { merges.start(order).await }).await?;
-        Ok(Response::new(v1::StartMergeResponse { merge: Some(convert::merge(view)) }))
+        Ok(Response::new(v1::StartMergeResponse {
+            merge: Some(convert::merge(view)),
+        }))
     }
 
     async fn get_merge(
@@ -62,7 +64,9 @@ impl MergeService for MergeApi {
             let text = format!("merge {id} is not in this host's journal");
             Problem::new(Reason::MergeNotFound, text).with("merge", id)
         })?;
-        Ok(Response::new(v1::GetMergeResponse { merge: Some(convert::merge(view)) }))
+        Ok(Response::new(v1::GetMergeResponse {
+            merge: Some(convert::merge(view)),
+        }))
     }
 
     async fn list_merges(
@@ -74,10 +78,17 @@ impl MergeService for MergeApi {
         let size = fields.page_size("page_size", request.page_size);
         let size = fields.finish(size)?;
         let views = self.merges.watch().borrow().clone();
-        let (views, next_page_token) =
-            page(views.values().cloned(), |view| view.record.order.id, size, &request.page_token)?;
+        let (views, next_page_token) = page(
+            views.values().cloned(),
+            |view| view.record.order.id,
+            size,
+            &request.page_token,
+        )?;
         let merges = views.into_iter().map(convert::merge).collect();
-        Ok(Response::new(v1::ListMergesResponse { merges, next_page_token }))
+        Ok(Response::new(v1::ListMergesResponse {
+            merges,
+            next_page_token,
+        }))
     }
 
     type WatchMergesStream = WatchStream;
@@ -102,8 +113,13 @@ impl MergeService for MergeApi {
         let chains =
             chains::read(vm, disk.as_ref(), self.hypervisor.as_ref(), &self.volumes).await?;
         let now = self.clock.now();
-        let chains = chains.into_iter().map(|chain| convert::chain(vm, chain, now)).collect();
-        Ok(Response::new(v1::MergeServiceGetVolumeChainResponse { chains }))
+        let chains = chains
+            .into_iter()
+            .map(|chain| convert::chain(vm, chain, now))
+            .collect();
+        Ok(Response::new(v1::MergeServiceGetVolumeChainResponse {
+            chains,
+        }))
     }
 }
 
@@ -123,8 +139,14 @@ fn parse_order(request: v1::StartMergeRequest) -> Result<MergeOrder, Problem> {
             generation: generation?,
             vm: vm?,
             disk: disk?,
-            base: VolumeMark { volume: base?, identity: base_identity? },
-            top: VolumeMark { volume: top?, identity: top_identity? },
+            base: VolumeMark {
+                volume: base?,
+                identity: base_identity?,
+            },
+            top: VolumeMark {
+                volume: top?,
+                identity: top_identity?,
+            },
         })
     };
     let order = order();

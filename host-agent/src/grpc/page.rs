@@ -11,17 +11,29 @@ pub(super) fn page<K: FromStr + Ord + ToString, T>(
     size: usize,
     token: &str,
 ) -> Result<(Vec<T>, String), Problem> {
-    let after = if token.is_empty() { None } else { Some(parse(token)?) };
-    let mut rest = items.into_iter().filter(|item| after.as_ref().is_none_or(|after| key(item) > *after));
+    let after = if token.is_empty() {
+        None
+    } else {
+        Some(parse(token)?)
+    };
+    let mut rest = items
+        .into_iter()
+        .filter(|item| after.as_ref().is_none_or(|after| key(item) > *after));
     let page: Vec<T> = rest.by_ref().take(size).collect();
     let more = rest.next().is_some();
-    let next = page.last().filter(|_| more).map(|last| key(last).to_string());
+    let next = page
+        .last()
+        .filter(|_| more)
+        .map(|last| key(last).to_string());
     Ok((page, next.unwrap_or_default()))
 }
 
 fn parse<K: FromStr>(token: &str) -> Result<K, Problem> {
     token.parse().map_err(|_| {
-        Problem::new(Reason::PageTokenInvalid, "the page token is not one of this list's")
+        Problem::new(
+            Reason::PageTokenInvalid,
+            "the page token is not one of this list's",
+        )
     })
 }
 

@@ -34,7 +34,10 @@ impl VolumeService for VolumeApi {
         let key = |info: &livemerge_storage::VolumeInfo| -> VolumeName { info.volume.name.clone() };
         let (volumes, next_page_token) = page(volumes, key, size, &request.page_token)?;
         let volumes = volumes.into_iter().map(convert::volume).collect();
-        Ok(Response::new(v1::ListVolumesResponse { volumes, next_page_token }))
+        Ok(Response::new(v1::ListVolumesResponse {
+            volumes,
+            next_page_token,
+        }))
     }
 
     async fn remove_volume(
@@ -49,14 +52,21 @@ impl VolumeService for VolumeApi {
         let identity = fields.parse("identity", &request.identity);
         let parsed = id.zip(generation).zip(volume.zip(identity));
         let ((id, generation), (volume, identity)) = fields.finish(parsed)?;
-        let order = RemovalOrder { id, volume: volume.name, identity, keep_for: Duration::ZERO };
+        let order = RemovalOrder {
+            id,
+            volume: volume.name,
+            identity,
+            keep_for: Duration::ZERO,
+        };
         let (volumes, fence) = (Arc::clone(&self.volumes), Arc::clone(&self.fence));
         let removal = detached(async move {
             fence.pass(generation).await?;
             volumes.remove(&volume.storage, &order).await
         })
         .await?;
-        Ok(Response::new(v1::RemoveVolumeResponse { removal: Some(convert::removal(&removal)) }))
+        Ok(Response::new(v1::RemoveVolumeResponse {
+            removal: Some(convert::removal(&removal)),
+        }))
     }
 
     async fn list_removals(

@@ -23,7 +23,12 @@ pub struct MergeView {
 
 impl MergeView {
     pub(super) fn new(record: MergeRecord) -> Self {
-        Self { record, done_bytes: 0, total_bytes: 0, shown: 0 }
+        Self {
+            record,
+            done_bytes: 0,
+            total_bytes: 0,
+            shown: 0,
+        }
     }
 }
 
@@ -38,8 +43,13 @@ pub(super) struct Board {
 
 impl Board {
     pub(super) fn new(records: &[MergeRecord]) -> Self {
-        let views = records.iter().map(|r| (r.order.id, MergeView::new(r.clone()))).collect();
-        Self { views: watch::Sender::new(Arc::new(views)) }
+        let views = records
+            .iter()
+            .map(|r| (r.order.id, MergeView::new(r.clone())))
+            .collect();
+        Self {
+            views: watch::Sender::new(Arc::new(views)),
+        }
     }
 
     pub(super) fn get(&self, id: MergeId) -> Option<MergeView> {

@@ -30,7 +30,10 @@ pub(super) async fn check(
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
 ) -> Result<Fit, Problem> {
-    let vm = hypervisor.vm(order.vm).await.map_err(|error| chains::vm_error(order.vm, &error))?;
+    let vm = hypervisor
+        .vm(order.vm)
+        .await
+        .map_err(|error| chains::vm_error(order.vm, &error))?;
     let base = same_volume(&order.base, volumes).await?;
     let top = same_volume(&order.top, volumes).await?;
     let disk = running_disk(order, &vm)?;
@@ -38,7 +41,12 @@ pub(super) async fn check(
     let active = neighbours(order, disk, &base.locator, &top.locator)?;
     not_shared(order, disk, &[&base, &top], hypervisor, volumes).await?;
     let top_bytes = top.allocated_bytes;
-    Ok(Fit { base: base.locator, top: top.locator, active, top_bytes })
+    Ok(Fit {
+        base: base.locator,
+        top: top.locator,
+        active,
+        top_bytes,
+    })
 }
 
 /// The name still means the volume that the order means.
@@ -47,7 +55,10 @@ async fn same_volume(wanted: &VolumeMark, volumes: &Volumes) -> Result<VolumeInf
     if found.identity == wanted.identity {
         return Ok(found);
     }
-    let text = format!("{} is no longer the volume that the order means", wanted.volume);
+    let text = format!(
+        "{} is no longer the volume that the order means",
+        wanted.volume
+    );
     Err(Problem::new(Reason::ChainDiverged, text).with("volume", &wanted.volume))
 }
 
@@ -63,7 +74,11 @@ fn running_disk<'a>(order: &MergeOrder, vm: &'a VmView) -> Result<&'a DiskView, 
 }
 
 /// No block job works on the disk, ours or anybody's.
-async fn idle(order: &MergeOrder, disk: &DiskView, hypervisor: &dyn Hypervisor) -> Result<(), Problem> {
+async fn idle(
+    order: &MergeOrder,
+    disk: &DiskView,
+    hypervisor: &dyn Hypervisor,
+) -> Result<(), Problem> {
     let job = hypervisor.job(order.vm, &order.disk).await;
     let job = job.map_err(|error: HypervisorError| unanswered(&error))?;
     if job.is_none() && disk.mirror.is_none() {
@@ -84,7 +99,10 @@ fn neighbours(
         (Some(base), Some(top)) if base + 1 == top => Ok(top + 1 == disk.chain.len()),
         _ => {
             let (top, base) = (&order.top.volume, &order.base.volume);
-            let text = format!("{top} does not lie directly on {base} in the chain of {}", order.disk);
+            let text = format!(
+                "{top} does not lie directly on {base} in the chain of {}",
+                order.disk
+            );
             let problem = Problem::new(Reason::ChainDiverged, text).with("disk", &order.disk);
             Err(problem.with("top", top).with("base", base))
         }
@@ -104,15 +122,21 @@ async fn not_shared(
         let mut sharers = children.sharers(&layer.locator, &disk.chain);
         let machines = hypervisor.references(&layer.locator).await;
         let machines = machines.map_err(|error| unanswered(&error))?;
-        let others = machines.iter().filter(|other| other.vm != order.vm || other.disk != order.disk);
-        sharers.extend(others.map(|other| format!("{} of virtual machine {}", other.disk, other.name)));
+        let others = machines
+            .iter()
+            .filter(|other| other.vm != order.vm || other.disk != order.disk);
+        sharers.extend(
+            others.map(|other| format!("{} of virtual machine {}", other.disk, other.name)),
+        );
         if !sharers.is_empty() {
             let by = sharers.join(", ");
             let problem = Problem::new(
                 Reason::SnapshotSharedBase,
                 format!("{} is also needed by {by}", layer.volume),
             );
-            return Err(problem.with("volume", &layer.volume).with("shared_with", by));
+            return Err(problem
+                .with("volume", &layer.volume)
+                .with("shared_with", by));
         }
     }
     Ok(())

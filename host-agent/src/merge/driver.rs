@@ -14,9 +14,7 @@ use super::board::{Board, MergeView};
 use super::journal::Journal;
 use super::step::{Action, Machine, Observation, Outcome, Policy, Step, Told, step};
 use super::types::{MergeRecord, Phase, Window};
-use crate::hypervisor::{
-    CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, VmState,
-};
+use crate::hypervisor::{CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, VmState};
 use livemerge_runtime::Clock;
 use std::io;
 use std::sync::Arc;
@@ -95,14 +93,17 @@ impl Driver {
             }
             Machine::Unknown | Machine::Gone => true,
         };
-        let missing_since = (!job_there).then(|| self.job_missing_since.unwrap_or_else(Instant::now));
+        let missing_since =
+            (!job_there).then(|| self.job_missing_since.unwrap_or_else(Instant::now));
         self.job_missing_since = missing_since;
         self.report(&machine);
         Observation {
             machine,
             told: self.told.clone(),
             in_phase: self.phase_entered.elapsed(),
-            job_missing_for: missing_since.map(|since| since.elapsed()).unwrap_or_default(),
+            job_missing_for: missing_since
+                .map(|since| since.elapsed())
+                .unwrap_or_default(),
             fresh_start: self.fresh_start,
         }
     }
@@ -120,7 +121,11 @@ impl Driver {
             (VmState::ShutOff, _) | (_, None) => None,
             _ => hypervisor.job(order.vm, &order.disk).await?,
         };
-        Ok(Machine::Seen { state: vm.state, disk, job })
+        Ok(Machine::Seen {
+            state: vm.state,
+            disk,
+            job,
+        })
     }
 
     /// Writes the phase down, then acts.
@@ -142,7 +147,9 @@ impl Driver {
                 Phase::Failed { failure, .. } => {
                     tracing::warn!(merge = %order.id, vm = %order.vm, reason = %failure.reason, "{}", failure.message);
                 }
-                _ => tracing::info!(merge = %order.id, vm = %order.vm, disk = %order.disk, "merged"),
+                _ => {
+                    tracing::info!(merge = %order.id, vm = %order.vm, disk = %order.disk, "merged")
+                }
             }
         }
     }
@@ -153,7 +160,13 @@ impl Driver {
         if !same_step(&next.phase, &phase) {
             tracing::debug!(merge = %next.order.id, ?phase, "enters");
         }
-        if matches!(phase, Phase::Pivoting { window: Window::Releasing, .. }) {
+        if matches!(
+            phase,
+            Phase::Pivoting {
+                window: Window::Releasing,
+                ..
+            }
+        ) {
             next.pivot_attempts += 1;
         }
         next.phase = phase;
@@ -164,7 +177,10 @@ impl Driver {
             Ok(next) => {
                 self.record = next;
                 self.phase_entered = Instant::now();
-                self.around.board.show(MergeView { record: self.record.clone(), ..self.shown() });
+                self.around.board.show(MergeView {
+                    record: self.record.clone(),
+                    ..self.shown()
+                });
                 true
             }
             Err(error) => {
@@ -181,7 +197,11 @@ impl Driver {
     async fn release_unjournaled(&mut self) {
         let suspending = matches!(
             self.record.phase,
-            Phase::Pivoting { window: Window::Suspending, suspended_at: Some(_), .. }
+            Phase::Pivoting {
+                window: Window::Suspending,
+                suspended_at: Some(_),
+                ..
+            }
         );
         if suspending {
             self.act(Action::Resume).await;
@@ -239,7 +259,9 @@ impl Driver {
     fn note(&mut self, event: &HypervisorEvent) -> bool {
         let order = &self.record.order;
         match event {
-            HypervisorEvent::BlockJob { vm, disk, outcome } if (*vm, disk) == (order.vm, &order.disk) => {
+            HypervisorEvent::BlockJob { vm, disk, outcome }
+                if (*vm, disk) == (order.vm, &order.disk) =>
+            {
                 // A refusal's text says more than the event that may follow it.
                 if !matches!(self.told, Some(Told::Refused(_))) {
                     self.told = Some(Told::Job(*outcome));
@@ -269,12 +291,17 @@ impl Driver {
     }
 
     fn shown(&self) -> MergeView {
-        self.around.board.get(self.record.order.id).unwrap_or_else(|| MergeView::new(self.record.clone()))
+        self.around
+            .board
+            .get(self.record.order.id)
+            .unwrap_or_else(|| MergeView::new(self.record.clone()))
     }
 
     /// Shows how far the copy is.
     fn report(&self, machine: &Machine) {
-        let Machine::Seen { job: Some(job), .. } = machine else { return };
+        let Machine::Seen { job: Some(job), .. } = machine else {
+            return;
+        };
         let mut view = self.shown();
         let (done, total) = if self.record.active {
             (job.cur, job.end)
@@ -306,6 +333,7 @@ fn same_step(a: &Phase, b: &Phase) -> bool {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| Err(io::Error::other(died)))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|died| Err(io::Error::other(died)))
 }
-

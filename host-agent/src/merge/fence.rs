@@ -23,7 +23,10 @@ impl Fence {
     /// When the file is there but cannot be read as a number: then nothing may be obeyed.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let file = dir.join("server-generation");
-        Ok(Self { highest: Mutex::new(read(&file)?), file })
+        Ok(Self {
+            highest: Mutex::new(read(&file)?),
+            file,
+        })
     }
 
     /// Lets an order of this generation through, or not.
@@ -38,7 +41,10 @@ impl Fence {
     }
 
     fn pass_blocking(&self, given: u64) -> Result<(), Problem> {
-        let mut highest = self.highest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut highest = self
+            .highest
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if given < *highest {
             let text = format!("generation {highest} has given orders, {given} is older");
             let problem = Problem::new(Reason::StaleGeneration, text);
@@ -47,7 +53,10 @@ impl Fence {
         if given > *highest {
             write(&self.file, given).map_err(|error| {
                 tracing::error!(%error, "the server's generation cannot be written down");
-                Problem::new(Reason::StoreUnavailable, "the agent's journal cannot be written")
+                Problem::new(
+                    Reason::StoreUnavailable,
+                    "the agent's journal cannot be written",
+                )
             })?;
             *highest = given;
         }
@@ -69,7 +78,10 @@ pub fn next_own_generation(dir: &Path) -> io::Result<u64> {
 fn read(file: &Path) -> io::Result<u64> {
     match fs::read_to_string(file) {
         Ok(text) => text.trim().parse().map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} is no number", file.display()))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is no number", file.display()),
+            )
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
@@ -96,9 +108,15 @@ mod tests {
         let fence = Arc::new(Fence::open(dir.path()).unwrap());
         fence.pass(3).await.unwrap();
         fence.pass(3).await.unwrap();
-        assert_eq!(fence.pass(2).await.unwrap_err().reason, Reason::StaleGeneration);
+        assert_eq!(
+            fence.pass(2).await.unwrap_err().reason,
+            Reason::StaleGeneration
+        );
         let fence = Arc::new(Fence::open(dir.path()).unwrap());
-        assert_eq!(fence.pass(2).await.unwrap_err().reason, Reason::StaleGeneration);
+        assert_eq!(
+            fence.pass(2).await.unwrap_err().reason,
+            Reason::StaleGeneration
+        );
         fence.pass(4).await.unwrap();
     }
 

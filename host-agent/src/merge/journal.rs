@@ -46,7 +46,9 @@ impl Journal {
     /// When the directory cannot be made, listed or written.
     pub(super) fn open(dir: &Path, keep: Duration, now: Timestamp) -> io::Result<(Self, Contents)> {
         fs::create_dir_all(dir)?;
-        let journal = Self { dir: dir.to_owned() };
+        let journal = Self {
+            dir: dir.to_owned(),
+        };
         let mut contents = Contents::default();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -61,7 +63,9 @@ impl Journal {
             }
         }
         journal.sync_dir()?;
-        contents.records.sort_by_key(|record| (record.accepted_at, record.order.id));
+        contents
+            .records
+            .sort_by_key(|record| (record.accepted_at, record.order.id));
         Ok((journal, contents))
     }
 
@@ -74,7 +78,9 @@ impl Journal {
         let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
         let before = file.metadata()?.len();
         let line = encode(record)?;
-        let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
+        let written = file
+            .write_all(line.as_bytes())
+            .and_then(|()| file.sync_data());
         if let Err(error) = written {
             // Half a line must not stay in the way of the next one.
             file.set_len(before)?;
@@ -114,7 +120,11 @@ fn read_file(path: &Path) -> io::Result<Found> {
         }
     }
     let Some(record) = last else {
-        return Ok(if bytes.contains(&b'\n') { Found::Corrupt } else { Found::NeverAcknowledged });
+        return Ok(if bytes.contains(&b'\n') {
+            Found::Corrupt
+        } else {
+            Found::NeverAcknowledged
+        });
     };
     if good < bytes.len() {
         let file = OpenOptions::new().write(true).open(path)?;
@@ -133,11 +143,15 @@ fn decode(line: &[u8]) -> Option<MergeRecord> {
     let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
     let (sum, json) = text.split_once(' ')?;
     let sum = u32::from_str_radix(sum, 16).ok()?;
-    (sum == crc32fast::hash(json.as_bytes())).then(|| serde_json::from_str(json).ok()).flatten()
+    (sum == crc32fast::hash(json.as_bytes()))
+        .then(|| serde_json::from_str(json).ok())
+        .flatten()
 }
 
 fn outlived(record: &MergeRecord, keep: Duration, now: Timestamp) -> bool {
-    let (Phase::Merged { at } | Phase::Failed { at, .. }) = record.phase else { return false };
+    let (Phase::Merged { at } | Phase::Failed { at, .. }) = record.phase else {
+        return false;
+    };
     Duration::try_from(now.duration_since(at)).is_ok_and(|age| age > keep)
 }
 
@@ -174,7 +188,10 @@ mod tests {
         assert!(empty.records.is_empty());
         let mut record = record(true);
         journal.write(&record).unwrap();
-        record.phase = Phase::Copying { starts: 1, since: now() };
+        record.phase = Phase::Copying {
+            starts: 1,
+            since: now(),
+        };
         record.revision += 1;
         journal.write(&record).unwrap();
         assert_eq!(reopen(dir.path()).records, [record]);
@@ -187,7 +204,10 @@ mod tests {
         let first = record(true);
         journal.write(&first).unwrap();
         let mut second = first.clone();
-        second.phase = Phase::Copying { starts: 1, since: now() };
+        second.phase = Phase::Copying {
+            starts: 1,
+            since: now(),
+        };
         journal.write(&second).unwrap();
         let file = only_file(dir.path());
         let bytes = fs::read(&file).unwrap();
@@ -196,7 +216,11 @@ mod tests {
             fs::write(&file, &bytes[..cut]).unwrap();
             let contents = reopen(dir.path());
             assert!(contents.quarantined.is_empty(), "cut at {cut}");
-            let wanted = if cut >= first_len { vec![first.clone()] } else { vec![] };
+            let wanted = if cut >= first_len {
+                vec![first.clone()]
+            } else {
+                vec![]
+            };
             assert_eq!(contents.records, wanted, "cut at {cut}");
         }
     }
@@ -241,7 +265,9 @@ mod tests {
         let open = record(true);
         journal.write(&open).unwrap();
         let mut ended = record(false);
-        ended.phase = Phase::Merged { at: Timestamp::from_second(0).unwrap() };
+        ended.phase = Phase::Merged {
+            at: Timestamp::from_second(0).unwrap(),
+        };
         journal.write(&ended).unwrap();
         assert_eq!(reopen(dir.path()).records, [open]);
     }

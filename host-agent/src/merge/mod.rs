@@ -131,11 +131,13 @@ impl Merges {
             revision: 1,
         };
         let (journal, written) = (Arc::clone(&self.around.journal), record.clone());
-        blocking(move || journal.write(&written)).await.map_err(|error| {
-            tracing::error!(%error, "the journal cannot be written");
-            let text = "the agent's journal cannot be written";
-            Problem::new(Reason::StoreUnavailable, text)
-        })?;
+        blocking(move || journal.write(&written))
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, "the journal cannot be written");
+                let text = "the agent's journal cannot be written";
+                Problem::new(Reason::StoreUnavailable, text)
+            })?;
         let view = MergeView::new(record);
         self.around.board.show(view.clone());
         self.spawn(view.record.clone(), fit.top_bytes);
@@ -160,9 +162,14 @@ impl Merges {
             !view.record.phase.ended() && other.vm == order.vm && other.disk == order.disk
         });
         open.map_or(Ok(()), |open| {
-            let text = format!("merge {} works on disk {}", open.record.order.id, order.disk);
+            let text = format!(
+                "merge {} works on disk {}",
+                open.record.order.id, order.disk
+            );
             let problem = Problem::new(Reason::ConcurrentChange, text);
-            Err(problem.with("merge", open.record.order.id).with("disk", &order.disk))
+            Err(problem
+                .with("merge", open.record.order.id)
+                .with("disk", &order.disk))
         })
     }
 
@@ -173,7 +180,11 @@ impl Merges {
         for record in records {
             tracing::info!(merge = %record.order.id, vm = %record.order.vm, phase = ?record.phase, "goes on");
             let top = &record.order.top.volume;
-            let top_bytes = self.volumes.stat(top).await.map_or(0, |info| info.allocated_bytes);
+            let top_bytes = self
+                .volumes
+                .stat(top)
+                .await
+                .map_or(0, |info| info.allocated_bytes);
             self.spawn(record, top_bytes);
         }
     }

@@ -2,9 +2,7 @@
 
 use super::step::{Machine, Observation};
 use super::types::{MergeOrder, MergeRecord, Phase, VolumeMark};
-use crate::hypervisor::{
-    BlockJob, BlockJobKind, DiskView, JobProgress, Layer, VmState,
-};
+use crate::hypervisor::{BlockJob, BlockJobKind, DiskView, JobProgress, Layer, VmState};
 use jiff::Timestamp;
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_storage::{Format, Locator, VolumeRef};
@@ -24,7 +22,10 @@ fn mark(name: &str) -> VolumeMark {
         storage: "default".parse().expect("an id"),
         name: format!("{name}.qcow2").parse().expect("a name"),
     };
-    VolumeMark { volume, identity: format!("id-{name}").parse().expect("an identity") }
+    VolumeMark {
+        volume,
+        identity: format!("id-{name}").parse().expect("an identity"),
+    }
 }
 
 /// A merge of `top` into `base` that was just accepted.
@@ -53,7 +54,10 @@ pub(crate) fn record(active: bool) -> MergeRecord {
 pub(crate) fn disk(layers: &[&str]) -> DiskView {
     let chain: Vec<Layer> = layers
         .iter()
-        .map(|name| Layer { locator: locator(name), format: Some(Format::Qcow2) })
+        .map(|name| Layer {
+            locator: locator(name),
+            format: Some(Format::Qcow2),
+        })
         .collect();
     DiskView {
         target: "vda".parse().expect("a target"),
@@ -65,7 +69,11 @@ pub(crate) fn disk(layers: &[&str]) -> DiskView {
 
 /// The mark of an active commit into `base`.
 pub(crate) fn mirror(ready: bool) -> Option<BlockJob> {
-    Some(BlockJob { kind: BlockJobKind::ActiveCommit, target: Some(locator("base")), ready })
+    Some(BlockJob {
+        kind: BlockJobKind::ActiveCommit,
+        target: Some(locator("base")),
+        ready,
+    })
 }
 
 pub(crate) fn job(kind: BlockJobKind, cur: u64, end: u64) -> Option<JobProgress> {
@@ -75,7 +83,11 @@ pub(crate) fn job(kind: BlockJobKind, cur: u64, end: u64) -> Option<JobProgress>
 /// What is seen of a machine.
 pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> Observation {
     Observation {
-        machine: Machine::Seen { state, disk: Some(disk), job },
+        machine: Machine::Seen {
+            state,
+            disk: Some(disk),
+            job,
+        },
         told: None,
         in_phase: Duration::ZERO,
         job_missing_for: Duration::ZERO,

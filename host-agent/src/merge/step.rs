@@ -3,9 +3,7 @@
 //! Acting is left to the driver. Nothing here reads a clock, a file or a hypervisor.
 
 use super::types::{MergeRecord, Phase, Window};
-use crate::hypervisor::{
-    BlockJobKind, BlockJobOutcome, DiskView, JobProgress, VmState,
-};
+use crate::hypervisor::{BlockJobKind, BlockJobOutcome, DiskView, JobProgress, VmState};
 use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::failure::Failure;
 use livemerge_proto::reason::Reason;
@@ -137,13 +135,35 @@ pub enum Outcome {
 pub fn step(record: &MergeRecord, seen: &Observation, policy: &Policy, now: Timestamp) -> Step {
     let (state, disk, job) = match &seen.machine {
         Machine::Unknown => return Step::Wait(policy.look_every),
-        Machine::Gone => return fail(Reason::VmDied, record, "the virtual machine is no longer defined"),
-        Machine::Seen { disk: None, .. } => {
-            return fail(Reason::DiskNotFound, record, "the virtual machine no longer has the disk");
+        Machine::Gone => {
+            return fail(
+                Reason::VmDied,
+                record,
+                "the virtual machine is no longer defined",
+            );
         }
-        Machine::Seen { state, disk: Some(disk), job } => (*state, disk, *job),
+        Machine::Seen { disk: None, .. } => {
+            return fail(
+                Reason::DiskNotFound,
+                record,
+                "the virtual machine no longer has the disk",
+            );
+        }
+        Machine::Seen {
+            state,
+            disk: Some(disk),
+            job,
+        } => (*state, disk, *job),
     };
-    let look = Look { record, seen, policy, now, state, disk, job };
+    let look = Look {
+        record,
+        seen,
+        policy,
+        now,
+        state,
+        disk,
+        job,
+    };
     if state == VmState::ShutOff {
         return look.shut_off();
     }
@@ -151,7 +171,11 @@ pub fn step(record: &MergeRecord, seen: &Observation, policy: &Policy, now: Time
         Phase::Pending => look.pending(),
         Phase::Copying { starts, .. } => look.copying(*starts),
         Phase::Ready { not_before } => look.ready(*not_before),
-        Phase::Pivoting { window, suspended_at, .. } => look.pivoting(*window, *suspended_at),
+        Phase::Pivoting {
+            window,
+            suspended_at,
+            ..
+        } => look.pivoting(*window, *suspended_at),
         Phase::Verifying { suspended_at } => look.verifying(*suspended_at),
         Phase::Merged { .. } => Step::Finish(Outcome::Merged),
         Phase::Failed { failure, .. } => Step::Finish(Outcome::Failed(failure.clone())),
@@ -196,7 +220,12 @@ impl Look<'_> {
             return fail(Reason::ConcurrentChange, self.record, text);
         }
         if self.mirror_ready() {
-            return Step::Enter(Phase::Ready { not_before: self.now }, None);
+            return Step::Enter(
+                Phase::Ready {
+                    not_before: self.now,
+                },
+                None,
+            );
         }
         if self.job_present() {
             return Step::Wait(self.policy.look_every);
@@ -213,7 +242,11 @@ impl Look<'_> {
         if starts < MAX_STARTS {
             return self.start_commit(starts + 1);
         }
-        fail(Reason::MergeIoError, self.record, "the block job ended without a merge")
+        fail(
+            Reason::MergeIoError,
+            self.record,
+            "the block job ended without a merge",
+        )
     }
 
     fn ready(&self, not_before: Timestamp) -> Step {
@@ -228,7 +261,11 @@ impl Look<'_> {
                 return failed;
             }
             return if self.settled() {
-                fail(Reason::MergeIoError, self.record, "the block job ended before the pivot")
+                fail(
+                    Reason::MergeIoError,
+                    self.record,
+                    "the block job ended before the pivot",
+                )
             } else {
                 Step::Wait(self.policy.settle)
             };
@@ -254,7 +291,9 @@ impl Look<'_> {
         let release = || self.enter(Window::Releasing, suspended_at, resume);
         let refused = matches!(
             self.seen.told,
-            Some(Told::Refused(_) | Told::Job(BlockJobOutcome::Failed | BlockJobOutcome::Cancelled))
+            Some(
+                Told::Refused(_) | Told::Job(BlockJobOutcome::Failed | BlockJobOutcome::Cancelled)
+            )
         );
         match window {
             Window::Suspending | Window::Intent if self.seen.fresh_start || refused => release(),
@@ -282,26 +321,56 @@ impl Look<'_> {
                 Step::Wait(REPEAT_AFTER)
             };
         }
-        if self.merged() { Step::Finish(Outcome::Merged) } else { self.diverged() }
+        if self.merged() {
+            Step::Finish(Outcome::Merged)
+        } else {
+            self.diverged()
+        }
     }
 
     /// QEMU has ended. What was verified before stays true; anything else has failed.
     fn shut_off(&self) -> Step {
         let verified = matches!(self.record.phase, Phase::Verifying { .. });
         let top = &self.record.top;
-        let next_without_top = self.disk.next_start.as_ref().is_some_and(|next| next != top);
+        let next_without_top = self
+            .disk
+            .next_start
+            .as_ref()
+            .is_some_and(|next| next != top);
         if verified && next_without_top && self.disk.position(top).is_none() {
             return Step::Finish(Outcome::Merged);
         }
-        fail(Reason::VmDied, self.record, "the virtual machine stopped during the merge")
+        fail(
+            Reason::VmDied,
+            self.record,
+            "the virtual machine stopped during the merge",
+        )
     }
 
     fn start_commit(&self, starts: u32) -> Step {
-        Step::Enter(Phase::Copying { starts, since: self.now }, Some(Action::StartCommit))
+        Step::Enter(
+            Phase::Copying {
+                starts,
+                since: self.now,
+            },
+            Some(Action::StartCommit),
+        )
     }
 
-    fn enter(&self, window: Window, suspended_at: Option<Timestamp>, action: Option<Action>) -> Step {
-        Step::Enter(Phase::Pivoting { window, since: self.now, suspended_at }, action)
+    fn enter(
+        &self,
+        window: Window,
+        suspended_at: Option<Timestamp>,
+        action: Option<Action>,
+    ) -> Step {
+        Step::Enter(
+            Phase::Pivoting {
+                window,
+                since: self.now,
+                suspended_at,
+            },
+            action,
+        )
     }
 
     /// The live chain has lost `top` and kept `base`, no job is left, and the next start of the
@@ -331,12 +400,19 @@ impl Look<'_> {
 
     /// A job that cannot be the one asked for.
     fn foreign_job(&self) -> bool {
-        let wanted =
-            if self.record.active { BlockJobKind::ActiveCommit } else { BlockJobKind::Commit };
+        let wanted = if self.record.active {
+            BlockJobKind::ActiveCommit
+        } else {
+            BlockJobKind::Commit
+        };
         let mirror = self.disk.mirror.as_ref();
         let base = &self.record.base;
-        let elsewhere = mirror.and_then(|m| m.target.as_ref()).is_some_and(|to| to != base);
-        elsewhere || mirror.is_some_and(|m| m.kind != wanted) || self.job.is_some_and(|j| j.kind != wanted)
+        let elsewhere = mirror
+            .and_then(|m| m.target.as_ref())
+            .is_some_and(|to| to != base);
+        elsewhere
+            || mirror.is_some_and(|m| m.kind != wanted)
+            || self.job.is_some_and(|j| j.kind != wanted)
     }
 
     fn mirror_ready(&self) -> bool {
@@ -354,7 +430,9 @@ impl Look<'_> {
         let text = match self.seen.told.as_ref()? {
             Told::Job(BlockJobOutcome::Failed) => "the block job failed",
             Told::Job(BlockJobOutcome::Cancelled) => "the block job was cancelled from outside",
-            Told::Job(BlockJobOutcome::Ready | BlockJobOutcome::Completed) | Told::Refused(_) => return None,
+            Told::Job(BlockJobOutcome::Ready | BlockJobOutcome::Completed) | Told::Refused(_) => {
+                return None;
+            }
         };
         Some(fail(Reason::MergeIoError, self.record, text))
     }

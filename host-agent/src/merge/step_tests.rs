@@ -16,19 +16,32 @@ fn decide(record: &MergeRecord, seen: &Observation) -> Step {
 }
 
 fn at(phase: Phase) -> MergeRecord {
-    MergeRecord { phase, ..record(true) }
+    MergeRecord {
+        phase,
+        ..record(true)
+    }
 }
 
 fn copying() -> Phase {
-    Phase::Copying { starts: 1, since: now() }
+    Phase::Copying {
+        starts: 1,
+        since: now(),
+    }
 }
 
 fn pivoting(window: Window) -> Phase {
-    Phase::Pivoting { window, since: now(), suspended_at: Some(now()) }
+    Phase::Pivoting {
+        window,
+        since: now(),
+        suspended_at: Some(now()),
+    }
 }
 
 fn with_mirror(ready: bool) -> DiskView {
-    DiskView { mirror: mirror(ready), ..disk(&BEFORE) }
+    DiskView {
+        mirror: mirror(ready),
+        ..disk(&BEFORE)
+    }
 }
 
 fn failed_with(step: &Step) -> Option<Reason> {
@@ -46,22 +59,48 @@ fn pending_starts_the_job_once_written_down() {
 
 #[test]
 fn pending_never_doubles_a_job() {
-    let busy = seen(VmState::Running, disk(&BEFORE), job(BlockJobKind::Other, 0, 1));
-    assert_eq!(failed_with(&decide(&record(true), &busy)), Some(Reason::ConcurrentChange));
+    let busy = seen(
+        VmState::Running,
+        disk(&BEFORE),
+        job(BlockJobKind::Other, 0, 1),
+    );
+    assert_eq!(
+        failed_with(&decide(&record(true), &busy)),
+        Some(Reason::ConcurrentChange)
+    );
 }
 
 #[test]
 fn pending_refuses_another_chain() {
-    for layers in [&["base", "top", "newer"][..], &["base", "middle", "top"], &["top", "base"], &["top"]] {
+    for layers in [
+        &["base", "top", "newer"][..],
+        &["base", "middle", "top"],
+        &["top", "base"],
+        &["top"],
+    ] {
         let other = seen(VmState::Running, disk(layers), None);
-        assert_eq!(failed_with(&decide(&record(true), &other)), Some(Reason::ChainDiverged), "{layers:?}");
+        assert_eq!(
+            failed_with(&decide(&record(true), &other)),
+            Some(Reason::ChainDiverged),
+            "{layers:?}"
+        );
     }
 }
 
 #[test]
 fn a_running_job_is_adopted() {
-    let running = seen(VmState::Running, with_mirror(false), job(BlockJobKind::ActiveCommit, 1, 2));
-    let next = decide(&at(copying()), &Observation { fresh_start: true, ..running });
+    let running = seen(
+        VmState::Running,
+        with_mirror(false),
+        job(BlockJobKind::ActiveCommit, 1, 2),
+    );
+    let next = decide(
+        &at(copying()),
+        &Observation {
+            fresh_start: true,
+            ..running
+        },
+    );
     assert!(matches!(next, Step::Wait(_)), "{next:?}");
 }
 
@@ -69,11 +108,26 @@ fn a_running_job_is_adopted() {
 fn a_missing_job_is_asked_for_again_only_after_a_while_and_not_for_ever() {
     let gone = seen(VmState::Running, disk(&BEFORE), None);
     assert!(matches!(decide(&at(copying()), &gone), Step::Wait(_)));
-    let settled = Observation { job_missing_for: Policy::default().settle, ..gone };
-    let again = Step::Enter(Phase::Copying { starts: 2, since: now() }, Some(Action::StartCommit));
+    let settled = Observation {
+        job_missing_for: Policy::default().settle,
+        ..gone
+    };
+    let again = Step::Enter(
+        Phase::Copying {
+            starts: 2,
+            since: now(),
+        },
+        Some(Action::StartCommit),
+    );
     assert_eq!(decide(&at(copying()), &settled), again);
-    let last = at(Phase::Copying { starts: 3, since: now() });
-    assert_eq!(failed_with(&decide(&last, &settled)), Some(Reason::MergeIoError));
+    let last = at(Phase::Copying {
+        starts: 3,
+        since: now(),
+    });
+    assert_eq!(
+        failed_with(&decide(&last, &settled)),
+        Some(Reason::MergeIoError)
+    );
 }
 
 #[test]
@@ -81,7 +135,10 @@ fn a_failed_job_fails_the_merge_at_once() {
     for outcome in [BlockJobOutcome::Failed, BlockJobOutcome::Cancelled] {
         let mut gone = seen(VmState::Running, disk(&BEFORE), None);
         gone.told = Some(Told::Job(outcome));
-        assert_eq!(failed_with(&decide(&at(copying()), &gone)), Some(Reason::MergeIoError));
+        assert_eq!(
+            failed_with(&decide(&at(copying()), &gone)),
+            Some(Reason::MergeIoError)
+        );
     }
 }
 
@@ -98,49 +155,103 @@ fn an_intermediate_commit_ends_by_itself() {
     merge.phase = copying();
     let done = seen(VmState::Running, disk(&["base", "newer"]), None);
     let next = decide(&merge, &done);
-    assert_eq!(next, Step::Enter(Phase::Verifying { suspended_at: None }, None));
+    assert_eq!(
+        next,
+        Step::Enter(Phase::Verifying { suspended_at: None }, None)
+    );
     merge.phase = Phase::Verifying { suspended_at: None };
     assert_eq!(decide(&merge, &done), Step::Finish(Outcome::Merged));
 }
 
 #[test]
 fn the_pivot_stops_the_guest_first() {
-    let ready = seen(VmState::Running, with_mirror(true), job(BlockJobKind::ActiveCommit, 5, 9));
+    let ready = seen(
+        VmState::Running,
+        with_mirror(true),
+        job(BlockJobKind::ActiveCommit, 5, 9),
+    );
     let next = decide(&at(Phase::Ready { not_before: now() }), &ready);
-    assert_eq!(next, Step::Enter(pivoting(Window::Suspending), Some(Action::Suspend)));
+    assert_eq!(
+        next,
+        Step::Enter(pivoting(Window::Suspending), Some(Action::Suspend))
+    );
 }
 
 #[test]
 fn a_guest_that_stood_still_before_is_left_so() {
-    let ready = seen(VmState::Paused, with_mirror(true), job(BlockJobKind::ActiveCommit, 9, 9));
+    let ready = seen(
+        VmState::Paused,
+        with_mirror(true),
+        job(BlockJobKind::ActiveCommit, 9, 9),
+    );
     let Step::Enter(phase, None) = decide(&at(Phase::Ready { not_before: now() }), &ready) else {
         panic!("nothing is to be done to the guest");
     };
-    let Step::Enter(phase, Some(Action::Pivot)) = decide(&at(phase), &ready) else { panic!("pivots") };
+    let Step::Enter(phase, Some(Action::Pivot)) = decide(&at(phase), &ready) else {
+        panic!("pivots")
+    };
     let done = seen(VmState::Paused, disk(&AFTER), None);
-    let Step::Enter(phase, None) = decide(&at(phase), &done) else { panic!("does not resume") };
+    let Step::Enter(phase, None) = decide(&at(phase), &done) else {
+        panic!("does not resume")
+    };
     assert_eq!(decide(&at(phase), &done), Step::Finish(Outcome::Merged));
 }
 
 #[test]
 fn no_pivot_before_both_read_the_same() {
-    let behind = seen(VmState::Paused, with_mirror(true), job(BlockJobKind::ActiveCommit, 5, 9));
-    assert!(matches!(decide(&at(pivoting(Window::Suspending)), &behind), Step::Wait(_)));
-    let running = seen(VmState::Running, with_mirror(true), job(BlockJobKind::ActiveCommit, 9, 9));
-    assert!(matches!(decide(&at(pivoting(Window::Suspending)), &running), Step::Wait(_)));
-    let same = seen(VmState::Paused, with_mirror(true), job(BlockJobKind::ActiveCommit, 9, 9));
+    let behind = seen(
+        VmState::Paused,
+        with_mirror(true),
+        job(BlockJobKind::ActiveCommit, 5, 9),
+    );
+    assert!(matches!(
+        decide(&at(pivoting(Window::Suspending)), &behind),
+        Step::Wait(_)
+    ));
+    let running = seen(
+        VmState::Running,
+        with_mirror(true),
+        job(BlockJobKind::ActiveCommit, 9, 9),
+    );
+    assert!(matches!(
+        decide(&at(pivoting(Window::Suspending)), &running),
+        Step::Wait(_)
+    ));
+    let same = seen(
+        VmState::Paused,
+        with_mirror(true),
+        job(BlockJobKind::ActiveCommit, 9, 9),
+    );
     let next = decide(&at(pivoting(Window::Suspending)), &same);
-    assert_eq!(next, Step::Enter(pivoting(Window::Intent), Some(Action::Pivot)));
+    assert_eq!(
+        next,
+        Step::Enter(pivoting(Window::Intent), Some(Action::Pivot))
+    );
 }
 
 #[test]
 fn a_pause_that_is_too_long_is_called_off_and_tried_later() {
-    let behind = seen(VmState::Paused, with_mirror(true), job(BlockJobKind::ActiveCommit, 5, 9));
-    let late = Observation { in_phase: Policy::default().pause_limit, ..behind };
+    let behind = seen(
+        VmState::Paused,
+        with_mirror(true),
+        job(BlockJobKind::ActiveCommit, 5, 9),
+    );
+    let late = Observation {
+        in_phase: Policy::default().pause_limit,
+        ..behind
+    };
     let next = decide(&at(pivoting(Window::Suspending)), &late);
-    assert_eq!(next, Step::Enter(pivoting(Window::Releasing), Some(Action::Resume)));
-    let running = seen(VmState::Running, with_mirror(true), job(BlockJobKind::ActiveCommit, 5, 9));
-    let Step::Enter(Phase::Ready { not_before }, None) = decide(&at(pivoting(Window::Releasing)), &running)
+    assert_eq!(
+        next,
+        Step::Enter(pivoting(Window::Releasing), Some(Action::Resume))
+    );
+    let running = seen(
+        VmState::Running,
+        with_mirror(true),
+        job(BlockJobKind::ActiveCommit, 5, 9),
+    );
+    let Step::Enter(Phase::Ready { not_before }, None) =
+        decide(&at(pivoting(Window::Releasing)), &running)
     else {
         panic!("it is tried again");
     };
@@ -150,10 +261,21 @@ fn a_pause_that_is_too_long_is_called_off_and_tried_later() {
 #[test]
 fn a_restart_releases_the_guest_first_thing() {
     for window in [Window::Suspending, Window::Intent, Window::Releasing] {
-        let stopped = seen(VmState::Paused, with_mirror(true), job(BlockJobKind::ActiveCommit, 9, 9));
-        let fresh = Observation { fresh_start: true, ..stopped };
+        let stopped = seen(
+            VmState::Paused,
+            with_mirror(true),
+            job(BlockJobKind::ActiveCommit, 9, 9),
+        );
+        let fresh = Observation {
+            fresh_start: true,
+            ..stopped
+        };
         let next = decide(&at(pivoting(window)), &fresh);
-        assert_eq!(next, Step::Enter(pivoting(Window::Releasing), Some(Action::Resume)), "{window:?}");
+        assert_eq!(
+            next,
+            Step::Enter(pivoting(Window::Releasing), Some(Action::Resume)),
+            "{window:?}"
+        );
     }
 }
 
@@ -161,19 +283,35 @@ fn a_restart_releases_the_guest_first_thing() {
 fn a_restart_after_the_pivot_writes_it_down_before_the_guest_runs() {
     for window in [Window::Intent, Window::Releasing] {
         let done = seen(VmState::Paused, disk(&AFTER), None);
-        let fresh = Observation { fresh_start: true, ..done };
+        let fresh = Observation {
+            fresh_start: true,
+            ..done
+        };
         let next = decide(&at(pivoting(window)), &fresh);
-        let verified = Phase::Verifying { suspended_at: Some(now()) };
-        assert_eq!(next, Step::Enter(verified, Some(Action::Resume)), "{window:?}");
+        let verified = Phase::Verifying {
+            suspended_at: Some(now()),
+        };
+        assert_eq!(
+            next,
+            Step::Enter(verified, Some(Action::Resume)),
+            "{window:?}"
+        );
     }
 }
 
 #[test]
 fn a_refused_pivot_is_cleared_before_the_guest_runs() {
-    let mut refused = seen(VmState::Paused, with_mirror(true), job(BlockJobKind::ActiveCommit, 9, 9));
+    let mut refused = seen(
+        VmState::Paused,
+        with_mirror(true),
+        job(BlockJobKind::ActiveCommit, 9, 9),
+    );
     refused.told = Some(Told::Refused("no".to_owned()));
     let next = decide(&at(pivoting(Window::Intent)), &refused);
-    assert_eq!(next, Step::Enter(pivoting(Window::Releasing), Some(Action::Resume)));
+    assert_eq!(
+        next,
+        Step::Enter(pivoting(Window::Releasing), Some(Action::Resume))
+    );
 }
 
 #[test]
@@ -181,16 +319,27 @@ fn a_pivot_counts_only_when_the_next_start_would_use_the_base_too() {
     let mut half = disk(&AFTER);
     half.next_start = disk(&BEFORE).next_start;
     let half = seen(VmState::Paused, half, None);
-    assert!(matches!(decide(&at(pivoting(Window::Intent)), &half), Step::Wait(_)));
+    assert!(matches!(
+        decide(&at(pivoting(Window::Intent)), &half),
+        Step::Wait(_)
+    ));
 }
 
 #[test]
 fn a_guest_that_does_not_run_again_is_asked_again() {
     let stopped = seen(VmState::Paused, disk(&AFTER), None);
-    let record = at(Phase::Verifying { suspended_at: Some(now()) });
+    let record = at(Phase::Verifying {
+        suspended_at: Some(now()),
+    });
     assert!(matches!(decide(&record, &stopped), Step::Wait(_)));
-    let late = Observation { in_phase: Duration::from_millis(100), ..stopped };
-    assert!(matches!(decide(&record, &late), Step::Enter(_, Some(Action::Resume))));
+    let late = Observation {
+        in_phase: Duration::from_millis(100),
+        ..stopped
+    };
+    assert!(matches!(
+        decide(&record, &late),
+        Step::Enter(_, Some(Action::Resume))
+    ));
 }
 
 #[test]
@@ -207,7 +356,11 @@ fn a_dead_machine_fails_the_merge_in_every_phase_but_the_verified_one() {
         pivoting(Window::Releasing),
         Phase::Verifying { suspended_at: None },
     ] {
-        assert_eq!(failed_with(&decide(&at(phase.clone()), &off)), Some(Reason::VmDied), "{phase:?}");
+        assert_eq!(
+            failed_with(&decide(&at(phase.clone()), &off)),
+            Some(Reason::VmDied),
+            "{phase:?}"
+        );
     }
     let base = seen(VmState::ShutOff, disk(&["base"]), None);
     let verified = at(Phase::Verifying { suspended_at: None });
@@ -216,24 +369,47 @@ fn a_dead_machine_fails_the_merge_in_every_phase_but_the_verified_one() {
 
 #[test]
 fn running_mode_does_not_stop_the_guest() {
-    let policy = Policy { pivot: PivotMode::Running, ..Policy::default() };
-    let ready = seen(VmState::Running, with_mirror(true), job(BlockJobKind::ActiveCommit, 9, 9));
+    let policy = Policy {
+        pivot: PivotMode::Running,
+        ..Policy::default()
+    };
+    let ready = seen(
+        VmState::Running,
+        with_mirror(true),
+        job(BlockJobKind::ActiveCommit, 9, 9),
+    );
     let record = at(Phase::Ready { not_before: now() });
     let Step::Enter(phase, Some(Action::Pivot)) = step(&record, &ready, &policy, now()) else {
         panic!("pivots at once");
     };
-    assert!(matches!(phase, Phase::Pivoting { suspended_at: None, .. }));
+    assert!(matches!(
+        phase,
+        Phase::Pivoting {
+            suspended_at: None,
+            ..
+        }
+    ));
 }
 
 fn any_phase() -> impl Strategy<Value = Phase> {
-    let window = prop_oneof![Just(Window::Suspending), Just(Window::Intent), Just(Window::Releasing)];
+    let window = prop_oneof![
+        Just(Window::Suspending),
+        Just(Window::Intent),
+        Just(Window::Releasing)
+    ];
     let suspended = any::<bool>().prop_map(|yes| yes.then(now));
     prop_oneof![
         Just(Phase::Pending),
-        (1..5_u32).prop_map(|starts| Phase::Copying { starts, since: now() }),
+        (1..5_u32).prop_map(|starts| Phase::Copying {
+            starts,
+            since: now()
+        }),
         Just(Phase::Ready { not_before: now() }),
-        (window, suspended.clone())
-            .prop_map(|(window, suspended_at)| Phase::Pivoting { window, since: now(), suspended_at }),
+        (window, suspended.clone()).prop_map(|(window, suspended_at)| Phase::Pivoting {
+            window,
+            since: now(),
+            suspended_at
+        }),
         suspended.prop_map(|suspended_at| Phase::Verifying { suspended_at }),
     ]
 }
@@ -262,11 +438,17 @@ fn any_job() -> impl Strategy<Value = Option<JobProgress>> {
         Just(BlockJobKind::Commit),
         Just(BlockJobKind::Other)
     ];
-    proptest::option::of((kind, 0..3_u64, 0..3_u64).prop_map(|(kind, cur, end)| JobProgress { kind, cur, end }))
+    proptest::option::of(
+        (kind, 0..3_u64, 0..3_u64).prop_map(|(kind, cur, end)| JobProgress { kind, cur, end }),
+    )
 }
 
 fn any_observation() -> impl Strategy<Value = Observation> {
-    let state = prop_oneof![Just(VmState::Running), Just(VmState::Paused), Just(VmState::ShutOff)];
+    let state = prop_oneof![
+        Just(VmState::Running),
+        Just(VmState::Paused),
+        Just(VmState::ShutOff)
+    ];
     let machine = prop_oneof![
         1 => Just(Machine::Unknown),
         1 => Just(Machine::Gone),

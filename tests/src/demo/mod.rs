@@ -28,7 +28,12 @@ use report::Report;
 const DISK: &str = "vda";
 const DISK_BYTES: u64 = 1 << 30;
 const SLOTS: u64 = 2048;
-const WORKLOAD: Workload = Workload { slots: SLOTS, fill_mib: 96, background_kib: 16384, rate: 0 };
+const WORKLOAD: Workload = Workload {
+    slots: SLOTS,
+    fill_mib: 96,
+    background_kib: 16384,
+    rate: 0,
+};
 /// Records that the guest writes between two snapshots, so that each layer has some.
 const RECORDS_BETWEEN: u64 = 600;
 const BOOT: Duration = Duration::from_secs(60);
@@ -45,15 +50,28 @@ pub async fn run() -> Result<()> {
     report.step("guest boots, first records acknowledged");
 
     services.start()?;
-    let mut show = Show { api: Api::at(&services.api.endpoint())?, vm: guest.spec.uuid, guest, report };
+    let mut show = Show {
+        api: Api::at(&services.api.endpoint())?,
+        vm: guest.spec.uuid,
+        guest,
+        report,
+    };
     show.api.wait_for_vm(show.vm, LIMIT).await?;
-    show.report.say(&format!("API server on {}, host agent on {}.", services.api.endpoint(), services.agent.endpoint()));
+    show.report.say(&format!(
+        "API server on {}, host agent on {}.",
+        services.api.endpoint(),
+        services.agent.endpoint()
+    ));
     show.report.step("both services start, the agent registers");
 
     let snapshots = show.create_snapshots().await?;
     show.draw("The chain before:").await?;
-    let middle = show.delete(&snapshots[1], v1::MergeKind::IntermediateCommit).await?;
-    let newest = show.delete(&snapshots[2], v1::MergeKind::ActiveCommit).await?;
+    let middle = show
+        .delete(&snapshots[1], v1::MergeKind::IntermediateCommit)
+        .await?;
+    let newest = show
+        .delete(&snapshots[2], v1::MergeKind::ActiveCommit)
+        .await?;
     show.draw("The chain after:").await?;
     show.check_storage(&rig, &[middle, newest]).await?;
     show.check_list(&snapshots[0].0).await?;
@@ -83,7 +101,10 @@ impl Show {
         for name in ["monday", "tuesday", "wednesday"] {
             let id = self.api.snapshot(self.vm, name).await?;
             self.report.step(&format!("snapshot {name} taken"));
-            self.guest.acks.wait_for_more(DISK, RECORDS_BETWEEN, LIMIT).await?;
+            self.guest
+                .acks
+                .wait_for_more(DISK, RECORDS_BETWEEN, LIMIT)
+                .await?;
             self.report.pass();
             all.push((id, name));
         }
@@ -96,7 +117,9 @@ impl Show {
             v1::MergeKind::ActiveCommit => "active commit with pivot",
             _ => "intermediate commit",
         };
-        self.report.say(&format!("Deleting snapshot {name} ({how}) while the guest writes:"));
+        self.report.say(&format!(
+            "Deleting snapshot {name} ({how}) while the guest writes:"
+        ));
         let chain = self.api.chain(self.vm, DISK).await?;
         let mark = self.guest.acks.mark();
         let accepted = self.api.delete(id).await?;
@@ -104,11 +127,25 @@ impl Show {
         self.guest.acks.wait_for_more(DISK, 20, LIMIT).await?;
         let stall = self.guest.acks.longest_gap_since(DISK, mark);
         let disk = ended.disks.first().context("the operation has no disk")?;
-        ensure!(disk.kind() == kind, "expected {kind:?}, got {:?}", disk.kind());
+        ensure!(
+            disk.kind() == kind,
+            "expected {kind:?}, got {:?}",
+            disk.kind()
+        );
         self.report.deleted(how, &ended, stall);
-        let gone = disk.removed.as_ref().context("the operation names no removed volume")?;
-        let layer = chain.layers.iter().find(|layer| layer.volume.as_ref() == Some(gone));
-        Ok(PathBuf::from(&layer.context("the removed volume was not in the chain")?.locator))
+        let gone = disk
+            .removed
+            .as_ref()
+            .context("the operation names no removed volume")?;
+        let layer = chain
+            .layers
+            .iter()
+            .find(|layer| layer.volume.as_ref() == Some(gone));
+        Ok(PathBuf::from(
+            &layer
+                .context("the removed volume was not in the chain")?
+                .locator,
+        ))
     }
 
     async fn draw(&mut self, title: &str) -> Result<()> {
@@ -130,7 +167,11 @@ impl Show {
         }
         let kept = self.api.chain(self.vm, DISK).await?.layers;
         for path in gone {
-            ensure!(!found.contains(path), "{} is still in storage", path.display());
+            ensure!(
+                !found.contains(path),
+                "{} is still in storage",
+                path.display()
+            );
         }
         ensure!(
             found.len() == kept.len(),
@@ -138,13 +179,19 @@ impl Show {
             found.len(),
             kept.len()
         );
-        self.report.say(&format!("Storage holds {} images, as many as the chain has layers.", found.len()));
+        self.report.say(&format!(
+            "Storage holds {} images, as many as the chain has layers.",
+            found.len()
+        ));
         Ok(())
     }
 
     async fn check_list(&mut self, left: &str) -> Result<()> {
         let snapshots = self.api.list(self.vm).await?;
-        let ids: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.id.as_str()).collect();
+        let ids: Vec<&str> = snapshots
+            .iter()
+            .map(|snapshot| snapshot.id.as_str())
+            .collect();
         ensure!(ids == [left], "snapshots left: {ids:?}");
         Ok(())
     }
@@ -152,7 +199,12 @@ impl Show {
     /// Turns the guest off and compares what is in the disk with what it was told is there.
     async fn verify(mut self, rig: &Rig, services: &mut Services) -> Result<()> {
         let chain = self.api.chain(self.vm, DISK).await?;
-        let active = chain.layers.last().context("the chain is empty")?.locator.clone();
+        let active = chain
+            .layers
+            .last()
+            .context("the chain is empty")?
+            .locator
+            .clone();
         self.report.pass();
         services.agent.stop()?;
         services.api.stop()?;
@@ -164,6 +216,7 @@ impl Show {
         self.report.step("records compared with the disk");
         let errors = self.guest.acks.errors(DISK);
         let stall = self.guest.acks.longest_gap(DISK);
-        self.report.end(&verdict, self.guest.acks.count(DISK), errors, stall)
+        self.report
+            .end(&verdict, self.guest.acks.count(DISK), errors, stall)
     }
 }

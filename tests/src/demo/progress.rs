@@ -11,8 +11,13 @@ use crate::api::Api;
 const STYLE: &str = "  [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec} {msg}";
 
 /// Watches an operation to its success.
-pub(super) async fn follow(api: &mut Api, accepted: &v1::Operation, limit: Duration) -> Result<v1::Operation> {
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(STYLE)?.progress_chars("█▓░"));
+pub(super) async fn follow(
+    api: &mut Api,
+    accepted: &v1::Operation,
+    limit: Duration,
+) -> Result<v1::Operation> {
+    let bar =
+        ProgressBar::new(0).with_style(ProgressStyle::with_template(STYLE)?.progress_chars("█▓░"));
     let ended = tokio::time::timeout(limit, watch(api, accepted, &bar)).await;
     bar.finish();
     let ended = ended.with_context(|| format!("operation {} does not end", accepted.id))??;
@@ -22,8 +27,14 @@ pub(super) async fn follow(api: &mut Api, accepted: &v1::Operation, limit: Durat
     Ok(ended)
 }
 
-async fn watch(api: &mut Api, accepted: &v1::Operation, bar: &ProgressBar) -> Result<v1::Operation> {
-    let request = v1::WatchOperationRequest { operation_id: accepted.id.clone() };
+async fn watch(
+    api: &mut Api,
+    accepted: &v1::Operation,
+    bar: &ProgressBar,
+) -> Result<v1::Operation> {
+    let request = v1::WatchOperationRequest {
+        operation_id: accepted.id.clone(),
+    };
     let mut stream = api.operations.watch_operation(request).await?.into_inner();
     while let Some(piece) = stream.message().await? {
         let operation = piece.operation.unwrap_or_default();

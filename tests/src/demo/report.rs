@@ -23,7 +23,10 @@ impl Report {
         if let Some(column) = table.column_mut(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        Self { table, step_begun: Instant::now() }
+        Self {
+            table,
+            step_begun: Instant::now(),
+        }
     }
 
     #[allow(clippy::print_stdout, reason = "this is the demo's output")]
@@ -49,10 +52,9 @@ impl Report {
 
     /// A snapshot was deleted. The time is the operation's, from its acceptance to the volume's end.
     pub(super) fn deleted(&mut self, how: &str, operation: &v1::Operation, stall: Duration) {
-        let (moved, freed) = operation
-            .disks
-            .iter()
-            .fold((0, 0), |(moved, freed), disk| (moved + disk.done_bytes, freed + disk.freed_bytes));
+        let (moved, freed) = operation.disks.iter().fold((0, 0), |(moved, freed), disk| {
+            (moved + disk.done_bytes, freed + disk.freed_bytes)
+        });
         let note = format!(
             "{} moved, {} freed, longest stall {} ms",
             size(moved),
@@ -65,29 +67,52 @@ impl Report {
     }
 
     /// Prints the table and tells whether all is well.
-    pub(super) fn end(&mut self, verdict: &Verdict, written: u64, errors: u64, stall: Duration) -> Result<()> {
+    pub(super) fn end(
+        &mut self,
+        verdict: &Verdict,
+        written: u64,
+        errors: u64,
+        stall: Duration,
+    ) -> Result<()> {
         let lost = verdict.lost.len();
         let table = self.table.to_string();
         self.say(&format!("\n{table}\n"));
-        self.say(&format!("longest stall that the guest saw  {} ms", stall.as_millis()));
+        self.say(&format!(
+            "longest stall that the guest saw  {} ms",
+            stall.as_millis()
+        ));
         self.say(&format!("records acknowledged              {written}"));
-        self.say(&format!("of them still to be on the disk   {}", verdict.acknowledged));
+        self.say(&format!(
+            "of them still to be on the disk   {}",
+            verdict.acknowledged
+        ));
         self.say(&format!("write errors in the guest         {errors}"));
         self.say(&format!("records lost                      {lost}"));
-        ensure!(lost == 0, "acknowledged records are lost: {:?}", verdict.lost);
+        ensure!(
+            lost == 0,
+            "acknowledged records are lost: {:?}",
+            verdict.lost
+        );
         ensure!(errors == 0, "the guest saw write errors");
         Ok(())
     }
 
     fn row(&mut self, what: &str, took: Duration, note: String) {
-        self.table.add_row([what.to_owned(), format!("{:.2} s", took.as_secs_f64()), note]);
+        self.table.add_row([
+            what.to_owned(),
+            format!("{:.2} s", took.as_secs_f64()),
+            note,
+        ]);
         self.pass();
     }
 }
 
 /// From the acceptance to the end, by the server's clock.
 fn time_of(operation: &v1::Operation) -> Duration {
-    let (Some(begun), Some(ended)) = (operation.created_at, operation.ended_at) else { return Duration::ZERO };
-    let nanos = i128::from(ended.seconds - begun.seconds) * 1_000_000_000 + i128::from(ended.nanos - begun.nanos);
+    let (Some(begun), Some(ended)) = (operation.created_at, operation.ended_at) else {
+        return Duration::ZERO;
+    };
+    let nanos = i128::from(ended.seconds - begun.seconds) * 1_000_000_000
+        + i128::from(ended.nanos - begun.nanos);
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
 }

@@ -8,7 +8,8 @@ mod read;
 mod write;
 
 use super::{
-    Accepted, Change, EventFilter, OperationFilter, Page, RequestRecord, Store, StoreError, VmFilter,
+    Accepted, Change, EventFilter, OperationFilter, Page, RequestRecord, Store, StoreError,
+    VmFilter,
 };
 use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
 use async_trait::async_trait;
@@ -45,7 +46,11 @@ impl Store for SqliteStore {
         write::next_generation(&mut *self.writer.lock().await).await
     }
 
-    async fn put_host(&self, host: &HostRecord, event: Option<&NewEvent>) -> Result<(), StoreError> {
+    async fn put_host(
+        &self,
+        host: &HostRecord,
+        event: Option<&NewEvent>,
+    ) -> Result<(), StoreError> {
         write::put_host(&mut *self.writer.lock().await, host, event).await
     }
 
@@ -69,7 +74,11 @@ impl Store for SqliteStore {
         read::snapshot(&self.readers, id).await
     }
 
-    async fn snapshots(&self, vm: Option<VmId>, page: &Page<SnapshotId>) -> Result<Vec<Snapshot>, StoreError> {
+    async fn snapshots(
+        &self,
+        vm: Option<VmId>,
+        page: &Page<SnapshotId>,
+    ) -> Result<Vec<Snapshot>, StoreError> {
         read::snapshots(&self.readers, vm, page).await
     }
 
@@ -90,7 +99,11 @@ impl Store for SqliteStore {
         read::open_operations(&self.readers).await
     }
 
-    async fn events(&self, filter: &EventFilter, page: &Page<u64>) -> Result<Vec<Event>, StoreError> {
+    async fn events(
+        &self,
+        filter: &EventFilter,
+        page: &Page<u64>,
+    ) -> Result<Vec<Event>, StoreError> {
         read::events(&self.readers, filter, page).await
     }
 
@@ -103,7 +116,11 @@ impl Store for SqliteStore {
         read::repeated(&mut reader, request).await
     }
 
-    async fn accept(&self, request: &RequestRecord, change: &Change) -> Result<Accepted, StoreError> {
+    async fn accept(
+        &self,
+        request: &RequestRecord,
+        change: &Change,
+    ) -> Result<Accepted, StoreError> {
         write::accept(&mut *self.writer.lock().await, request, change).await
     }
 

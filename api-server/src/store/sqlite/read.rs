@@ -14,7 +14,12 @@ use std::str::FromStr;
 
 pub(super) async fn hosts(readers: &SqlitePool) -> Result<Vec<HostRecord>, StoreError> {
     let rows = sqlx::query("SELECT id, endpoint, generation, version FROM hosts ORDER BY id");
-    rows.fetch_all(readers).await.map_err(unavailable)?.iter().map(host).collect()
+    rows.fetch_all(readers)
+        .await
+        .map_err(unavailable)?
+        .iter()
+        .map(host)
+        .collect()
 }
 
 fn host(row: &SqliteRow) -> Result<HostRecord, StoreError> {
@@ -28,7 +33,12 @@ fn host(row: &SqliteRow) -> Result<HostRecord, StoreError> {
 
 pub(super) async fn vm(readers: &SqlitePool, id: VmId) -> Result<Option<VmRecord>, StoreError> {
     let row = sqlx::query("SELECT id, name, host_id FROM vms WHERE id = ?").bind(id.to_string());
-    row.fetch_optional(readers).await.map_err(unavailable)?.as_ref().map(vm_record).transpose()
+    row.fetch_optional(readers)
+        .await
+        .map_err(unavailable)?
+        .as_ref()
+        .map(vm_record)
+        .transpose()
 }
 
 pub(super) async fn vms(
@@ -40,17 +50,34 @@ pub(super) async fn vms(
     only(&mut query, " AND host_id = ", filter.host.as_ref());
     only(&mut query, " AND name = ", filter.name.as_ref());
     only(&mut query, " AND id > ", page.after);
-    rows(query, " ORDER BY id", page.limit, readers).await?.iter().map(vm_record).collect()
+    rows(query, " ORDER BY id", page.limit, readers)
+        .await?
+        .iter()
+        .map(vm_record)
+        .collect()
 }
 
 fn vm_record(row: &SqliteRow) -> Result<VmRecord, StoreError> {
     let host: HostId = id(row, "host_id")?;
-    Ok(VmRecord { id: id(row, "id")?, name: row.try_get("name").map_err(corrupt)?, host })
+    Ok(VmRecord {
+        id: id(row, "id")?,
+        name: row.try_get("name").map_err(corrupt)?,
+        host,
+    })
 }
 
-pub(super) async fn snapshot(readers: &SqlitePool, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
-    let row = sqlx::query("SELECT revision, record FROM snapshots WHERE id = ?").bind(id.to_string());
-    row.fetch_optional(readers).await.map_err(unavailable)?.as_ref().map(snapshot_record).transpose()
+pub(super) async fn snapshot(
+    readers: &SqlitePool,
+    id: SnapshotId,
+) -> Result<Option<Snapshot>, StoreError> {
+    let row =
+        sqlx::query("SELECT revision, record FROM snapshots WHERE id = ?").bind(id.to_string());
+    row.fetch_optional(readers)
+        .await
+        .map_err(unavailable)?
+        .as_ref()
+        .map(snapshot_record)
+        .transpose()
 }
 
 pub(super) async fn snapshots(
@@ -61,19 +88,32 @@ pub(super) async fn snapshots(
     let mut query = QueryBuilder::new("SELECT revision, record FROM snapshots WHERE 1");
     only(&mut query, " AND vm_id = ", vm);
     only(&mut query, " AND id > ", page.after);
-    rows(query, " ORDER BY id", page.limit, readers).await?.iter().map(snapshot_record).collect()
+    rows(query, " ORDER BY id", page.limit, readers)
+        .await?
+        .iter()
+        .map(snapshot_record)
+        .collect()
 }
 
 fn snapshot_record(row: &SqliteRow) -> Result<Snapshot, StoreError> {
-    Ok(Snapshot { revision: number(row, "revision")?, ..json(row)? })
+    Ok(Snapshot {
+        revision: number(row, "revision")?,
+        ..json(row)?
+    })
 }
 
 pub(super) async fn operation(
     reader: &mut SqliteConnection,
     id: OperationId,
 ) -> Result<Option<Operation>, StoreError> {
-    let row = sqlx::query("SELECT revision, record FROM operations WHERE id = ?").bind(id.to_string());
-    row.fetch_optional(reader).await.map_err(unavailable)?.as_ref().map(operation_record).transpose()
+    let row =
+        sqlx::query("SELECT revision, record FROM operations WHERE id = ?").bind(id.to_string());
+    row.fetch_optional(reader)
+        .await
+        .map_err(unavailable)?
+        .as_ref()
+        .map(operation_record)
+        .transpose()
 }
 
 pub(super) async fn operations(
@@ -92,18 +132,30 @@ pub(super) async fn operations(
         }
         query.push(")");
     }
-    rows(query, " ORDER BY id DESC", page.limit, readers).await?.iter().map(operation_record).collect()
+    rows(query, " ORDER BY id DESC", page.limit, readers)
+        .await?
+        .iter()
+        .map(operation_record)
+        .collect()
 }
 
 pub(super) async fn open_operations(readers: &SqlitePool) -> Result<Vec<Operation>, StoreError> {
     let rows = sqlx::query(
         "SELECT revision, record FROM operations WHERE state IN ('queued', 'running') ORDER BY id",
     );
-    rows.fetch_all(readers).await.map_err(unavailable)?.iter().map(operation_record).collect()
+    rows.fetch_all(readers)
+        .await
+        .map_err(unavailable)?
+        .iter()
+        .map(operation_record)
+        .collect()
 }
 
 fn operation_record(row: &SqliteRow) -> Result<Operation, StoreError> {
-    Ok(Operation { revision: number(row, "revision")?, ..json(row)? })
+    Ok(Operation {
+        revision: number(row, "revision")?,
+        ..json(row)?
+    })
 }
 
 pub(super) async fn events(
@@ -115,13 +167,22 @@ pub(super) async fn events(
     only(&mut query, " AND vm_id = ", filter.vm);
     only(&mut query, " AND operation_id = ", filter.operation);
     if let Some(after) = page.after {
-        query.push(" AND revision > ").push_bind(i64::try_from(after).unwrap_or(i64::MAX));
+        query
+            .push(" AND revision > ")
+            .push_bind(i64::try_from(after).unwrap_or(i64::MAX));
     }
-    rows(query, " ORDER BY revision", page.limit, readers).await?.iter().map(event).collect()
+    rows(query, " ORDER BY revision", page.limit, readers)
+        .await?
+        .iter()
+        .map(event)
+        .collect()
 }
 
 fn event(row: &SqliteRow) -> Result<Event, StoreError> {
-    Ok(Event { revision: number(row, "revision")?, entry: json::<NewEvent>(row)? })
+    Ok(Event {
+        revision: number(row, "revision")?,
+        entry: json::<NewEvent>(row)?,
+    })
 }
 
 /// The operation of an earlier request of this id.
@@ -134,7 +195,11 @@ pub(super) async fn repeated(
          FROM requests JOIN operations ON operations.id = requests.operation_id
          WHERE requests.id = ?",
     );
-    let row = row.bind(request.id.to_string()).fetch_optional(reader).await.map_err(unavailable)?;
+    let row = row
+        .bind(request.id.to_string())
+        .fetch_optional(reader)
+        .await
+        .map_err(unavailable)?;
     let Some(row) = row else { return Ok(None) };
     if row.try_get::<String, _>("fingerprint").map_err(corrupt)? != request.fingerprint {
         return Err(StoreError::RequestIdReused);
@@ -163,13 +228,17 @@ async fn rows(
     limit: usize,
     readers: &SqlitePool,
 ) -> Result<Vec<SqliteRow>, StoreError> {
-    query.push(order).push(" LIMIT ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    query
+        .push(order)
+        .push(" LIMIT ")
+        .push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
     query.build().fetch_all(readers).await.map_err(unavailable)
 }
 
 fn id<T: FromStr<Err: Display>>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
     let text: String = row.try_get(column).map_err(corrupt)?;
-    text.parse().map_err(|error| StoreError::Corrupt(format!("{column} {text:?}: {error}")))
+    text.parse()
+        .map_err(|error| StoreError::Corrupt(format!("{column} {text:?}: {error}")))
 }
 
 fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {

@@ -12,21 +12,30 @@ use sqlx::{Connection as _, Row as _, Transaction};
 type Tx<'a> = Transaction<'a, Sqlite>;
 
 async fn begin(writer: &mut SqliteConnection) -> Result<Tx<'_>, StoreError> {
-    writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)
+    writer
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .map_err(unavailable)
 }
 
 /// A commit that fails may have been made: SQLite says so for a full disk or an I/O error.
 async fn commit(tx: Tx<'_>) -> Result<(), StoreError> {
-    tx.commit().await.map_err(|error| StoreError::Unknown(error.into()))
+    tx.commit()
+        .await
+        .map_err(|error| StoreError::Unknown(error.into()))
 }
 
 pub(super) async fn next_generation(writer: &mut SqliteConnection) -> Result<u64, StoreError> {
     let mut tx = begin(writer).await?;
     let query = "UPDATE meta SET value = value + 1 WHERE key = 'generation' RETURNING value";
-    let row = sqlx::query(query).fetch_one(&mut *tx).await.map_err(unavailable)?;
+    let row = sqlx::query(query)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(unavailable)?;
     let generation: i64 = row.try_get("value").map_err(unavailable)?;
     commit(tx).await?;
-    u64::try_from(generation).map_err(|_| StoreError::Corrupt(format!("the generation is {generation}")))
+    u64::try_from(generation)
+        .map_err(|_| StoreError::Corrupt(format!("the generation is {generation}")))
 }
 
 pub(super) async fn put_host(
@@ -40,13 +49,18 @@ pub(super) async fn put_host(
         let known: i64 = row.try_get("generation").map_err(unavailable)?;
         let known = u64::try_from(known).unwrap_or(0);
         if known > host.generation {
-            return Err(StoreError::Stale { given: host.generation, known });
+            return Err(StoreError::Stale {
+                given: host.generation,
+                known,
+            });
         }
     }
     let query = "INSERT INTO hosts (id, endpoint, generation, version) VALUES (?, ?, ?, ?)
          ON CONFLICT (id) DO UPDATE SET endpoint = excluded.endpoint,
          generation = excluded.generation, version = excluded.version";
-    let query = sqlx::query(query).bind(host.id.as_str()).bind(&host.endpoint);
+    let query = sqlx::query(query)
+        .bind(host.id.as_str())
+        .bind(&host.endpoint);
     let query = query.bind(integer(host.generation)).bind(&host.version);
     query.execute(&mut *tx).await.map_err(unavailable)?;
     if let Some(event) = event {
@@ -55,18 +69,27 @@ pub(super) async fn put_host(
     commit(tx).await
 }
 
-pub(super) async fn put_vms(writer: &mut SqliteConnection, vms: &[VmRecord]) -> Result<(), StoreError> {
+pub(super) async fn put_vms(
+    writer: &mut SqliteConnection,
+    vms: &[VmRecord],
+) -> Result<(), StoreError> {
     let mut tx = begin(writer).await?;
     for vm in vms {
         let query = "INSERT INTO vms (id, name, host_id) VALUES (?, ?, ?)
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, host_id = excluded.host_id";
-        let query = sqlx::query(query).bind(vm.id.to_string()).bind(&vm.name).bind(vm.host.as_str());
+        let query = sqlx::query(query)
+            .bind(vm.id.to_string())
+            .bind(&vm.name)
+            .bind(vm.host.as_str());
         query.execute(&mut *tx).await.map_err(unavailable)?;
     }
     commit(tx).await
 }
 
-pub(super) async fn add_events(writer: &mut SqliteConnection, events: &[NewEvent]) -> Result<(), StoreError> {
+pub(super) async fn add_events(
+    writer: &mut SqliteConnection,
+    events: &[NewEvent],
+) -> Result<(), StoreError> {
     let mut tx = begin(writer).await?;
     for event in events {
         add_event(&mut tx, event).await?;
@@ -84,26 +107,41 @@ pub(super) async fn accept(
         return Ok(Accepted::Repeated(operation));
     }
     let operation = change_all(&mut tx, change).await?;
-    let query = "INSERT INTO requests (id, fingerprint, operation_id, accepted_at) VALUES (?, ?, ?, ?)";
-    let query = sqlx::query(query).bind(request.id.to_string()).bind(&request.fingerprint);
-    let query = query.bind(operation.id.to_string()).bind(operation.created_at.as_second());
+    let query =
+        "INSERT INTO requests (id, fingerprint, operation_id, accepted_at) VALUES (?, ?, ?, ?)";
+    let query = sqlx::query(query)
+        .bind(request.id.to_string())
+        .bind(&request.fingerprint);
+    let query = query
+        .bind(operation.id.to_string())
+        .bind(operation.created_at.as_second());
     query.execute(&mut *tx).await.map_err(unavailable)?;
     commit(tx).await?;
     Ok(Accepted::New(operation))
 }
 
-pub(super) async fn apply(writer: &mut SqliteConnection, change: &Change) -> Result<Operation, StoreError> {
+pub(super) async fn apply(
+    writer: &mut SqliteConnection,
+    change: &Change,
+) -> Result<Operation, StoreError> {
     let mut tx = begin(writer).await?;
     let operation = change_all(&mut tx, change).await?;
     commit(tx).await?;
     Ok(operation)
 }
 
-pub(super) async fn prune_requests(writer: &mut SqliteConnection, before: Timestamp) -> Result<u64, StoreError> {
+pub(super) async fn prune_requests(
+    writer: &mut SqliteConnection,
+    before: Timestamp,
+) -> Result<u64, StoreError> {
     let mut tx = begin(writer).await?;
     let query = "DELETE FROM requests WHERE accepted_at < ? AND operation_id IN
          (SELECT id FROM operations WHERE state IN ('succeeded', 'failed'))";
-    let done = sqlx::query(query).bind(before.as_second()).execute(&mut *tx).await.map_err(unavailable)?;
+    let done = sqlx::query(query)
+        .bind(before.as_second())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
     commit(tx).await?;
     Ok(done.rows_affected())
 }
@@ -126,7 +164,10 @@ async fn change_all(tx: &mut Tx<'_>, change: &Change) -> Result<Operation, Store
 }
 
 async fn put_operation(tx: &mut Tx<'_>, operation: &Operation) -> Result<Operation, StoreError> {
-    let next = Operation { revision: operation.revision + 1, ..operation.clone() };
+    let next = Operation {
+        revision: operation.revision + 1,
+        ..operation.clone()
+    };
     let state = read::state_text(match next.state {
         OperationState::Queued => StateName::Queued,
         OperationState::Running => StateName::Running,
@@ -139,24 +180,43 @@ async fn put_operation(tx: &mut Tx<'_>, operation: &Operation) -> Result<Operati
     } else {
         "UPDATE operations SET state = ?3, revision = ?4, record = ?5 WHERE id = ?1 AND revision = ?6"
     };
-    let query = sqlx::query(query).bind(next.id.to_string()).bind(next.vm.to_string()).bind(state);
-    let query = query.bind(integer(next.revision)).bind(json(&next)?).bind(integer(operation.revision));
+    let query = sqlx::query(query)
+        .bind(next.id.to_string())
+        .bind(next.vm.to_string())
+        .bind(state);
+    let query = query
+        .bind(integer(next.revision))
+        .bind(json(&next)?)
+        .bind(integer(operation.revision));
     let done = query.execute(&mut **tx).await.map_err(unavailable)?;
-    changed(done.rows_affected(), || format!("operation {}", operation.id))?;
+    changed(done.rows_affected(), || {
+        format!("operation {}", operation.id)
+    })?;
     Ok(next)
 }
 
 async fn put_snapshot(tx: &mut Tx<'_>, snapshot: &Snapshot) -> Result<(), StoreError> {
-    let next = Snapshot { revision: snapshot.revision + 1, ..snapshot.clone() };
+    let next = Snapshot {
+        revision: snapshot.revision + 1,
+        ..snapshot.clone()
+    };
     let query = if snapshot.revision == 0 {
         "INSERT INTO snapshots (id, vm_id, name, revision, record) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (id) DO NOTHING"
     } else {
         "UPDATE snapshots SET name = ?3, revision = ?4, record = ?5 WHERE id = ?1 AND revision = ?6"
     };
-    let query = sqlx::query(query).bind(next.id.to_string()).bind(next.vm.to_string());
-    let query = query.bind(next.name.as_str()).bind(integer(next.revision)).bind(json(&next)?);
-    let done = query.bind(integer(snapshot.revision)).execute(&mut **tx).await;
+    let query = sqlx::query(query)
+        .bind(next.id.to_string())
+        .bind(next.vm.to_string());
+    let query = query
+        .bind(next.name.as_str())
+        .bind(integer(next.revision))
+        .bind(json(&next)?);
+    let done = query
+        .bind(integer(snapshot.revision))
+        .execute(&mut **tx)
+        .await;
     let done = done.map_err(|error| match error.as_database_error() {
         Some(violation) if violation.is_unique_violation() => StoreError::NameTaken,
         _ => unavailable(error),
@@ -166,7 +226,11 @@ async fn put_snapshot(tx: &mut Tx<'_>, snapshot: &Snapshot) -> Result<(), StoreE
 
 /// No row: the record is not the one that was read.
 fn changed(rows: u64, what: impl FnOnce() -> String) -> Result<(), StoreError> {
-    if rows == 1 { Ok(()) } else { Err(StoreError::Conflict(what())) }
+    if rows == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict(what()))
+    }
 }
 
 async fn add_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<(), StoreError> {

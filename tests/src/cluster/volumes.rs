@@ -1,0 +1,221 @@
+//! A storage domain in memory, on the images that the scripted hypervisor runs from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+use livemerge_host_agent::hypervisor::fake::FakeImages;
+use livemerge_storage::{
+    Capabilities, Format, Identity, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
+    RemovalOrder, RemovalState, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeRef,
+    VolumeStore,
+};
+use tonic::async_trait;
+
+const ROOT: &str = "/fake";
+const SIZE: u64 = 1 << 30;
+
+/// Volumes and the marks that tell them apart. Clones are the same domain.
+#[derive(Debug, Clone)]
+pub struct FakeVolumes {
+    id: StorageId,
+    images: FakeImages,
+    marks: Arc<Mutex<Marks>>,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    next: u64,
+    by_name: BTreeMap<VolumeName, u64>,
+}
+
+impl FakeVolumes {
+    /// An empty domain named `default`.
+    pub fn new(images: FakeImages) -> Self {
+        Self {
+            id: "default".parse().expect("an id"),
+            images,
+            marks: Arc::default(),
+        }
+    }
+
+    /// Adds a base volume.
+    pub fn add_base(&self, name: &str) -> Locator {
+        let name: VolumeName = name.parse().expect("a volume's name");
+        let locator = locator(&name);
+        self.images.create(&locator, None);
+        self.mark(name);
+        locator
+    }
+
+    /// The names of all volumes.
+    pub fn names(&self) -> Vec<String> {
+        self.lock()
+            .by_name
+            .keys()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn mark(&self, name: VolumeName) {
+        let mut marks = self.lock();
+        marks.next += 1;
+        let mark = marks.next;
+        marks.by_name.insert(name, mark);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn info(&self, name: &VolumeName) -> Result<VolumeInfo, StorageError> {
+        let mark = self.lock().by_name.get(name).copied();
+        let mark = mark.ok_or_else(|| StorageError::NotFound {
+            what: format!("volume {name}"),
+        })?;
+        let identity: Identity = format!("mark-{mark}").parse().expect("an identity");
+        let locator = locator(name);
+        let parent = self.images.backing(&locator);
+        Ok(VolumeInfo {
+            volume: VolumeRef {
+                storage: self.id.clone(),
+                name: name.clone(),
+            },
+            identity,
+            format: Format::Qcow2,
+            virtual_bytes: SIZE,
+            allocated_bytes: 1 << 16,
+            parent: parent.map(|locator| Parent {
+                locator,
+                format: Some(Format::Qcow2),
+            }),
+            locator,
+        })
+    }
+}
+
+#[async_trait]
+impl VolumeStore for FakeVolumes {
+    fn id(&self) -> &StorageId {
+        &self.id
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            thin: true,
+            shared: true,
+        }
+    }
+
+    async fn create(&self, volume: &NewVolume) -> Result<VolumeInfo, StorageError> {
+        if self.info(&volume.name).is_err() {
+            let backing = volume.parent.as_ref().map(|parent| &parent.locator);
+            self.images.create(&locator(&volume.name), backing);
+            self.mark(volume.name.clone());
+        }
+        self.info(&volume.name)
+    }
+
+    async fn stat(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
+        self.info(volume)
+    }
+
+    fn list(&self) -> BoxStream<'_, Result<VolumeInfo, StorageError>> {
+        let names: Vec<VolumeName> = self.lock().by_name.keys().cloned().collect();
+        stream::iter(
+            names
+                .into_iter()
+                .map(|name| self.info(&name))
+                .collect::<Vec<_>>(),
+        )
+        .boxed()
+    }
+
+    async fn grow(
+        &self,
+        volume: &VolumeName,
+        _virtual_bytes: u64,
+    ) -> Result<VolumeInfo, StorageError> {
+        self.info(volume)
+    }
+
+    async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
+        let own = locator(&order.volume);
+        let freed_bytes = match self.info(&order.volume) {
+            Ok(info) if info.identity == order.identity => {
+                let names: Vec<VolumeName> = self.lock().by_name.keys().cloned().collect();
+                if let Some(child) = names
+                    .iter()
+                    .find(|n| self.images.backing(&locator(n)).as_ref() == Some(&own))
+                {
+                    return Err(StorageError::InUse {
+                        what: order.volume.to_string(),
+                        by: child.to_string(),
+                    });
+                }
+                self.images.remove(&own);
+                self.lock().by_name.remove(&order.volume);
+                info.allocated_bytes
+            }
+            Ok(_another) => 0,
+            Err(StorageError::NotFound { .. }) => 0,
+            Err(error) => return Err(error),
+        };
+        let volume = VolumeRef {
+            storage: self.id.clone(),
+            name: order.volume.clone(),
+        };
+        Ok(Removal {
+            id: order.id,
+            volume,
+            state: RemovalState::Gone,
+            freed_bytes,
+            condemned_at: None,
+        })
+    }
+
+    async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
+        Ok(vec![])
+    }
+
+    async fn restore(&self, removal: RemovalId) -> Result<VolumeInfo, StorageError> {
+        Err(StorageError::NotFound {
+            what: format!("removal {removal}"),
+        })
+    }
+
+    async fn parent_of(&self, volume: &VolumeName) -> Result<Option<Parent>, StorageError> {
+        Ok(self.info(volume)?.parent)
+    }
+
+    async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError> {
+        self.info(volume).map(|_| false)
+    }
+
+    async fn space(&self) -> Result<Space, StorageError> {
+        Ok(Space {
+            free_bytes: SIZE,
+            total_bytes: SIZE,
+        })
+    }
+
+    fn resolve(&self, path: &Path) -> Option<VolumeName> {
+        path.strip_prefix(ROOT).ok()?.to_str()?.parse().ok()
+    }
+}
+
+#[async_trait]
+impl LiveVolumes for FakeVolumes {
+    async fn activate(&self, volume: &VolumeName) -> Result<Locator, StorageError> {
+        Ok(self.info(volume)?.locator)
+    }
+
+    async fn deactivate(&self, volume: &VolumeName) -> Result<(), StorageError> {
+        self.info(volume).map(drop)
+    }
+}
+
+fn locator(name: &VolumeName) -> Locator {
+    Locator::File(PathBuf::from(ROOT).join(name.as_str()))
+}
