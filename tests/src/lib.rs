@@ -4,6 +4,7 @@
 //! - [`virsh`]: starts and ends it under libvirt without a daemon.
 //! - [`rig`]: owns all that a test starts, and leaves nothing behind.
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
+//! - [`scene`]: a guest, both services and their clients, together.
 //! - [`cluster`]: both services in one process, with a scripted hypervisor.
 //! - [`demo`]: what `make demo` shows.
 
@@ -13,5 +14,6 @@ pub mod demo;
 pub mod guest;
 pub mod process;
 pub mod rig;
+pub mod scene;
 pub mod services;
 pub mod virsh;

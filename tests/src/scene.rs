@@ -1,0 +1,194 @@
+//! The real thing: a guest that writes, both services as processes, and clients of them.
+//!
+//! Ends in order: the services first, then the guest with the rig.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use livemerge_proto::v1;
+use livemerge_proto::v1::merge_service_client::MergeServiceClient;
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+use crate::api::Api;
+use crate::guest::domain::Workload;
+use crate::guest::oracle::{self, Verdict};
+use crate::rig::{Guest, Rig};
+use crate::services::{Reach, Services};
+
+/// How long anything may take before it counts as stuck. No test measures it.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+const VM: &str = "vm";
+const DISK_BYTES: u64 = 2 << 30;
+const POLL: Duration = Duration::from_millis(1);
+
+/// One guest and both services, running.
+#[derive(Debug)]
+pub struct Scene {
+    /// Calls to the API server.
+    pub api: Api,
+    /// The services.
+    pub services: Services,
+    /// The guest.
+    pub guest: Guest,
+    /// What all of it stands in.
+    pub rig: Rig,
+}
+
+impl Scene {
+    /// Boots a guest with these disks (`vda`) and starts the services.
+    pub async fn begin(disks: &[&str], workload: Workload) -> Result<Self> {
+        let rig = Rig::new()?;
+        let guest = rig.start_guest(VM, disks, DISK_BYTES, workload)?;
+        for disk in disks {
+            guest.acks.wait_for(disk, 20, LIMIT).await?;
+        }
+        let mut services = Services::new(&rig, Reach::Unix)?;
+        services.start()?;
+        let mut api = Api::at(&services.api.endpoint())?;
+        api.wait_for_vm(guest.spec.uuid, LIMIT).await?;
+        Ok(Self {
+            api,
+            services,
+            guest,
+            rig,
+        })
+    }
+
+    /// The machine's id.
+    pub fn vm(&self) -> Uuid {
+        self.guest.spec.uuid
+    }
+
+    /// Takes a snapshot and lets the guest write some records into the new layer of each disk.
+    pub async fn snapshot(&mut self, name: &str) -> Result<String> {
+        let id = self.api.snapshot(self.vm(), name).await?;
+        self.write_more(20).await?;
+        Ok(id)
+    }
+
+    /// Waits until the guest has got so many more records onto each disk.
+    pub async fn write_more(&self, records: u64) -> Result<()> {
+        for disk in &self.guest.spec.disks {
+            let acks = &self.guest.acks;
+            acks.wait_for_more(&disk.target, records, LIMIT).await?;
+        }
+        Ok(())
+    }
+
+    /// The images of a disk's chain, base first.
+    pub async fn images_of(&mut self, disk: &str) -> Result<Vec<PathBuf>> {
+        let vm = self.vm();
+        let chain = self.api.chain(vm, disk).await?;
+        let layers = chain.layers.iter();
+        Ok(layers.map(|layer| PathBuf::from(&layer.locator)).collect())
+    }
+
+    /// Waits until the guest has made the active layer of a disk so heavy that its merge takes a
+    /// while.
+    pub async fn grow_active_layer(&mut self, disk: &str, bytes: i64) -> Result<()> {
+        let vm = self.vm();
+        let grow = async {
+            loop {
+                let chain = self.api.chain(vm, disk).await?;
+                let active = chain.layers.last().context("the chain is empty")?;
+                if active.allocated_bytes >= bytes {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let grown = tokio::time::timeout(LIMIT, grow).await;
+        grown.context("the guest does not fill the layer")?
+    }
+
+    /// Waits until the agent copies, and fails if it is past that when first seen: what the caller
+    /// then does would not hit a merge in its middle.
+    pub async fn until_copying(&self) -> Result<v1::Merge> {
+        let mut agent = self.agent()?;
+        let look = async {
+            loop {
+                let merges = agent.list_merges(v1::ListMergesRequest::default()).await?;
+                let newest = merges.into_inner().merges.pop();
+                match newest {
+                    Some(merge) if merge.phase() != v1::MergePhase::Pending => return Ok(merge),
+                    _ => tokio::time::sleep(POLL).await,
+                }
+            }
+        };
+        let merge: Result<v1::Merge> = tokio::time::timeout(LIMIT, look)
+            .await
+            .context("the agent has begun no merge")?;
+        let merge = merge?;
+        let early = [v1::MergePhase::Copying, v1::MergePhase::Ready];
+        ensure!(
+            early.contains(&merge.phase()),
+            "the merge was already {:?} when it was first seen",
+            merge.phase()
+        );
+        Ok(merge)
+    }
+
+    /// Waits until the agent, asked itself, says that a merge is merged.
+    pub async fn until_merged(&self, merge: &str) -> Result<v1::Merge> {
+        let mut agent = self.agent()?;
+        let look = async {
+            loop {
+                let merge_id = merge.to_owned();
+                let answer = agent.get_merge(v1::GetMergeRequest { merge_id }).await?;
+                let merge = answer.into_inner().merge.unwrap_or_default();
+                ensure!(merge.phase() != v1::MergePhase::Failed, "{merge:?}");
+                if merge.phase() == v1::MergePhase::Merged {
+                    return Ok(merge);
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let merged = tokio::time::timeout(LIMIT, look).await;
+        merged.context("the merge does not end")?
+    }
+
+    /// Starts the machine again after its end. The agent gives libvirt's root away meanwhile.
+    pub async fn restart_guest(&mut self) -> Result<()> {
+        self.services.agent.stop()?;
+        self.rig.virsh().call(&["start", VM])?;
+        self.services.agent.start()?;
+        let vm = self.vm();
+        self.api.wait_for_vm(vm, LIMIT).await?;
+        self.write_more(5).await
+    }
+
+    /// Kills the machine's QEMU.
+    pub fn kill_qemu(&self) -> Result<()> {
+        self.rig.virsh().kill_qemu(VM)
+    }
+
+    /// Ends all but the images, and looks in each disk's active image for the records that the
+    /// guest was told are there.
+    pub async fn verdicts(mut self) -> Result<Vec<Verdict>> {
+        let mut active = Vec::new();
+        for disk in self.guest.spec.disks.clone() {
+            let images = self.images_of(&disk.target).await?;
+            active.push((disk.target, images.last().context("no image")?.clone()));
+        }
+        self.services.agent.stop()?;
+        self.services.api.stop()?;
+        self.rig.virsh().power_off(VM)?;
+        self.guest.acks.catch_up().await?;
+        let look = |(disk, image): &(String, PathBuf)| self.look(disk, image);
+        active.iter().map(look).collect()
+    }
+
+    /// Looks for a disk's acknowledged records in an image that nobody has open.
+    pub fn look(&self, disk: &str, image: &std::path::Path) -> Result<Verdict> {
+        let acks = self.guest.acks.acknowledged(disk);
+        oracle::verify(disk, image, self.guest.spec.workload.slots, &acks)
+    }
+
+    fn agent(&self) -> Result<MergeServiceClient<Channel>> {
+        let endpoint = Endpoint::from_shared(self.services.agent.endpoint())?;
+        Ok(MergeServiceClient::new(endpoint.connect_lazy()))
+    }
+}
