@@ -1,0 +1,59 @@
+//! `livemerge host`
+
+use crate::args::{HostCommand, RegisterArgs};
+use crate::connect::Session;
+use crate::failure::Failure;
+use crate::output::{Output, Stop};
+use crate::page::{Page, read_all};
+use livemerge_proto::v1;
+
+pub(super) async fn run(
+    session: &Session,
+    output: Output,
+    command: HostCommand,
+) -> Result<(), Stop> {
+    match command {
+        HostCommand::List => output.list(&list(session).await?),
+        HostCommand::Get { host } => output.one(&get(session, host).await?),
+        HostCommand::Register(args) => output.one(&register(session, args).await?),
+    }
+}
+
+async fn list(session: &Session) -> Result<Vec<v1::Host>, Failure> {
+    let mut client = session.inventory();
+    read_all(None, async |Page { size, token }| {
+        let request = v1::ListHostsRequest {
+            page_size: size,
+            page_token: token,
+        };
+        let answer = session
+            .call(request, async |r| client.list_hosts(r).await)
+            .await?;
+        Ok((answer.hosts, answer.next_page_token))
+    })
+    .await
+}
+
+async fn get(session: &Session, host_id: String) -> Result<v1::Host, Failure> {
+    let mut client = session.inventory();
+    let request = v1::GetHostRequest { host_id };
+    let answer = session
+        .call(request, async |r| client.get_host(r).await)
+        .await?;
+    answer.host.ok_or_else(|| Failure::incomplete("host"))
+}
+
+async fn register(session: &Session, args: RegisterArgs) -> Result<v1::Host, Failure> {
+    let mut client = session.inventory();
+    let request = v1::RegisterHostRequest {
+        request_id: session.request_id(),
+        host_id: args.host,
+        endpoint: args.endpoint,
+        generation: args.generation,
+        version: args.agent_version,
+    };
+    let answer = session
+        .mutate(request, async |r| client.register_host(r).await)
+        .await?;
+    answer.host.ok_or_else(|| Failure::incomplete("host"))
+}

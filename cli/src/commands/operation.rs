@@ -1,0 +1,107 @@
+//! `livemerge operation`
+
+use crate::args::{OperationCommand, State};
+use crate::connect::Session;
+use crate::failure::Failure;
+use crate::output::{Format, Listed as _, Output, Stop};
+use crate::page::{Page, read_all};
+use crate::{resolve, wait};
+use livemerge_proto::v1;
+
+pub(super) async fn run(
+    session: &Session,
+    output: Output,
+    command: OperationCommand,
+) -> Result<(), Stop> {
+    match command {
+        OperationCommand::Get { operation } => output.one(&get(session, operation).await?),
+        OperationCommand::List { vm, state, limit } => {
+            output.list(&list(session, vm.as_deref(), &state, limit).await?)
+        }
+        OperationCommand::Watch { operation } => watch(session, output, &operation).await,
+        OperationCommand::Wait { operation } => {
+            let ended = wait::quietly(session, &operation).await?;
+            conclude(output, &ended)
+        }
+    }
+}
+
+/// Shows an operation that was accepted just now, or with `wait` what it came to.
+pub(super) async fn accepted(
+    session: &Session,
+    output: Output,
+    accepted: v1::Operation,
+    wait: bool,
+) -> Result<(), Stop> {
+    if !wait {
+        return output.one(&accepted);
+    }
+    let ended = wait::watch(session, &accepted.id, |_shown_on_stderr| Ok(())).await?;
+    conclude(output, &ended)
+}
+
+/// Shows an operation that has ended; one that failed is this command's failure, too.
+fn conclude(output: Output, ended: &v1::Operation) -> Result<(), Stop> {
+    let written = output.one(ended);
+    // Whoever reads may be gone; the failure counts all the same.
+    success(ended)?;
+    written
+}
+
+fn success(ended: &v1::Operation) -> Result<(), Stop> {
+    match ended.state() {
+        v1::OperationState::Succeeded => Ok(()),
+        _ => Err(Failure::of_operation(ended).into()),
+    }
+}
+
+async fn watch(session: &Session, output: Output, operation_id: &str) -> Result<(), Stop> {
+    match output.format() {
+        Format::Table => {
+            let ended = wait::watch(session, operation_id, |_shown_on_stderr| Ok(())).await?;
+            conclude(output, &ended)
+        }
+        Format::Json => {
+            let write = |seen: &v1::Operation| output.json_line(&seen.document());
+            success(&wait::watch(session, operation_id, write).await?)
+        }
+    }
+}
+
+async fn get(session: &Session, operation_id: String) -> Result<v1::Operation, Failure> {
+    let mut client = session.operations();
+    let request = v1::GetOperationRequest { operation_id };
+    let answer = session
+        .call(request, async |r| client.get_operation(r).await)
+        .await?;
+    answer
+        .operation
+        .ok_or_else(|| Failure::incomplete("operation"))
+}
+
+async fn list(
+    session: &Session,
+    vm: Option<&str>,
+    states: &[State],
+    limit: Option<usize>,
+) -> Result<Vec<v1::Operation>, Failure> {
+    let vm_id = resolve::vm_filter(session, vm).await?;
+    let states: Vec<i32> = states
+        .iter()
+        .map(|s| v1::OperationState::from(*s).into())
+        .collect();
+    let mut client = session.operations();
+    read_all(limit, async |Page { size, token }| {
+        let request = v1::ListOperationsRequest {
+            vm_id: vm_id.clone(),
+            states: states.clone(),
+            page_size: size,
+            page_token: token,
+        };
+        let answer = session
+            .call(request, async |r| client.list_operations(r).await)
+            .await?;
+        Ok((answer.operations, answer.next_page_token))
+    })
+    .await
+}

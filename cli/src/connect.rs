@@ -1,0 +1,231 @@
+//! [`Server`]: where the API server listens; [`Session`]: how a command calls it.
+
+use crate::failure::{Exit, Failure};
+use livemerge_proto::ids::RequestId;
+use livemerge_proto::v1::event_service_client::EventServiceClient;
+use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
+use livemerge_proto::v1::operation_service_client::OperationServiceClient;
+use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+/// Where the server listens when nothing else is said.
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:7420";
+
+/// For a call when `--timeout` says nothing.
+const CALL: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(10);
+/// A quiet connection is asked for a sign of life so often, and given up after the other.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(10);
+
+/// The address of an API server: `http://ADDRESS:PORT` or `unix:/PATH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Server(String);
+
+impl FromStr for Server {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WANTED: &str = "must be `http://ADDRESS:PORT` or `unix:/PATH`";
+        let valid = match text.strip_prefix("unix:") {
+            Some(path) => path.starts_with('/') && path.len() > 1,
+            None => text.parse::<Uri>().is_ok_and(|uri| {
+                uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty())
+            }),
+        };
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(WANTED)
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One command's calls to one server, within one time.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    server: Server,
+    channel: Channel,
+    request_id: RequestId,
+    deadline: Option<Instant>,
+}
+
+impl Session {
+    /// Calls this server. It is connected by the first call.
+    ///
+    /// # Errors
+    /// When the address cannot be used.
+    pub(crate) fn new(
+        server: Server,
+        request_id: Option<RequestId>,
+        time: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        let unusable = |_| {
+            Failure::new(
+                Exit::Usage,
+                format!("the server's address {server} cannot be used"),
+            )
+        };
+        let endpoint = Endpoint::from_shared(server.0.clone()).map_err(unusable)?;
+        let endpoint = endpoint
+            .user_agent(concat!("livemerge-cli/", env!("CARGO_PKG_VERSION")))
+            .map_err(unusable)?
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+            .keep_alive_while_idle(true);
+        Ok(Self {
+            channel: endpoint.connect_lazy(),
+            request_id: request_id.unwrap_or_else(|| Uuid::new_v4().into()),
+            // A time beyond the clock's range is no bound.
+            deadline: time.and_then(|time| Instant::now().checked_add(time)),
+            server,
+        })
+    }
+
+    /// Hosts, machines, chains.
+    pub(crate) fn inventory(&self) -> InventoryServiceClient<Channel> {
+        InventoryServiceClient::new(self.channel.clone())
+    }
+
+    /// Snapshots.
+    pub(crate) fn snapshots(&self) -> SnapshotServiceClient<Channel> {
+        SnapshotServiceClient::new(self.channel.clone())
+    }
+
+    /// Operations.
+    pub(crate) fn operations(&self) -> OperationServiceClient<Channel> {
+        OperationServiceClient::new(self.channel.clone())
+    }
+
+    /// The audit log.
+    pub(crate) fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel.clone())
+    }
+
+    /// What names this command's one mutation.
+    pub(crate) fn request_id(&self) -> String {
+        self.request_id.to_string()
+    }
+
+    /// Makes a call within the command's time.
+    ///
+    /// # Errors
+    /// What the server answers; no answer in time.
+    pub(crate) async fn call<M, T>(
+        &self,
+        message: M,
+        send: impl AsyncFnOnce(Request<M>) -> Result<Response<T>, Status>,
+    ) -> Result<T, Failure> {
+        let time = self.time_left()?.unwrap_or(CALL);
+        let mut request = Request::new(message);
+        request.set_timeout(time);
+        Ok(self.within(time, send(request)).await?.into_inner())
+    }
+
+    /// Opens a stream, which may last longer than a call.
+    ///
+    /// # Errors
+    /// What the server answers; no answer in time.
+    pub(crate) async fn open<T>(
+        &self,
+        sent: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        Ok(self.within(CALL, sent).await?.into_inner())
+    }
+
+    /// Gives an answer this time, or less when the command's own is over before.
+    ///
+    /// # Errors
+    /// What the server answers; no answer in time.
+    pub(crate) async fn within<T>(
+        &self,
+        time: Duration,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Failure> {
+        let time = self.time_left()?.map_or(time, |left| left.min(time));
+        match tokio::time::timeout(time, answer).await {
+            Ok(answer) => answer.map_err(|status| Failure::of_call(&status, &self.server)),
+            Err(_elapsed) => Err(Failure::out_of_time()),
+        }
+    }
+
+    /// Makes the call that changes something; a failure says how to repeat it without doing it
+    /// twice.
+    ///
+    /// # Errors
+    /// Those of [`Session::call`].
+    pub(crate) async fn mutate<M, T>(
+        &self,
+        message: M,
+        send: impl AsyncFnOnce(Request<M>) -> Result<Response<T>, Status>,
+    ) -> Result<T, Failure> {
+        let answer = self.call(message, send).await;
+        answer.map_err(|failure| failure.line("request-id", self.request_id()))
+    }
+
+    /// The time that `--timeout` leaves; `None` without a bound.
+    ///
+    /// # Errors
+    /// When it is over.
+    pub(crate) fn time_left(&self) -> Result<Option<Duration>, Failure> {
+        let Some(deadline) = self.deadline else {
+            return Ok(None);
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            Err(Failure::out_of_time())
+        } else {
+            Ok(Some(left))
+        }
+    }
+
+    /// The command that watches an operation, for people to type.
+    pub(crate) fn watch_command(&self, operation_id: &str) -> String {
+        match self.server.0.as_str() {
+            DEFAULT_SERVER => format!("livemerge operation watch {operation_id}"),
+            server => format!("livemerge --server {server} operation watch {operation_id}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for good in [
+            DEFAULT_SERVER,
+            "http://[::1]:7420",
+            "http://api",
+            "unix:/run/a.sock",
+        ] {
+            assert_eq!(good.parse::<Server>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "",
+            "x",
+            "127.0.0.1:7420",
+            "https://a",
+            "unix:",
+            "unix:a",
+            "unix:/",
+            "http://",
+        ] {
+            assert!(bad.parse::<Server>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What a person does next about a reason.
+
+use livemerge_proto::reason::Reason;
+
+/// One line, with a command where one helps. Otherwise what the list of reasons itself advises.
+pub(super) fn hint(reason: Reason) -> &'static str {
+    match reason {
+        Reason::FieldInvalid => "correct what the `field:` lines name",
+        Reason::RequestIdReused => {
+            "leave --request-id out for a fresh one, or repeat the first command word for word"
+        }
+        Reason::HostNotFound => "`livemerge host list` lists the hosts",
+        Reason::VmNotFound => "`livemerge vm list` lists the machines that hosts have reported",
+        Reason::DiskNotFound => "`livemerge vm get VM` lists the machine's disks",
+        Reason::SnapshotNotFound => "`livemerge snapshot list VM` lists what there is",
+        Reason::OperationNotFound => "`livemerge operation list` lists the operations",
+        Reason::SnapshotAlreadyExists => {
+            "choose another name; `livemerge snapshot list VM` lists those that are taken"
+        }
+        Reason::EtagMismatch => {
+            "the snapshot changed; look with `livemerge snapshot get SNAPSHOT` and decide again"
+        }
+        Reason::SnapshotIsActiveLayer => {
+            "nothing lies above this snapshot to be merged; `livemerge vm chain VM` draws the chain"
+        }
+        Reason::SnapshotSharedBase => {
+            "delete what shares the volume first; `livemerge vm chain VM` names it"
+        }
+        Reason::SnapshotNotReady => {
+            "wait for its operation: `livemerge operation list --state queued --state running`"
+        }
+        Reason::VmStateUnknown => {
+            "bring the machine's host back; `livemerge host list` says which ones answer"
+        }
+        Reason::VmNotRunning => "start the machine, then try again",
+        Reason::ChainDiverged => "`livemerge vm chain VM` draws the chain as it is",
+        Reason::InsufficientSpace => {
+            "free space in the storage domain, then repeat with the same --request-id"
+        }
+        Reason::HostUnreachable => {
+            "nothing was changed; `livemerge host list` says which hosts answer, then try again"
+        }
+        Reason::VmDied => "no acknowledged write is lost; start the machine and delete again",
+        other => other.advice(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_hint_of_one_line() {
+        for reason in Reason::ALL {
+            let hint = hint(*reason);
+            assert!(!hint.is_empty() && !hint.contains('\n'), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The JSON documents. Scripts rely on them: fields are added, never renamed or taken away.
+//!
+//! Names are those of the API. Enums are words (`shut_off`), what is unset is `null`, durations are
+//! in seconds.
+
+use super::text::{seconds, time, word};
+use crate::chain::{self, Layer};
+use livemerge_proto::v1;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct HostDocument<'a> {
+    id: &'a str,
+    endpoint: &'a str,
+    status: String,
+    generation: i64,
+    version: &'a str,
+    last_seen_at: Option<String>,
+    hypervisor_connected: bool,
+}
+
+impl<'a> From<&'a v1::Host> for HostDocument<'a> {
+    fn from(host: &'a v1::Host) -> Self {
+        Self {
+            id: &host.id,
+            endpoint: &host.endpoint,
+            status: word(host.status().as_str_name(), "HOST_STATUS_"),
+            generation: host.generation,
+            version: &host.version,
+            last_seen_at: time(host.last_seen_at.as_ref()),
+            hypervisor_connected: host.hypervisor_connected,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct VolumeDocument<'a> {
+    storage: &'a str,
+    name: &'a str,
+}
+
+fn volume(volume: Option<&v1::VolumeRef>) -> Option<VolumeDocument<'_>> {
+    volume.map(|volume| VolumeDocument {
+        storage: &volume.storage,
+        name: &volume.name,
+    })
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct VmDocument<'a> {
+    id: &'a str,
+    name: &'a str,
+    host_id: &'a str,
+    state: String,
+    disks: Vec<VmDiskDocument<'a>>,
+    observed_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct VmDiskDocument<'a> {
+    target: &'a str,
+    active: Option<VolumeDocument<'a>>,
+    locator: &'a str,
+}
+
+impl<'a> From<&'a v1::Vm> for VmDocument<'a> {
+    fn from(vm: &'a v1::Vm) -> Self {
+        let disks = vm.disks.iter().map(|disk| VmDiskDocument {
+            target: &disk.target,
+            active: volume(disk.active.as_ref()),
+            locator: &disk.locator,
+        });
+        Self {
+            id: &vm.id,
+            name: &vm.name,
+            host_id: &vm.host_id,
+            state: word(vm.state().as_str_name(), "VM_STATE_"),
+            disks: disks.collect(),
+            observed_at: time(vm.observed_at.as_ref()),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct SnapshotDocument<'a> {
+    id: &'a str,
+    vm_id: &'a str,
+    name: &'a str,
+    description: &'a str,
+    state: String,
+    disks: Vec<SnapshotDiskDocument<'a>>,
+    created_at: Option<String>,
+    etag: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct SnapshotDiskDocument<'a> {
+    disk: &'a str,
+    volume: Option<VolumeDocument<'a>>,
+}
+
+impl<'a> From<&'a v1::Snapshot> for SnapshotDocument<'a> {
+    fn from(snapshot: &'a v1::Snapshot) -> Self {
+        let disks = snapshot.disks.iter().map(|disk| SnapshotDiskDocument {
+            disk: &disk.disk,
+            volume: volume(disk.volume.as_ref()),
+        });
+        Self {
+            id: &snapshot.id,
+            vm_id: &snapshot.vm_id,
+            name: &snapshot.name,
+            description: &snapshot.description,
+            state: snapshot_state(snapshot),
+            disks: disks.collect(),
+            created_at: time(snapshot.created_at.as_ref()),
+            etag: &snapshot.etag,
+        }
+    }
+}
+
+pub(crate) fn snapshot_state(snapshot: &v1::Snapshot) -> String {
+    word(snapshot.state().as_str_name(), "SNAPSHOT_STATE_")
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct OperationDocument<'a> {
+    id: &'a str,
+    kind: String,
+    state: String,
+    phase: Option<String>,
+    vm_id: &'a str,
+    snapshot_id: &'a str,
+    snapshot_name: &'a str,
+    request_id: &'a str,
+    requested_by: &'a str,
+    disks: Vec<DiskProgressDocument<'a>>,
+    waiting: Option<WaitingDocument<'a>>,
+    failure: Option<FailureDocument<'a>>,
+    created_at: Option<String>,
+    started_at: Option<String>,
+    ended_at: Option<String>,
+    revision: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct DiskProgressDocument<'a> {
+    disk: &'a str,
+    kind: Option<String>,
+    phase: Option<String>,
+    kept: Option<VolumeDocument<'a>>,
+    removed: Option<VolumeDocument<'a>>,
+    done_bytes: i64,
+    total_bytes: i64,
+    bytes_per_second: i64,
+    time_left_seconds: Option<f64>,
+    longest_pause_seconds: Option<f64>,
+    freed_bytes: i64,
+}
+
+#[derive(Debug, Serialize)]
+struct WaitingDocument<'a> {
+    reason: &'a str,
+    message: &'a str,
+    next_try_at: Option<String>,
+    attempts: i32,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureDocument<'a> {
+    reason: &'a str,
+    message: &'a str,
+    metadata: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> From<&'a v1::Operation> for OperationDocument<'a> {
+    fn from(operation: &'a v1::Operation) -> Self {
+        Self {
+            id: &operation.id,
+            kind: word(operation.kind().as_str_name(), "OPERATION_KIND_"),
+            state: word(operation.state().as_str_name(), "OPERATION_STATE_"),
+            phase: set(word(operation.phase().as_str_name(), "OPERATION_PHASE_")),
+            vm_id: &operation.vm_id,
+            snapshot_id: &operation.snapshot_id,
+            snapshot_name: &operation.snapshot_name,
+            request_id: &operation.request_id,
+            requested_by: &operation.requested_by,
+            disks: operation
+                .disks
+                .iter()
+                .map(DiskProgressDocument::from)
+                .collect(),
+            waiting: operation.waiting.as_ref().map(WaitingDocument::from),
+            failure: operation.failure.as_ref().map(FailureDocument::from),
+            created_at: time(operation.created_at.as_ref()),
+            started_at: time(operation.started_at.as_ref()),
+            ended_at: time(operation.ended_at.as_ref()),
+            revision: operation.revision,
+        }
+    }
+}
+
+impl<'a> From<&'a v1::DiskProgress> for DiskProgressDocument<'a> {
+    fn from(disk: &'a v1::DiskProgress) -> Self {
+        Self {
+            disk: &disk.disk,
+            kind: set(word(disk.kind().as_str_name(), "MERGE_KIND_")),
+            phase: set(word(disk.phase().as_str_name(), "MERGE_PHASE_")),
+            kept: volume(disk.kept.as_ref()),
+            removed: volume(disk.removed.as_ref()),
+            done_bytes: disk.done_bytes,
+            total_bytes: disk.total_bytes,
+            bytes_per_second: disk.bytes_per_second,
+            time_left_seconds: seconds(disk.time_left.as_ref()),
+            longest_pause_seconds: seconds(disk.longest_pause.as_ref()),
+            freed_bytes: disk.freed_bytes,
+        }
+    }
+}
+
+impl<'a> From<&'a v1::Waiting> for WaitingDocument<'a> {
+    fn from(waiting: &'a v1::Waiting) -> Self {
+        Self {
+            reason: &waiting.reason,
+            message: &waiting.message,
+            next_try_at: time(waiting.next_try_at.as_ref()),
+            attempts: waiting.attempts,
+        }
+    }
+}
+
+impl<'a> From<&'a v1::Failure> for FailureDocument<'a> {
+    fn from(failure: &'a v1::Failure) -> Self {
+        let metadata = sorted(&failure.metadata);
+        Self {
+            reason: &failure.reason,
+            message: &failure.message,
+            metadata,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct EventDocument<'a> {
+    revision: i64,
+    r#type: String,
+    severity: String,
+    occurred_at: Option<String>,
+    host_id: Option<&'a str>,
+    vm_id: Option<&'a str>,
+    snapshot_id: Option<&'a str>,
+    operation_id: Option<&'a str>,
+    actor: Option<&'a str>,
+    message: &'a str,
+    details: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> From<&'a v1::Event> for EventDocument<'a> {
+    fn from(event: &'a v1::Event) -> Self {
+        Self {
+            revision: event.revision,
+            r#type: word(event.r#type().as_str_name(), "EVENT_TYPE_"),
+            severity: word(event.severity().as_str_name(), "EVENT_SEVERITY_"),
+            occurred_at: time(event.occurred_at.as_ref()),
+            host_id: given(&event.host_id),
+            vm_id: given(&event.vm_id),
+            snapshot_id: given(&event.snapshot_id),
+            operation_id: given(&event.operation_id),
+            actor: given(&event.actor),
+            message: &event.message,
+            details: sorted(&event.details),
+        }
+    }
+}
+
+/// One disk's chain, base first.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChainDocument<'a> {
+    vm_id: &'a str,
+    disk: &'a str,
+    job_running: bool,
+    observed_at: Option<String>,
+    layers: Vec<LayerDocument<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct LayerDocument<'a> {
+    volume: Option<VolumeDocument<'a>>,
+    locator: &'a str,
+    identity: &'a str,
+    format: String,
+    virtual_bytes: i64,
+    allocated_bytes: i64,
+    shared_with: &'a [String],
+    /// The guest writes this layer.
+    active: bool,
+    /// What the layer froze.
+    snapshots: Vec<FrozenDocument<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FrozenDocument<'a> {
+    id: &'a str,
+    name: &'a str,
+    state: String,
+}
+
+impl<'a> ChainDocument<'a> {
+    /// A chain, and the snapshots of its machine.
+    pub(crate) fn new(chain: &'a v1::VolumeChain, snapshots: &'a [v1::Snapshot]) -> Self {
+        Self {
+            vm_id: &chain.vm_id,
+            disk: &chain.disk,
+            job_running: chain.job_running,
+            observed_at: time(chain.observed_at.as_ref()),
+            layers: chain::layers(chain, snapshots)
+                .map(LayerDocument::from)
+                .collect(),
+        }
+    }
+}
+
+impl<'a> From<Layer<'a>> for LayerDocument<'a> {
+    fn from(
+        Layer {
+            layer,
+            active,
+            snapshots,
+        }: Layer<'a>,
+    ) -> Self {
+        let frozen = snapshots.into_iter().map(|snapshot| FrozenDocument {
+            id: &snapshot.id,
+            name: &snapshot.name,
+            state: snapshot_state(snapshot),
+        });
+        Self {
+            volume: volume(layer.volume.as_ref()),
+            locator: &layer.locator,
+            identity: &layer.identity,
+            format: word(layer.format().as_str_name(), "VOLUME_FORMAT_"),
+            virtual_bytes: layer.virtual_bytes,
+            allocated_bytes: layer.allocated_bytes,
+            shared_with: &layer.shared_with,
+            active,
+            snapshots: frozen.collect(),
+        }
+    }
+}
+
+/// An enum's word, unless the enum is unset.
+fn set(word: String) -> Option<String> {
+    (word != "unspecified").then_some(word)
+}
+
+fn given(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn sorted(map: &HashMap<String, String>) -> BTreeMap<&str, &str> {
+    map.iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
+}

@@ -1,0 +1,252 @@
+//! Answers as tables: one line of a list, and all of one.
+
+use super::document::{
+    EventDocument, HostDocument, OperationDocument, SnapshotDocument, VmDocument, snapshot_state,
+};
+use super::text::{escape, or_dash, seconds, size, time_or_dash, word};
+use super::{Detailed, Listed};
+use crate::wait::phase;
+use livemerge_proto::v1;
+
+impl Listed for v1::Host {
+    type Document<'a> = HostDocument<'a>;
+
+    const COLUMNS: &'static [&'static str] = &[
+        "HOST",
+        "STATUS",
+        "HYPERVISOR",
+        "VERSION",
+        "GENERATION",
+        "ENDPOINT",
+        "LAST SEEN",
+    ];
+
+    fn document(&self) -> HostDocument<'_> {
+        self.into()
+    }
+
+    fn row(&self) -> Vec<String> {
+        self.details()
+            .into_iter()
+            .map(|(_name, value)| value)
+            .collect()
+    }
+}
+
+impl Detailed for v1::Host {
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let hypervisor = if self.hypervisor_connected {
+            "connected"
+        } else {
+            "not connected"
+        };
+        vec![
+            ("host", or_dash(&self.id)),
+            ("status", word(self.status().as_str_name(), "HOST_STATUS_")),
+            ("hypervisor", hypervisor.to_owned()),
+            ("version", or_dash(&self.version)),
+            ("generation", self.generation.to_string()),
+            ("endpoint", or_dash(&self.endpoint)),
+            ("last seen", time_or_dash(self.last_seen_at.as_ref())),
+        ]
+    }
+}
+
+impl Listed for v1::Vm {
+    type Document<'a> = VmDocument<'a>;
+
+    const COLUMNS: &'static [&'static str] = &["VM", "NAME", "HOST", "STATE", "DISKS"];
+
+    fn document(&self) -> VmDocument<'_> {
+        self.into()
+    }
+
+    fn row(&self) -> Vec<String> {
+        let disks: Vec<String> = self.disks.iter().map(|disk| escape(&disk.target)).collect();
+        vec![
+            or_dash(&self.id),
+            or_dash(&self.name),
+            or_dash(&self.host_id),
+            word(self.state().as_str_name(), "VM_STATE_"),
+            or_dash(&disks.join(", ")),
+        ]
+    }
+}
+
+impl Detailed for v1::Vm {
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut details = vec![
+            ("vm", or_dash(&self.id)),
+            ("name", or_dash(&self.name)),
+            ("host", or_dash(&self.host_id)),
+            ("state", word(self.state().as_str_name(), "VM_STATE_")),
+            ("observed", time_or_dash(self.observed_at.as_ref())),
+        ];
+        details.extend(self.disks.iter().map(|disk| {
+            let active = volume(disk.active.as_ref());
+            (
+                "disk",
+                format!(
+                    "{} {active} {}",
+                    escape(&disk.target),
+                    escape(&disk.locator)
+                ),
+            )
+        }));
+        details
+    }
+}
+
+impl Listed for v1::Snapshot {
+    type Document<'a> = SnapshotDocument<'a>;
+
+    const COLUMNS: &'static [&'static str] = &["SNAPSHOT", "NAME", "STATE", "CREATED", "VM"];
+
+    fn document(&self) -> SnapshotDocument<'_> {
+        self.into()
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            or_dash(&self.id),
+            or_dash(&self.name),
+            snapshot_state(self),
+            time_or_dash(self.created_at.as_ref()),
+            or_dash(&self.vm_id),
+        ]
+    }
+}
+
+impl Detailed for v1::Snapshot {
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut details = vec![
+            ("snapshot", or_dash(&self.id)),
+            ("name", or_dash(&self.name)),
+            ("description", or_dash(&self.description)),
+            ("state", snapshot_state(self)),
+            ("vm", or_dash(&self.vm_id)),
+            ("created", time_or_dash(self.created_at.as_ref())),
+            ("etag", or_dash(&self.etag)),
+        ];
+        details.extend(self.disks.iter().map(|disk| {
+            (
+                "disk",
+                format!("{} {}", escape(&disk.disk), volume(disk.volume.as_ref())),
+            )
+        }));
+        details
+    }
+}
+
+impl Listed for v1::Operation {
+    type Document<'a> = OperationDocument<'a>;
+
+    const COLUMNS: &'static [&'static str] =
+        &["OPERATION", "KIND", "STATE", "SNAPSHOT", "CREATED", "ENDED"];
+
+    fn document(&self) -> OperationDocument<'_> {
+        self.into()
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            or_dash(&self.id),
+            word(self.kind().as_str_name(), "OPERATION_KIND_"),
+            word(self.state().as_str_name(), "OPERATION_STATE_"),
+            or_dash(&self.snapshot_name),
+            time_or_dash(self.created_at.as_ref()),
+            time_or_dash(self.ended_at.as_ref()),
+        ]
+    }
+}
+
+impl Detailed for v1::Operation {
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut details = vec![
+            ("operation", or_dash(&self.id)),
+            ("kind", word(self.kind().as_str_name(), "OPERATION_KIND_")),
+            (
+                "state",
+                word(self.state().as_str_name(), "OPERATION_STATE_"),
+            ),
+            ("now", phase::describe(self)),
+            (
+                "snapshot",
+                format!(
+                    "{} {}",
+                    or_dash(&self.snapshot_id),
+                    escape(&self.snapshot_name)
+                ),
+            ),
+            ("vm", or_dash(&self.vm_id)),
+            ("request id", or_dash(&self.request_id)),
+            ("requested by", or_dash(&self.requested_by)),
+            ("created", time_or_dash(self.created_at.as_ref())),
+            ("started", time_or_dash(self.started_at.as_ref())),
+            ("ended", time_or_dash(self.ended_at.as_ref())),
+        ];
+        details.extend(self.disks.iter().map(|disk| ("disk", disk_progress(disk))));
+        if let Some(failure) = &self.failure {
+            let (reason, message) = (escape(&failure.reason), escape(&failure.message));
+            details.push(("failure", format!("{reason}: {message}")));
+        }
+        details
+    }
+}
+
+impl Listed for v1::Event {
+    type Document<'a> = EventDocument<'a>;
+
+    const COLUMNS: &'static [&'static str] =
+        &["REVISION", "TIME", "SEVERITY", "TYPE", "ACTOR", "MESSAGE"];
+
+    fn document(&self) -> EventDocument<'_> {
+        self.into()
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.revision.to_string(),
+            time_or_dash(self.occurred_at.as_ref()),
+            word(self.severity().as_str_name(), "EVENT_SEVERITY_"),
+            word(self.r#type().as_str_name(), "EVENT_TYPE_"),
+            or_dash(&self.actor),
+            or_dash(&self.message),
+        ]
+    }
+}
+
+/// What is not known yet is left out.
+fn disk_progress(disk: &v1::DiskProgress) -> String {
+    let mut parts = vec![format!(
+        "{} {}",
+        escape(&disk.disk),
+        phase::of_disk(disk.phase())
+    )];
+    if disk.total_bytes > 0 {
+        parts.push(format!(
+            "{} of {}",
+            size(disk.done_bytes),
+            size(disk.total_bytes)
+        ));
+    }
+    if let (Some(removed), Some(kept)) = (&disk.removed, &disk.kept) {
+        parts.push(format!(
+            "{} into {}",
+            volume(Some(removed)),
+            volume(Some(kept))
+        ));
+    }
+    if let Some(pause) = seconds(disk.longest_pause.as_ref()) {
+        parts.push(format!("paused {pause:.3} s"));
+    }
+    if disk.freed_bytes > 0 {
+        parts.push(format!("freed {}", size(disk.freed_bytes)));
+    }
+    parts.join(", ")
+}
+
+fn volume(volume: Option<&v1::VolumeRef>) -> String {
+    let text = |v: &v1::VolumeRef| format!("{}/{}", escape(&v.storage), escape(&v.name));
+    volume.map_or_else(|| "-".to_owned(), text)
+}

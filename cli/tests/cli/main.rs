@@ -1,0 +1,13 @@
+//! The real binary against a scripted API server on a Unix socket or loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod commands;
+mod data;
+mod errors;
+mod names;
+mod program;
+mod server;
+mod terminal;
+mod usage;
+mod waiting;

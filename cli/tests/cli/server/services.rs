@@ -1,0 +1,267 @@
+//! The generated traits, answered from the script.
+
+use super::{PAGE, Scripted, Step};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_proto::v1;
+use std::pin::Pin;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+use v1::event_service_server::EventService;
+use v1::inventory_service_server::InventoryService;
+use v1::operation_service_server::OperationService;
+use v1::snapshot_service_server::SnapshotService;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The page that begins at the token, and the token of the next.
+fn page<T: Clone>(
+    items: &[T],
+    fits: impl Fn(&T) -> bool,
+    size: i32,
+    token: &str,
+) -> (Vec<T>, String) {
+    let found: Vec<T> = items.iter().filter(|item| fits(item)).cloned().collect();
+    let begin = if token.is_empty() {
+        0
+    } else {
+        token.parse().unwrap()
+    };
+    let end = found
+        .len()
+        .min(begin + PAGE.min(usize::try_from(size).unwrap()));
+    let next = if end < found.len() {
+        end.to_string()
+    } else {
+        String::new()
+    };
+    (found[begin..end].to_vec(), next)
+}
+
+fn one<T: Clone>(items: &[T], fits: impl Fn(&T) -> bool, missing: Reason) -> Result<T, Status> {
+    let found = items.iter().find(|item| fits(item)).cloned();
+    found.ok_or_else(|| Problem::new(missing, "there is none").into())
+}
+
+#[tonic::async_trait]
+impl InventoryService for Scripted {
+    async fn register_host(
+        &self,
+        request: Request<v1::RegisterHostRequest>,
+    ) -> Answer<v1::RegisterHostResponse> {
+        let host = self
+            .answer(&request, |_| ())
+            .await
+            .map(|()| request.into_inner())?;
+        let host = v1::Host {
+            id: host.host_id,
+            endpoint: host.endpoint,
+            generation: host.generation,
+            version: host.version,
+            ..Default::default()
+        };
+        Ok(Response::new(v1::RegisterHostResponse { host: Some(host) }))
+    }
+
+    async fn list_hosts(
+        &self,
+        request: Request<v1::ListHostsRequest>,
+    ) -> Answer<v1::ListHostsResponse> {
+        let r = request.get_ref();
+        let answer = |s: &mut super::Script| page(&s.hosts, |_| true, r.page_size, &r.page_token);
+        let (hosts, next_page_token) = self.answer(&request, answer).await?;
+        Ok(Response::new(v1::ListHostsResponse {
+            hosts,
+            next_page_token,
+        }))
+    }
+
+    async fn get_host(&self, request: Request<v1::GetHostRequest>) -> Answer<v1::GetHostResponse> {
+        let id = &request.get_ref().host_id;
+        let host = self.answer(&request, |s| {
+            one(&s.hosts, |h| h.id == *id, Reason::HostNotFound)
+        });
+        Ok(Response::new(v1::GetHostResponse {
+            host: Some(host.await??),
+        }))
+    }
+
+    async fn list_vms(&self, request: Request<v1::ListVmsRequest>) -> Answer<v1::ListVmsResponse> {
+        let r = request.get_ref();
+        let fits = |vm: &v1::Vm| {
+            (r.host_id.is_empty() || vm.host_id == r.host_id)
+                && (r.name.is_empty() || vm.name == r.name)
+        };
+        let answer = |s: &mut super::Script| page(&s.vms, fits, r.page_size, &r.page_token);
+        let (vms, next_page_token) = self.answer(&request, answer).await?;
+        Ok(Response::new(v1::ListVmsResponse {
+            vms,
+            next_page_token,
+        }))
+    }
+
+    async fn get_vm(&self, request: Request<v1::GetVmRequest>) -> Answer<v1::GetVmResponse> {
+        let id = &request.get_ref().vm_id;
+        let vm = self.answer(&request, |s| {
+            one(&s.vms, |vm| vm.id == *id, Reason::VmNotFound)
+        });
+        Ok(Response::new(v1::GetVmResponse {
+            vm: Some(vm.await??),
+        }))
+    }
+
+    async fn get_volume_chain(
+        &self,
+        request: Request<v1::GetVolumeChainRequest>,
+    ) -> Answer<v1::GetVolumeChainResponse> {
+        let r = request.get_ref();
+        let fits =
+            |c: &&v1::VolumeChain| c.vm_id == r.vm_id && (r.disk.is_empty() || c.disk == r.disk);
+        let chains = self.answer(&request, |s| {
+            s.chains.iter().filter(fits).cloned().collect()
+        });
+        Ok(Response::new(v1::GetVolumeChainResponse {
+            chains: chains.await?,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl SnapshotService for Scripted {
+    async fn create_snapshot(
+        &self,
+        request: Request<v1::CreateSnapshotRequest>,
+    ) -> Answer<v1::CreateSnapshotResponse> {
+        let operation = self.answer(&request, |s| s.accepted.clone()).await?;
+        Ok(Response::new(v1::CreateSnapshotResponse { operation }))
+    }
+
+    async fn get_snapshot(
+        &self,
+        request: Request<v1::GetSnapshotRequest>,
+    ) -> Answer<v1::GetSnapshotResponse> {
+        let id = &request.get_ref().snapshot_id;
+        let missing = Reason::SnapshotNotFound;
+        let found = self.answer(&request, |s| {
+            one(&s.snapshots, |found| found.id == *id, missing)
+        });
+        Ok(Response::new(v1::GetSnapshotResponse {
+            snapshot: Some(found.await??),
+        }))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<v1::ListSnapshotsRequest>,
+    ) -> Answer<v1::ListSnapshotsResponse> {
+        let r = request.get_ref();
+        let fits = |found: &v1::Snapshot| r.vm_id == "-" || found.vm_id == r.vm_id;
+        let answer = |s: &mut super::Script| page(&s.snapshots, fits, r.page_size, &r.page_token);
+        let (snapshots, next_page_token) = self.answer(&request, answer).await?;
+        Ok(Response::new(v1::ListSnapshotsResponse {
+            snapshots,
+            next_page_token,
+        }))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<v1::DeleteSnapshotRequest>,
+    ) -> Answer<v1::DeleteSnapshotResponse> {
+        let operation = self.answer(&request, |s| s.accepted.clone()).await?;
+        Ok(Response::new(v1::DeleteSnapshotResponse { operation }))
+    }
+}
+
+#[tonic::async_trait]
+impl OperationService for Scripted {
+    async fn get_operation(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Answer<v1::GetOperationResponse> {
+        let id = &request.get_ref().operation_id;
+        let missing = Reason::OperationNotFound;
+        let found = self.answer(&request, |s| {
+            one(&s.operations, |found| found.id == *id, missing)
+        });
+        Ok(Response::new(v1::GetOperationResponse {
+            operation: Some(found.await??),
+        }))
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Answer<v1::ListOperationsResponse> {
+        let r = request.get_ref();
+        let fits = |operation: &v1::Operation| {
+            (r.vm_id.is_empty() || operation.vm_id == r.vm_id)
+                && (r.states.is_empty() || r.states.contains(&operation.state))
+        };
+        let answer = |s: &mut super::Script| page(&s.operations, fits, r.page_size, &r.page_token);
+        let (operations, next_page_token) = self.answer(&request, answer).await?;
+        Ok(Response::new(v1::ListOperationsResponse {
+            operations,
+            next_page_token,
+        }))
+    }
+
+    type WatchOperationStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchOperationResponse, Status>> + Send>>;
+
+    async fn watch_operation(
+        &self,
+        request: Request<v1::WatchOperationRequest>,
+    ) -> Answer<Self::WatchOperationStream> {
+        let steps = self
+            .answer(&request, |s| s.watches.pop_front())
+            .await?
+            .unwrap_or_default();
+        let gate = self.gate.clone();
+        Ok(Response::new(Box::pin(async_stream::stream! {
+            for step in steps {
+                match step {
+                    Step::Send(operation) => {
+                        yield Ok(v1::WatchOperationResponse { operation: Some(operation) });
+                    }
+                    Step::Gate => gate.acquire().await.unwrap().forget(),
+                    Step::Fail(status) => yield Err(status),
+                    Step::End => return,
+                }
+            }
+            std::future::pending().await
+        })))
+    }
+
+    async fn wait_operation(
+        &self,
+        request: Request<v1::WaitOperationRequest>,
+    ) -> Answer<v1::WaitOperationResponse> {
+        let Some(operation) = self.answer(&request, |s| s.waits.pop_front()).await? else {
+            return std::future::pending().await;
+        };
+        Ok(Response::new(v1::WaitOperationResponse {
+            operation: Some(operation),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Scripted {
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Answer<v1::ListEventsResponse> {
+        let r = request.get_ref();
+        let fits = |event: &v1::Event| {
+            (r.vm_id.is_empty() || event.vm_id == r.vm_id)
+                && (r.operation_id.is_empty() || event.operation_id == r.operation_id)
+        };
+        let answer = |s: &mut super::Script| page(&s.events, fits, r.page_size, &r.page_token);
+        let (events, next_page_token) = self.answer(&request, answer).await?;
+        Ok(Response::new(v1::ListEventsResponse {
+            events,
+            next_page_token,
+        }))
+    }
+}

@@ -1,0 +1,142 @@
+//! The command line itself.
+
+use crate::data::{FAILED, NOWHERE, failed, site};
+use crate::program::{ask, livemerge, run};
+use crate::server::{Script, Server};
+
+#[test]
+fn bad_usage_exits_2() {
+    let cases: &[&[&str]] = &[
+        &[],
+        &["nonsense"],
+        &["vm"],
+        &["vm", "get"],
+        &["snapshot", "create", "web"],
+        &["operation", "list", "--state", "lost"],
+        &["operation", "list", "--limit", "-1"],
+        &["host", "list", "--output", "xml"],
+        &["host", "list", "--timeout", "soon"],
+        &["host", "list", "--timeout", "0"],
+        &["host", "list", "--server", "https://127.0.0.1:1"],
+        &["host", "list", "--server", "unix:relative"],
+        &["snapshot", "delete", "x", "--request-id", "x"],
+        &["host", "list", "--request-id", NOWHERE],
+        &["completions", "cmd"],
+    ];
+    for case in cases {
+        let ran = run(livemerge().args(*case));
+        assert_eq!(
+            (ran.exit, ran.stdout.as_str()),
+            (2, ""),
+            "{case:?}: {}",
+            ran.stderr
+        );
+        assert!(!ran.stderr.is_empty(), "{case:?}");
+    }
+    let ran = run(livemerge()
+        .env("LIVEMERGE_SERVER", "nowhere")
+        .args(["host", "list"]));
+    assert_eq!(ran.exit, 2);
+}
+
+#[test]
+fn arguments_that_are_no_text_are_bad_usage() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let no_text = OsStr::from_bytes(b"\xff\xfe");
+    assert_eq!(run(livemerge().args(["vm", "get"]).arg(no_text)).exit, 2);
+}
+
+#[test]
+fn help_tells_the_exit_codes() {
+    let help = run(livemerge().arg("--help")).shown();
+    for line in [
+        "1  the operation ended without success",
+        "5  unavailable",
+        "130  interrupted",
+    ] {
+        assert!(help.contains(line), "{line}: {help}");
+    }
+    assert!(help.contains("http://127.0.0.1:7420"), "{help}");
+    assert!(help.contains("LIVEMERGE_SERVER"), "{help}");
+    assert!(
+        run(livemerge().arg("--version"))
+            .shown()
+            .starts_with("livemerge ")
+    );
+}
+
+#[test]
+fn completions_for_each_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(livemerge().args(["completions", shell])).shown();
+        for word in ["snapshot", "operation", "completions", "allow-missing"] {
+            assert!(script.contains(word), "{shell} lacks {word}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_is_gone_is_no_failure() {
+    let server = Server::start(site());
+    for args in [
+        &["event", "list"][..],
+        &["vm", "chain", "web"],
+        &["completions", "bash"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = crate::program::client(&server);
+        let output = command.args(args).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+    }
+    for help in ["--help", "--version"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = livemerge().arg(help).stdout(writer).output().unwrap();
+        assert_eq!(
+            (output.status.code(), output.stderr),
+            (Some(0), Vec::new()),
+            "{help}"
+        );
+    }
+}
+
+#[test]
+fn a_failed_operation_counts_without_a_reader() {
+    let server = Server::start(Script {
+        waits: [failed()].into(),
+        ..site()
+    });
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = crate::program::client(&server);
+    let output = command
+        .args(["operation", "wait", FAILED])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn odd_texts_reach_the_server_as_they_are() {
+    let server = Server::start(site());
+    for text in [
+        "",
+        " ",
+        "\u{1b}[31m",
+        "é\u{301}",
+        "../..",
+        "'; --",
+        &"x".repeat(5000),
+    ] {
+        let ran = ask(&server, ["host", "get", text]);
+        assert_eq!(ran.exit, 3, "{text:?}: {}", ran.stderr);
+        assert!(
+            server.last_seen().contains(&format!("host_id: {text:?}")),
+            "{text:?}"
+        );
+    }
+}
