@@ -7,12 +7,15 @@
 //! - [`scene`]: a guest, both services and their clients, together.
 //! - [`cluster`]: both services in one process, with a scripted hypervisor.
 //! - [`demo`]: what `make demo` shows.
+//! - [`bench`]: what `make bench` measures; [`qmp`]: QEMU without libvirt.
 
 pub mod api;
+pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod guest;
 pub mod process;
+pub mod qmp;
 pub mod rig;
 pub mod scene;
 pub mod services;

@@ -91,6 +91,17 @@ impl Rig {
         disk_bytes: u64,
         workload: Workload,
     ) -> Result<Guest> {
+        self.start(self.describe(name, targets, disk_bytes, workload)?)
+    }
+
+    /// Creates the disks, and describes the guest.
+    pub fn describe(
+        &self,
+        name: &str,
+        targets: &[&str],
+        disk_bytes: u64,
+        workload: Workload,
+    ) -> Result<GuestSpec> {
         let disk = |target: &&str| -> Result<DiskSpec> {
             let path = self.create_image(&format!("{name}-{target}.qcow2"), disk_bytes)?;
             Ok(DiskSpec {
@@ -99,7 +110,7 @@ impl Rig {
                 format: Format::Qcow2,
             })
         };
-        self.start(GuestSpec {
+        Ok(GuestSpec {
             name: name.to_owned(),
             uuid: Uuid::new_v4(),
             disks: targets.iter().map(disk).collect::<Result<_>>()?,
@@ -108,6 +119,7 @@ impl Rig {
             workload,
             memory_mib: GUEST_MEMORY_MIB,
             driver: Driver::Tcg,
+            monitor: None,
         })
     }
 

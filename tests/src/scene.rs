@@ -42,8 +42,13 @@ impl Scene {
     pub async fn begin(disks: &[&str], workload: Workload) -> Result<Self> {
         let rig = Rig::new()?;
         let guest = rig.start_guest(VM, disks, DISK_BYTES, workload)?;
-        for disk in disks {
-            guest.acks.wait_for(disk, 20, LIMIT).await?;
+        Self::around(rig, guest).await
+    }
+
+    /// Starts the services around a guest that boots.
+    pub async fn around(rig: Rig, guest: Guest) -> Result<Self> {
+        for disk in &guest.spec.disks {
+            guest.acks.wait_for(&disk.target, 20, LIMIT).await?;
         }
         let mut services = Services::new(&rig, Reach::Unix)?;
         services.start()?;

@@ -104,6 +104,8 @@ pub struct GuestSpec {
     pub memory_mib: u64,
     /// Who runs it.
     pub driver: Driver,
+    /// A second monitor, on this Unix socket, beside libvirt's own.
+    pub monitor: Option<PathBuf>,
 }
 
 impl GuestSpec {
@@ -119,7 +121,7 @@ impl GuestSpec {
             self.workload.command_line()
         );
         format!(
-            "<domain type='{kind}'>
+            "<domain type='{kind}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
   <memory unit='MiB'>{memory}</memory>
@@ -142,7 +144,7 @@ impl GuestSpec {
     </serial>
     <memballoon model='none'/>
   </devices>
-</domain>
+{monitor}</domain>
 ",
             name = escape(&self.name),
             uuid = self.uuid,
@@ -151,6 +153,7 @@ impl GuestSpec {
             initrd = text(&self.image.initrd),
             disks = self.disks.iter().map(disk_xml).collect::<String>(),
             serial = text(&self.serial_log),
+            monitor = self.monitor.as_deref().map(monitor_xml).unwrap_or_default(),
         )
     }
 }
@@ -171,6 +174,19 @@ fn disk_xml(disk: &DiskSpec) -> String {
         },
         path = text(&disk.path),
         target = escape(&disk.target),
+    )
+}
+
+fn monitor_xml(socket: &Path) -> String {
+    format!(
+        "  <qemu:commandline>
+    <qemu:arg value='-chardev'/>
+    <qemu:arg value='socket,id=second,path={},server=on,wait=off'/>
+    <qemu:arg value='-mon'/>
+    <qemu:arg value='chardev=second,mode=control'/>
+  </qemu:commandline>
+",
+        text(socket)
     )
 }
 
@@ -209,6 +225,7 @@ mod tests {
             workload: Workload::default(),
             memory_mib: 96,
             driver: Driver::Tcg,
+            monitor: None,
         }
     }
 
@@ -230,7 +247,7 @@ mod tests {
             driver: Driver::Kvm,
             ..spec()
         };
-        assert!(spec().xml().starts_with("<domain type='qemu'>"));
-        assert!(kvm.xml().starts_with("<domain type='kvm'>"));
+        assert!(spec().xml().starts_with("<domain type='qemu' "));
+        assert!(kvm.xml().starts_with("<domain type='kvm' "));
     }
 }
