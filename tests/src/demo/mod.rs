@@ -7,7 +7,6 @@
 //!
 //! Every figure is measured in this run. An unmet expectation ends it with an error.
 
-mod draw;
 mod progress;
 mod report;
 
@@ -152,7 +151,10 @@ impl Show {
         let chain = self.api.chain(self.vm, DISK).await?;
         let snapshots = self.api.list(self.vm).await?;
         self.report.say(title);
-        self.report.lines(&draw::chain(&chain, &snapshots));
+        let drawn = livemerge_cli::chain::draw(&chain, &snapshots);
+        drawn
+            .lines()
+            .for_each(|line| self.report.say(&format!("  {line}")));
         Ok(())
     }
 

@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use livemerge_proto::v1;
 
-use super::draw::size;
 use crate::guest::oracle::Verdict;
 
 /// Collects the steps and prints.
@@ -32,12 +31,6 @@ impl Report {
     #[allow(clippy::print_stdout, reason = "this is the demo's output")]
     pub(super) fn say(&mut self, text: &str) {
         println!("{text}");
-    }
-
-    pub(super) fn lines(&mut self, lines: &[String]) {
-        for line in lines {
-            self.say(&format!("  {line}"));
-        }
     }
 
     /// The time until now belongs to no step.
@@ -115,4 +108,9 @@ fn time_of(operation: &v1::Operation) -> Duration {
     let nanos = i128::from(ended.seconds - begun.seconds) * 1_000_000_000
         + i128::from(ended.nanos - begun.nanos);
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
+/// Bytes for people.
+fn size(bytes: i64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
