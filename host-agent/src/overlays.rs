@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Asks for overlays.
 #[derive(Debug, Clone)]
 pub struct OverlayOrder {
-    /// The request, which also names the removals if it must be undone.
+    /// The request, from which the removals get their ids if it must be undone.
     pub request: uuid::Uuid,
     /// The machine.
     pub vm: VmId,
@@ -145,7 +145,7 @@ async fn create_volume(wanted: &NewOverlay, volumes: &Volumes) -> Result<VolumeI
 async fn undo(order: &OverlayOrder, created: &[(DiskTarget, VolumeInfo)], volumes: &Volumes) {
     for (_, info) in created {
         let removal = RemovalOrder {
-            id: RemovalId::from(order.request),
+            id: removal_of(order, &info.volume),
             volume: info.volume.name.clone(),
             identity: info.identity.clone(),
             keep_for: Duration::ZERO,
@@ -154,4 +154,10 @@ async fn undo(order: &OverlayOrder, created: &[(DiskTarget, VolumeInfo)], volume
             tracing::warn!(volume = %info.volume, %problem, "an unused overlay could not be removed");
         }
     }
+}
+
+/// A removal has one volume; the same order undone again repeats the same removals.
+fn removal_of(order: &OverlayOrder, volume: &VolumeRef) -> RemovalId {
+    let id = uuid::Uuid::new_v5(&order.request, volume.to_string().as_bytes());
+    RemovalId::from(id)
 }

@@ -1,7 +1,8 @@
 //! The libvirt adapter on a real libvirt and a real QEMU, without a daemon and without a guest.
 //!
 //! Each test has a root directory of its own; QEMU only runs its BIOS. Needs libvirt, its QEMU
-//! driver, qemu-system-x86_64, qemu-img and qemu-io, and root.
+//! driver, qemu-system-x86_64, qemu-img and qemu-io, and root; and a process for each test, as nextest
+//! gives it: libvirt's embedded driver is opened once a process.
 
 #![allow(clippy::unwrap_used, reason = "all of this file is test code")]
 

@@ -65,6 +65,9 @@ pub enum StorageError {
 impl StorageError {
     /// Whether the same call may succeed later without anybody acting.
     pub fn worth_a_retry(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unreachable { .. } | Self::InUse { .. })
+        matches!(
+            self,
+            Self::Busy { .. } | Self::Unreachable { .. } | Self::InUse { .. }
+        )
     }
 }

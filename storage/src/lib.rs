@@ -5,8 +5,14 @@
 //! ```
 //!
 //! This crate knows no libvirt, no gRPC, no database and no policy: who asks has already decided.
+//! The feature `conformance` adds the suite that every back end passes, and a store that fails as
+//! told.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
+#[cfg(feature = "conformance")]
+pub mod faulty;
 mod file;
 mod store;
 mod volume;

@@ -89,7 +89,8 @@ pub trait VolumeStore: Send + Sync + 'static {
     /// parent) returns what is there.
     ///
     /// # Errors
-    /// `Invalid` when the name has another volume.
+    /// `Invalid` when the name has another volume, for a size out of bounds, and for a parent that
+    /// is no volume of this domain or has another format; `NotFound` for a parent that is gone.
     async fn create(&self, volume: &NewVolume) -> Result<VolumeInfo, StorageError>;
 
     /// A volume as it is now.
@@ -102,12 +103,24 @@ pub trait VolumeStore: Send + Sync + 'static {
     /// volume that cannot be read is an error of the stream.
     fn list(&self) -> BoxStream<'_, Result<VolumeInfo, StorageError>>;
 
-    /// Makes a volume that nobody has open at least so large. Never shrinks.
-    async fn grow(&self, volume: &VolumeName, virtual_bytes: u64) -> Result<VolumeInfo, StorageError>;
+    /// Makes a volume that nobody has open at least so large, durably. Never shrinks.
+    ///
+    /// # Errors
+    /// `NotFound`; `InUse` while somebody has it open; `Invalid` for a size out of bounds.
+    async fn grow(
+        &self,
+        volume: &VolumeName,
+        virtual_bytes: u64,
+    ) -> Result<VolumeInfo, StorageError>;
 
     /// Removes a volume that nothing needs: gate, condemn, keep, purge. Refused with `InUse` while
-    /// a header of the domain names it or somebody has it open, and whenever that cannot be told.
-    /// What is gone, or has another identity by now, is success. The same order again resumes.
+    /// a header of the domain names it, that of a volume that is kept too, or somebody has it open;
+    /// refused whenever that cannot be told. What is gone, or has another identity by now, is
+    /// success. The same order again resumes; how long the volume is kept stays as it was.
+    ///
+    /// # Errors
+    /// `InUse`; `Busy` while another call frees it; `Invalid` when the id is that of another
+    /// volume's removal.
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError>;
 
     /// The removals that have not ended, after a crash too.
@@ -116,8 +129,8 @@ pub trait VolumeStore: Send + Sync + 'static {
     /// Brings a condemned volume back under its name.
     ///
     /// # Errors
-    /// `NotFound` when there is no such removal; `Busy` when its space is being freed already;
-    /// `Invalid` when the name has been used again.
+    /// `NotFound` when there is no such removal; `Busy` when the time for it is over or its space
+    /// is being freed; `Invalid` when the name has been used again.
     async fn restore(&self, removal: RemovalId) -> Result<VolumeInfo, StorageError>;
 
     /// What the volume's header names as backing; `None` for a base.

@@ -1,5 +1,6 @@
 //! The words of storage: domains, volumes, and the marks that tell one volume from another.
 
+use crate::StorageError;
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, str::FromStr};
 use uuid::Uuid;
@@ -112,8 +113,11 @@ impl FromStr for RemovalId {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let id = Uuid::try_parse(text).ok().filter(|id| text.len() == 36 && !id.is_nil());
-        id.map(Self).ok_or(InvalidName("must be a UUID in its hyphenated form"))
+        let id = Uuid::try_parse(text)
+            .ok()
+            .filter(|id| text.len() == 36 && !id.is_nil());
+        id.map(Self)
+            .ok_or(InvalidName("must be a UUID in its hyphenated form"))
     }
 }
 
@@ -182,13 +186,34 @@ pub struct VolumeInfo {
     pub parent: Option<Parent>,
 }
 
+/// Sizes are multiples of it.
+pub(crate) const SECTOR_BYTES: u64 = 512;
+/// The most that qcow2 with its usual clusters can hold.
+pub(crate) const MAX_VIRTUAL_BYTES: u64 = 2 << 50;
+
 /// A volume to create: always qcow2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVolume {
     /// Its name.
     pub name: VolumeName,
-    /// Size that a guest sees, in bytes.
+    /// Size that a guest sees, in bytes: a multiple of 512, more than 0, at most 2 PiB.
     pub virtual_bytes: u64,
-    /// What it is built on.
+    /// What it is built on: a volume of the same domain.
     pub parent: Option<Parent>,
+}
+
+impl NewVolume {
+    /// # Errors
+    /// `Invalid` for a size that no volume can have.
+    pub(crate) fn check_size(&self) -> Result<(), StorageError> {
+        let bytes = self.virtual_bytes;
+        if bytes > 0 && bytes.is_multiple_of(SECTOR_BYTES) && bytes <= MAX_VIRTUAL_BYTES {
+            return Ok(());
+        }
+        let text = format!(
+            "{bytes} is no size of a volume: 512 times 1 to {}",
+            MAX_VIRTUAL_BYTES / 512
+        );
+        Err(StorageError::Invalid(text))
+    }
 }

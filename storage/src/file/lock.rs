@@ -1,26 +1,93 @@
-//! Who has an image open: QEMU's image locks, asked without taking any.
+//! Who has an image open: QEMU's image locks.
 //!
 //! QEMU marks what it does with an image by shared locks on single bytes of the file: one byte for
 //! each permission that it holds, and one for each that it does not share
 //! (`block/file-posix.c`: from 100 and 200 on). Reading takes the first of them, so any such lock
-//! means that a process has the image open, as the top of a chain or as a backing.
+//! means that a process has the image open, as the top of a chain or as a backing. Who holds all
+//! of them alone keeps every process of QEMU's from opening the image.
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use std::fs::File;
 use std::io;
 
 const FIRST: i64 = 100;
 const BYTES: i64 = 200;
 
-/// Whether a process has the image open.
+/// Whether a process has the image open. Takes nothing.
 pub(super) fn is_held(image: &File) -> io::Result<bool> {
-    let mut lock = nix::libc::flock {
-        l_type: nix::libc::F_WRLCK as i16,
-        l_whence: nix::libc::SEEK_SET as i16,
+    let mut lock = all_bytes(libc::F_WRLCK);
+    fcntl(image, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(lock.l_type != libc::F_UNLCK as i16)
+}
+
+/// An image that is held alone, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Held<'a>(&'a File);
+
+/// Takes the image alone; `None` when a process has it open. The file must be open for writing.
+pub(super) fn take(image: &File) -> io::Result<Option<Held<'_>>> {
+    match fcntl(image, FcntlArg::F_OFD_SETLK(&all_bytes(libc::F_WRLCK))) {
+        Ok(_) => Ok(Some(Held(image))),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+impl Drop for Held<'_> {
+    /// Not left to closing: a process that is being spawned has a copy of the open file for a
+    /// moment. If this fails, closing does it.
+    fn drop(&mut self) {
+        let _ = fcntl(self.0, FcntlArg::F_OFD_SETLK(&all_bytes(libc::F_UNLCK)));
+    }
+}
+
+fn all_bytes(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as i16,
+        l_whence: libc::SEEK_SET as i16,
         l_start: FIRST,
         l_len: BYTES,
         l_pid: 0,
-    };
-    fcntl(image, FcntlArg::F_OFD_GETLK(&mut lock))?;
-    Ok(lock.l_type != nix::libc::F_UNLCK as i16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_alone_takes_it_and_gives_it_back() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (one, other) = (file.reopen().unwrap(), file.reopen().unwrap());
+        assert!(!is_held(&other).unwrap());
+        let held = take(&one).unwrap().unwrap();
+        assert!(is_held(&other).unwrap());
+        assert!(take(&other).unwrap().is_none());
+        drop(held);
+        assert!(!is_held(&other).unwrap());
+        assert!(take(&other).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_taken_cannot_be_opened_by_qemu() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(1 << 20).unwrap();
+        let opens = || {
+            let mut reader = std::process::Command::new("qemu-io");
+            reader
+                .args(["-r", "-f", "raw", "-c", "read 0 512"])
+                .arg(image.path());
+            reader
+                .output()
+                .expect("qemu-io is needed here")
+                .status
+                .success()
+        };
+        let alone = image.reopen().unwrap();
+        let held = take(&alone).unwrap().unwrap();
+        assert!(!opens());
+        drop(held);
+        assert!(opens());
+    }
 }

@@ -5,18 +5,26 @@
 //!   <root>/.livemerge/new/…                being created
 //!   <root>/.livemerge/removals/ID/order    a removal, written before its volume is condemned
 //!   <root>/.livemerge/removals/ID/volume   the condemned volume
+//!   <root>/.livemerge/*.lock               whose turn it is
 //! ```
 //!
 //! - A name is one path component; no symlink is ever followed, so nothing leaves the root.
 //! - A volume's identity is its inode and birth time: the device's number changes over reboots.
 //! - Whatever else lies in the directory is foreign: never listed as a volume, never touched.
-//! - A file without qcow2's magic is raw. A raw volume whose guest wrote that magic to its first
-//!   sector would be misread: that is why only a base should be raw, and its suffix `.raw`.
+//! - `.qcow2` without qcow2's magic is corrupt, `.raw` is never looked into, and `.img` is what its
+//!   first bytes say: a guest that has a raw `.img` could write them, so a raw base is best `.raw`.
 
+mod backing;
+mod create;
+mod domain;
+mod gate;
 mod image;
 mod lock;
+mod order;
 mod qcow2;
+mod qemu_img;
 mod removal;
+mod turn;
 mod volumes;
 
 pub use volumes::FileStore;
@@ -43,8 +51,24 @@ fn io_error(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StorageEr
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| {
-        let source = io::Error::other(died);
-        Err(StorageError::Unreachable { what: "the file system's worker".to_owned(), source })
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|died| Err(lost(died)))
+}
+
+/// Goes on to its end when the caller leaves.
+async fn in_own_task<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StorageError>> + Send + 'static,
+) -> Result<T, StorageError> {
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|died| Err(lost(died)))
+}
+
+fn lost(died: tokio::task::JoinError) -> StorageError {
+    let what = "the file system's worker".to_owned();
+    StorageError::Unreachable {
+        what,
+        source: io::Error::other(died),
+    }
 }

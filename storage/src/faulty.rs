@@ -1,0 +1,231 @@
+//! A volume store that fails when it is told to, for the tests of its callers.
+//!
+//! ```text
+//!   caller ─▶ Faulty ─▶ store        Before   the call never reaches the store
+//!                    ◀─              After    the store has done it, and the answer is lost
+//! ```
+//!
+//! A fault happens once. Without faults nothing differs from the store within, which the
+//! conformance suite shows.
+
+use crate::{
+    Capabilities, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId, RemovalOrder, Space,
+    StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
+};
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A method of the traits that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the method of its name")]
+pub enum Call {
+    Create,
+    Stat,
+    List,
+    Grow,
+    Remove,
+    ListRemovals,
+    Restore,
+    ParentOf,
+    InUse,
+    Space,
+    Activate,
+    Deactivate,
+}
+
+/// When a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing has been done.
+    Before,
+    /// Everything has been done.
+    After,
+}
+
+/// A failure to come.
+#[derive(Debug)]
+pub struct Fault {
+    /// Only this method; `None` for whichever it is.
+    pub call: Option<Call>,
+    /// How many such calls from now on succeed first.
+    pub skip: usize,
+    /// Before or after the call.
+    pub moment: Moment,
+    /// What the caller gets.
+    pub error: StorageError,
+}
+
+/// A store that fails as told.
+#[derive(Debug)]
+pub struct Faulty<S> {
+    inner: S,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    faults: Vec<Fault>,
+    calls: Vec<Call>,
+}
+
+impl<S> Faulty<S> {
+    /// Without faults at first.
+    pub fn new(inner: S) -> Self {
+        Self {
+            inner,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Adds a fault. Of several that are due at one call, the one that was added first happens, and
+    /// the others are spent with it.
+    pub fn inject(&self, fault: Fault) {
+        self.state().faults.push(fault);
+    }
+
+    /// Adds a fault that makes the next call of a method seem unreachable.
+    pub fn lose(&self, call: Call, moment: Moment) {
+        let source = std::io::Error::other("injected");
+        let error = StorageError::Unreachable {
+            what: format!("{call:?}"),
+            source,
+        };
+        self.inject(Fault {
+            call: Some(call),
+            skip: 0,
+            moment,
+            error,
+        });
+    }
+
+    /// All calls so far, in order, failed ones too.
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone()
+    }
+
+    /// The faults that have not happened.
+    pub fn pending(&self) -> usize {
+        self.state().faults.len()
+    }
+
+    /// The store within.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call and takes the fault that is due.
+    fn enter(&self, call: Call) -> Option<(Moment, StorageError)> {
+        let mut state = self.state();
+        state.calls.push(call);
+        let matches = |fault: &Fault| fault.call.is_none_or(|of| of == call);
+        let due = state
+            .faults
+            .extract_if(.., |fault| matches(fault) && fault.skip == 0)
+            .collect::<Vec<_>>();
+        for fault in state.faults.iter_mut().filter(|fault| matches(fault)) {
+            fault.skip -= 1;
+        }
+        due.into_iter()
+            .next()
+            .map(|fault| (fault.moment, fault.error))
+    }
+
+    async fn call<T>(
+        &self,
+        call: Call,
+        answer: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        match self.enter(call) {
+            None => answer.await,
+            Some((Moment::Before, error)) => Err(error),
+            Some((Moment::After, error)) => answer.await.and(Err(error)),
+        }
+    }
+}
+
+#[async_trait]
+impl<S: VolumeStore> VolumeStore for Faulty<S> {
+    fn id(&self) -> &StorageId {
+        self.inner.id()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn create(&self, volume: &NewVolume) -> Result<VolumeInfo, StorageError> {
+        self.call(Call::Create, self.inner.create(volume)).await
+    }
+
+    async fn stat(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
+        self.call(Call::Stat, self.inner.stat(volume)).await
+    }
+
+    /// A fault `After` it comes behind all volumes.
+    fn list(&self) -> BoxStream<'_, Result<VolumeInfo, StorageError>> {
+        match self.enter(Call::List) {
+            None => self.inner.list(),
+            Some((Moment::Before, error)) => stream::iter([Err(error)]).boxed(),
+            Some((Moment::After, error)) => {
+                self.inner.list().chain(stream::iter([Err(error)])).boxed()
+            }
+        }
+    }
+
+    async fn grow(
+        &self,
+        volume: &VolumeName,
+        virtual_bytes: u64,
+    ) -> Result<VolumeInfo, StorageError> {
+        self.call(Call::Grow, self.inner.grow(volume, virtual_bytes))
+            .await
+    }
+
+    async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
+        self.call(Call::Remove, self.inner.remove(order)).await
+    }
+
+    async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
+        self.call(Call::ListRemovals, self.inner.list_removals())
+            .await
+    }
+
+    async fn restore(&self, removal: RemovalId) -> Result<VolumeInfo, StorageError> {
+        self.call(Call::Restore, self.inner.restore(removal)).await
+    }
+
+    async fn parent_of(&self, volume: &VolumeName) -> Result<Option<Parent>, StorageError> {
+        self.call(Call::ParentOf, self.inner.parent_of(volume))
+            .await
+    }
+
+    async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError> {
+        self.call(Call::InUse, self.inner.in_use(volume)).await
+    }
+
+    async fn space(&self) -> Result<Space, StorageError> {
+        self.call(Call::Space, self.inner.space()).await
+    }
+
+    fn resolve(&self, path: &Path) -> Option<VolumeName> {
+        self.inner.resolve(path)
+    }
+}
+
+#[async_trait]
+impl<S: LiveVolumes> LiveVolumes for Faulty<S> {
+    async fn activate(&self, volume: &VolumeName) -> Result<Locator, StorageError> {
+        self.call(Call::Activate, self.inner.activate(volume)).await
+    }
+
+    async fn deactivate(&self, volume: &VolumeName) -> Result<(), StorageError> {
+        self.call(Call::Deactivate, self.inner.deactivate(volume))
+            .await
+    }
+}

@@ -1,0 +1,192 @@
+//! What a backing string means: the files that it names, seen from the domain's root.
+//!
+//! ```text
+//!   /dir/base.qcow2   base.qcow2   ../dir/base.qcow2   file:base.qcow2      a path
+//!   json:{"driver": "qcow2", "file": {"driver": "file", "filename": "…"}}   paths within
+//!   nbd:…   nbd+unix://…   and every other protocol                         no path
+//! ```
+//!
+//! A path that leads nowhere on this host may lead to a volume on another, which sees the domain
+//! under another root: such a path counts as the volume whose name it ends in.
+
+use super::image::normal;
+use super::io_error;
+use crate::{Format, Locator, StorageError};
+use serde_json::Value;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// The file that somebody may need.
+pub(super) struct Target<'a> {
+    pub(super) path: &'a Path,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
+
+/// Whether a backing string names the target.
+///
+/// # Errors
+/// When it cannot be told.
+pub(super) fn names(root: &Path, backing: &str, target: &Target<'_>) -> Result<bool, StorageError> {
+    for path in paths(root, backing)? {
+        if leads_to(&path, target)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn leads_to(path: &Path, target: &Target<'_>) -> Result<bool, StorageError> {
+    if normal(path) == target.path {
+        return Ok(true);
+    }
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.dev() == target.device && found.ino() == target.inode),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(path.file_name() == target.path.file_name())
+        }
+        Err(error) => Err(io_error(path.display())(error)),
+    }
+}
+
+/// What QEMU opens for a backing string, and the format if the string itself says it.
+pub(super) fn locate(root: &Path, backing: &str) -> (Locator, Option<Format>) {
+    let Some(json) = backing.strip_prefix("json:") else {
+        let locator = match file(root, backing) {
+            Some(path) => Locator::File(normal(&path)),
+            None => Locator::Nbd(backing.to_owned()),
+        };
+        return (locator, None);
+    };
+    let node: Value = serde_json::from_str(json).unwrap_or_default();
+    let format = match node["driver"].as_str() {
+        Some("qcow2") => Some(Format::Qcow2),
+        Some("raw") => Some(Format::Raw),
+        _ => None,
+    };
+    let mut names = Vec::new();
+    file_names(&node, &mut names);
+    match names.as_slice() {
+        [one] => (Locator::File(normal(&root.join(one))), format),
+        _ => (Locator::Nbd(backing.to_owned()), format),
+    }
+}
+
+/// All files that a backing string names.
+fn paths(root: &Path, backing: &str) -> Result<Vec<PathBuf>, StorageError> {
+    let Some(json) = backing.strip_prefix("json:") else {
+        return Ok(file(root, backing).into_iter().collect());
+    };
+    let node: Value = serde_json::from_str(json).map_err(|error| StorageError::Corrupt {
+        what: "a backing name".to_owned(),
+        why: error.to_string(),
+    })?;
+    let mut names = Vec::new();
+    file_names(&node, &mut names);
+    Ok(names.iter().map(|name| root.join(name)).collect())
+}
+
+/// The path of a plain backing string; `None` for a protocol that is no file. As QEMU tells them
+/// apart: a colon before the first slash ends a protocol's name.
+fn file(root: &Path, backing: &str) -> Option<PathBuf> {
+    let protocol = backing
+        .split('/')
+        .next()
+        .and_then(|first| first.split_once(':'));
+    match protocol.map(|(name, _)| name) {
+        None => Some(root.join(backing)),
+        Some("file") => backing.strip_prefix("file:").map(|path| root.join(path)),
+        Some(_) => None,
+    }
+}
+
+/// The values of `filename`, wherever they are: nested, or flat as in `file.filename`.
+fn file_names<'a>(node: &'a Value, found: &mut Vec<&'a str>) {
+    let Some(fields) = node.as_object() else {
+        return;
+    };
+    for (key, value) in fields {
+        match value.as_str() {
+            Some(name) if key == "filename" || key.ends_with(".filename") => {
+                found.push(name.strip_prefix("file:").unwrap_or(name));
+            }
+            _ => file_names(value, found),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_at(path: &str) -> Locator {
+        Locator::File(path.into())
+    }
+
+    #[test]
+    fn every_spelling_of_a_file_is_its_path() {
+        let root = Path::new("/domain");
+        let flat =
+            r#"json:{"driver":"qcow2","file.driver":"file","file.filename":"/domain/a.img"}"#;
+        let nested = r#"json:{"driver":"qcow2","file":{"driver":"file","filename":"a.img"}}"#;
+        for (backing, format) in [
+            ("a.img", None),
+            ("./a.img", None),
+            ("../domain/a.img", None),
+            ("/domain/a.img", None),
+            ("file:a.img", None),
+            ("file:///domain/a.img", None),
+            (flat, Some(Format::Qcow2)),
+            (nested, Some(Format::Qcow2)),
+        ] {
+            assert_eq!(
+                locate(root, backing),
+                (file_at("/domain/a.img"), format),
+                "{backing}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_stays_as_it_is_written() {
+        for backing in [
+            "nbd:unix:/s:exportname=a.img",
+            "nbd+unix:///a.img?socket=/s",
+            "json:{",
+        ] {
+            let (locator, _) = locate(Path::new("/domain"), backing);
+            assert_eq!(locator, Locator::Nbd(backing.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_path_of_another_host_counts_by_its_last_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = dir.path().join("other");
+        fs::write(&other, "").unwrap();
+        let path = dir.path().join("a.img");
+        let target = Target {
+            path: &path,
+            device: 0,
+            inode: 0,
+        };
+        let named = |backing: &str| names(dir.path(), backing, &target).unwrap();
+        assert!(named("/no/such/mount/a.img"));
+        assert!(named(&format!("{}/sub/../a.img", dir.path().display())));
+        assert!(!named("/no/such/mount/b.img"));
+        assert!(!named(other.to_str().unwrap()));
+        assert!(!named("nbd:unix:/s:exportname=a.img"));
+    }
+
+    #[test]
+    fn a_description_that_cannot_be_read_is_not_a_no() {
+        let target = Target {
+            path: Path::new("/domain/a.img"),
+            device: 0,
+            inode: 0,
+        };
+        assert!(names(Path::new("/domain"), "json:{", &target).is_err());
+    }
+}

@@ -1,0 +1,180 @@
+//! Removals as they are written down, before anything is done to their volumes.
+//!
+//! ```text
+//!   removals/ID/order    what is removed, and how far: replaced whole, never changed in place
+//!   removals/ID/volume   the condemned volume
+//! ```
+
+use super::io_error;
+use crate::{Identity, RemovalId, RemovalOrder, StorageError, VolumeName};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+const ORDER: &str = "order";
+pub(super) const VOLUME: &str = "volume";
+
+/// The directory of a domain's removals.
+#[derive(Debug)]
+pub(super) struct Removals {
+    dir: PathBuf,
+}
+
+/// A removal as it is written down.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) volume: VolumeName,
+    pub(super) identity: Identity,
+    pub(super) condemned_at: Timestamp,
+    pub(super) keep_until: Option<Timestamp>,
+    /// Set before the first byte is freed: from then on there is no way back.
+    pub(super) purging: bool,
+}
+
+impl Order {
+    pub(super) fn new(order: &RemovalOrder, now: Timestamp) -> Self {
+        let keep = SignedDuration::try_from(order.keep_for).unwrap_or(SignedDuration::MAX);
+        let until = now.saturating_add(keep).unwrap_or(Timestamp::MAX);
+        Self {
+            volume: order.volume.clone(),
+            identity: order.identity.clone(),
+            condemned_at: now,
+            keep_until: (!order.keep_for.is_zero()).then_some(until),
+            purging: false,
+        }
+    }
+
+    /// Whether the volume can still be brought back.
+    pub(super) fn is_kept(&self, now: Timestamp) -> bool {
+        !self.purging && self.keep_until.is_some_and(|until| now < until)
+    }
+
+    /// # Errors
+    /// `Invalid` when the id was given to the removal of another volume.
+    pub(super) fn check(&self, order: &RemovalOrder) -> Result<(), StorageError> {
+        if self.volume == order.volume && self.identity == order.identity {
+            return Ok(());
+        }
+        Err(StorageError::Invalid(format!(
+            "removal {} removes another volume",
+            order.id
+        )))
+    }
+}
+
+impl Removals {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    pub(super) fn of(&self, id: RemovalId) -> PathBuf {
+        self.dir.join(id.to_string())
+    }
+
+    /// The condemned volume's path, whether it is there or not.
+    pub(super) fn condemned(&self, id: RemovalId) -> PathBuf {
+        self.of(id).join(VOLUME)
+    }
+
+    /// The removal of a volume that is condemned; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` for a condemned volume without an order: it is never passed over.
+    pub(super) fn read(&self, id: RemovalId) -> Result<Option<Order>, StorageError> {
+        if !exists(&self.condemned(id))? {
+            return Ok(None);
+        }
+        let corrupt = |why: String| StorageError::Corrupt {
+            what: format!("removal {id}"),
+            why,
+        };
+        match fs::read(self.of(id).join(ORDER)) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|e| corrupt(e.to_string())),
+            // Between the two looks it may have ended.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let there = exists(&self.condemned(id))?;
+                if there {
+                    Err(corrupt("it has a volume and no order".to_owned()))
+                } else {
+                    Ok(None)
+                }
+            }
+            Err(error) => Err(io_error(format!("removal {id}"))(error)),
+        }
+    }
+
+    /// Writes the order down, durably and whole.
+    pub(super) fn write(&self, id: RemovalId, order: &Order) -> Result<(), StorageError> {
+        let dir = self.of(id);
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(&dir)?;
+            let temporary = dir.join("order.new");
+            let mut file = File::create(&temporary)?;
+            file.write_all(&serde_json::to_vec(order)?)?;
+            file.sync_all()?;
+            fs::rename(&temporary, dir.join(ORDER))?;
+            sync_dir(&dir)?;
+            sync_dir(&self.dir)
+        };
+        write().map_err(io_error(format!("removal {id}")))
+    }
+
+    /// Forgets a removal whose volume is not here.
+    pub(super) fn forget(&self, id: RemovalId) -> Result<(), StorageError> {
+        match fs::remove_dir_all(self.of(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error(format!("removal {id}"))(error))
+            }
+            _ => sync_dir(&self.dir).map_err(io_error(format!("removal {id}"))),
+        }
+    }
+
+    /// The removals that are written down with their volumes.
+    pub(super) fn all(&self) -> Result<Vec<(RemovalId, Order)>, StorageError> {
+        let mut all = Vec::new();
+        for id in self.ids()? {
+            all.extend(self.read(id)?.map(|order| (id, order)));
+        }
+        Ok(all)
+    }
+
+    /// Forgets the removals that condemned nothing, or have freed everything.
+    pub(super) fn sweep(&self) -> Result<(), StorageError> {
+        for id in self.ids()? {
+            if !exists(&self.condemned(id))? {
+                self.forget(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ids(&self) -> Result<Vec<RemovalId>, StorageError> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(io_error(self.dir.display()))? {
+            let entry = entry.map_err(io_error(self.dir.display()))?;
+            ids.extend(
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse::<RemovalId>().ok()),
+            );
+        }
+        Ok(ids)
+    }
+}
+
+fn exists(path: &Path) -> Result<bool, StorageError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error(path.display())(error)),
+    }
+}
+
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

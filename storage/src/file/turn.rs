@@ -1,0 +1,72 @@
+//! Whose turn it is in a domain: advisory locks on two files of the domain's own directory.
+//!
+//! They hold between the calls of one process, between processes, and between hosts on NFS, and
+//! end with the process that holds them.
+//!
+//! - `creating`: shared by whoever has a file in `new/`; alone by who sweeps it.
+//! - `naming`: alone by who decides about a name from what the domain holds: the gate and its
+//!   condemnation, a restoration, the publishing of a new volume on its parent.
+
+use super::io_error;
+use crate::StorageError;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// The two locks.
+#[derive(Debug)]
+pub(super) struct Turns {
+    creating: PathBuf,
+    naming: PathBuf,
+}
+
+/// A turn, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    locked: File,
+}
+
+impl Turns {
+    pub(super) fn new(own: &Path) -> Self {
+        Self {
+            creating: own.join("creating.lock"),
+            naming: own.join("naming.lock"),
+        }
+    }
+
+    pub(super) fn create(&self) -> Result<Turn, StorageError> {
+        let file = open(&self.creating)?;
+        file.lock_shared()
+            .map_err(io_error(self.creating.display()))?;
+        Ok(Turn { locked: file })
+    }
+
+    /// `None` while somebody creates.
+    pub(super) fn sweep(&self) -> Result<Option<Turn>, StorageError> {
+        let file = open(&self.creating)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Turn { locked: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(io_error(self.creating.display())(error)),
+        }
+    }
+
+    pub(super) fn name(&self) -> Result<Turn, StorageError> {
+        let file = open(&self.naming)?;
+        file.lock().map_err(io_error(self.naming.display()))?;
+        Ok(Turn { locked: file })
+    }
+}
+
+impl Drop for Turn {
+    /// Not left to closing: a process that is being spawned has a copy of the open file for a
+    /// moment. If this fails, closing does it.
+    fn drop(&mut self) {
+        let _ = self.locked.unlock();
+    }
+}
+
+fn open(path: &Path) -> Result<File, StorageError> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    options.open(path).map_err(io_error(path.display()))
+}

@@ -1,0 +1,12 @@
+//! The file back end on real directories, with QEMU's own programs as its neighbours.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod conformance;
+mod crash;
+mod faults;
+mod foreign;
+mod headers;
+mod in_use;
+mod names;
+mod rig;
