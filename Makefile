@@ -3,10 +3,11 @@
 CARGO ?= cargo
 BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/buf)
 
-.PHONY: help demo test setup lint bench docs clean
+.PHONY: help demo play test setup lint bench docs clean
 
 help:
 	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
+	@echo 'make play   the same guest and both services, to try by hand until Ctrl-C'
 	@echo 'make test   all tests, on the real thing where that is possible'
 	@echo 'make bench  the time of a delete beside virsh and raw QMP, as ratios'
 	@echo 'make lint   formatting, clippy, protobuf lint, licences'
@@ -16,6 +17,11 @@ demo:
 	@tests/setup.sh demo
 	@$(CARGO) build --workspace --bins --quiet
 	@target/debug/livemerge-demo
+
+play:
+	@tests/setup.sh demo
+	@$(CARGO) build --workspace --bins --quiet
+	@target/debug/livemerge-demo --play
 
 test: setup lint
 	@$(CARGO) build --workspace --bins

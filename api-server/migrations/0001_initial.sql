@@ -59,10 +59,14 @@ CREATE TABLE events (
 CREATE INDEX events_by_vm ON events (vm_id, revision);
 CREATE INDEX events_by_operation ON events (operation_id, revision);
 
--- The audit log is only ever added to.
+-- The audit log is only ever added to. The third is for REPLACE, which deletes without a trigger.
 CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN
     SELECT RAISE(ABORT, 'the audit log is not changed');
 END;
 CREATE TRIGGER events_are_kept BEFORE DELETE ON events BEGIN
     SELECT RAISE(ABORT, 'nothing is taken out of the audit log');
+END;
+CREATE TRIGGER events_are_new BEFORE INSERT ON events
+WHEN EXISTS (SELECT 1 FROM events WHERE revision = NEW.revision) BEGIN
+    SELECT RAISE(ABORT, 'nothing is replaced in the audit log');
 END;

@@ -1,10 +1,15 @@
 //! The server's configuration. Every key has a default.
+//!
+//! What can be judged by itself is judged where it is read, so that an error names the file's line
+//! or the variable.
 
 use crate::hosts::LinkPolicy;
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use tonic::transport::Uri;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,7 +46,8 @@ impl Default for Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// The SQLite file; its directory must exist.
+    /// The SQLite file, an absolute path; its directory must exist.
+    #[serde(deserialize_with = "absolute_file")]
     pub path: PathBuf,
 }
 
@@ -103,5 +109,44 @@ impl HeartbeatConfig {
 #[serde(deny_unknown_fields)]
 pub struct HostConfig {
     /// Where its agent listens: `http://ADDRESS:PORT` or `unix:/PATH`.
+    #[serde(deserialize_with = "endpoint")]
     pub endpoint: String,
 }
+
+/// A relative path would depend on the directory in which the server happens to start.
+fn absolute_file<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Error> {
+    let text = String::deserialize(input)?;
+    let path = PathBuf::from(&text);
+    let file = path.is_absolute() && path.file_name().is_some() && !text.ends_with('/');
+    if file && !text.contains('\0') {
+        return Ok(path);
+    }
+    Err(D::Error::custom(format!(
+        "{text:?} is not the absolute path of a file"
+    )))
+}
+
+fn endpoint<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
+    let text = String::deserialize(input)?;
+    let fits = match text.strip_prefix("unix:") {
+        Some(path) => path.len() > 1 && path.starts_with('/'),
+        None => text.parse().is_ok_and(|uri| is_plain_address(&uri)),
+    };
+    if fits {
+        return Ok(text);
+    }
+    let wanted = "neither `http://ADDRESS:PORT` nor `unix:/PATH`";
+    Err(D::Error::custom(format!("{text:?} is {wanted}")))
+}
+
+/// Nothing but an address and its port.
+fn is_plain_address(uri: &Uri) -> bool {
+    let address = uri.authority().is_some_and(|authority| {
+        let port = authority.port_u16().is_some_and(|port| port > 0);
+        port && !authority.host().is_empty() && !authority.as_str().contains('@')
+    });
+    address && uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none()
+}
+
+#[cfg(test)]
+mod tests;

@@ -141,10 +141,11 @@ async fn register_configured(config: &Config, hosts: &Arc<Hosts>) -> anyhow::Res
     Ok(())
 }
 
-/// Ready means that the database answers.
+/// Ready means that the database answers, and takes changes: an empty one is tried.
 async fn follow_readiness(store: Arc<dyn Store>, readiness: Readiness, shutdown: Shutdown) {
     while !shutdown.is_cancelled() {
-        readiness.set_all(store.hosts().await.is_ok());
+        let ready = store.hosts().await.is_ok() && store.add_events(&[]).await.is_ok();
+        readiness.set_all(ready);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -40,6 +40,13 @@ const OWN_STREAMS: [&str; 3] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
+/// Served by every server, beside its own services.
+const SERVED_BESIDE: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
 /// Time for the connections to notice that they were cut off.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -48,6 +55,7 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 pub struct Server {
     config: ServerConfig,
     routes: Routes,
+    served: Vec<&'static str>,
     descriptors: Vec<&'static [u8]>,
     streams: HashSet<String>,
     readiness: Readiness,
@@ -65,7 +73,10 @@ impl Server {
             descriptors: vec![
                 tonic_types::pb::FILE_DESCRIPTOR_SET,
                 tonic_health::pb::FILE_DESCRIPTOR_SET,
+                tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+                tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
             ],
+            served: Vec::new(),
             streams: OWN_STREAMS.map(str::to_owned).into(),
             readiness: Readiness::new(),
             shutdown: Shutdown::new(),
@@ -97,6 +108,7 @@ impl Server {
         S::Future: Send + 'static,
     {
         self.readiness.register(S::NAME);
+        self.served.push(S::NAME);
         self.routes = self.routes.add_service(service);
         self
     }
@@ -145,10 +157,16 @@ impl Server {
 
     fn add_reflection(&mut self) -> Result<(), ServeError> {
         let builder = || {
-            self.descriptors.iter().fold(
-                tonic_reflection::server::Builder::configure(),
-                |builder, set| builder.register_encoded_file_descriptor_set(set),
-            )
+            let own = tonic_reflection::server::Builder::configure();
+            let described = self
+                .descriptors
+                .iter()
+                .fold(own.include_reflection_service(false), |builder, set| {
+                    builder.register_encoded_file_descriptor_set(set)
+                });
+            // The descriptors know services that this server does not serve.
+            let served = self.served.iter().copied().chain(SERVED_BESIDE);
+            served.fold(described, |builder, name| builder.with_service_name(name))
         };
         let malformed = |error| ServeError::Descriptors(format!("{error:?}"));
         let limit = self.config.max_message_bytes();

@@ -167,14 +167,16 @@ pub enum Reach {
     Unix,
     /// By loopback ports that were free a moment ago.
     Loopback,
+    /// By the ports that the services and their clients take by default.
+    Default,
 }
 
 impl Services {
     /// Writes the configurations. Nothing is started.
     pub fn new(rig: &Rig, reach: Reach) -> Result<Self> {
         let dir = rig.path();
-        let api = address(dir, "api", reach)?;
-        let agent = address(dir, "agent", reach)?;
+        let api = address(dir, "api", reach, 7420)?;
+        let agent = address(dir, "agent", reach, 7421)?;
         let api_config = format!(
             "[listen]\naddress = \"{}\"\n\n[store]\npath = \"{}\"\n\n[heartbeat]\ninterval_ms = 200\nsilence_ms = 1000\n",
             api.listen(),
@@ -202,10 +204,11 @@ impl Services {
     }
 }
 
-fn address(dir: &Path, name: &str, reach: Reach) -> Result<Address> {
+fn address(dir: &Path, name: &str, reach: Reach, default: u16) -> Result<Address> {
     Ok(match reach {
         Reach::Unix => Address::Unix(dir.join(format!("{name}.sock"))),
         Reach::Loopback => Address::Tcp(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port()),
+        Reach::Default => Address::Tcp(default),
     })
 }
 

@@ -150,7 +150,7 @@ impl Link {
                 });
             }
             Item::Heartbeat(beat) => {
-                self.show(|view| view.hypervisor_connected = beat.hypervisor_connected)
+                self.show(|view| view.hypervisor_connected = beat.hypervisor_connected);
             }
         }
         self.heard().await;

@@ -99,8 +99,8 @@ impl Run {
         match next {
             Step::Enter(change) => self.enter(&change).await?,
             Step::Ask(ask) => {
-                self.ask(ask, host.as_ref().map(|host| Arc::clone(&host.agent)))
-                    .await
+                let agent = host.as_ref().map(|host| Arc::clone(&host.agent));
+                self.ask(ask, agent).await;
             }
             Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
         }

@@ -7,6 +7,10 @@
 //! Contract: what a call returned `Ok` for is on disk, whole. A call that failed has changed
 //! nothing, or (only for [`StoreError::Unknown`]) may have changed everything it was asked to;
 //! repeating it is safe, because every change names the revision that it builds on.
+//!
+//! A stored record that cannot be understood fails the calls that would return it, by its name,
+//! and no others: nothing is left out of a list silently. Each adapter passes the `conformance`
+//! suite.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -199,7 +203,8 @@ pub enum StoreError {
     /// It cannot be told whether it was written; look again.
     #[error("the database does not say whether it was written")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What is stored cannot be understood: a fault of ours, or of somebody's hand.
+    /// What is stored cannot be understood, and which row it is: a fault of ours, or of somebody's
+    /// hand.
     #[error("a stored record cannot be read: {0}")]
     Corrupt(String),
 }

@@ -148,7 +148,7 @@ impl Driver {
                     tracing::warn!(merge = %order.id, vm = %order.vm, reason = %failure.reason, "{}", failure.message);
                 }
                 _ => {
-                    tracing::info!(merge = %order.id, vm = %order.vm, disk = %order.disk, "merged")
+                    tracing::info!(merge = %order.id, vm = %order.vm, disk = %order.disk, "merged");
                 }
             }
         }

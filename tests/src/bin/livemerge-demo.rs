@@ -1,11 +1,22 @@
-//! `make demo`: the main job on a real guest, with figures.
+//! `make demo`: the main job on a real guest, with figures. `make play`: the guest and the services
+//! alone, until Ctrl-C.
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Deletes snapshots of a real guest while it writes, and counts lost records.
+#[derive(Parser)]
+struct Cli {
+    /// Only boot the guest and start the services, on their default ports.
+    #[arg(long)]
+    play: bool,
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let play = Cli::parse().play;
     let (Ok(mut interrupt), Ok(mut terminate)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
@@ -14,7 +25,8 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let done = tokio::select! {
-        done = livemerge_tests::demo::run() => done,
+        done = livemerge_tests::demo::run(), if !play => done,
+        done = livemerge_tests::demo::play(), if play => done,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted; everything that was started is ended")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated; everything that was started is ended")),
     };

@@ -213,7 +213,7 @@ async fn open_store(database: &Path) -> Result<SqliteStore> {
         loop {
             match SqliteStore::open(database).await {
                 Err(StoreError::Unavailable(_)) => {
-                    tokio::time::sleep(Duration::from_millis(5)).await
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 other => return other,
             }

@@ -77,6 +77,29 @@ pub async fn run() -> Result<()> {
     show.verify(&rig, &mut services).await
 }
 
+/// Boots the same guest and starts both services on their default ports, for whoever wants to try
+/// them by hand. Goes on until it is dropped.
+pub async fn play() -> Result<()> {
+    let mut report = Report::begin();
+    let rig = Rig::new()?;
+    let mut services = Services::new(&rig, Reach::Default)?;
+    report.say("A Linux guest boots on QEMU and writes numbered records, each with fsync.");
+    let guest = boot(&rig).await?;
+    services.start()?;
+    let mut api = Api::at(&services.api.endpoint())?;
+    api.wait_for_vm(guest.spec.uuid, LIMIT).await?;
+    report.say(&format!(
+        "API server on {}, host agent on {}, virtual machine {:?}, images in {}.\n\
+         Try `livemerge vm chain {}`. Ctrl-C ends all of it.",
+        services.api.endpoint(),
+        services.agent.endpoint(),
+        guest.spec.name,
+        rig.images().display(),
+        guest.spec.name,
+    ));
+    std::future::pending().await
+}
+
 /// A snapshot's id and name.
 type Named = (String, &'static str);
 

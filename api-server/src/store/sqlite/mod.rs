@@ -1,11 +1,15 @@
 //! [`Store`] on SQLite: one file, WAL, `synchronous=FULL`.
 //!
 //! One connection writes, so that changes come one after the other; a few read beside it. A second
-//! server on the same file is refused by a lock on a file beside it, held as long as the store lives.
+//! server on the same file is refused by a lock on a file beside it, held as long as the store
+//! lives. A file that was moved away or replaced is no longer written.
+//!
+//! There is no store in memory: readers and writer would each have their own.
 
 mod open;
 mod read;
 mod write;
+mod writer;
 
 use super::{
     Accepted, Change, EventFilter, OperationFilter, Page, RequestRecord, Store, StoreError,
@@ -15,16 +19,15 @@ use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord
 use async_trait::async_trait;
 use jiff::Timestamp;
 use livemerge_proto::ids::{OperationId, SnapshotId, VmId};
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::sqlite::SqlitePool;
 use std::fs::File;
 use std::path::Path;
-use tokio::sync::Mutex;
+use writer::Writer;
 
 /// The record in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    /// Every change waits its turn here.
-    writer: Mutex<SqliteConnection>,
+    writer: Writer,
     readers: SqlitePool,
     _lock: File,
 }
@@ -43,7 +46,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn next_generation(&self) -> Result<u64, StoreError> {
-        write::next_generation(&mut *self.writer.lock().await).await
+        write::next_generation(&self.writer).await
     }
 
     async fn put_host(
@@ -51,7 +54,7 @@ impl Store for SqliteStore {
         host: &HostRecord,
         event: Option<&NewEvent>,
     ) -> Result<(), StoreError> {
-        write::put_host(&mut *self.writer.lock().await, host, event).await
+        write::put_host(&self.writer, host, event).await
     }
 
     async fn hosts(&self) -> Result<Vec<HostRecord>, StoreError> {
@@ -59,7 +62,7 @@ impl Store for SqliteStore {
     }
 
     async fn put_vms(&self, vms: &[VmRecord]) -> Result<(), StoreError> {
-        write::put_vms(&mut *self.writer.lock().await, vms).await
+        write::put_vms(&self.writer, vms).await
     }
 
     async fn vm(&self, id: VmId) -> Result<Option<VmRecord>, StoreError> {
@@ -108,7 +111,7 @@ impl Store for SqliteStore {
     }
 
     async fn add_events(&self, events: &[NewEvent]) -> Result<(), StoreError> {
-        write::add_events(&mut *self.writer.lock().await, events).await
+        write::add_events(&self.writer, events).await
     }
 
     async fn repeated(&self, request: &RequestRecord) -> Result<Option<Operation>, StoreError> {
@@ -121,14 +124,14 @@ impl Store for SqliteStore {
         request: &RequestRecord,
         change: &Change,
     ) -> Result<Accepted, StoreError> {
-        write::accept(&mut *self.writer.lock().await, request, change).await
+        write::accept(&self.writer, request, change).await
     }
 
     async fn apply(&self, change: &Change) -> Result<Operation, StoreError> {
-        write::apply(&mut *self.writer.lock().await, change).await
+        write::apply(&self.writer, change).await
     }
 
     async fn prune_requests(&self, before: Timestamp) -> Result<u64, StoreError> {
-        write::prune_requests(&mut *self.writer.lock().await, before).await
+        write::prune_requests(&self.writer, before).await
     }
 }

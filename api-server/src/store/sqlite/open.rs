@@ -1,9 +1,9 @@
 //! Opens the file: lock, settings, migrations.
 
 use super::SqliteStore;
+use super::writer::Writer;
 use crate::store::StoreError;
 use rustix::fs::{FlockOperation, flock};
-use sqlx::ConnectOptions as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use std::fs::{File, OpenOptions};
@@ -11,14 +11,12 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
-use tokio::sync::Mutex;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const READERS: u32 = 4;
 const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
-    let lock = lock(path)?;
     // The record names volumes and callers: it is the owner's alone.
     let mut create = OpenOptions::new();
     create
@@ -28,15 +26,18 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .mode(0o600)
         .open(path)
         .map_err(unavailable)?;
+    // One file has one lock, by whatever name it is opened.
+    let path = path.canonicalize().map_err(unavailable)?;
+    let lock = lock(&path)?;
     let options = SqliteConnectOptions::new()
-        .filename(path)
+        .filename(&path)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY);
-    let mut writer = options.connect().await.map_err(unavailable)?;
+    let writer = Writer::open(path, options.clone()).await?;
     MIGRATIONS
-        .run(&mut writer)
+        .run(writer.pool())
         .await
         .map_err(|error| match error {
             MigrateError::VersionMissing(version) => {
@@ -53,7 +54,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .await
         .map_err(unavailable)?;
     Ok(SqliteStore {
-        writer: Mutex::new(writer),
+        writer,
         readers,
         _lock: lock,
     })
@@ -88,4 +89,31 @@ pub(super) fn unavailable(
     error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> StoreError {
     StoreError::Unavailable(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sqlx::{Sqlite, pool::Pool};
+
+    async fn setting(pool: &Pool<Sqlite>, name: &'static str) -> i64 {
+        sqlx::query_scalar(name).fetch_one(pool).await.unwrap()
+    }
+
+    /// What a loss of power leaves rests on these; no test can take the power away.
+    #[tokio::test]
+    async fn every_commit_waits_for_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("record.db")).await.unwrap();
+        let writer = store.writer.pool();
+        assert_eq!(setting(writer, "PRAGMA synchronous").await, 2, "FULL");
+        assert_eq!(setting(writer, "PRAGMA foreign_keys").await, 1);
+        let mode = sqlx::query_scalar::<_, String>("PRAGMA journal_mode");
+        assert_eq!(mode.fetch_one(writer).await.unwrap(), "wal");
+        // Readers cannot write, whatever they are asked.
+        let write = sqlx::query("UPDATE meta SET value = 9")
+            .execute(&store.readers)
+            .await;
+        assert!(write.unwrap_err().to_string().contains("readonly"));
+    }
 }

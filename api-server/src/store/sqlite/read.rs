@@ -5,10 +5,10 @@ use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord
 use crate::store::{
     EventFilter, OperationFilter, Page, RequestRecord, StateName, StoreError, VmFilter,
 };
-use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
+use livemerge_proto::ids::{OperationId, SnapshotId, VmId};
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::{Decode, QueryBuilder, Row as _, Type};
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -23,11 +23,13 @@ pub(super) async fn hosts(readers: &SqlitePool) -> Result<Vec<HostRecord>, Store
 }
 
 fn host(row: &SqliteRow) -> Result<HostRecord, StoreError> {
-    Ok(HostRecord {
-        id: id(row, "id")?,
-        endpoint: row.try_get("endpoint").map_err(corrupt)?,
-        generation: number(row, "generation")?,
-        version: row.try_get("version").map_err(corrupt)?,
+    named("host", row, || {
+        Ok(HostRecord {
+            id: id(row, "id")?,
+            endpoint: column(row, "endpoint")?,
+            generation: column::<i64>(row, "generation")?.cast_unsigned(),
+            version: column(row, "version")?,
+        })
     })
 }
 
@@ -58,11 +60,12 @@ pub(super) async fn vms(
 }
 
 fn vm_record(row: &SqliteRow) -> Result<VmRecord, StoreError> {
-    let host: HostId = id(row, "host_id")?;
-    Ok(VmRecord {
-        id: id(row, "id")?,
-        name: row.try_get("name").map_err(corrupt)?,
-        host,
+    named("virtual machine", row, || {
+        Ok(VmRecord {
+            id: id(row, "id")?,
+            name: column(row, "name")?,
+            host: id(row, "host_id")?,
+        })
     })
 }
 
@@ -71,7 +74,7 @@ pub(super) async fn snapshot(
     id: SnapshotId,
 ) -> Result<Option<Snapshot>, StoreError> {
     let row =
-        sqlx::query("SELECT revision, record FROM snapshots WHERE id = ?").bind(id.to_string());
+        sqlx::query("SELECT id, revision, record FROM snapshots WHERE id = ?").bind(id.to_string());
     row.fetch_optional(readers)
         .await
         .map_err(unavailable)?
@@ -85,7 +88,7 @@ pub(super) async fn snapshots(
     vm: Option<VmId>,
     page: &Page<SnapshotId>,
 ) -> Result<Vec<Snapshot>, StoreError> {
-    let mut query = QueryBuilder::new("SELECT revision, record FROM snapshots WHERE 1");
+    let mut query = QueryBuilder::new("SELECT id, revision, record FROM snapshots WHERE 1");
     only(&mut query, " AND vm_id = ", vm);
     only(&mut query, " AND id > ", page.after);
     rows(query, " ORDER BY id", page.limit, readers)
@@ -96,9 +99,11 @@ pub(super) async fn snapshots(
 }
 
 fn snapshot_record(row: &SqliteRow) -> Result<Snapshot, StoreError> {
-    Ok(Snapshot {
-        revision: number(row, "revision")?,
-        ..json(row)?
+    named("snapshot", row, || {
+        Ok(Snapshot {
+            revision: number(row, "revision")?,
+            ..json(row)?
+        })
     })
 }
 
@@ -106,8 +111,8 @@ pub(super) async fn operation(
     reader: &mut SqliteConnection,
     id: OperationId,
 ) -> Result<Option<Operation>, StoreError> {
-    let row =
-        sqlx::query("SELECT revision, record FROM operations WHERE id = ?").bind(id.to_string());
+    let row = sqlx::query("SELECT id, revision, record FROM operations WHERE id = ?")
+        .bind(id.to_string());
     row.fetch_optional(reader)
         .await
         .map_err(unavailable)?
@@ -121,7 +126,7 @@ pub(super) async fn operations(
     filter: &OperationFilter,
     page: &Page<OperationId>,
 ) -> Result<Vec<Operation>, StoreError> {
-    let mut query = QueryBuilder::new("SELECT revision, record FROM operations WHERE 1");
+    let mut query = QueryBuilder::new("SELECT id, revision, record FROM operations WHERE 1");
     only(&mut query, " AND vm_id = ", filter.vm);
     only(&mut query, " AND id < ", page.after);
     if !filter.states.is_empty() {
@@ -141,7 +146,7 @@ pub(super) async fn operations(
 
 pub(super) async fn open_operations(readers: &SqlitePool) -> Result<Vec<Operation>, StoreError> {
     let rows = sqlx::query(
-        "SELECT revision, record FROM operations WHERE state IN ('queued', 'running') ORDER BY id",
+        "SELECT id, revision, record FROM operations WHERE state IN ('queued', 'running') ORDER BY id",
     );
     rows.fetch_all(readers)
         .await
@@ -152,9 +157,11 @@ pub(super) async fn open_operations(readers: &SqlitePool) -> Result<Vec<Operatio
 }
 
 fn operation_record(row: &SqliteRow) -> Result<Operation, StoreError> {
-    Ok(Operation {
-        revision: number(row, "revision")?,
-        ..json(row)?
+    named("operation", row, || {
+        Ok(Operation {
+            revision: number(row, "revision")?,
+            ..json(row)?
+        })
     })
 }
 
@@ -179,9 +186,11 @@ pub(super) async fn events(
 }
 
 fn event(row: &SqliteRow) -> Result<Event, StoreError> {
-    Ok(Event {
-        revision: number(row, "revision")?,
-        entry: json::<NewEvent>(row)?,
+    named("event", row, || {
+        Ok(Event {
+            revision: number(row, "revision")?,
+            entry: json::<NewEvent>(row)?,
+        })
     })
 }
 
@@ -191,7 +200,7 @@ pub(super) async fn repeated(
     request: &RequestRecord,
 ) -> Result<Option<Operation>, StoreError> {
     let row = sqlx::query(
-        "SELECT requests.fingerprint, operations.revision, operations.record
+        "SELECT operations.id, operations.revision, operations.record, requests.fingerprint
          FROM requests JOIN operations ON operations.id = requests.operation_id
          WHERE requests.id = ?",
     );
@@ -201,7 +210,10 @@ pub(super) async fn repeated(
         .await
         .map_err(unavailable)?;
     let Some(row) = row else { return Ok(None) };
-    if row.try_get::<String, _>("fingerprint").map_err(corrupt)? != request.fingerprint {
+    let fingerprint = named("request of operation", &row, || {
+        column::<String>(&row, "fingerprint")
+    })?;
+    if fingerprint != request.fingerprint {
         return Err(StoreError::RequestIdReused);
     }
     operation_record(&row).map(Some)
@@ -235,23 +247,37 @@ async fn rows(
     query.build().fetch_all(readers).await.map_err(unavailable)
 }
 
-fn id<T: FromStr<Err: Display>>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
-    let text: String = row.try_get(column).map_err(corrupt)?;
+/// What `read` finds in a row; an error names the row, whose key is its first column.
+fn named<T>(
+    what: &str,
+    row: &SqliteRow,
+    read: impl FnOnce() -> Result<T, String>,
+) -> Result<T, StoreError> {
+    read().map_err(|why| {
+        let number = || row.try_get::<i64, _>(0).map(|key| key.to_string());
+        let key = row.try_get::<String, _>(0).or_else(|_| number());
+        StoreError::Corrupt(format!("{what} {}: {why}", key.unwrap_or_default()))
+    })
+}
+
+fn column<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, String>
+where
+    T: Decode<'r, Sqlite> + Type<Sqlite>,
+{
+    row.try_get(column).map_err(|error| error.to_string())
+}
+
+fn id<T: FromStr<Err: Display>>(row: &SqliteRow, name: &str) -> Result<T, String> {
+    let text: &str = column(row, name)?;
     text.parse()
-        .map_err(|error| StoreError::Corrupt(format!("{column} {text:?}: {error}")))
+        .map_err(|error| format!("{name} {text:?} {error}"))
 }
 
-fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
-    let number: i64 = row.try_get(column).map_err(corrupt)?;
-    u64::try_from(number).map_err(|_| StoreError::Corrupt(format!("{column} is {number}")))
+fn number(row: &SqliteRow, name: &str) -> Result<u64, String> {
+    let number: i64 = column(row, name)?;
+    u64::try_from(number).map_err(|_| format!("{name} is {number}"))
 }
 
-fn json<T: DeserializeOwned>(row: &SqliteRow) -> Result<T, StoreError> {
-    let text: String = row.try_get("record").map_err(corrupt)?;
-    serde_json::from_str(&text).map_err(|error| StoreError::Corrupt(error.to_string()))
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn corrupt(error: sqlx::Error) -> StoreError {
-    StoreError::Corrupt(error.to_string())
+fn json<T: DeserializeOwned>(row: &SqliteRow) -> Result<T, String> {
+    serde_json::from_str(column(row, "record")?).map_err(|error| error.to_string())
 }

@@ -2,31 +2,15 @@
 
 use super::open::unavailable;
 use super::read;
+use super::writer::{Tx, Writer, commit};
 use crate::snapshot::{HostRecord, NewEvent, Operation, OperationState, Snapshot, VmRecord};
 use crate::store::{Accepted, Change, RequestRecord, SnapshotChange, StateName, StoreError};
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::sqlite::{Sqlite, SqliteConnection};
-use sqlx::{Connection as _, Row as _, Transaction};
+use sqlx::Row as _;
 
-type Tx<'a> = Transaction<'a, Sqlite>;
-
-async fn begin(writer: &mut SqliteConnection) -> Result<Tx<'_>, StoreError> {
-    writer
-        .begin_with("BEGIN IMMEDIATE")
-        .await
-        .map_err(unavailable)
-}
-
-/// A commit that fails may have been made: SQLite says so for a full disk or an I/O error.
-async fn commit(tx: Tx<'_>) -> Result<(), StoreError> {
-    tx.commit()
-        .await
-        .map_err(|error| StoreError::Unknown(error.into()))
-}
-
-pub(super) async fn next_generation(writer: &mut SqliteConnection) -> Result<u64, StoreError> {
-    let mut tx = begin(writer).await?;
+pub(super) async fn next_generation(writer: &Writer) -> Result<u64, StoreError> {
+    let mut tx = writer.begin().await?;
     let query = "UPDATE meta SET value = value + 1 WHERE key = 'generation' RETURNING value";
     let row = sqlx::query(query)
         .fetch_one(&mut *tx)
@@ -39,15 +23,15 @@ pub(super) async fn next_generation(writer: &mut SqliteConnection) -> Result<u64
 }
 
 pub(super) async fn put_host(
-    writer: &mut SqliteConnection,
+    writer: &Writer,
     host: &HostRecord,
     event: Option<&NewEvent>,
 ) -> Result<(), StoreError> {
-    let mut tx = begin(writer).await?;
+    let mut tx = writer.begin().await?;
     let known = sqlx::query("SELECT generation FROM hosts WHERE id = ?").bind(host.id.as_str());
     if let Some(row) = known.fetch_optional(&mut *tx).await.map_err(unavailable)? {
         let known: i64 = row.try_get("generation").map_err(unavailable)?;
-        let known = u64::try_from(known).unwrap_or(0);
+        let known = known.cast_unsigned();
         if known > host.generation {
             return Err(StoreError::Stale {
                 given: host.generation,
@@ -61,7 +45,9 @@ pub(super) async fn put_host(
     let query = sqlx::query(query)
         .bind(host.id.as_str())
         .bind(&host.endpoint);
-    let query = query.bind(integer(host.generation)).bind(&host.version);
+    let query = query
+        .bind(host.generation.cast_signed())
+        .bind(&host.version);
     query.execute(&mut *tx).await.map_err(unavailable)?;
     if let Some(event) = event {
         add_event(&mut tx, event).await?;
@@ -69,11 +55,8 @@ pub(super) async fn put_host(
     commit(tx).await
 }
 
-pub(super) async fn put_vms(
-    writer: &mut SqliteConnection,
-    vms: &[VmRecord],
-) -> Result<(), StoreError> {
-    let mut tx = begin(writer).await?;
+pub(super) async fn put_vms(writer: &Writer, vms: &[VmRecord]) -> Result<(), StoreError> {
+    let mut tx = writer.begin().await?;
     for vm in vms {
         let query = "INSERT INTO vms (id, name, host_id) VALUES (?, ?, ?)
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, host_id = excluded.host_id";
@@ -86,11 +69,8 @@ pub(super) async fn put_vms(
     commit(tx).await
 }
 
-pub(super) async fn add_events(
-    writer: &mut SqliteConnection,
-    events: &[NewEvent],
-) -> Result<(), StoreError> {
-    let mut tx = begin(writer).await?;
+pub(super) async fn add_events(writer: &Writer, events: &[NewEvent]) -> Result<(), StoreError> {
+    let mut tx = writer.begin().await?;
     for event in events {
         add_event(&mut tx, event).await?;
     }
@@ -98,11 +78,11 @@ pub(super) async fn add_events(
 }
 
 pub(super) async fn accept(
-    writer: &mut SqliteConnection,
+    writer: &Writer,
     request: &RequestRecord,
     change: &Change,
 ) -> Result<Accepted, StoreError> {
-    let mut tx = begin(writer).await?;
+    let mut tx = writer.begin().await?;
     if let Some(operation) = read::repeated(&mut tx, request).await? {
         return Ok(Accepted::Repeated(operation));
     }
@@ -120,21 +100,15 @@ pub(super) async fn accept(
     Ok(Accepted::New(operation))
 }
 
-pub(super) async fn apply(
-    writer: &mut SqliteConnection,
-    change: &Change,
-) -> Result<Operation, StoreError> {
-    let mut tx = begin(writer).await?;
+pub(super) async fn apply(writer: &Writer, change: &Change) -> Result<Operation, StoreError> {
+    let mut tx = writer.begin().await?;
     let operation = change_all(&mut tx, change).await?;
     commit(tx).await?;
     Ok(operation)
 }
 
-pub(super) async fn prune_requests(
-    writer: &mut SqliteConnection,
-    before: Timestamp,
-) -> Result<u64, StoreError> {
-    let mut tx = begin(writer).await?;
+pub(super) async fn prune_requests(writer: &Writer, before: Timestamp) -> Result<u64, StoreError> {
+    let mut tx = writer.begin().await?;
     let query = "DELETE FROM requests WHERE accepted_at < ? AND operation_id IN
          (SELECT id FROM operations WHERE state IN ('succeeded', 'failed'))";
     let done = sqlx::query(query)
@@ -146,7 +120,7 @@ pub(super) async fn prune_requests(
     Ok(done.rows_affected())
 }
 
-async fn change_all(tx: &mut Tx<'_>, change: &Change) -> Result<Operation, StoreError> {
+async fn change_all(tx: &mut Tx, change: &Change) -> Result<Operation, StoreError> {
     let operation = put_operation(tx, &change.operation).await?;
     for snapshot in &change.snapshots {
         match snapshot {
@@ -163,9 +137,9 @@ async fn change_all(tx: &mut Tx<'_>, change: &Change) -> Result<Operation, Store
     Ok(operation)
 }
 
-async fn put_operation(tx: &mut Tx<'_>, operation: &Operation) -> Result<Operation, StoreError> {
+async fn put_operation(tx: &mut Tx, operation: &Operation) -> Result<Operation, StoreError> {
     let next = Operation {
-        revision: operation.revision + 1,
+        revision: operation.revision.saturating_add(1),
         ..operation.clone()
     };
     let state = read::state_text(match next.state {
@@ -195,9 +169,9 @@ async fn put_operation(tx: &mut Tx<'_>, operation: &Operation) -> Result<Operati
     Ok(next)
 }
 
-async fn put_snapshot(tx: &mut Tx<'_>, snapshot: &Snapshot) -> Result<(), StoreError> {
+async fn put_snapshot(tx: &mut Tx, snapshot: &Snapshot) -> Result<(), StoreError> {
     let next = Snapshot {
-        revision: snapshot.revision + 1,
+        revision: snapshot.revision.saturating_add(1),
         ..snapshot.clone()
     };
     let query = if snapshot.revision == 0 {
@@ -233,7 +207,7 @@ fn changed(rows: u64, what: impl FnOnce() -> String) -> Result<(), StoreError> {
     }
 }
 
-async fn add_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<(), StoreError> {
+async fn add_event(tx: &mut Tx, event: &NewEvent) -> Result<(), StoreError> {
     let query = sqlx::query("INSERT INTO events (vm_id, operation_id, record) VALUES (?, ?, ?)")
         .bind(event.vm.map(|id| id.to_string()))
         .bind(event.operation.map(|id| id.to_string()))

@@ -1,0 +1,258 @@
+use super::*;
+use livemerge_runtime::config::load;
+use std::io::Write as _;
+use tempfile::NamedTempFile;
+
+const PREFIX: &str = "LIVEMERGE_SERVER_";
+
+/// The configuration of a file's text, or what the operator reads, from the line on.
+fn from_file(text: &str) -> Result<Config, String> {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let outcome = load(Some(file.path()), PREFIX, [], Default::default());
+    outcome.map_err(|error| {
+        let text = error.to_string();
+        let path = file.path().display().to_string();
+        text.strip_prefix(&path)
+            .expect("the file is named")
+            .to_owned()
+    })
+}
+
+fn from_variable(key: &str, value: &str) -> Result<Config, String> {
+    let variable = (format!("{PREFIX}{key}"), value.to_owned());
+    load(None, PREFIX, [variable], Default::default()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_key_has_a_default_that_is_admitted() {
+    let config = from_file("").unwrap();
+    assert_eq!(config.listen, ListenConfig::loopback(7420));
+    config.listen.admit(false).unwrap();
+    assert_eq!(
+        config.heartbeat.policy().unwrap().heartbeat,
+        Duration::from_secs(2)
+    );
+    assert!(config.hosts.is_empty());
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = from_file(
+        r#"
+        listen.address = "unix:/run/livemerge/api.sock"
+        server.drain_seconds = 3
+        log.filter = "debug"
+        store.path = "/srv/record.db"
+        [heartbeat]
+        interval_ms = 100
+        silence_ms = 300
+        [hosts.host-1]
+        endpoint = "http://192.0.2.1:7421"
+        [hosts."rack.2"]
+        endpoint = "unix:/run/agent.sock"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(
+        config.listen.address.to_string(),
+        "unix:/run/livemerge/api.sock"
+    );
+    assert_eq!(config.server.drain_seconds, 3);
+    assert_eq!(config.log.filter, "debug");
+    assert_eq!(config.store.path, PathBuf::from("/srv/record.db"));
+    let policy = config.heartbeat.policy().unwrap();
+    assert_eq!(
+        (policy.heartbeat, policy.silence),
+        (Duration::from_millis(100), Duration::from_millis(300))
+    );
+    let hosts: Vec<_> = config
+        .hosts
+        .iter()
+        .map(|(id, host)| (id.as_str(), host.endpoint.as_str()))
+        .collect();
+    assert_eq!(
+        hosts,
+        [
+            ("host-1", "http://192.0.2.1:7421"),
+            ("rack.2", "unix:/run/agent.sock")
+        ]
+    );
+}
+
+#[test]
+fn a_file_is_refused_with_line_and_key() {
+    let cases = [
+        ("\nstroe = {}\n", 2, "unknown field `stroe`"),
+        ("[store]\nfile = \"/x\"\n", 2, "unknown field `file`"),
+        (
+            "[listen]\naddress = \"127.0.0.1:1\"\nport = 1\n",
+            3,
+            "unknown field `port`",
+        ),
+        ("[server]\ndrain = 1\n", 2, "unknown field `drain`"),
+        ("[log]\n\nlevel = \"debug\"\n", 3, "unknown field `level`"),
+        ("[heartbeat]\ninterval = 1\n", 2, "unknown field `interval`"),
+        (
+            "[hosts.a]\nendpoint = \"http://a:1\"\nport = 1\n",
+            3,
+            "unknown field `port`",
+        ),
+        ("[hosts.a]\n", 1, "missing field `endpoint`"),
+        (
+            "[hosts.Host_A]\nendpoint = \"http://a:1\"\n",
+            1,
+            "must be 1 to 63 of",
+        ),
+        ("[heartbeat]\ninterval_ms = \"2s\"\n", 2, "expected u64"),
+        ("[heartbeat]\ninterval_ms = -1\n", 2, "expected u64"),
+        (
+            "[listen]\naddress = \"localhost\"\n",
+            2,
+            "`localhost` is neither",
+        ),
+        (
+            "[store]\npath = \"record.db\"\n",
+            2,
+            "\"record.db\" is not the absolute path of a file",
+        ),
+        ("\n[store]\npath = 7\n", 3, "expected a string"),
+        ("[hosts.a]\nendpoint = \"a:1\"\n", 2, "\"a:1\" is neither"),
+        ("[store\n", 1, ""),
+    ];
+    for (text, line, what) in cases {
+        let error = from_file(text).expect_err(text);
+        assert!(error.starts_with(&format!(":{line}: ")), "{text}{error}");
+        assert!(error.contains(what), "{text}{error}");
+    }
+}
+
+#[test]
+fn a_variable_is_refused_by_its_name() {
+    let cases = [
+        ("STORE__FILE", "/x", "unknown field `file`"),
+        (
+            "STORE__PATH",
+            "record.db",
+            "is not the absolute path of a file",
+        ),
+        ("HEARTBEAT__INTERVAL_MS", "soon", "expected u64"),
+        ("HOSTS__A__ENDPOINT", "https://a:1", "is neither"),
+    ];
+    for (key, value, what) in cases {
+        let error = from_variable(key, value).expect_err(key);
+        assert!(
+            error.starts_with(&format!("{PREFIX}{key}: ")) && error.contains(what),
+            "{error}"
+        );
+    }
+    let config = from_variable("STORE__PATH", "/srv/a b.db").unwrap();
+    assert_eq!(config.store.path, PathBuf::from("/srv/a b.db"));
+}
+
+#[test]
+fn the_record_is_an_absolute_file() {
+    for good in [
+        "/record.db",
+        "/var/lib/livemerge/api-server.db",
+        "/a/../b.db",
+    ] {
+        assert!(from_variable("STORE__PATH", good).is_ok(), "{good}");
+    }
+    for bad in [
+        "",
+        ".",
+        "record.db",
+        "./record.db",
+        "~/record.db",
+        ":memory:",
+        "/",
+        "/var/lib/",
+        "/var/..",
+        "file:/x",
+    ] {
+        assert!(from_variable("STORE__PATH", bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_an_address_and_a_port() {
+    let endpoint = |text: &str| from_variable("HOSTS__A__ENDPOINT", text);
+    for good in [
+        "http://192.0.2.1:7421",
+        "http://host-1.rack:7421",
+        "http://[2001:db8::1]:7421",
+        "http://a:1/",
+        "unix:/run/agent.sock",
+    ] {
+        assert!(endpoint(good).is_ok(), "{good}");
+    }
+    let bad = [
+        "",
+        "a",
+        "a:1",
+        "http://",
+        "http://a",
+        "http://a:0",
+        "http://a:x",
+        "http://a:70000",
+        "http://:1",
+        "https://a:1",
+        "ftp://a:1",
+        "http://a:1/path",
+        "http://a:1?q",
+        "http://me@a:1",
+        "http://a b:1",
+        "unix:",
+        "unix:/",
+        "unix:agent.sock",
+    ];
+    for bad in bad {
+        let error = endpoint(bad).expect_err(bad);
+        assert!(error.contains("`http://ADDRESS:PORT`"), "{error}");
+    }
+}
+
+#[test]
+fn heartbeats_are_within_their_range() {
+    for (interval_ms, silence_ms, what) in [
+        (
+            49,
+            6_000,
+            "heartbeat.interval_ms is 49, not within 50 to 15000",
+        ),
+        (15_001, 60_000, "heartbeat.interval_ms is 15001"),
+        (
+            2_000,
+            2_000,
+            "heartbeat.silence_ms is 2000, not more than the interval",
+        ),
+    ] {
+        let error = HeartbeatConfig {
+            interval_ms,
+            silence_ms,
+        }
+        .policy()
+        .unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+    for (interval_ms, silence_ms) in [(50, 51), (15_000, 15_001), (2_000, u64::MAX)] {
+        assert!(
+            HeartbeatConfig {
+                interval_ms,
+                silence_ms
+            }
+            .policy()
+            .is_ok()
+        );
+    }
+}
+
+/// What `--print-config` shows can be given back as a file.
+#[test]
+fn the_printed_configuration_is_read_again() {
+    let config = from_variable("HOSTS__A__ENDPOINT", "http://a:1").unwrap();
+    let text = livemerge_runtime::config::to_toml(&config).unwrap();
+    let again = livemerge_runtime::config::to_toml(&from_file(&text).unwrap()).unwrap();
+    assert_eq!(again, text);
+}

@@ -1,0 +1,312 @@
+//! Values of every record type, with whatever the types can hold.
+//!
+//! They are drawn by proptest from a fixed seed, so that a run is as any other. Where a type is
+//! closed, a `match` goes from one variant to the next: a new one does not compile until it is
+//! among them.
+
+use super::records::{operation, snapshot};
+use crate::snapshot::{
+    CreatePhase, DeletePhase, DiskState, DiskTask, EventKind, Failure, HostRecord, Mark, NewEvent,
+    NewOverlay, Operation, OperationState, Severity, Snapshot, SnapshotDisk, SnapshotState,
+    VmRecord, Work,
+};
+use jiff::Timestamp;
+use livemerge_proto::ids::{DiskTarget, HostId, SnapshotName};
+use livemerge_proto::reason::Reason;
+use livemerge_storage::VolumeRef;
+use proptest::collection::{btree_map, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use std::fmt::Debug;
+use std::iter::successors;
+use std::time::Duration;
+
+/// So many values of a strategy, the same in each run.
+pub(super) fn draw<T: Debug>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
+    let mut runner = TestRunner::deterministic();
+    (0..count)
+        .map(|_| {
+            strategy
+                .new_tree(&mut runner)
+                .expect("nothing is filtered")
+                .current()
+        })
+        .collect()
+}
+
+/// Any text, control characters and all: it lies within a document.
+fn text() -> impl Strategy<Value = String> {
+    "(?s).{0,24}"
+}
+
+/// Text of a column: no NUL, which not every database takes there.
+fn word() -> impl Strategy<Value = String> {
+    "\\PC{0,24}"
+}
+
+fn parsed<T: std::str::FromStr<Err: Debug> + Debug>(
+    pattern: &'static str,
+) -> impl Strategy<Value = T> {
+    pattern.prop_map(|text| text.parse().expect("the pattern allows only what parses"))
+}
+
+fn uuid<T: From<uuid::Uuid> + Debug>() -> impl Strategy<Value = T> {
+    (1..=u128::MAX).prop_map(|bits| T::from(uuid::Uuid::from_u128(bits)))
+}
+
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    let range = Timestamp::MIN.as_nanosecond()..=Timestamp::MAX.as_nanosecond();
+    prop_oneof![
+        Just(Timestamp::MIN),
+        Just(Timestamp::MAX),
+        range.prop_map(|n| Timestamp::from_nanosecond(n).unwrap())
+    ]
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+fn host_id() -> impl Strategy<Value = HostId> {
+    parsed("[a-z0-9][a-z0-9.-]{0,62}")
+}
+
+fn disk() -> impl Strategy<Value = DiskTarget> {
+    parsed("[a-zA-Z][a-zA-Z0-9_-]{0,31}")
+}
+
+fn name() -> impl Strategy<Value = SnapshotName> {
+    parsed("[a-zA-Z0-9äß漢🦀'\"%\\\\][a-z 漢🦀'\"%\\\\]{0,20}[a-zA-Z0-9ß]")
+}
+
+fn volume() -> impl Strategy<Value = VolumeRef> {
+    let parts = (
+        parsed("[a-z0-9][a-z0-9-]{0,62}"),
+        parsed("[a-zA-Z0-9_][a-zA-Z0-9_+-]{0,199}"),
+    );
+    parts.prop_map(|(storage, name)| VolumeRef { storage, name })
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    (volume(), parsed("[!-~]{1,200}")).prop_map(|(volume, identity)| Mark { volume, identity })
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    (select(Reason::ALL), text(), btree_map(text(), text(), 0..4)).prop_map(
+        |(reason, message, metadata)| Failure {
+            reason,
+            message,
+            metadata,
+        },
+    )
+}
+
+pub(super) fn hosts() -> impl Strategy<Value = HostRecord> {
+    (host_id(), word(), any::<u64>(), word()).prop_map(|(id, endpoint, generation, version)| {
+        HostRecord {
+            id,
+            endpoint,
+            generation,
+            version,
+        }
+    })
+}
+
+pub(super) fn vms() -> impl Strategy<Value = VmRecord> {
+    (uuid(), word(), host_id()).prop_map(|(id, name, host)| VmRecord { id, name, host })
+}
+
+fn snapshot_state() -> impl Strategy<Value = SnapshotState> {
+    use SnapshotState::{Creating, Deleting, Incomplete, Ready};
+    let next = |state: &SnapshotState| match state {
+        Creating => Some(Ready),
+        Ready => Some(Deleting),
+        Deleting => Some(Incomplete),
+        Incomplete => None,
+    };
+    select(successors(Some(Creating), next).collect::<Vec<_>>())
+}
+
+pub(super) fn snapshots() -> impl Strategy<Value = Snapshot> {
+    let disk = (disk(), volume(), of(mark())).prop_map(|(disk, volume, merging)| SnapshotDisk {
+        disk,
+        volume,
+        merging,
+    });
+    (
+        name(),
+        text(),
+        snapshot_state(),
+        vec(disk, 0..4),
+        timestamp(),
+    )
+        .prop_map(|(name, description, state, disks, created_at)| Snapshot {
+            name,
+            description,
+            state,
+            disks,
+            created_at,
+            ..snapshot(1, 1, "a")
+        })
+}
+
+fn operation_states() -> impl Strategy<Value = OperationState> {
+    use OperationState::{Failed, Queued, Running, Succeeded};
+    failure().prop_flat_map(|failure| {
+        let next = move |state: &OperationState| match state {
+            Queued => Some(Running),
+            Running => Some(Succeeded),
+            Succeeded => Some(Failed(failure.clone())),
+            Failed(_) => None,
+        };
+        select(successors(Some(Queued), next).collect::<Vec<_>>())
+    })
+}
+
+fn disk_state() -> impl Strategy<Value = DiskState> {
+    use DiskState::{Failed, Merging, Pending, Removed, Removing};
+    let figures = (any::<u64>(), duration(), any::<u64>(), failure());
+    figures.prop_flat_map(|(copied_bytes, longest_pause, freed_bytes, failure)| {
+        let next = move |state: &DiskState| match state {
+            Pending => Some(Merging),
+            Merging => Some(Removing {
+                copied_bytes,
+                longest_pause,
+            }),
+            Removing { .. } => Some(Removed {
+                copied_bytes,
+                longest_pause,
+                freed_bytes,
+            }),
+            Removed { .. } => Some(Failed(failure.clone())),
+            Failed(_) => None,
+        };
+        select(successors(Some(Pending), next).collect::<Vec<_>>())
+    })
+}
+
+fn work() -> impl Strategy<Value = Work> {
+    let overlay = (disk(), volume(), volume()).prop_map(|(disk, below, overlay)| NewOverlay {
+        disk,
+        below,
+        overlay,
+    });
+    let task = (
+        disk(),
+        mark(),
+        mark(),
+        any::<bool>(),
+        uuid(),
+        uuid(),
+        disk_state(),
+    )
+        .prop_map(
+            |(disk, base, top, active, merge, removal, state)| DiskTask {
+                disk,
+                base,
+                top,
+                active,
+                merge,
+                removal,
+                state,
+            },
+        );
+    (vec(overlay, 0..4), vec(task, 0..4)).prop_flat_map(|(overlays, tasks)| {
+        let next = move |work: &Work| match work {
+            Work::Create(CreatePhase::Planning) => {
+                Some(Work::Create(CreatePhase::Overlaying(overlays.clone())))
+            }
+            Work::Create(CreatePhase::Overlaying(_)) => Some(Work::Delete(DeletePhase::Planning)),
+            Work::Delete(DeletePhase::Planning) => {
+                Some(Work::Delete(DeletePhase::Disks(tasks.clone())))
+            }
+            Work::Delete(DeletePhase::Disks(_)) => None,
+        };
+        select(successors(Some(Work::Create(CreatePhase::Planning)), next).collect::<Vec<_>>())
+    })
+}
+
+pub(super) fn operations() -> impl Strategy<Value = Operation> {
+    let times = (timestamp(), of(timestamp()), of(timestamp()));
+    (
+        uuid(),
+        name(),
+        operation_states(),
+        work(),
+        uuid(),
+        text(),
+        times,
+    )
+        .prop_map(
+            |(snapshot, snapshot_name, state, work, request, requested_by, times)| Operation {
+                snapshot,
+                snapshot_name,
+                state,
+                work,
+                request,
+                requested_by,
+                created_at: times.0,
+                started_at: times.1,
+                ended_at: times.2,
+                ..operation(1, 1)
+            },
+        )
+}
+
+pub(super) fn kinds() -> Vec<EventKind> {
+    use EventKind::{
+        HostRegistered, HostUnresponsive, HostUp, LiveMergeCompleted, LiveMergeFailed,
+        LiveMergePlanned, LiveMergeStarted, OperationResumed, SnapshotCreateFailed,
+        SnapshotCreateRequested, SnapshotCreated, SnapshotDeleteFailed, SnapshotDeleteRequested,
+        SnapshotDeleted, VolumeRemoved,
+    };
+    let next = |kind: &EventKind| match kind {
+        HostRegistered => Some(HostUp),
+        HostUp => Some(HostUnresponsive),
+        HostUnresponsive => Some(SnapshotCreateRequested),
+        SnapshotCreateRequested => Some(SnapshotCreated),
+        SnapshotCreated => Some(SnapshotCreateFailed),
+        SnapshotCreateFailed => Some(SnapshotDeleteRequested),
+        SnapshotDeleteRequested => Some(SnapshotDeleted),
+        SnapshotDeleted => Some(SnapshotDeleteFailed),
+        SnapshotDeleteFailed => Some(LiveMergePlanned),
+        LiveMergePlanned => Some(LiveMergeStarted),
+        LiveMergeStarted => Some(LiveMergeCompleted),
+        LiveMergeCompleted => Some(LiveMergeFailed),
+        LiveMergeFailed => Some(VolumeRemoved),
+        VolumeRemoved => Some(OperationResumed),
+        OperationResumed => None,
+    };
+    successors(Some(HostRegistered), next).collect()
+}
+
+fn severity() -> impl Strategy<Value = Severity> {
+    let next = |severity: &Severity| match severity {
+        Severity::Info => Some(Severity::Warning),
+        Severity::Warning => Some(Severity::Error),
+        Severity::Error => None,
+    };
+    select(successors(Some(Severity::Info), next).collect::<Vec<_>>())
+}
+
+pub(super) fn events() -> impl Strategy<Value = NewEvent> {
+    let about = (of(host_id()), of(uuid()), of(uuid()), of(uuid()));
+    let words = (of(text()), text(), btree_map(text(), text(), 0..4));
+    (select(kinds()), severity(), timestamp(), about, words).prop_map(
+        |(kind, severity, occurred_at, about, words)| NewEvent {
+            kind,
+            severity,
+            occurred_at,
+            host: about.0,
+            vm: about.1,
+            snapshot: about.2,
+            operation: about.3,
+            actor: words.0,
+            message: words.1,
+            details: words.2,
+        },
+    )
+}
