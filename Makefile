@@ -35,6 +35,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	cd proto && $(BUF) lint
+	$(CARGO) deny --log-level error check bans licenses sources
 
 bench:
 	@tests/setup.sh demo

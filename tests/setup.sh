@@ -123,6 +123,12 @@ install_nextest() {
     (cd "$root" && cargo install --quiet --locked cargo-nextest)
 }
 
+install_deny() {
+    ! has cargo-deny || return 0
+    say 'installing cargo-deny: checks licences, bans and sources of what is linked'
+    (cd "$root" && cargo install --quiet --locked cargo-deny)
+}
+
 install_buf() {
     if has buf || [ -x "$tools/node_modules/.bin/buf" ]; then return 0; fi
     has npm || install_packages nodejs npm
@@ -139,6 +145,7 @@ demo() {
 
 test_tools() {
     install_nextest
+    install_deny
     install_buf
 }
 

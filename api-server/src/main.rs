@@ -2,7 +2,8 @@
 
 use clap::Parser;
 use livemerge_api_server::{config::Config, server};
-use livemerge_runtime::{Args, telemetry};
+use livemerge_runtime::{Args, ended, telemetry};
+use std::process::ExitCode;
 
 /// Takes and deletes snapshots of running virtual machines.
 #[derive(Parser)]
@@ -13,8 +14,11 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Cli::parse().args;
+async fn main() -> ExitCode {
+    ended(run(&Cli::parse().args).await)
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
     let config: Config = args.load("LIVEMERGE_SERVER_")?;
     config.listen.admit(args.insecure)?;
     config.heartbeat.policy()?;

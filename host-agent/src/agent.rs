@@ -1,6 +1,6 @@
 //! Puts the agent together: hypervisor, storage, merges, services.
 
-use crate::config::{Config, StorageConfig};
+use crate::config::{Config, StorageKind};
 use crate::grpc::{HostApi, MergeApi, VolumeApi};
 use crate::hypervisor::Hypervisor;
 use crate::machines;
@@ -14,14 +14,19 @@ use livemerge_proto::v1::merge_service_server::MergeServiceServer;
 use livemerge_proto::v1::volume_service_server::VolumeServiceServer;
 use livemerge_runtime::{Clock, ListenAddress, Readiness, Server, Shutdown, SystemClock};
 use livemerge_storage::{FileStore, LiveVolumes};
+use std::fs::{File, TryLockError};
+use std::path::Path;
 use std::sync::Arc;
-use tonic::transport::Endpoint;
+use std::time::Duration;
 
 /// Calls that go on until their client or the agent ends them.
 const STREAMS: [&str; 2] = [
     "/livemerge.v1.MergeService/WatchMerges",
     "/livemerge.v1.HostService/WatchHost",
 ];
+
+/// The longest time that a stop waits for pivots to be over.
+const STOP: Duration = Duration::from_secs(10);
 
 /// The services of one agent.
 pub struct Agent {
@@ -33,6 +38,17 @@ pub struct Agent {
     pub volumes: VolumeServiceServer<VolumeApi>,
     /// This start of the agent.
     pub generation: u64,
+    running: Arc<Merges>,
+    /// Held as long as the agent runs: its directory has one owner.
+    _owner: File,
+}
+
+impl Agent {
+    /// What to wait for at the end, so that no guest stands still without its agent.
+    pub fn merges_stopped(&self) -> impl Future<Output = ()> + use<> {
+        let running = Arc::clone(&self.running);
+        async move { running.stopped().await }
+    }
 }
 
 /// Opens the journal, goes on with open merges, and gives the services.
@@ -50,6 +66,7 @@ pub async fn open(
     let state_dir = &config.host.state_dir;
     let in_dir = || format!("the agent's directory {}", state_dir.display());
     std::fs::create_dir_all(state_dir).with_context(in_dir)?;
+    let owner = own(state_dir).with_context(in_dir)?;
     let generation = next_own_generation(state_dir).with_context(in_dir)?;
     let fence = Arc::new(Fence::open(state_dir).with_context(in_dir)?);
     let merges = Merges::open(
@@ -59,11 +76,14 @@ pub async fn open(
         Arc::clone(&fence),
         Arc::clone(&clock),
         config.merge.policy()?,
+        shutdown.clone(),
     )
     .await
     .with_context(in_dir)?;
     let limit = config.server.max_message_bytes();
     Ok(Agent {
+        running: Arc::clone(&merges),
+        _owner: owner,
         merges: MergeServiceServer::new(MergeApi {
             merges,
             hypervisor: Arc::clone(&hypervisor),
@@ -89,6 +109,16 @@ pub async fn open(
     })
 }
 
+/// Takes the directory for this process.
+fn own(state_dir: &Path) -> anyhow::Result<File> {
+    let lock = File::create(state_dir.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => anyhow::bail!("another agent has it"),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
 /// Serves until told to stop. Merges that run go on in QEMU, and with the agent's next start.
 ///
 /// # Errors
@@ -107,6 +137,7 @@ pub async fn run(
     tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");
     tokio::spawn(follow_readiness(hypervisor, readiness, shutdown.clone()));
     register(config, &address, agent.generation, shutdown)?;
+    let merges_stopped = agent.merges_stopped();
     let server = server
         .descriptors(DESCRIPTORS)
         .streams(STREAMS)
@@ -114,6 +145,9 @@ pub async fn run(
         .service(agent.host)
         .service(agent.volumes);
     server.serve(listener).await?;
+    if tokio::time::timeout(STOP, merges_stopped).await.is_err() {
+        tracing::warn!("a merge is still within its pivot; the next start goes on with it");
+    }
     Ok(())
 }
 
@@ -123,11 +157,9 @@ fn register(
     generation: u64,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    if config.host.api_server.is_empty() {
+    let Some(server) = config.host.server()? else {
         return Ok(());
-    }
-    let server = Endpoint::from_shared(config.host.api_server.clone())
-        .with_context(|| format!("host.api_server {:?}", config.host.api_server))?;
+    };
     let endpoint = match (config.host.advertise.as_str(), address) {
         ("", ListenAddress::Tcp(address)) => format!("http://{address}"),
         ("", ListenAddress::Unix(path)) => format!("unix:{}", path.display()),
@@ -151,7 +183,7 @@ async fn follow_readiness(
     let mut events = hypervisor.events();
     while !shutdown.is_cancelled() {
         readiness.set_all(hypervisor.connected());
-        let pause = std::time::Duration::from_secs(1);
+        let pause = Duration::from_secs(1);
         let _heard_or_not = tokio::time::timeout(pause, events.recv()).await;
     }
 }
@@ -159,11 +191,26 @@ async fn follow_readiness(
 async fn open_storage(config: &Config) -> anyhow::Result<Vec<Arc<dyn LiveVolumes>>> {
     let mut stores: Vec<Arc<dyn LiveVolumes>> = Vec::new();
     for (id, storage) in &config.storage {
-        let StorageConfig::File { path } = storage;
-        let store = FileStore::open(id.clone(), path).await;
-        stores.push(Arc::new(
-            store.with_context(|| format!("storage domain {id}"))?,
-        ));
+        let opened = match storage.kind {
+            StorageKind::File => FileStore::open(id.clone(), &storage.path).await,
+        };
+        let store = opened.with_context(|| format!("storage domain {id}"))?;
+        stores.push(Arc::new(store));
     }
     Ok(stores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = own(dir.path()).unwrap();
+        let second = own(dir.path()).unwrap_err().to_string();
+        assert_eq!(second, "another agent has it");
+        drop(first);
+        assert!(own(dir.path()).is_ok());
+    }
 }

@@ -6,6 +6,7 @@ use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
 use livemerge_storage::StorageId;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use tonic::transport::Endpoint;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,6 +69,28 @@ impl Default for HostConfig {
 }
 
 impl HostConfig {
+    /// Where the API server is called; `None` when it calls first.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn server(&self) -> anyhow::Result<Option<Endpoint>> {
+        if self.api_server.is_empty() {
+            return Ok(None);
+        }
+        let endpoint = Endpoint::from_shared(self.api_server.clone());
+        let endpoint = endpoint.ok().filter(|endpoint| {
+            matches!(endpoint.uri().scheme_str(), Some("http" | "unix"))
+                || self.api_server.starts_with("unix:/")
+        });
+        let known = endpoint.ok_or_else(|| {
+            anyhow::anyhow!(
+                "host.api_server {:?}: must be http://ADDRESS:PORT or unix:/PATH",
+                self.api_server
+            )
+        })?;
+        Ok(Some(known))
+    }
+
     /// The id, checked.
     ///
     /// # Errors
@@ -141,11 +164,18 @@ impl MergeConfig {
 
 /// One storage domain.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum StorageConfig {
+#[serde(deny_unknown_fields)]
+pub struct StorageConfig {
+    /// What the volumes are kept in.
+    pub kind: StorageKind,
+    /// Where: for files the directory, an absolute path.
+    pub path: PathBuf,
+}
+
+/// What volumes are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageKind {
     /// A directory of image files, local or NFS.
-    File {
-        /// The directory.
-        path: PathBuf,
-    },
+    File,
 }

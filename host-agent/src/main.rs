@@ -2,7 +2,8 @@
 
 use clap::Parser;
 use livemerge_host_agent::{agent, config::Config, hypervisor::Libvirt};
-use livemerge_runtime::{Args, telemetry};
+use livemerge_runtime::{Args, ended, telemetry};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Merges the disks of this host's virtual machines while they run.
@@ -14,11 +15,15 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Cli::parse().args;
+async fn main() -> ExitCode {
+    ended(run(&Cli::parse().args).await)
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
     let config: Config = args.load("LIVEMERGE_AGENT_")?;
     config.listen.admit(args.insecure)?;
     config.host.id()?;
+    config.host.server()?;
     config.merge.policy()?;
     if args.report(&config, &mut std::io::stdout())? {
         return Ok(());

@@ -103,6 +103,8 @@ impl Volumes {
     ) -> Result<Removal, Problem> {
         let store = self.store(storage)?;
         match store.stat(&order.volume).await {
+            // A name that was used again: the storage says that the volume meant is gone.
+            Ok(info) if info.identity != order.identity => {}
             Ok(info) => self.unreferenced(&info).await?,
             // Gone, or condemned by an earlier try: the storage knows.
             Err(StorageError::NotFound { .. }) => {}
@@ -174,9 +176,11 @@ fn problem(error: &StorageError) -> Problem {
         StorageError::NotFound { .. } => Reason::VolumeNotFound,
         StorageError::InUse { .. } => Reason::VolumeInUse,
         StorageError::NoSpace { .. } => Reason::InsufficientSpace,
-        StorageError::Busy { .. } | StorageError::Unreachable { .. } => Reason::StorageUnreachable,
+        StorageError::Busy { .. }
+        | StorageError::Unreachable { .. }
+        | StorageError::Denied { .. } => Reason::StorageUnreachable,
         StorageError::Corrupt { .. } => Reason::ChainCorrupt,
-        _ => Reason::StrategyUnsupported,
+        StorageError::Invalid(_) => Reason::FieldInvalid,
     };
     Problem::new(reason, error.to_string())
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use livemerge_host_agent::hypervisor::{
     BlockJobKind, BlockJobOutcome, CommitOrder, Hypervisor, HypervisorError, HypervisorEvent,
-    Libvirt, Overlay, VmState,
+    Libvirt, MirrorState, Overlay, VmState,
 };
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
@@ -256,8 +256,12 @@ async fn an_active_commit_pivots_while_the_guest_stands_still() {
     let view = rig.libvirt.vm(vm()).await.unwrap();
     let mirror = view.disks[0].mirror.clone().unwrap();
     assert_eq!(
-        (view.state, mirror.kind, mirror.ready),
-        (VmState::Paused, BlockJobKind::ActiveCommit, true)
+        (view.state, mirror.kind, mirror.state),
+        (
+            VmState::Paused,
+            BlockJobKind::ActiveCommit,
+            MirrorState::Ready
+        )
     );
     assert_eq!(mirror.target, Some(rig.image("a")));
     let began = Instant::now();

@@ -54,7 +54,6 @@ reasons! {
     MergeIdConflict = "MERGE_ID_CONFLICT", AlreadyExists, "A merge of this id exists with another payload. Take a new id.";
     EtagMismatch = "ETAG_MISMATCH", Aborted, "The snapshot changed since its etag was read. Read it again and decide.";
     ConcurrentChange = "CONCURRENT_CHANGE", Aborted, "Something else works on the same disk. Look again and decide.";
-    WatchConsumerTooSlow = "WATCH_CONSUMER_TOO_SLOW", Aborted, "The client did not read its watch fast enough. Watch again.";
     SnapshotIsActiveLayer = "SNAPSHOT_IS_ACTIVE_LAYER", FailedPrecondition, "The snapshot's volume is the layer that the guest writes; there is nothing above it to merge.";
     SnapshotSharedBase = "SNAPSHOT_SHARED_BASE", FailedPrecondition, "Another chain is built on the snapshot's volume, so it is never written or removed. Delete what shares it first.";
     SnapshotNotReady = "SNAPSHOT_NOT_READY", FailedPrecondition, "The snapshot is being taken or deleted. Wait for its operation.";
@@ -65,17 +64,15 @@ reasons! {
     StrategyUnsupported = "STRATEGY_UNSUPPORTED", FailedPrecondition, "The chain has a layer that cannot be merged, such as one outside the storage domains.";
     StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over. Stop the older one.";
     InsufficientSpace = "INSUFFICIENT_SPACE", ResourceExhausted, "The storage is full. Free space, then try again.";
-    ServerOverloaded = "SERVER_OVERLOADED", ResourceExhausted, "The server sheds load. Try again after the given delay.";
     HostUnreachable = "HOST_UNREACHABLE", Unavailable, "The host's agent does not answer. Try again; nothing was changed.";
     HypervisorUnreachable = "HYPERVISOR_UNREACHABLE", Unavailable, "libvirt does not answer on the host. Try again.";
     StorageUnreachable = "STORAGE_UNREACHABLE", Unavailable, "The storage does not answer or is busy. Try again.";
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, "The server's database or the agent's journal cannot be written. Nothing was done. Try again.";
     ServerDraining = "SERVER_DRAINING", Unavailable, "The server is stopping. Connect again.";
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, "The call's time was over. What had been accepted goes on; repeat with the same request id.";
-    MethodNotFound = "METHOD_NOT_FOUND", Unimplemented, "The server has no such method. Check the service's and the method's name.";
     ChainCorrupt = "CHAIN_CORRUPT", DataLoss, "A volume's header cannot be read as what it should be. Nothing was changed; look at the volume.";
-    VmDied = "VM_DIED", FailedPrecondition, "The virtual machine stopped during the merge. The snapshot stays and no acknowledged write is lost; delete it again once the machine runs.";
-    MergeIoError = "MERGE_IO_ERROR", Internal, "The block job failed. The chain is as it was for the guest; the message has QEMU's words.";
+    VmDied = "VM_DIED", FailedPrecondition, "The virtual machine stopped during the merge. The snapshot stays, and so do both volumes; delete it again once the machine runs.";
+    MergeIoError = "MERGE_IO_ERROR", Internal, "The block job failed. The chain reads as before for the guest. The message says what libvirt refused; QEMU's log on the host may say more.";
     InternalBug = "INTERNAL_BUG", Internal, "A fault of LiveMerge. The cause is in the server's log under the request's id.";
 }
 

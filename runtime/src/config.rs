@@ -39,23 +39,23 @@ where
     if let Some(path) = file {
         overlay(&mut settings, read_file::<T>(path)?);
     }
+    let mut given = Vec::new();
     for (name, value) in variables(env_prefix, env) {
         let key = name[env_prefix.len()..].to_lowercase();
-        let path: Vec<&str> = key.split("__").collect();
-        assign::<T>(&mut settings, &path, Value::String(value)).map_err(|message| {
-            ConfigError::Setting {
-                origin: name.clone(),
-                message,
-            }
-        })?;
+        given.push(Setting {
+            path: key.split("__").map(str::to_owned).collect(),
+            value: Value::String(value),
+            origin: name,
+        });
     }
-    for (key, value) in leaves(overrides) {
-        let path: Vec<&str> = key.iter().map(String::as_str).collect();
-        assign::<T>(&mut settings, &path, value).map_err(|message| ConfigError::Setting {
-            origin: format!("--set {}", key.join(".")),
-            message,
-        })?;
+    for (path, value) in leaves(overrides) {
+        given.push(Setting {
+            origin: format!("--set {}", path.join(".")),
+            path,
+            value,
+        });
     }
+    assign_all::<T>(&mut settings, given)?;
     settings.try_into().map_err(|error| ConfigError::Setting {
         origin: "configuration".to_owned(),
         message: error.message().to_owned(),
@@ -171,17 +171,62 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || (name.ends_with("PORT") && is_url)
 }
 
-/// Sets one value if the configuration takes it, else says why not.
-fn assign<T: DeserializeOwned>(
-    settings: &mut Table,
-    path: &[&str],
+/// One value from a variable or a flag.
+struct Setting {
+    origin: String,
+    path: Vec<String>,
     value: Value,
-) -> Result<(), String> {
-    let literal = value.as_str().and_then(|text| text.parse::<Value>().ok());
-    let mut refusal = None;
-    for candidate in literal.into_iter().chain([value]) {
+}
+
+impl Setting {
+    fn keys(&self) -> Vec<&str> {
+        self.path.iter().map(String::as_str).collect()
+    }
+
+    /// The TOML value that the text spells, or the text.
+    fn likely(&self) -> Value {
+        let literal = self.value.as_str().and_then(|text| text.parse().ok());
+        literal.unwrap_or_else(|| self.value.clone())
+    }
+}
+
+/// Sets the values in order, each where the configuration takes it. Those that it does not take
+/// alone are tried together with those that follow: of a table that has no defaults, the first key
+/// is incomplete without the second.
+fn assign_all<T: DeserializeOwned>(
+    settings: &mut Table,
+    given: Vec<Setting>,
+) -> Result<(), ConfigError> {
+    let mut refused: Vec<(Setting, String)> = Vec::new();
+    for setting in given {
         let mut attempt = settings.clone();
-        insert(&mut attempt, path, candidate);
+        for (earlier, _) in &refused {
+            insert(&mut attempt, &earlier.keys(), earlier.likely());
+        }
+        if assign::<T>(&mut attempt, &setting).is_ok() {
+            *settings = attempt;
+            refused.clear();
+        } else if let Err(message) = assign::<T>(settings, &setting) {
+            refused.push((setting, message));
+        }
+    }
+    refused
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |(setting, message)| {
+            Err(ConfigError::Setting {
+                origin: setting.origin,
+                message,
+            })
+        })
+}
+
+/// Sets one value if the configuration takes it, else says why not.
+fn assign<T: DeserializeOwned>(settings: &mut Table, setting: &Setting) -> Result<(), String> {
+    let mut refusal = None;
+    for candidate in [setting.likely(), setting.value.clone()] {
+        let mut attempt = settings.clone();
+        insert(&mut attempt, &setting.keys(), candidate);
         match attempt.clone().try_into::<T>() {
             Ok(_) => {
                 *settings = attempt;

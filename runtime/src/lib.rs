@@ -81,6 +81,7 @@ pub mod telemetry;
 
 mod args;
 mod clock;
+mod ended;
 mod error;
 mod health;
 mod layers;
@@ -90,6 +91,7 @@ mod server_config;
 
 pub use args::Args;
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use ended::ended;
 pub use error::{ConfigError, ServeError};
 pub use health::Readiness;
 pub use layers::RequestIds;

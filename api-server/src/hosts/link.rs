@@ -113,10 +113,22 @@ impl Link {
         Ok((machines.into_inner(), merges.into_inner()))
     }
 
+    /// Behind an endpoint that was given away another agent may answer: what it shows is not this
+    /// host's, and orders meant for this host are not for it.
+    fn check_host(&self, shown: Option<&v1::HostInfo>) -> Result<(), Status> {
+        let shown = shown.map_or("", |host| &host.host_id);
+        if shown == self.host.to_string() {
+            return Ok(());
+        }
+        let text = format!("the agent at this endpoint is of host {shown:?}");
+        Err(Status::failed_precondition(text))
+    }
+
     async fn heard_of_host(&mut self, item: watch_host_response::Item) -> Result<(), Status> {
         use watch_host_response::Item;
         match item {
             Item::State(state) => {
+                self.check_host(state.host.as_ref())?;
                 let vms: Vec<VmSeen> = state
                     .vms
                     .iter()

@@ -4,7 +4,6 @@ use super::progress::Progress;
 use crate::connect::Session;
 use crate::failure::{Exit, Failure};
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use livemerge_proto::reason::Reason;
 use std::time::Duration;
 
 /// The first pause, which doubles up to [`LONGEST_PAUSE`].
@@ -43,9 +42,7 @@ impl<'a> Line<'a> {
     /// The failure itself when another try cannot help; when the time is over.
     pub(super) async fn lost(&mut self, failure: Failure) -> Result<(), Failure> {
         let time_left = self.session.time_left()?;
-        let again =
-            failure.exit() == Exit::Unavailable || failure.has_reason(Reason::WatchConsumerTooSlow);
-        if !again {
+        if failure.exit() != Exit::Unavailable {
             return Err(failure);
         }
         if self.silence.is_none() {

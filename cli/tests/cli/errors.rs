@@ -22,7 +22,6 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::MergeIdConflict
         | Reason::EtagMismatch
         | Reason::ConcurrentChange
-        | Reason::WatchConsumerTooSlow
         | Reason::SnapshotIsActiveLayer
         | Reason::SnapshotSharedBase
         | Reason::SnapshotNotReady
@@ -34,7 +33,6 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::StaleGeneration
         | Reason::VmDied => 4,
         Reason::InsufficientSpace
-        | Reason::ServerOverloaded
         | Reason::HostUnreachable
         | Reason::HypervisorUnreachable
         | Reason::StorageUnreachable
@@ -42,10 +40,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::ServerDraining
         | Reason::DeadlineExceeded => 5,
         Reason::FieldInvalid | Reason::PageTokenInvalid => 6,
-        Reason::MethodNotFound
-        | Reason::ChainCorrupt
-        | Reason::MergeIoError
-        | Reason::InternalBug => 70,
+        Reason::ChainCorrupt | Reason::MergeIoError | Reason::InternalBug => 70,
     }
 }
 

@@ -22,7 +22,7 @@ mod xml;
 pub use libvirt::Libvirt;
 pub use types::{
     BlockJob, BlockJobKind, BlockJobOutcome, CommitOrder, DiskView, HypervisorError,
-    HypervisorEvent, JobProgress, Layer, Overlay, Reference, VmState, VmView,
+    HypervisorEvent, JobProgress, Layer, MirrorState, Overlay, Reference, VmState, VmView,
 };
 
 use async_trait::async_trait;

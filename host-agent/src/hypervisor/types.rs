@@ -80,8 +80,19 @@ pub struct BlockJob {
     pub kind: BlockJobKind,
     /// Where it copies to.
     pub target: Option<Locator>,
-    /// Whether it can be ended by a pivot now.
-    pub ready: bool,
+    /// How far it is.
+    pub state: MirrorState,
+}
+
+/// How far a mirror job is, as the definition's mark says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MirrorState {
+    /// It copies, or is being given up.
+    Copying,
+    /// It can be ended by a pivot now; none was asked for.
+    Ready,
+    /// A pivot was asked for and accepted: it is on its way.
+    Pivoting,
 }
 
 /// Kinds of block jobs, as far as a merge must tell them apart.

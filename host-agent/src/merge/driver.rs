@@ -15,7 +15,7 @@ use super::journal::Journal;
 use super::step::{Action, Machine, Observation, Outcome, Policy, Step, Told, step};
 use super::types::{MergeRecord, Phase, Window};
 use crate::hypervisor::{CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, VmState};
-use livemerge_runtime::Clock;
+use livemerge_runtime::{Clock, Shutdown};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ pub(super) struct Surroundings {
     pub(super) board: Board,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) policy: Arc<Policy>,
+    pub(super) shutdown: Shutdown,
 }
 
 /// Drives one merge.
@@ -44,13 +45,11 @@ pub(super) struct Driver {
     job_missing_since: Option<Instant>,
     fresh_start: bool,
     paused_at: Option<Instant>,
-    /// Bytes that the commit has to copy, measured before it began.
-    top_bytes: u64,
 }
 
 impl Driver {
     /// Prepares to drive a record that is in the journal. Events from now on are heard.
-    pub(super) fn new(around: Surroundings, record: MergeRecord, top_bytes: u64) -> Self {
+    pub(super) fn new(around: Surroundings, record: MergeRecord) -> Self {
         let events = around.hypervisor.events();
         Self {
             around,
@@ -61,13 +60,13 @@ impl Driver {
             job_missing_since: None,
             fresh_start: true,
             paused_at: None,
-            top_bytes,
         }
     }
 
-    /// Runs to the end of the merge. May be dropped at any await: the journal has all.
+    /// Runs to the end of the merge, or to the next point at which the guest needs nobody once the
+    /// agent stops. May be dropped at any await: the journal has all.
     pub(super) async fn run(mut self) {
-        while !self.record.phase.ended() {
+        while !self.record.phase.ended() && !self.may_stop() {
             let seen = self.look().await;
             let now = self.around.clock.now();
             match step(&self.record, &seen, &self.around.policy, now) {
@@ -79,6 +78,18 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn may_stop(&self) -> bool {
+        self.around.shutdown.is_cancelled() && !self.within_window()
+    }
+
+    /// Whether the guest may stand still for this merge.
+    fn within_window(&self) -> bool {
+        matches!(
+            self.record.phase,
+            Phase::Pivoting { .. } | Phase::Verifying { .. }
+        )
     }
 
     async fn look(&mut self) -> Observation {
@@ -160,13 +171,8 @@ impl Driver {
         if !same_step(&next.phase, &phase) {
             tracing::debug!(merge = %next.order.id, ?phase, "enters");
         }
-        if matches!(
-            phase,
-            Phase::Pivoting {
-                window: Window::Releasing,
-                ..
-            }
-        ) {
+        let pivots = |phase: &Phase| matches!(phase, Phase::Pivoting { .. });
+        if pivots(&phase) && !pivots(&next.phase) {
             next.pivot_attempts += 1;
         }
         next.phase = phase;
@@ -276,8 +282,13 @@ impl Driver {
 
     async fn wait(&mut self, time: Duration) {
         let end = tokio::time::Instant::now() + time;
+        let shutdown = self.around.shutdown.clone();
         loop {
-            match tokio::time::timeout_at(end, self.events.recv()).await {
+            let heard = tokio::select! {
+                heard = tokio::time::timeout_at(end, self.events.recv()) => heard,
+                () = shutdown.cancelled(), if !self.within_window() => return,
+            };
+            match heard {
                 Err(_elapsed) => return,
                 Ok(Ok(event)) => {
                     if self.note(&event) {
@@ -308,7 +319,8 @@ impl Driver {
         } else {
             // An intermediate commit counts the virtual disk, of which only what `top` has
             // allocated is copied.
-            (scaled(self.top_bytes, job.cur, job.end), self.top_bytes)
+            let all = self.record.top_bytes;
+            (scaled(all, job.cur, job.end), all)
         };
         view.total_bytes = view.total_bytes.max(total);
         view.done_bytes = view.done_bytes.max(done.min(view.total_bytes));

@@ -77,6 +77,10 @@ impl Journal {
         let path = self.path(record.order.id);
         let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
         let before = file.metadata()?.len();
+        if before == 0 {
+            // First the name: a line that is refused must not be there after a restart.
+            self.sync_dir()?;
+        }
         let line = encode(record)?;
         let written = file
             .write_all(line.as_bytes())
@@ -86,7 +90,7 @@ impl Journal {
             file.set_len(before)?;
             return Err(error);
         }
-        if before == 0 { self.sync_dir() } else { Ok(()) }
+        Ok(())
     }
 
     fn path(&self, id: MergeId) -> PathBuf {
@@ -111,12 +115,14 @@ fn read_file(path: &Path) -> io::Result<Found> {
     let mut good = 0;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         match decode(line) {
-            Some(record) => {
-                last = Some(record);
+            Line::Record(record) => {
+                last = Some(*record);
                 good += line.len();
             }
-            None if good + line.len() == bytes.len() => break,
-            None => return Ok(Found::Corrupt),
+            // Whole, and acknowledged: only another version of the agent can tell what it says.
+            Line::Foreign => return Ok(Found::Corrupt),
+            Line::Torn if good + line.len() == bytes.len() => break,
+            Line::Torn => return Ok(Found::Corrupt),
         }
     }
     let Some(record) = last else {
@@ -139,13 +145,26 @@ fn encode(record: &MergeRecord) -> io::Result<String> {
     Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
 }
 
-fn decode(line: &[u8]) -> Option<MergeRecord> {
+enum Line {
+    Record(Box<MergeRecord>),
+    Foreign,
+    Torn,
+}
+
+fn decode(line: &[u8]) -> Line {
+    match checked(line).map(serde_json::from_str) {
+        Some(Ok(record)) => Line::Record(Box::new(record)),
+        Some(Err(_unknown)) => Line::Foreign,
+        None => Line::Torn,
+    }
+}
+
+/// The text of a line that is whole.
+fn checked(line: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
     let (sum, json) = text.split_once(' ')?;
     let sum = u32::from_str_radix(sum, 16).ok()?;
-    (sum == crc32fast::hash(json.as_bytes()))
-        .then(|| serde_json::from_str(json).ok())
-        .flatten()
+    (sum == crc32fast::hash(json.as_bytes())).then_some(json)
 }
 
 fn outlived(record: &MergeRecord, keep: Duration, now: Timestamp) -> bool {
@@ -256,6 +275,23 @@ mod tests {
         let contents = reopen(dir.path());
         assert_eq!(contents.records, [sound]);
         assert_eq!(contents.quarantined, [file.with_extension("corrupt")]);
+    }
+
+    #[test]
+    fn a_line_of_another_version_is_never_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), KEEP, now()).unwrap();
+        journal.write(&record(true)).unwrap();
+        let file = only_file(dir.path());
+        let mut bytes = fs::read(&file).unwrap();
+        let json = "{\"phase\":\"of_tomorrow\"}";
+        bytes.extend(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).bytes());
+        fs::write(&file, &bytes).unwrap();
+        let contents = reopen(dir.path());
+        assert!(contents.records.is_empty());
+        let aside = file.with_extension("corrupt");
+        assert_eq!(contents.quarantined, [aside.clone()]);
+        assert_eq!(fs::read(aside).unwrap(), bytes);
     }
 
     #[test]

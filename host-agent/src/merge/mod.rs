@@ -39,7 +39,7 @@ use journal::Journal;
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_runtime::Clock;
+use livemerge_runtime::{Clock, Shutdown};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -74,6 +74,7 @@ impl Merges {
         fence: Arc<Fence>,
         clock: Arc<dyn Clock>,
         policy: Policy,
+        shutdown: Shutdown,
     ) -> std::io::Result<Arc<Self>> {
         let (dir, now) = (dir.to_owned(), clock.now());
         let (journal, contents) = blocking(move || Journal::open(&dir, KEEP, now)).await?;
@@ -83,6 +84,7 @@ impl Merges {
             board: Board::new(&contents.records),
             clock,
             policy: Arc::new(policy),
+            shutdown,
         };
         let merges = Arc::new(Self {
             around,
@@ -93,8 +95,14 @@ impl Merges {
             tasks: TaskTracker::new(),
             quarantined: contents.quarantined,
         });
-        merges.go_on(contents.records).await;
+        merges.go_on(contents.records);
         Ok(merges)
+    }
+
+    /// Waits, once the agent stops, until no guest stands still for a merge. Copies go on in QEMU.
+    pub async fn stopped(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Files of the journal that could not be read and were set aside.
@@ -124,6 +132,7 @@ impl Merges {
             base: fit.base,
             top: fit.top,
             active: fit.active,
+            top_bytes: fit.top_bytes,
             phase: Phase::Pending,
             pivot_attempts: 0,
             longest_pause: Duration::ZERO,
@@ -140,7 +149,7 @@ impl Merges {
             })?;
         let view = MergeView::new(record);
         self.around.board.show(view.clone());
-        self.spawn(view.record.clone(), fit.top_bytes);
+        self.spawn(view.record.clone());
         Ok(view)
     }
 
@@ -173,25 +182,20 @@ impl Merges {
         })
     }
 
-    /// Goes on after a restart. The merges that may have stopped a guest come first.
-    async fn go_on(self: &Arc<Self>, mut records: Vec<MergeRecord>) {
+    /// Goes on after a restart. The merges that may have stopped a guest come first, and wait for
+    /// nothing, storage included.
+    fn go_on(self: &Arc<Self>, mut records: Vec<MergeRecord>) {
         records.retain(|record| !record.phase.ended());
         records.sort_by_key(|record| matches!(record.phase, Phase::Pending));
         for record in records {
             tracing::info!(merge = %record.order.id, vm = %record.order.vm, phase = ?record.phase, "goes on");
-            let top = &record.order.top.volume;
-            let top_bytes = self
-                .volumes
-                .stat(top)
-                .await
-                .map_or(0, |info| info.allocated_bytes);
-            self.spawn(record, top_bytes);
+            self.spawn(record);
         }
     }
 
-    fn spawn(&self, record: MergeRecord, top_bytes: u64) {
+    fn spawn(&self, record: MergeRecord) {
         let lane = self.lane(record.order.vm);
-        let driver = Driver::new(self.around.clone(), record, top_bytes);
+        let driver = Driver::new(self.around.clone(), record);
         self.tasks.spawn(async move {
             let _one_of_a_machine = lane.lock().await;
             driver.run().await;

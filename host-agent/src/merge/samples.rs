@@ -2,7 +2,9 @@
 
 use super::step::{Machine, Observation};
 use super::types::{MergeOrder, MergeRecord, Phase, VolumeMark};
-use crate::hypervisor::{BlockJob, BlockJobKind, DiskView, JobProgress, Layer, VmState};
+use crate::hypervisor::{
+    BlockJob, BlockJobKind, DiskView, JobProgress, Layer, MirrorState, VmState,
+};
 use jiff::Timestamp;
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_storage::{Format, Locator, VolumeRef};
@@ -42,6 +44,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         base: locator("base"),
         top: locator("top"),
         active,
+        top_bytes: 1 << 20,
         phase: Phase::Pending,
         pivot_attempts: 0,
         longest_pause: Duration::ZERO,
@@ -68,11 +71,11 @@ pub(crate) fn disk(layers: &[&str]) -> DiskView {
 }
 
 /// The mark of an active commit into `base`.
-pub(crate) fn mirror(ready: bool) -> Option<BlockJob> {
+pub(crate) fn mirror(state: MirrorState) -> Option<BlockJob> {
     Some(BlockJob {
         kind: BlockJobKind::ActiveCommit,
         target: Some(locator("base")),
-        ready,
+        state,
     })
 }
 

@@ -3,7 +3,9 @@
 //! Acting is left to the driver. Nothing here reads a clock, a file or a hypervisor.
 
 use super::types::{MergeRecord, Phase, Window};
-use crate::hypervisor::{BlockJobKind, BlockJobOutcome, DiskView, JobProgress, VmState};
+use crate::hypervisor::{
+    BlockJobKind, BlockJobOutcome, DiskView, JobProgress, MirrorState, VmState,
+};
 use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::failure::Failure;
 use livemerge_proto::reason::Reason;
@@ -142,13 +144,9 @@ pub fn step(record: &MergeRecord, seen: &Observation, policy: &Policy, now: Time
                 "the virtual machine is no longer defined",
             );
         }
-        Machine::Seen { disk: None, .. } => {
-            return fail(
-                Reason::DiskNotFound,
-                record,
-                "the virtual machine no longer has the disk",
-            );
-        }
+        Machine::Seen {
+            state, disk: None, ..
+        } => return without_disk(record, seen, *state, now),
         Machine::Seen {
             state,
             disk: Some(disk),
@@ -289,27 +287,42 @@ impl Look<'_> {
             return Step::Enter(Phase::Verifying { suspended_at }, resume);
         }
         let release = || self.enter(Window::Releasing, suspended_at, resume);
-        let refused = matches!(
-            self.seen.told,
-            Some(
-                Told::Refused(_) | Told::Job(BlockJobOutcome::Failed | BlockJobOutcome::Cancelled)
-            )
-        );
         match window {
-            Window::Suspending | Window::Intent if self.seen.fresh_start || refused => release(),
+            Window::Suspending if self.seen.fresh_start || self.refused() => release(),
             Window::Suspending if self.both_read_the_same() => {
                 self.enter(Window::Intent, suspended_at, Some(Action::Pivot))
             }
             Window::Suspending if self.seen.in_phase >= self.policy.pause_limit => release(),
             Window::Suspending => Step::Wait(Duration::from_millis(2)),
-            Window::Intent if self.seen.in_phase >= self.policy.pivot_limit => release(),
-            Window::Intent => Step::Wait(Duration::from_millis(10)),
+            Window::Intent => self.intent(suspended_at, resume).unwrap_or_else(release),
             Window::Releasing if suspended_at.is_none() || self.state == VmState::Running => {
                 let not_before = later(self.now, self.policy.retry_after);
                 Step::Enter(Phase::Ready { not_before }, None)
             }
             Window::Releasing if self.repeat() => release(),
             Window::Releasing => Step::Wait(REPEAT_AFTER),
+        }
+    }
+
+    /// A pivot may have been asked for. It is called off (`None`) only when none can be on its way:
+    /// a guest that writes again while QEMU switches could die with its writes in either volume.
+    fn intent(&self, suspended_at: Option<Timestamp>, resume: Option<Action>) -> Option<Step> {
+        let wait = Some(Step::Wait(Duration::from_millis(10)));
+        let late = self.seen.in_phase >= self.policy.pivot_limit;
+        if self.disk.position(&self.record.top).is_none() {
+            // QEMU has switched; the definition of the next start lags behind.
+            let switched = Step::Enter(Phase::Verifying { suspended_at }, resume);
+            return if late { Some(switched) } else { wait };
+        }
+        match self.disk.mirror.as_ref().map(|mirror| mirror.state) {
+            Some(MirrorState::Pivoting) => wait,
+            _ if self.refused() => None,
+            // An earlier process stopped here. Nobody has written since, so it is asked for again.
+            Some(MirrorState::Ready) if self.seen.fresh_start => self
+                .both_read_the_same()
+                .then(|| self.enter(Window::Intent, suspended_at, Some(Action::Pivot))),
+            _ if late => None,
+            _ => wait,
         }
     }
 
@@ -323,6 +336,8 @@ impl Look<'_> {
         }
         if self.merged() {
             Step::Finish(Outcome::Merged)
+        } else if self.seen.in_phase < self.policy.settle {
+            Step::Wait(REPEAT_AFTER)
         } else {
             self.diverged()
         }
@@ -416,7 +431,16 @@ impl Look<'_> {
     }
 
     fn mirror_ready(&self) -> bool {
-        self.record.active && self.disk.mirror.as_ref().is_some_and(|mirror| mirror.ready)
+        let mirror = self.disk.mirror.as_ref();
+        self.record.active && mirror.is_some_and(|mirror| mirror.state == MirrorState::Ready)
+    }
+
+    fn refused(&self) -> bool {
+        use BlockJobOutcome::{Cancelled, Failed};
+        matches!(
+            self.seen.told,
+            Some(Told::Refused(_) | Told::Job(Failed | Cancelled))
+        )
     }
 
     /// The guest cannot write and nothing is left to copy.
@@ -443,6 +467,31 @@ impl Look<'_> {
 
     fn repeat(&self) -> bool {
         self.seen.fresh_start || self.seen.in_phase >= REPEAT_AFTER
+    }
+}
+
+/// The disk is gone from the machine. A guest that stands still for its sake runs again first.
+fn without_disk(record: &MergeRecord, seen: &Observation, state: VmState, now: Timestamp) -> Step {
+    let (suspended_at, phase) = match &record.phase {
+        Phase::Pivoting { suspended_at, .. } => {
+            let released = Phase::Pivoting {
+                window: Window::Releasing,
+                since: now,
+                suspended_at: *suspended_at,
+            };
+            (*suspended_at, released)
+        }
+        Phase::Verifying { suspended_at } => (*suspended_at, record.phase.clone()),
+        _ => (None, record.phase.clone()),
+    };
+    if suspended_at.is_none() || state != VmState::Paused {
+        let text = "the virtual machine no longer has the disk";
+        return fail(Reason::DiskNotFound, record, text);
+    }
+    if seen.fresh_start || seen.in_phase >= REPEAT_AFTER {
+        Step::Enter(phase, Some(Action::Resume))
+    } else {
+        Step::Wait(REPEAT_AFTER)
     }
 }
 

@@ -3,7 +3,9 @@
 use super::samples::{disk, job, mirror, now, record, seen};
 use super::step::{Action, Machine, Observation, Outcome, PivotMode, Policy, Step, Told, step};
 use super::types::{MergeRecord, Phase, Window};
-use crate::hypervisor::{BlockJobKind, BlockJobOutcome, DiskView, JobProgress, VmState};
+use crate::hypervisor::{
+    BlockJobKind, BlockJobOutcome, DiskView, JobProgress, MirrorState, VmState,
+};
 use livemerge_proto::reason::Reason;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -37,9 +39,9 @@ fn pivoting(window: Window) -> Phase {
     }
 }
 
-fn with_mirror(ready: bool) -> DiskView {
+fn with_mirror(state: MirrorState) -> DiskView {
     DiskView {
-        mirror: mirror(ready),
+        mirror: mirror(state),
         ..disk(&BEFORE)
     }
 }
@@ -91,7 +93,7 @@ fn pending_refuses_another_chain() {
 fn a_running_job_is_adopted() {
     let running = seen(
         VmState::Running,
-        with_mirror(false),
+        with_mirror(MirrorState::Copying),
         job(BlockJobKind::ActiveCommit, 1, 2),
     );
     let next = decide(
@@ -167,7 +169,7 @@ fn an_intermediate_commit_ends_by_itself() {
 fn the_pivot_stops_the_guest_first() {
     let ready = seen(
         VmState::Running,
-        with_mirror(true),
+        with_mirror(MirrorState::Ready),
         job(BlockJobKind::ActiveCommit, 5, 9),
     );
     let next = decide(&at(Phase::Ready { not_before: now() }), &ready);
@@ -181,7 +183,7 @@ fn the_pivot_stops_the_guest_first() {
 fn a_guest_that_stood_still_before_is_left_so() {
     let ready = seen(
         VmState::Paused,
-        with_mirror(true),
+        with_mirror(MirrorState::Ready),
         job(BlockJobKind::ActiveCommit, 9, 9),
     );
     let Step::Enter(phase, None) = decide(&at(Phase::Ready { not_before: now() }), &ready) else {
@@ -201,7 +203,7 @@ fn a_guest_that_stood_still_before_is_left_so() {
 fn no_pivot_before_both_read_the_same() {
     let behind = seen(
         VmState::Paused,
-        with_mirror(true),
+        with_mirror(MirrorState::Ready),
         job(BlockJobKind::ActiveCommit, 5, 9),
     );
     assert!(matches!(
@@ -210,7 +212,7 @@ fn no_pivot_before_both_read_the_same() {
     ));
     let running = seen(
         VmState::Running,
-        with_mirror(true),
+        with_mirror(MirrorState::Ready),
         job(BlockJobKind::ActiveCommit, 9, 9),
     );
     assert!(matches!(
@@ -219,7 +221,7 @@ fn no_pivot_before_both_read_the_same() {
     ));
     let same = seen(
         VmState::Paused,
-        with_mirror(true),
+        with_mirror(MirrorState::Ready),
         job(BlockJobKind::ActiveCommit, 9, 9),
     );
     let next = decide(&at(pivoting(Window::Suspending)), &same);
@@ -233,7 +235,7 @@ fn no_pivot_before_both_read_the_same() {
 fn a_pause_that_is_too_long_is_called_off_and_tried_later() {
     let behind = seen(
         VmState::Paused,
-        with_mirror(true),
+        with_mirror(MirrorState::Ready),
         job(BlockJobKind::ActiveCommit, 5, 9),
     );
     let late = Observation {
@@ -247,7 +249,7 @@ fn a_pause_that_is_too_long_is_called_off_and_tried_later() {
     );
     let running = seen(
         VmState::Running,
-        with_mirror(true),
+        with_mirror(MirrorState::Ready),
         job(BlockJobKind::ActiveCommit, 5, 9),
     );
     let Step::Enter(Phase::Ready { not_before }, None) =
@@ -258,24 +260,118 @@ fn a_pause_that_is_too_long_is_called_off_and_tried_later() {
     assert!(not_before > now());
 }
 
+fn fresh(seen: Observation) -> Observation {
+    Observation {
+        fresh_start: true,
+        ..seen
+    }
+}
+
+fn late(seen: Observation) -> Observation {
+    Observation {
+        in_phase: Duration::from_secs(60),
+        ..seen
+    }
+}
+
+fn released() -> Step {
+    Step::Enter(pivoting(Window::Releasing), Some(Action::Resume))
+}
+
+fn stopped(mirror: MirrorState) -> Observation {
+    let same = job(BlockJobKind::ActiveCommit, 9, 9);
+    seen(VmState::Paused, with_mirror(mirror), same)
+}
+
 #[test]
-fn a_restart_releases_the_guest_first_thing() {
+fn a_restart_before_the_intent_releases_the_guest_first_thing() {
+    for window in [Window::Suspending, Window::Releasing] {
+        let next = decide(&at(pivoting(window)), &fresh(stopped(MirrorState::Ready)));
+        assert_eq!(next, released(), "{window:?}");
+    }
+}
+
+#[test]
+fn a_restart_after_the_intent_asks_for_the_same_pivot_again() {
+    let intent = at(pivoting(Window::Intent));
+    let next = decide(&intent, &fresh(stopped(MirrorState::Ready)));
+    let again = Step::Enter(pivoting(Window::Intent), Some(Action::Pivot));
+    assert_eq!(next, again);
+    // Somebody has let the guest write meanwhile: the volumes differ, and no pivot is on its way.
+    let running = seen(
+        VmState::Running,
+        with_mirror(MirrorState::Ready),
+        job(BlockJobKind::ActiveCommit, 5, 9),
+    );
+    assert_eq!(decide(&intent, &fresh(running)), released());
+}
+
+#[test]
+fn a_pivot_on_its_way_is_never_called_off() {
+    let intent = at(pivoting(Window::Intent));
+    let mut on_its_way = fresh(late(stopped(MirrorState::Pivoting)));
+    on_its_way.told = Some(Told::Refused("a reply that was lost".to_owned()));
+    assert!(matches!(decide(&intent, &on_its_way), Step::Wait(_)));
+}
+
+#[test]
+fn a_pivot_without_effect_is_called_off() {
+    let intent = at(pivoting(Window::Intent));
+    for seen in [
+        stopped(MirrorState::Ready),
+        seen(VmState::Paused, disk(&BEFORE), None),
+    ] {
+        assert!(matches!(decide(&intent, &seen), Step::Wait(_)));
+        assert_eq!(decide(&intent, &late(seen)), released());
+    }
+}
+
+#[test]
+fn a_switch_that_the_next_start_does_not_know_of_goes_forward_only() {
+    let mut half = disk(&AFTER);
+    half.next_start = disk(&BEFORE).next_start;
+    let half = seen(VmState::Paused, half, None);
+    let intent = at(pivoting(Window::Intent));
+    assert!(matches!(decide(&intent, &half), Step::Wait(_)));
+    let verifying = Phase::Verifying {
+        suspended_at: Some(now()),
+    };
+    let next = decide(&intent, &late(half.clone()));
+    assert_eq!(next, Step::Enter(verifying.clone(), Some(Action::Resume)));
+    let resumed = Observation {
+        machine: match half.machine {
+            Machine::Seen { disk, job, .. } => Machine::Seen {
+                state: VmState::Running,
+                disk,
+                job,
+            },
+            other => other,
+        },
+        ..half
+    };
+    assert!(matches!(
+        decide(&at(verifying.clone()), &resumed),
+        Step::Wait(_)
+    ));
+    let given_up = decide(&at(verifying), &late(resumed));
+    assert_eq!(failed_with(&given_up), Some(Reason::ChainDiverged));
+}
+
+#[test]
+fn a_guest_whose_disk_is_gone_runs_again_before_the_merge_fails() {
+    let gone = |state| Observation {
+        machine: Machine::Seen {
+            state,
+            disk: None,
+            job: None,
+        },
+        ..late(stopped(MirrorState::Ready))
+    };
     for window in [Window::Suspending, Window::Intent, Window::Releasing] {
-        let stopped = seen(
-            VmState::Paused,
-            with_mirror(true),
-            job(BlockJobKind::ActiveCommit, 9, 9),
-        );
-        let fresh = Observation {
-            fresh_start: true,
-            ..stopped
-        };
-        let next = decide(&at(pivoting(window)), &fresh);
-        assert_eq!(
-            next,
-            Step::Enter(pivoting(Window::Releasing), Some(Action::Resume)),
-            "{window:?}"
-        );
+        let record = at(pivoting(window));
+        assert_eq!(decide(&record, &gone(VmState::Paused)), released());
+        let running = decide(&record, &gone(VmState::Running));
+        assert_eq!(failed_with(&running), Some(Reason::DiskNotFound));
     }
 }
 
@@ -303,7 +399,7 @@ fn a_restart_after_the_pivot_writes_it_down_before_the_guest_runs() {
 fn a_refused_pivot_is_cleared_before_the_guest_runs() {
     let mut refused = seen(
         VmState::Paused,
-        with_mirror(true),
+        with_mirror(MirrorState::Ready),
         job(BlockJobKind::ActiveCommit, 9, 9),
     );
     refused.told = Some(Told::Refused("no".to_owned()));
@@ -312,17 +408,6 @@ fn a_refused_pivot_is_cleared_before_the_guest_runs() {
         next,
         Step::Enter(pivoting(Window::Releasing), Some(Action::Resume))
     );
-}
-
-#[test]
-fn a_pivot_counts_only_when_the_next_start_would_use_the_base_too() {
-    let mut half = disk(&AFTER);
-    half.next_start = disk(&BEFORE).next_start;
-    let half = seen(VmState::Paused, half, None);
-    assert!(matches!(
-        decide(&at(pivoting(Window::Intent)), &half),
-        Step::Wait(_)
-    ));
 }
 
 #[test]
@@ -375,7 +460,7 @@ fn running_mode_does_not_stop_the_guest() {
     };
     let ready = seen(
         VmState::Running,
-        with_mirror(true),
+        with_mirror(MirrorState::Ready),
         job(BlockJobKind::ActiveCommit, 9, 9),
     );
     let record = at(Phase::Ready { not_before: now() });
@@ -422,11 +507,12 @@ fn any_disk() -> impl Strategy<Value = DiskView> {
         Just(disk(&["base", "newer"])),
         Just(disk(&["other"])),
     ];
-    (chain, 0..3).prop_map(|(disk, mark)| DiskView {
+    (chain, 0..4).prop_map(|(disk, mark)| DiskView {
         mirror: match mark {
             0 => None,
-            1 => mirror(false),
-            _ => mirror(true),
+            1 => mirror(MirrorState::Copying),
+            2 => mirror(MirrorState::Pivoting),
+            _ => mirror(MirrorState::Ready),
         },
         ..disk
     })
@@ -529,6 +615,14 @@ proptest! {
         let record = at(pivoting(window));
         let next = decide(&record, &seen(VmState::Paused, disk, job));
         prop_assert!(!matches!(next, Step::Finish(_)), "{next:?}");
+    }
+
+    #[test]
+    fn no_guest_runs_again_while_a_pivot_is_on_its_way(look in any_observation(), job in any_job()) {
+        let state = VmState::Paused;
+        let disk = Some(with_mirror(MirrorState::Pivoting));
+        let look = Observation { machine: Machine::Seen { state, disk, job }, ..look };
+        prop_assert!(matches!(decide(&at(pivoting(Window::Intent)), &look), Step::Wait(_)));
     }
 
     #[test]

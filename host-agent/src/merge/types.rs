@@ -53,6 +53,9 @@ pub struct MergeRecord {
     pub top: Locator,
     /// Whether `top` is the layer that the guest writes, so that the merge ends in a pivot.
     pub active: bool,
+    /// Bytes that `top` had allocated when the order was accepted: what the commit has to copy,
+    /// without what the guest writes meanwhile.
+    pub top_bytes: u64,
     /// Where it stands.
     pub phase: Phase,
     /// How often the pivot was tried.
@@ -72,7 +75,7 @@ pub struct MergeRecord {
 ///               │         ▲                    │           │            ▲
 ///               │         └──── Releasing ◀────┴───────────┘            │
 ///               └───────────────── intermediate commit ────────────────┘
-/// any phase before Verifying ─▶ Failed
+/// any phase but Merged ─▶ Failed
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -129,6 +132,7 @@ impl Phase {
 
 /// The steps of the pivot. Which volume is the truth if QEMU dies is never in doubt: before
 /// `Intent` the overlay, from `Intent` on the base, and while it is `Intent` nobody writes.
+/// `Intent` is left only forward, or when no pivot can be on its way any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Window {

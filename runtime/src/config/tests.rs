@@ -9,6 +9,15 @@ const PREFIX: &str = "LIVEMERGE_";
 struct Config {
     name: String,
     pool: Pool,
+    shelves: std::collections::BTreeMap<String, Shelf>,
+}
+
+/// A table without defaults.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shelf {
+    label: String,
+    width: u16,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +38,7 @@ impl Default for Config {
                 size: 10,
                 ..Pool::default()
             },
+            shelves: std::collections::BTreeMap::new(),
         }
     }
 }
@@ -150,6 +160,26 @@ fn a_wrong_value_names_the_variable_or_the_flag() {
         refused.to_string().starts_with("--set pool.siez: "),
         "{refused}"
     );
+}
+
+#[test]
+fn the_keys_of_a_table_without_defaults_may_come_one_by_one() {
+    let config = from_env(&[
+        ("LIVEMERGE_SHELVES__TOP__LABEL", "a"),
+        ("LIVEMERGE_SHELVES__TOP__WIDTH", "7"),
+        ("LIVEMERGE_NAME", "other"),
+    ]);
+    let (label, width) = ("a".to_owned(), 7);
+    let shelves = [("top".to_owned(), Shelf { label, width })].into();
+    let config = config.unwrap();
+    assert_eq!((config.name.as_str(), config.shelves), ("other", shelves));
+    let lone = from_env(&[
+        ("LIVEMERGE_NAME", "other"),
+        ("LIVEMERGE_SHELVES__TOP__WIDTH", "7"),
+    ]);
+    let said = lone.unwrap_err().to_string();
+    assert!(said.contains("LIVEMERGE_SHELVES__TOP__WIDTH"), "{said}");
+    assert!(said.contains("missing field `label`"), "{said}");
 }
 
 #[test]

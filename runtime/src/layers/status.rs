@@ -25,7 +25,8 @@ pub(crate) fn draining() -> Status {
 
 /// The client's deadline, or the server's bound, has passed.
 pub(crate) fn deadline_exceeded() -> Status {
-    Status::deadline_exceeded("deadline exceeded")
+    let details = ErrorDetails::with_error_info("DEADLINE_EXCEEDED", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::DeadlineExceeded, "deadline exceeded", details)
 }
 
 /// The status as the trailers that end a body.

@@ -8,7 +8,7 @@ use livemerge_storage::{Format, Locator};
 use super::images::FakeImages;
 use crate::hypervisor::{
     BlockJob, BlockJobKind, BlockJobOutcome, CommitOrder, DiskView, HypervisorError, JobProgress,
-    Layer, VmState, VmView,
+    Layer, MirrorState, VmState, VmView,
 };
 
 /// A machine.
@@ -264,7 +264,11 @@ impl Job {
         (self.kind == BlockJobKind::ActiveCommit).then(|| BlockJob {
             kind: self.kind,
             target: Some(self.base.clone()),
-            ready: self.stage == Stage::Ready,
+            state: match self.stage {
+                Stage::Ready => MirrorState::Ready,
+                Stage::Asked | Stage::Switched => MirrorState::Pivoting,
+                _ => MirrorState::Copying,
+            },
         })
     }
 }

@@ -42,7 +42,7 @@ fn disk_view(disk: &Disk, next: Option<&Definition>) -> Option<DiskView> {
     let mirror = disk.mirror.as_ref().map(|mirror| BlockJob {
         kind: mirror.kind,
         target: mirror.target.locator().cloned(),
-        ready: mirror.ready,
+        state: mirror.state,
     });
     Some(DiskView {
         target: disk.target.clone(),
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(disk.chain.len(), 4);
         assert_eq!(disk.next_start.as_ref(), Some(&disk.chain[0].locator));
         let mirror = disk.mirror.as_ref().unwrap();
-        assert!(mirror.ready);
+        assert_eq!(mirror.state, crate::hypervisor::MirrorState::Ready);
         assert_eq!(mirror.target.as_ref(), Some(&disk.chain[0].locator));
         assert_eq!(view(&now, None, VmState::Running).disks[0].next_start, None);
     }

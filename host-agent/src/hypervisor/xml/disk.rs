@@ -4,8 +4,8 @@ use livemerge_proto::ids::DiskTarget;
 use livemerge_storage::{Format, Locator};
 
 use super::{Element, Unreadable};
-use crate::hypervisor::BlockJobKind;
 use crate::hypervisor::nbd::{NbdAddress, Server};
+use crate::hypervisor::{BlockJobKind, MirrorState};
 
 /// A disk, CD-ROM or floppy with a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(in crate::hypervisor) struct DiskLayer {
 pub(in crate::hypervisor) struct Mirror {
     pub(in crate::hypervisor) kind: BlockJobKind,
     pub(in crate::hypervisor) target: Source,
-    pub(in crate::hypervisor) ready: bool,
+    pub(in crate::hypervisor) state: MirrorState,
 }
 
 /// What QEMU opens.
@@ -114,7 +114,11 @@ impl Mirror {
         Ok(Self {
             kind,
             target,
-            ready: mirror.attribute("ready") == Some("yes"),
+            state: match mirror.attribute("ready") {
+                Some("yes") => MirrorState::Ready,
+                Some("pivot") => MirrorState::Pivoting,
+                _ => MirrorState::Copying,
+            },
         })
     }
 }

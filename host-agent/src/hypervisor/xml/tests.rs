@@ -1,6 +1,7 @@
 //! Definitions recorded from libvirt 9.0.0, and damaged ones.
 
 use super::*;
+use crate::hypervisor::MirrorState;
 use livemerge_storage::{Format, Locator};
 use proptest::prelude::*;
 
@@ -43,7 +44,11 @@ fn line(disk: &Disk, live: bool) -> String {
         line.push_str(&format!(" {}{index}={format}", name(&layer.source)));
     }
     if let Some(mirror) = &disk.mirror {
-        let ready = if mirror.ready { " ready" } else { "" };
+        let ready = match mirror.state {
+            MirrorState::Copying => "",
+            MirrorState::Ready => " ready",
+            MirrorState::Pivoting => " pivoting",
+        };
         line.push_str(&format!(
             " -> {:?} {}{ready}",
             mirror.kind,
