@@ -290,7 +290,7 @@ mod tests {
         let contents = reopen(dir.path());
         assert!(contents.records.is_empty());
         let aside = file.with_extension("corrupt");
-        assert_eq!(contents.quarantined, [aside.clone()]);
+        assert_eq!(contents.quarantined, std::slice::from_ref(&aside));
         assert_eq!(fs::read(aside).unwrap(), bytes);
     }
 
