@@ -35,7 +35,7 @@ impl InventoryService for InventoryApi {
     ) -> Result<Response<v1::RegisterHostResponse>, Status> {
         let record = parse_registration(request.into_inner())?;
         let hosts = Arc::clone(&self.hosts);
-        let (record, view) = detached(async move { hosts.register(record).await }).await?;
+        let (record, view) = detached(async move { hosts.announced(record).await }).await?;
         Ok(Response::new(v1::RegisterHostResponse {
             host: Some(convert::host(record, &view)),
         }))

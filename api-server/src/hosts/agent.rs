@@ -138,6 +138,7 @@ fn is_a_no(reason: Reason) -> bool {
     match reason.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Cancelled => false,
         Code::ResourceExhausted => reason == Reason::InsufficientSpace,
-        _ => true,
+        // It is this server that is too old, or restored; what it has ordered goes on.
+        _ => reason != Reason::StaleGeneration,
     }
 }

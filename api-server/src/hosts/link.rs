@@ -27,6 +27,8 @@ use tonic::{Status, Streaming};
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(2);
+/// An agent's watch of merges has a heartbeat each 10 s.
+const MERGES_SILENCE: Duration = Duration::from_secs(25);
 
 pub(super) struct Link {
     hosts: Arc<Hosts>,
@@ -77,15 +79,23 @@ impl Link {
         let (mut machines, mut merges) = tokio::time::timeout(silence, self.open_watches())
             .await
             .map_err(|_elapsed| Status::unavailable("no answer"))??;
+        // Each watch has a time of its own: one that talks does not hide one that hangs.
+        let merges_silence = silence.max(MERGES_SILENCE);
+        let mut machines_by = Instant::now() + silence;
+        let mut merges_by = Instant::now() + merges_silence;
+        let quiet = |_elapsed| Status::unavailable("no heartbeat");
         loop {
             tokio::select! {
-                piece = tokio::time::timeout(silence, machines.message()) => {
-                    let piece = piece.map_err(|_elapsed| Status::unavailable("no heartbeat"))??;
+                piece = tokio::time::timeout_at(machines_by, machines.message()) => {
+                    let piece = piece.map_err(quiet)??;
                     let Some(piece) = piece.and_then(|piece| piece.item) else { return Ok(()) };
+                    machines_by = Instant::now() + silence;
                     self.heard_of_host(piece).await?;
                 }
-                piece = merges.message() => {
-                    let Some(piece) = piece?.and_then(|piece| piece.item) else { return Ok(()) };
+                piece = tokio::time::timeout_at(merges_by, merges.message()) => {
+                    let piece = piece.map_err(quiet)??;
+                    let Some(piece) = piece.and_then(|piece| piece.item) else { return Ok(()) };
+                    merges_by = Instant::now() + merges_silence;
                     self.heard_of_merges(piece)?;
                 }
             }

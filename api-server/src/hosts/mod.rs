@@ -149,6 +149,28 @@ impl Hosts {
         Ok(hosts)
     }
 
+    /// As [`Self::register`], for an agent that announces itself. Two of one start cannot be told
+    /// apart, so the second is refused: each start of an agent has a generation of its own.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub async fn announced(
+        self: &Arc<Self>,
+        record: HostRecord,
+    ) -> Result<(HostRecord, HostView), Problem> {
+        let twin = self.record(&record.id).filter(|known| {
+            known.generation == record.generation && known.endpoint != record.endpoint
+        });
+        if let Some(twin) = twin {
+            let text = format!(
+                "generation {} of host {} listens on {}",
+                record.generation, record.id, twin.endpoint
+            );
+            return Err(Problem::new(Reason::StaleGeneration, text).with("host", &record.id));
+        }
+        self.register(record).await
+    }
+
     /// Makes a host known, or takes its new address or generation.
     ///
     /// # Errors
@@ -186,19 +208,24 @@ impl Hosts {
             .map(|known| (known.record.clone(), known.handle.view.borrow().clone()))
     }
 
-    /// The host on which a machine is, or was when its host was last heard.
+    /// A host, to ask it.
+    pub fn handle(&self, id: &HostId) -> Option<HostHandle> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(id).map(|known| known.handle.clone())
+    }
+
+    /// The host on which a machine is, or was when its host was last heard. A host where it runs
+    /// goes before one that only has its definition, as the source of a migration may.
     pub fn of_vm(&self, vm: VmId) -> Option<HostHandle> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let has = |known: &&Known| {
-            known
-                .handle
-                .view
-                .borrow()
-                .vms
-                .as_ref()
-                .is_some_and(|vms| vms.contains_key(&vm))
+        let state = |known: &Known| {
+            let view = known.handle.view.borrow();
+            Some(view.vms.as_ref()?.get(&vm)?.state)
         };
-        if let Some(seen) = known.values().find(has) {
+        let seen = known
+            .values()
+            .filter_map(|known| Some((state(known)? == VmState::ShutOff, known)));
+        if let Some((_, seen)) = seen.min_by_key(|(off, _)| *off) {
             return Some(seen.handle.clone());
         }
         let home = self.home(vm)?.host;

@@ -177,7 +177,7 @@ impl Delete<'_> {
             })) => self.removed(tasks, current, *freed_bytes),
             Some(Answer::Removal(Removed { gone: false, .. })) => Step::Wait(Wait::for_a_sign()),
             Some(Answer::Error(HostError::Refused(problem)))
-                if self.draft.seen.attempts >= MAX_REMOVALS =>
+                if self.draft.seen.refusals >= MAX_REMOVALS =>
             {
                 self.fail(Some(tasks.to_vec()), problem.clone().into())
             }

@@ -16,6 +16,7 @@ use super::types::{Operation, Snapshot};
 use crate::hosts::{HostAgent, HostError, HostView, Hosts, MergeSight};
 use crate::store::{Change, Page, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
+use livemerge_proto::ids::HostId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::Clock;
@@ -40,7 +41,10 @@ pub(super) struct Run {
     around: Arc<Surroundings>,
     operation: Operation,
     answer: Option<Answer>,
+    answered_at: Instant,
+    answered_by: Option<HostId>,
     attempts: u32,
+    refusals: u32,
     rate: Rate,
     began: Instant,
 }
@@ -52,7 +56,10 @@ impl Run {
             around,
             operation,
             answer: None,
+            answered_at: began,
+            answered_by: None,
             attempts: 0,
+            refusals: 0,
             rate: Rate::default(),
             began,
         }
@@ -74,7 +81,13 @@ impl Run {
     }
 
     async fn turn(&mut self) -> Result<(), StoreError> {
-        let mut host = self.around.hosts.of_vm(self.operation.vm);
+        let mut host = match &self.operation.host {
+            Some(planned_on) => self.around.hosts.handle(planned_on),
+            None => self.around.hosts.of_vm(self.operation.vm),
+        };
+        if host.as_ref().map(|host| &host.id) != self.answered_by.as_ref() {
+            self.answer = None;
+        }
         let (snapshot, others) = self.snapshots().await?;
         let view = host
             .as_mut()
@@ -92,6 +105,7 @@ impl Run {
             merge: self.merge_sight(view.as_ref()),
             answer: self.answer.as_ref(),
             attempts: self.attempts,
+            refusals: self.refusals,
         };
         let mut mint = Uuid::now_v7;
         let next = step(&self.operation, &seen, self.around.clock.now(), &mut mint);
@@ -99,8 +113,8 @@ impl Run {
         match next {
             Step::Enter(change) => self.enter(&change).await?,
             Step::Ask(ask) => {
-                let agent = host.as_ref().map(|host| Arc::clone(&host.agent));
-                self.ask(ask, agent).await;
+                self.answered_by = host.as_ref().map(|host| host.id.clone());
+                self.ask(ask, host.map(|host| host.agent)).await;
             }
             Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
         }
@@ -143,6 +157,7 @@ impl Run {
         self.operation = self.around.store.apply(change).await?;
         self.answer = None;
         self.attempts = 0;
+        self.refusals = 0;
         self.rate = Rate::default();
         self.around
             .hub
@@ -158,14 +173,20 @@ impl Run {
                 "no host that is known has the virtual machine",
             ))),
         };
-        if matches!(answer, Answer::Error(_)) {
+        if let Answer::Error(error) = &answer {
             self.attempts += 1;
+            self.refusals += u32::from(matches!(error, HostError::Refused(_)));
         }
+        self.answered_at = Instant::now();
         self.answer = Some(answer);
     }
 
     async fn wait(&mut self, wait: Wait, view: Option<watch::Receiver<HostView>>) {
+        // Signs come all the time: what was answered ages nevertheless, and is asked again.
         let time = match wait.sign {
+            Sign::Any if self.answer.is_some() => {
+                wait.time.saturating_sub(self.answered_at.elapsed())
+            }
             Sign::Any => wait.time,
             Sign::Return => jittered(wait.time),
         };
@@ -184,6 +205,9 @@ impl Run {
                 self.answer = None;
             }
             self.operation = operation;
+            // The write may have been made though its answer was an error: an end is shown, too.
+            let shown = OperationView::durable(self.operation.clone());
+            self.around.hub.show(shown);
         }
     }
 

@@ -103,6 +103,14 @@ impl Snapshots {
     /// # Errors
     /// Says why not; nothing was done then.
     pub async fn create(&self, order: CreateOrder) -> Result<OperationView, Problem> {
+        let request = order.request.clone();
+        match self.try_create(order).await {
+            Err(refused) => self.repeated(&request).await?.ok_or(refused),
+            accepted => accepted,
+        }
+    }
+
+    async fn try_create(&self, order: CreateOrder) -> Result<OperationView, Problem> {
         if let Some(known) = self.repeated(&order.request).await? {
             return Ok(known);
         }
@@ -141,6 +149,14 @@ impl Snapshots {
     /// # Errors
     /// Says why not; nothing was done then.
     pub async fn delete(&self, order: DeleteOrder) -> Result<Option<OperationView>, Problem> {
+        let request = order.request.clone();
+        match self.try_delete(order).await {
+            Err(refused) => self.repeated(&request).await?.ok_or(refused).map(Some),
+            accepted => accepted,
+        }
+    }
+
+    async fn try_delete(&self, order: DeleteOrder) -> Result<Option<OperationView>, Problem> {
         if let Some(known) = self.repeated(&order.request).await? {
             return Ok(Some(known));
         }
@@ -201,9 +217,19 @@ impl Snapshots {
             .unwrap_or_else(|| OperationView::durable(operation))
     }
 
+    /// The operation that the request has got already, driven from now on if it is not: an
+    /// acceptance may have become durable though its answer was an error. What is refused asks here
+    /// once more, because the same request may have been accepted beside it.
     async fn repeated(&self, request: &RequestRecord) -> Result<Option<OperationView>, Problem> {
         let known = self.around.store.repeated(request).await?;
-        Ok(known.map(|operation| self.shown(operation)))
+        Ok(known.map(|operation| self.driven(operation)))
+    }
+
+    fn driven(&self, operation: Operation) -> OperationView {
+        if !operation.state.ended() {
+            self.enqueue(operation.clone());
+        }
+        self.shown(operation)
     }
 
     async fn known_vm(&self, vm: VmId) -> Result<(), Problem> {
@@ -272,6 +298,7 @@ impl Snapshots {
                 OperationState::Running
             },
             work,
+            host: None,
             request,
             requested_by: caller.to_owned(),
             created_at: now,
@@ -295,11 +322,9 @@ impl Snapshots {
             events: vec![event],
         };
         match self.around.store.accept(request, &change).await {
-            Ok(Accepted::New(operation)) => {
-                self.enqueue(operation.clone());
-                Ok(self.shown(operation))
+            Ok(Accepted::New(operation) | Accepted::Repeated(operation)) => {
+                Ok(self.driven(operation))
             }
-            Ok(Accepted::Repeated(operation)) => Ok(self.shown(operation)),
             Err(StoreError::NameTaken) => {
                 let text = format!("the virtual machine has a snapshot named {name}");
                 Err(Problem::new(Reason::SnapshotAlreadyExists, text).with("name", name))
@@ -308,17 +333,22 @@ impl Snapshots {
         }
     }
 
-    /// Hands an operation to its machine's lane, which works in the order of acceptance.
+    /// Hands an operation to its machine's lane, unless it is there: whatever is open and shown is
+    /// in a lane. A lane works one after the other.
     fn enqueue(&self, operation: Operation) {
-        self.around
-            .hub
-            .show(OperationView::durable(operation.clone()));
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.around.hub.get(operation.id).is_some() {
+            return;
+        }
+        let shown = OperationView::durable(operation.clone());
+        self.around.hub.show(shown);
         let lane = lanes
             .entry(operation.vm)
             .or_insert_with(|| start_lane(Arc::clone(&self.around)));
-        if lane.send(operation).is_err() {
-            tracing::error!("a lane has died; its operations go on with the server's next start");
+        if let Err(unsent) = lane.send(operation) {
+            tracing::error!(vm = %unsent.0.vm, "a lane has died; another one takes its place");
+            *lane = start_lane(Arc::clone(&self.around));
+            let _to_a_new_lane = lane.send(unsent.0);
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Observation<'a> {
     pub answer: Option<&'a Answer>,
     /// How often in a row the answer was no answer.
     pub attempts: u32,
+    /// How often of them the host has said no.
+    pub refusals: u32,
 }
 
 /// Asked of the machine's host. Each may be repeated.
@@ -194,6 +196,7 @@ impl<'a> Draft<'a> {
         operation.ended_at = state.ended().then_some(self.now);
         operation.state = state;
         operation.work = work;
+        operation.host = operation.host.or_else(|| self.seen.host.cloned());
         Step::Enter(Box::new(Change {
             operation,
             snapshots,

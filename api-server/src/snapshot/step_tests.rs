@@ -79,6 +79,7 @@ fn operation(snapshot: &Snapshot, work: Work) -> Operation {
         state: OperationState::Running,
         work,
         request: RequestId::from(Uuid::now_v7()),
+        host: None,
         requested_by: "test".to_owned(),
         created_at: now(),
         started_at: Some(now()),
@@ -156,6 +157,7 @@ impl<'a> Seen<'a> {
             merge: self.merge.clone(),
             answer: self.answer.as_ref(),
             attempts: self.attempts,
+            refusals: self.attempts,
         };
         step(operation, &seen, now(), &mut Uuid::now_v7)
     }

@@ -104,6 +104,9 @@ pub struct Operation {
     pub state: OperationState,
     /// What it does, and how far it is.
     pub work: Work,
+    /// The host that it was planned on, and that alone is asked from then on: on another one the
+    /// same machine has another chain, and the same name may be another volume.
+    pub host: Option<HostId>,
     /// The request that asked for it.
     pub request: RequestId,
     /// Who asked: the caller's address.

@@ -69,6 +69,7 @@ pub fn operation(number: u64, vm: u64) -> Operation {
         state: OperationState::Queued,
         work: Work::Create(CreatePhase::Planning),
         request: id(number),
+        host: None,
         requested_by: "127.0.0.1".to_owned(),
         created_at: at(1_000),
         started_at: None,

@@ -237,21 +237,25 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
         operation_states(),
         work(),
         uuid(),
+        of(host_id()),
         text(),
         times,
     )
         .prop_map(
-            |(snapshot, snapshot_name, state, work, request, requested_by, times)| Operation {
-                snapshot,
-                snapshot_name,
-                state,
-                work,
-                request,
-                requested_by,
-                created_at: times.0,
-                started_at: times.1,
-                ended_at: times.2,
-                ..operation(1, 1)
+            |(snapshot, snapshot_name, state, work, request, host, requested_by, times)| {
+                Operation {
+                    snapshot,
+                    snapshot_name,
+                    state,
+                    work,
+                    request,
+                    host,
+                    requested_by,
+                    created_at: times.0,
+                    started_at: times.1,
+                    ended_at: times.2,
+                    ..operation(1, 1)
+                }
             },
         )
 }

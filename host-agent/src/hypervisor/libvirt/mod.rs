@@ -8,7 +8,8 @@
 //! ```
 //!
 //! - libvirt's calls block, so they run on threads of their own. A call that takes too long is
-//!   [`HypervisorError::Unknown`], while its thread goes on: it may still do its work.
+//!   [`HypervisorError::Unknown`], while its thread goes on: it may still do its work. Until it has
+//!   returned, everything else about its machine is Unknown too: what is seen could still change.
 //! - Layers are numbered anew by each QEMU; numbers are read right before the call that uses them.
 //! - Nothing is remembered of a machine: each answer is read from libvirt.
 
@@ -21,7 +22,8 @@ mod identity;
 mod overlay;
 mod view;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,10 +48,14 @@ const CALLS_AT_ONCE: usize = 32;
 /// Events that a slow listener may be behind before it is told that it has missed some.
 const EVENTS_KEPT: usize = 1024;
 
+/// Whose turn it is to change a machine.
+type Turn = tokio::sync::Mutex<()>;
+
 /// The QEMU driver of libvirt, on this host.
 pub struct Libvirt {
     link: Arc<Link>,
     calls: Arc<Semaphore>,
+    changes: Mutex<HashMap<VmId, Arc<Turn>>>,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -69,13 +75,40 @@ impl Libvirt {
         Ok(Self {
             link,
             calls,
+            changes: Mutex::default(),
             _keeper: AbortOnDropHandle::new(keeper),
         })
     }
 
-    /// Makes a blocking call off the async threads, within the time limit.
-    async fn call<T: Send + 'static>(
+    /// Looks at a machine, after the changes of it that are under way.
+    async fn look<T: Send + 'static>(
         &self,
+        vm: VmId,
+        call: impl FnOnce(&Connection) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        let turn = self.turn(vm);
+        self.call(async move { drop(turn.lock_owned().await) }, call)
+            .await
+    }
+
+    /// Changes a machine. One change at a time, each until its thread is done.
+    async fn change(
+        &self,
+        vm: VmId,
+        call: impl FnOnce(&Connection) -> Result<(), HypervisorError> + Send + 'static,
+    ) -> Result<(), HypervisorError> {
+        self.call(self.turn(vm).lock_owned(), call).await
+    }
+
+    fn turn(&self, vm: VmId) -> Arc<Turn> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(changes.entry(vm).or_default())
+    }
+
+    /// Makes a blocking call off the async threads, when its turn has come, within the time limit.
+    async fn call<G: Send + 'static, T: Send + 'static>(
+        &self,
+        turn: impl Future<Output = G> + Send,
         call: impl FnOnce(&Connection) -> Result<T, HypervisorError> + Send + 'static,
     ) -> Result<T, HypervisorError> {
         let unknown = |why: &str| HypervisorError::Unknown(why.to_owned());
@@ -85,10 +118,11 @@ impl Libvirt {
             .ok_or_else(|| unknown("not connected"))?;
         let calls = Arc::clone(&self.calls);
         let reply = timeout(CALL_LIMIT, async move {
-            // Held until the thread is done, even if nobody waits for it any more.
+            // Both are held until the thread is done, even if nobody waits for it any more.
+            let turn = turn.await;
             let permit = calls.acquire_owned().await;
             let call = move || {
-                let _permit = permit;
+                let _held = (turn, permit);
                 call(&connection)
             };
             apart(call).await
@@ -104,11 +138,11 @@ impl Libvirt {
 #[async_trait]
 impl Hypervisor for Libvirt {
     async fn vms(&self) -> Result<Vec<VmView>, HypervisorError> {
-        self.call(Connection::vms).await
+        self.call(async {}, Connection::vms).await
     }
 
     async fn vm(&self, vm: VmId) -> Result<VmView, HypervisorError> {
-        self.call(move |libvirt| libvirt.vm(vm)).await
+        self.look(vm, move |libvirt| libvirt.vm(vm)).await
     }
 
     async fn job(
@@ -117,37 +151,39 @@ impl Hypervisor for Libvirt {
         disk: &DiskTarget,
     ) -> Result<Option<JobProgress>, HypervisorError> {
         let disk = disk.clone();
-        self.call(move |libvirt| libvirt.job(vm, &disk)).await
+        self.look(vm, move |libvirt| libvirt.job(vm, &disk)).await
     }
 
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError> {
         let overlays = overlays.to_vec();
-        self.call(move |libvirt| libvirt.add_overlays(vm, &overlays))
+        self.change(vm, move |libvirt| libvirt.add_overlays(vm, &overlays))
             .await
     }
 
     async fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Result<(), HypervisorError> {
         let order = order.clone();
-        self.call(move |libvirt| libvirt.start_commit(vm, &order))
+        self.change(vm, move |libvirt| libvirt.start_commit(vm, &order))
             .await
     }
 
     async fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Result<(), HypervisorError> {
         let disk = disk.clone();
-        self.call(move |libvirt| libvirt.pivot(vm, &disk)).await
+        self.change(vm, move |libvirt| libvirt.pivot(vm, &disk))
+            .await
     }
 
     async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError> {
-        self.call(move |libvirt| libvirt.suspend(vm)).await
+        self.change(vm, move |libvirt| libvirt.suspend(vm)).await
     }
 
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
-        self.call(move |libvirt| libvirt.resume(vm)).await
+        self.change(vm, move |libvirt| libvirt.resume(vm)).await
     }
 
     async fn references(&self, locator: &Locator) -> Result<Vec<Reference>, HypervisorError> {
         let locator = locator.clone();
-        self.call(move |libvirt| libvirt.references(&locator)).await
+        self.call(async {}, move |libvirt| libvirt.references(&locator))
+            .await
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
