@@ -4,12 +4,12 @@
 //! or the variable.
 
 use crate::hosts::LinkPolicy;
+use crate::hosts::{ENDPOINT_FORM, is_endpoint};
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
-use tonic::transport::Uri;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -128,24 +128,10 @@ fn absolute_file<'de, D: Deserializer<'de>>(input: D) -> Result<PathBuf, D::Erro
 
 fn endpoint<'de, D: Deserializer<'de>>(input: D) -> Result<String, D::Error> {
     let text = String::deserialize(input)?;
-    let fits = match text.strip_prefix("unix:") {
-        Some(path) => path.len() > 1 && path.starts_with('/'),
-        None => text.parse().is_ok_and(|uri| is_plain_address(&uri)),
-    };
-    if fits {
+    if is_endpoint(&text) {
         return Ok(text);
     }
-    let wanted = "neither `http://ADDRESS:PORT` nor `unix:/PATH`";
-    Err(D::Error::custom(format!("{text:?} is {wanted}")))
-}
-
-/// Nothing but an address and its port.
-fn is_plain_address(uri: &Uri) -> bool {
-    let address = uri.authority().is_some_and(|authority| {
-        let port = authority.port_u16().is_some_and(|port| port > 0);
-        port && !authority.host().is_empty() && !authority.as_str().contains('@')
-    });
-    address && uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none()
+    Err(D::Error::custom(format!("{text:?} {ENDPOINT_FORM}")))
 }
 
 #[cfg(test)]

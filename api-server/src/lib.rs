@@ -4,10 +4,12 @@
 //! ```text
 //!   grpc (edge) ─▶ snapshot (operations, steps) ─▶ store (port) ─▶ SQLite
 //!        │                    └──────────────────▶ hosts (port) ─▶ agents
-//!        └──▶ hosts (which there are, what they show)
+//!        ├──▶ hosts (which there are, what they show)
+//!        └──▶ consistency (record against hosts and storage) ─▶ store, hosts, snapshot
 //! ```
 
 pub mod config;
+pub mod consistency;
 pub mod grpc;
 pub mod hosts;
 pub mod server;

@@ -1,6 +1,7 @@
 //! Puts the server together: store, hosts, snapshots, services.
 
 use crate::config::Config;
+use crate::consistency::Consistency;
 use crate::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
 use crate::hosts::{Dial, Hosts};
 use crate::snapshot::{HostRecord, Snapshots};
@@ -17,8 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Calls that go on until their client, their subject or the server ends them.
-const STREAMS: [&str; 2] = [
+const STREAMS: [&str; 3] = [
     "/livemerge.v1.OperationService/WatchOperation",
+    "/livemerge.v1.EventService/WatchEvents",
     // Not a stream, but it may wait an hour.
     "/livemerge.v1.OperationService/WaitOperation",
 ];
@@ -63,6 +65,12 @@ pub async fn open(
     register_configured(config, &hosts).await?;
     let snapshots =
         Snapshots::open(Arc::clone(&store), Arc::clone(&hosts), Arc::clone(&clock)).await?;
+    let consistency = Consistency::new(
+        Arc::clone(&store),
+        Arc::clone(&hosts),
+        Arc::clone(&snapshots),
+        Arc::clone(&clock),
+    );
     let limit = config.server.max_message_bytes();
     tracing::info!(generation, "the server has read its record");
     Ok(Services {
@@ -74,16 +82,18 @@ pub async fn open(
         operations: OperationServiceServer::new(OperationApi {
             snapshots,
             store: Arc::clone(&store),
-            shutdown,
+            shutdown: shutdown.clone(),
         })
         .max_decoding_message_size(limit),
         inventory: InventoryServiceServer::new(InventoryApi {
             hosts,
             store: Arc::clone(&store),
             clock,
+            consistency: Arc::new(consistency),
         })
         .max_decoding_message_size(limit),
-        events: EventServiceServer::new(EventApi { store }).max_decoding_message_size(limit),
+        events: EventServiceServer::new(EventApi { store, shutdown })
+            .max_decoding_message_size(limit),
     })
 }
 

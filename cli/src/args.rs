@@ -1,5 +1,9 @@
 //! The command line.
 
+mod event;
+
+pub(crate) use event::{EventCommand, EventFilterArgs, WatchEventsArgs};
+
 use crate::connect::{DEFAULT_SERVER, Server};
 use crate::failure::EXIT_CODES;
 use crate::output::Format;
@@ -63,6 +67,9 @@ pub(crate) enum Command {
     /// The audit log
     #[command(subcommand)]
     Event(EventCommand),
+    /// Compares the record with hosts and storage, and repairs what is safe to; exits 1 when a finding
+    /// is an error
+    Doctor(DoctorArgs),
     /// Writes the completions for a shell
     Completions {
         /// The shell
@@ -73,11 +80,12 @@ pub(crate) enum Command {
 impl Command {
     /// Whether the command asks for a change, which a request id names.
     pub(crate) fn mutates(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Host(HostCommand::Register(_))
-                | Self::Snapshot(SnapshotCommand::Create(_) | SnapshotCommand::Delete(_))
-        )
+            | Self::Snapshot(SnapshotCommand::Create(_) | SnapshotCommand::Delete(_)) => true,
+            Self::Doctor(doctor) => doctor.repair.is_some(),
+            _ => false,
+        }
     }
 }
 
@@ -236,21 +244,18 @@ pub(crate) enum OperationCommand {
     },
 }
 
-/// `livemerge event`
-#[derive(Debug, Subcommand)]
-pub(crate) enum EventCommand {
-    /// Lists the events, oldest first
-    List {
-        /// Only those about this machine, by id or name
-        #[arg(long)]
-        vm: Option<String>,
-        /// Only those of this operation, by id
-        #[arg(long)]
-        operation: Option<String>,
-        /// At most so many
-        #[arg(long, value_name = "NUMBER")]
-        limit: Option<usize>,
-    },
+/// `livemerge doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Only what concerns this machine, by id or name
+    #[arg(long)]
+    pub(crate) vm: Option<String>,
+    /// Only what concerns this host
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// Applies the repair of this finding, if the server finds it again just so
+    #[arg(long, value_name = "FINDING", conflicts_with_all = ["vm", "host"])]
+    pub(crate) repair: Option<String>,
 }
 
 /// The states of operations.

@@ -192,11 +192,11 @@ impl Session {
         }
     }
 
-    /// The command that watches an operation, for people to type.
-    pub(crate) fn watch_command(&self, operation_id: &str) -> String {
+    /// A command to the same server, for people to type.
+    pub(crate) fn command(&self, words: &str) -> String {
         match self.server.0.as_str() {
-            DEFAULT_SERVER => format!("livemerge operation watch {operation_id}"),
-            server => format!("livemerge --server {server} operation watch {operation_id}"),
+            DEFAULT_SERVER => format!("livemerge {words}"),
+            server => format!("livemerge --server {server} {words}"),
         }
     }
 }

@@ -12,7 +12,8 @@
 //! * `args` is the command line, `commands` has one file for each subject of it.
 //! * `connect` makes calls within the command's time; `page` reads lists to their end; `resolve`
 //!   finds machines and snapshots by name.
-//! * `wait` follows an operation, also over a restart of the server.
+//! * `wait` follows an operation, `follow` the audit log, both over restarts of the server
+//!   (`retry`).
 //! * `output` writes answers for people or scripts, `chain` draws a disk's chain, `failure` says
 //!   why something did not work and how the program ends.
 //!
@@ -27,9 +28,11 @@ pub mod chain;
 mod commands;
 mod connect;
 mod failure;
+mod follow;
 mod output;
 mod page;
 mod resolve;
+mod retry;
 mod wait;
 
 use args::Cli;

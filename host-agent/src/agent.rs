@@ -5,6 +5,7 @@ use crate::grpc::{HostApi, MergeApi, VolumeApi};
 use crate::hypervisor::Hypervisor;
 use crate::machines;
 use crate::merge::{Fence, Merges, next_own_generation};
+use crate::overlays::Overlays;
 use crate::registration::{self, Registration};
 use crate::volumes::Volumes;
 use anyhow::Context as _;
@@ -13,9 +14,9 @@ use livemerge_proto::v1::host_service_server::HostServiceServer;
 use livemerge_proto::v1::merge_service_server::MergeServiceServer;
 use livemerge_proto::v1::volume_service_server::VolumeServiceServer;
 use livemerge_runtime::{Clock, ListenAddress, Readiness, Server, Shutdown, SystemClock};
-use livemerge_storage::{FileStore, LiveVolumes};
+use livemerge_storage::{FileStore, LiveVolumes, StorageId};
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +97,7 @@ pub async fn open(
             host: config.host.id()?,
             generation,
             inventory: machines::watch(Arc::clone(&hypervisor)),
+            overlays: Arc::new(Overlays::new(Arc::clone(&hypervisor), Arc::clone(&volumes))),
             hypervisor,
             volumes: Arc::clone(&volumes),
             fence: Arc::clone(&fence),
@@ -188,7 +190,25 @@ async fn follow_readiness(
     }
 }
 
+/// A volume has one name: no domain lies in another, by whatever path.
+fn refuse_overlaps(config: &Config) -> anyhow::Result<()> {
+    let mut seen: Vec<(&StorageId, PathBuf)> = Vec::new();
+    for (id, storage) in &config.storage {
+        let at = || format!("storage domain {id}: {}", storage.path.display());
+        let real = storage.path.canonicalize().with_context(at)?;
+        let overlap = |(_, other): &&(&StorageId, PathBuf)| {
+            real.starts_with(other) || other.starts_with(&real)
+        };
+        if let Some((other, _)) = seen.iter().find(overlap) {
+            anyhow::bail!("storage domains {other} and {id} are one directory, or in one another");
+        }
+        seen.push((id, real));
+    }
+    Ok(())
+}
+
 async fn open_storage(config: &Config) -> anyhow::Result<Vec<Arc<dyn LiveVolumes>>> {
+    refuse_overlaps(config)?;
     let mut stores: Vec<Arc<dyn LiveVolumes>> = Vec::new();
     for (id, storage) in &config.storage {
         let opened = match storage.kind {
@@ -203,6 +223,26 @@ async fn open_storage(config: &Config) -> anyhow::Result<Vec<Arc<dyn LiveVolumes
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_is_in_one_domain() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        std::os::unix::fs::symlink(dir.path(), inner.join("back")).unwrap();
+        let config = |b: &Path| -> Config {
+            let a = dir.path();
+            toml::from_str(&format!(
+                "[storage.a]\nkind = \"file\"\npath = {a:?}\n[storage.b]\nkind = \"file\"\npath = {b:?}\n"
+            ))
+            .unwrap()
+        };
+        for overlapping in [dir.path(), &inner, &inner.join("back")] {
+            assert!(refuse_overlaps(&config(overlapping)).is_err());
+        }
+        let apart = tempfile::tempdir().unwrap();
+        assert!(refuse_overlaps(&config(apart.path())).is_ok());
+    }
 
     #[test]
     fn a_directory_has_one_agent() {

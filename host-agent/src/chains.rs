@@ -1,7 +1,7 @@
 //! The chains of a machine's disks, as the hypervisor has them now and storage knows their layers.
 
-use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, Layer};
-use crate::volumes::{Children, Volumes, unanswered};
+use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, Layer, VmState, VmView};
+use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{Format, Identity, Locator, VolumeRef};
@@ -15,6 +15,12 @@ pub struct Chain {
     pub layers: Vec<ChainLayer>,
     /// Whether a block job runs on the disk.
     pub job_running: bool,
+}
+
+impl Chain {
+    fn locators(&self) -> impl Iterator<Item = Locator> {
+        self.layers.iter().map(|layer| layer.locator.clone())
+    }
 }
 
 /// One layer, with what storage knows of it.
@@ -54,25 +60,58 @@ pub async fn read(
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
 ) -> Result<Vec<Chain>, Problem> {
-    let view = hypervisor
-        .vm(vm)
-        .await
-        .map_err(|error| vm_error(vm, &error))?;
-    let disks: Vec<&DiskView> = view
-        .disks
-        .iter()
-        .filter(|view| disk.is_none_or(|wanted| view.target == *wanted))
-        .collect();
-    if let (Some(wanted), true) = (disk, disks.is_empty()) {
+    let mut chains = read_bare(vm, disk, hypervisor, volumes).await?;
+    let layers: Vec<_> = chains.iter().flat_map(Chain::locators).collect();
+    let built_on = volumes.built_on(&layers).await?;
+    for chain in &mut chains {
+        let own: Vec<_> = chain.locators().collect();
+        for layer in &mut chain.layers {
+            layer.shared_with = built_on.sharers(&layer.locator, &own, volumes);
+        }
+    }
+    Ok(chains)
+}
+
+/// The same without what else is built on the layers, for who does not decide by it.
+///
+/// # Errors
+/// As [`read`], but for storage that cannot tell what is built on what.
+pub(crate) async fn read_bare(
+    vm: VmId,
+    disk: Option<&DiskTarget>,
+    hypervisor: &dyn Hypervisor,
+    volumes: &Volumes,
+) -> Result<Vec<Chain>, Problem> {
+    let view = hypervisor.vm(vm).await;
+    let view = view.map_err(|error| vm_error(vm, &error))?;
+    let wanted = |view: &&DiskView| disk.is_none_or(|wanted| view.target == *wanted);
+    let mut chains = Vec::with_capacity(view.disks.len());
+    for disk in view.disks.iter().filter(wanted) {
+        let job_running = job_runs(&view, disk, hypervisor).await?;
+        chains.push(describe(disk, job_running, volumes).await?);
+    }
+    if let (Some(wanted), true) = (disk, chains.is_empty()) {
         let text = format!("virtual machine {} has no disk {wanted}", view.name);
         return Err(Problem::new(Reason::DiskNotFound, text).with("disk", wanted));
     }
-    let children = volumes.children().await?;
-    let mut chains = Vec::with_capacity(disks.len());
-    for disk in disks {
-        chains.push(describe(disk, &children, volumes).await?);
-    }
     Ok(chains)
+}
+
+/// Whether a block job works on the disk. The definition shows only jobs that end in a pivot.
+///
+/// # Errors
+/// As the hypervisor's, when that cannot be told.
+pub(crate) async fn job_runs(
+    vm: &VmView,
+    disk: &DiskView,
+    hypervisor: &dyn Hypervisor,
+) -> Result<bool, Problem> {
+    if disk.mirror.is_some() || vm.state == VmState::ShutOff {
+        return Ok(disk.mirror.is_some());
+    }
+    let job = hypervisor.job(vm.id, &disk.target).await;
+    job.map(|job| job.is_some())
+        .map_err(|error| vm_error(vm.id, &error))
 }
 
 /// An error of the hypervisor about a machine that a caller named.
@@ -86,33 +125,24 @@ pub fn vm_error(vm: VmId, error: &HypervisorError) -> Problem {
     }
 }
 
-async fn describe(
-    disk: &DiskView,
-    children: &Children,
-    volumes: &Volumes,
-) -> Result<Chain, Problem> {
+async fn describe(disk: &DiskView, job_running: bool, volumes: &Volumes) -> Result<Chain, Problem> {
     let mut layers = Vec::with_capacity(disk.chain.len());
     for layer in &disk.chain {
-        let shared_with = children.sharers(&layer.locator, &disk.chain);
-        layers.push(describe_layer(layer, shared_with, volumes).await?);
+        layers.push(describe_layer(layer, volumes).await?);
     }
     Ok(Chain {
         disk: disk.target.clone(),
         layers,
-        job_running: disk.mirror.is_some(),
+        job_running,
     })
 }
 
-async fn describe_layer(
-    layer: &Layer,
-    shared_with: Vec<String>,
-    volumes: &Volumes,
-) -> Result<ChainLayer, Problem> {
+async fn describe_layer(layer: &Layer, volumes: &Volumes) -> Result<ChainLayer, Problem> {
     let mut described = ChainLayer {
         locator: layer.locator.clone(),
         format: layer.format,
         volume: None,
-        shared_with,
+        shared_with: Vec::new(),
     };
     let Some(volume) = volumes.volume_of(&layer.locator) else {
         return Ok(described);
@@ -131,5 +161,91 @@ async fn describe_layer(
         // QEMU has it open, but its name is gone: the layer is shown, and nothing can be done to it.
         Err(problem) if problem.reason == Reason::VolumeNotFound => Ok(described),
         Err(problem) => Err(problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::CommitOrder;
+    use crate::rig::{Rig, vda};
+
+    async fn chain(rig: &Rig, vm: VmId) -> Result<Chain, Problem> {
+        let chains = read(vm, Some(&vda()), &rig.host, &rig.volumes).await?;
+        Ok(chains.into_iter().next().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_layer_is_shared_however_a_header_outside_names_it() {
+        let rig = Rig::new().await;
+        rig.volume("base.qcow2", None).await;
+        rig.volume("top.qcow2", Some("base.qcow2")).await;
+        let json = serde_json::json!({
+            "driver": "qcow2",
+            "file": {"driver": "file", "filename": rig.path("base.qcow2")},
+        });
+        for layers in [
+            ["base.qcow2", "top.qcow2"].map(|name| rig.locator(name)),
+            ["base.qcow2", "top.qcow2"].map(|name| rig.alias(name)),
+        ] {
+            let vm = rig.machine(1, &layers);
+            assert_eq!(
+                chain(&rig, vm).await.unwrap().layers[0].shared_with,
+                [""; 0]
+            );
+            for backing in [
+                rig.locator("base.qcow2").to_string(),
+                rig.alias("base.qcow2").to_string(),
+                "base.qcow2".to_owned(),
+                format!("json:{json}"),
+            ] {
+                rig.foreign("clone", &backing);
+                let seen = chain(&rig, vm).await.unwrap();
+                let clone = rig.locator("clone").to_string();
+                assert_eq!(seen.layers[0].shared_with, [clone], "{backing}");
+                assert_eq!(seen.layers[1].shared_with, [""; 0], "{backing}");
+                std::fs::remove_file(rig.path("clone")).unwrap();
+            }
+        }
+    }
+
+    /// The definition marks only jobs that end in a pivot.
+    #[tokio::test]
+    async fn an_intermediate_commit_is_a_running_job() {
+        let rig = Rig::new().await;
+        let layers = ["a.qcow2", "b.qcow2", "c.qcow2"].map(|name| rig.locator(name));
+        let vm = rig.machine(1, &layers);
+        assert!(!chain(&rig, vm).await.unwrap().job_running);
+        let order = CommitOrder {
+            disk: vda(),
+            base: layers[0].clone(),
+            top: layers[1].clone(),
+            active: false,
+        };
+        rig.host.start_commit(vm, &order).await.unwrap();
+        assert!(chain(&rig, vm).await.unwrap().job_running);
+        let error = HypervisorError::Unknown("hangs".to_owned());
+        rig.host.fail_next("job", error);
+        let unknown = chain(&rig, vm).await.unwrap_err();
+        assert_eq!(unknown.reason, Reason::HypervisorUnreachable);
+    }
+
+    /// Somebody copies an image into the domain: a moment later it can be read.
+    #[tokio::test]
+    async fn an_image_that_cannot_be_read_is_no_no() {
+        let rig = Rig::new().await;
+        rig.volume("base.qcow2", None).await;
+        let vm = rig.machine(1, &[rig.locator("base.qcow2")]);
+        std::fs::write(rig.path("half"), b"QFI\xfb\0\0\0\x03").unwrap();
+        let waits = chain(&rig, vm).await.unwrap_err();
+        assert_eq!(waits.reason, Reason::StorageUnreachable);
+        let file = rig.locator("half").to_string();
+        assert!(waits.message.contains(&file), "{}", waits.message);
+        rig.foreign("half", "other.qcow2");
+        chain(&rig, vm).await.unwrap();
+        // A layer of the chain itself is another matter.
+        std::fs::write(rig.path("base.qcow2"), b"QFI\xfb\0\0\0\x03").unwrap();
+        let corrupt = chain(&rig, vm).await.unwrap_err();
+        assert_eq!(corrupt.reason, Reason::ChainCorrupt);
     }
 }

@@ -176,6 +176,6 @@ pub struct StorageConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StorageKind {
-    /// A directory of image files, local or NFS.
+    /// A directory of image files, on a file system that reports birth times.
     File,
 }

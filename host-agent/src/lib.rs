@@ -13,8 +13,11 @@ pub mod chains;
 pub mod config;
 pub mod grpc;
 pub mod hypervisor;
+mod lanes;
 pub mod machines;
 pub mod merge;
 pub mod overlays;
 pub mod registration;
+#[cfg(test)]
+mod rig;
 pub mod volumes;

@@ -1,7 +1,7 @@
 //! The machines of this host as a list that is kept fresh, for watches.
 //!
-//! An event makes the one machine be read again; a new connection makes all be read again. Between
-//! a broken connection and the next one the list stands still and says so.
+//! An event makes the one machine be read again; a new connection makes all be read again. While the
+//! hypervisor does not answer nothing is known: what the machines did before is not shown.
 
 use crate::hypervisor::{Hypervisor, HypervisorError, HypervisorEvent, VmView};
 use livemerge_proto::ids::VmId;
@@ -18,7 +18,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// What was last known of the host's machines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// The machines; `None` until they could be read for the first time.
+    /// The machines; `None` while they cannot be read.
     pub vms: Option<BTreeMap<VmId, VmView>>,
     /// Whether the hypervisor answers.
     pub connected: bool,
@@ -47,7 +47,7 @@ async fn keep_fresh(hypervisor: &dyn Hypervisor, shown: &watch::Sender<Arc<Inven
                 stale |= !read_one(hypervisor, vm, shown).await;
             }
             Ok(Ok(HypervisorEvent::Disconnected)) => {
-                show(shown, |inventory| inventory.connected = false);
+                show(shown, |inventory| *inventory = Inventory::default());
                 stale = true;
             }
             Ok(Ok(HypervisorEvent::Connected) | Err(RecvError::Lagged(_))) | Err(_) => stale = true,
@@ -57,15 +57,13 @@ async fn keep_fresh(hypervisor: &dyn Hypervisor, shown: &watch::Sender<Arc<Inven
 }
 
 async fn read_all(hypervisor: &dyn Hypervisor, shown: &watch::Sender<Arc<Inventory>>) -> bool {
-    let read = hypervisor.vms().await;
-    let connected = hypervisor.connected();
-    let done = read.is_ok();
-    show(shown, |inventory| {
-        inventory.connected = connected;
-        if let Ok(vms) = read {
-            inventory.vms = Some(vms.into_iter().map(|vm| (vm.id, vm)).collect());
-        }
-    });
+    let vms = hypervisor.vms().await.ok();
+    let done = vms.is_some();
+    let read = Inventory {
+        connected: done && hypervisor.connected(),
+        vms: vms.map(|vms| vms.into_iter().map(|vm| (vm.id, vm)).collect()),
+    };
+    show(shown, |inventory| *inventory = read);
     done
 }
 
@@ -103,4 +101,36 @@ fn show(shown: &watch::Sender<Arc<Inventory>>, change: impl FnOnce(&mut Inventor
         }
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::fake::{FakeHypervisor, FakeImages, Pace};
+    use livemerge_storage::Locator;
+
+    /// Nobody may take what a machine did before for what it does.
+    #[tokio::test]
+    async fn nothing_is_known_while_the_hypervisor_does_not_answer() {
+        let host = FakeHypervisor::new(FakeImages::default(), Pace::Manual);
+        let vm = VmId::from(uuid::Uuid::from_u128(1));
+        host.add_vm(vm, "one", &[("vda", &[Locator::File("/a".into())])]);
+        let mut shown = watch(Arc::new(host.clone()));
+        let known = |inventory: &Arc<Inventory>| {
+            let vms = inventory.vms.as_ref();
+            inventory.connected && vms.is_some_and(|vms| vms.contains_key(&vm))
+        };
+        let unknown = |inventory: &Arc<Inventory>| **inventory == Inventory::default();
+        shown.wait_for(known).await.unwrap();
+        host.disconnect();
+        shown.wait_for(unknown).await.unwrap();
+        host.connect();
+        shown.wait_for(known).await.unwrap();
+        // Connected, and without an answer.
+        let hangs = HypervisorError::Unknown("hangs".to_owned());
+        host.fail_next("vms", hangs);
+        host.connect();
+        shown.wait_for(unknown).await.unwrap();
+        shown.wait_for(known).await.unwrap();
+    }
 }

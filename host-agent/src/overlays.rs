@@ -1,15 +1,29 @@
 //! Puts fresh overlays on a machine's disks: all of them in one step, or none.
 //!
-//! The names of the overlays come with the order, so a repetition is told by what the chain shows:
-//! overlays that are active already are the answer, not an error.
+//! ```text
+//!   look ─┬─ all on ─────────────────────────────────────▶ chains
+//!         ├─ none on ─▶ create volumes ─▶ add ─┬─ done ──▶ chains
+//!         │                                    └─ no ────▶ look again: on after all? ─▶ chains
+//!         └─ no                                                │ certainly not
+//!            └──────────────▶ volumes of the order removed ◀───┘ ─▶ refused
+//! ```
+//!
+//! - The names of the overlays come with the order, so a repetition is told by what the chain
+//!   shows: overlays that are active already are the answer, not an error.
+//! - Whoever is refused has nothing left of the order, of its earlier tries neither. What cannot be
+//!   told is no refusal, and leaves everything as it is for the next try.
+//! - Orders for one machine are carried out one after the other.
 
 use crate::chains::{self, Chain};
-use crate::hypervisor::{Hypervisor, HypervisorError, Overlay, VmState, VmView};
+use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, Overlay, VmState, VmView};
+use crate::lanes::Lanes;
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{NewVolume, Parent, RemovalId, RemovalOrder, VolumeInfo, VolumeRef};
+use std::sync::Arc;
 use std::time::Duration;
+use tonic::Code;
 
 /// Asks for overlays.
 #[derive(Debug, Clone)]
@@ -20,6 +34,12 @@ pub struct OverlayOrder {
     pub vm: VmId,
     /// One a disk.
     pub overlays: Vec<NewOverlay>,
+}
+
+impl OverlayOrder {
+    fn of(&self, disk: &DiskTarget) -> Option<&NewOverlay> {
+        self.overlays.iter().find(|overlay| overlay.disk == *disk)
+    }
 }
 
 /// One disk's overlay.
@@ -33,126 +53,205 @@ pub struct NewOverlay {
     pub overlay: VolumeRef,
 }
 
-/// Puts the overlays on and returns the disks' chains.
-///
-/// # Errors
-/// A problem; unless it says that the hypervisor did not answer, nothing of the order is left.
-pub async fn create(
-    order: &OverlayOrder,
-    hypervisor: &dyn Hypervisor,
-    volumes: &Volumes,
-) -> Result<Vec<Chain>, Problem> {
-    let vm = hypervisor
-        .vm(order.vm)
-        .await
-        .map_err(|error| chains::vm_error(order.vm, &error))?;
-    if !done(order, &vm, volumes)? {
-        put_on(order, &vm, hypervisor, volumes).await?;
-    }
-    let mut all = chains::read(order.vm, None, hypervisor, volumes).await?;
-    all.retain(|chain| {
-        order
-            .overlays
-            .iter()
-            .any(|overlay| overlay.disk == chain.disk)
-    });
-    Ok(all)
+/// Puts overlays on the disks of this host's machines.
+pub struct Overlays {
+    hypervisor: Arc<dyn Hypervisor>,
+    volumes: Arc<Volumes>,
+    lanes: Lanes<VmId>,
 }
 
-/// Whether all overlays are active. Anything between none and all is no state that this can make.
-fn done(order: &OverlayOrder, vm: &VmView, volumes: &Volumes) -> Result<bool, Problem> {
-    let mut on = 0;
-    for wanted in &order.overlays {
-        let Some(disk) = vm.disk(&wanted.disk) else {
-            let text = format!("virtual machine {} has no disk {}", vm.name, wanted.disk);
-            return Err(Problem::new(Reason::DiskNotFound, text).with("disk", &wanted.disk));
-        };
-        let active = disk
-            .active()
-            .and_then(|layer| volumes.volume_of(&layer.locator));
-        if active.as_ref() == Some(&wanted.overlay) {
-            on += 1;
-        } else if active.as_ref() != Some(&wanted.below) || disk.mirror.is_some() {
-            let text = format!(
-                "disk {} is not writing to {} alone",
-                wanted.disk, wanted.below
-            );
-            return Err(Problem::new(Reason::ChainDiverged, text).with("disk", &wanted.disk));
+/// Why the overlays are not on, as far as known, and what becomes of their volumes.
+enum NotOn {
+    /// They stay: it cannot be told whether somebody uses them.
+    Leave(Problem),
+    /// They go: the overlays are certainly not on, and this order will not bring them.
+    Undo(Problem),
+}
+
+impl Overlays {
+    /// On these domains.
+    pub fn new(hypervisor: Arc<dyn Hypervisor>, volumes: Arc<Volumes>) -> Self {
+        Self {
+            hypervisor,
+            volumes,
+            lanes: Lanes::default(),
         }
     }
-    match on {
-        0 => Ok(false),
-        all if all == order.overlays.len() => Ok(true),
-        _ => Err(Problem::new(
-            Reason::ChainDiverged,
-            "some of the overlays are on, some are not",
-        )),
-    }
-}
 
-async fn put_on(
-    order: &OverlayOrder,
-    vm: &VmView,
-    hypervisor: &dyn Hypervisor,
-    volumes: &Volumes,
-) -> Result<(), Problem> {
-    if vm.state == VmState::ShutOff {
-        let text = format!("virtual machine {} does not run", vm.name);
-        return Err(Problem::new(Reason::VmNotRunning, text).with("vm", order.vm));
-    }
-    let mut created = Vec::new();
-    for wanted in &order.overlays {
-        match create_volume(wanted, volumes).await {
-            Ok(info) => created.push((wanted.disk.clone(), info)),
-            Err(problem) => {
-                undo(order, &created, volumes).await;
-                return Err(problem);
+    /// Puts the overlays on and returns the disks' chains.
+    ///
+    /// # Errors
+    /// A problem. Nothing of the order is left, unless it says that something did not answer, or that
+    /// the machine is not here: then it may be elsewhere, with the overlays on.
+    pub async fn create(&self, order: &OverlayOrder) -> Result<Vec<Chain>, Problem> {
+        let _one_of_a_machine = self.lanes.of(order.vm).lock_owned().await;
+        match self.bring(order).await {
+            Ok(()) => self.chains(order).await,
+            Err(NotOn::Leave(problem)) => Err(problem),
+            Err(NotOn::Undo(problem)) => {
+                self.undo(order).await?;
+                Err(problem)
             }
         }
     }
-    let overlays: Vec<Overlay> = created
-        .iter()
-        .map(|(disk, info)| Overlay {
-            disk: disk.clone(),
-            locator: info.locator.clone(),
-        })
-        .collect();
-    match hypervisor.add_overlays(order.vm, &overlays).await {
-        Ok(()) => Ok(()),
-        Err(error @ HypervisorError::Unknown(_)) => Err(unanswered(&error)),
-        Err(error) => {
-            undo(order, &created, volumes).await;
-            Err(unanswered(&error))
+
+    async fn bring(&self, order: &OverlayOrder) -> Result<(), NotOn> {
+        let vm = self.look(order).await?;
+        if self.all_on(order, &vm).map_err(NotOn::Undo)? {
+            return Ok(());
         }
+        if vm.state == VmState::ShutOff {
+            let text = format!("virtual machine {} does not run", vm.name);
+            let problem = Problem::new(Reason::VmNotRunning, text).with("vm", order.vm);
+            return Err(NotOn::Undo(problem));
+        }
+        let mut overlays = Vec::with_capacity(order.overlays.len());
+        for wanted in &order.overlays {
+            fail::fail_point!("agent::before-overlay");
+            let created = self.create_volume(wanted).await.map_err(by_its_code)?;
+            overlays.push(Overlay {
+                disk: wanted.disk.clone(),
+                locator: created.locator,
+            });
+        }
+        fail::fail_point!("agent::before-overlays-on");
+        let put_on = self.hypervisor.add_overlays(order.vm, &overlays).await;
+        fail::fail_point!("agent::after-overlays-on");
+        match put_on {
+            Ok(()) => Ok(()),
+            Err(error @ HypervisorError::Unknown(_)) => Err(NotOn::Leave(unanswered(&error))),
+            // An earlier try may have put them on, and this one was refused for that.
+            Err(error) => {
+                let vm = self.look(order).await?;
+                match self.all_on(order, &vm) {
+                    Ok(true) => Ok(()),
+                    _ => Err(NotOn::Undo(unanswered(&error))),
+                }
+            }
+        }
+    }
+
+    async fn look(&self, order: &OverlayOrder) -> Result<VmView, NotOn> {
+        let vm = self.hypervisor.vm(order.vm).await;
+        vm.map_err(|error| NotOn::Leave(chains::vm_error(order.vm, &error)))
+    }
+
+    /// Whether all overlays are active. Anything between none and all is no state that this can
+    /// make.
+    fn all_on(&self, order: &OverlayOrder, vm: &VmView) -> Result<bool, Problem> {
+        let mut on = 0;
+        for wanted in &order.overlays {
+            let Some(disk) = vm.disk(&wanted.disk) else {
+                let text = format!("virtual machine {} has no disk {}", vm.name, wanted.disk);
+                let problem = Problem::new(Reason::DiskNotFound, text);
+                return Err(problem.with("disk", &wanted.disk));
+            };
+            on += usize::from(self.is_on(wanted, disk)?);
+        }
+        match on {
+            0 => Ok(false),
+            all if all == order.overlays.len() => Ok(true),
+            _ => Err(Problem::new(
+                Reason::ChainDiverged,
+                "some of the overlays are on, some are not",
+            )),
+        }
+    }
+
+    fn is_on(&self, wanted: &NewOverlay, disk: &DiskView) -> Result<bool, Problem> {
+        let active = disk.active();
+        let active = active.and_then(|layer| self.volumes.volume_of(&layer.locator));
+        if active.as_ref() == Some(&wanted.overlay) {
+            return Ok(true);
+        }
+        if active.as_ref() == Some(&wanted.below) && disk.mirror.is_none() {
+            return Ok(false);
+        }
+        let text = format!(
+            "disk {} is not writing to {} alone",
+            wanted.disk, wanted.below
+        );
+        Err(Problem::new(Reason::ChainDiverged, text).with("disk", &wanted.disk))
+    }
+
+    async fn create_volume(&self, wanted: &NewOverlay) -> Result<VolumeInfo, Problem> {
+        let below = self.volumes.stat(&wanted.below).await?;
+        let overlay = NewVolume {
+            name: wanted.overlay.name.clone(),
+            virtual_bytes: below.virtual_bytes,
+            parent: Some(Parent {
+                locator: below.locator,
+                format: Some(below.format),
+            }),
+        };
+        let storage = &wanted.overlay.storage;
+        self.volumes.create(storage, &overlay).await
+    }
+
+    /// The disks' chains, with the overlays on. They are: what cannot be read now is no refusal any
+    /// more, and what else is built on the layers is no part of the answer when it cannot be told.
+    async fn chains(&self, order: &OverlayOrder) -> Result<Vec<Chain>, Problem> {
+        let (hypervisor, volumes) = (self.hypervisor.as_ref(), &self.volumes);
+        let all = match chains::read(order.vm, None, hypervisor, volumes).await {
+            Ok(all) => Ok(all),
+            Err(_) => chains::read_bare(order.vm, None, hypervisor, volumes).await,
+        };
+        let mut all = all.map_err(|problem| {
+            let text = format!("the overlays are on, and not shown: {}", problem.message);
+            Problem::new(Reason::StorageUnreachable, text)
+        })?;
+        all.retain(|chain| order.of(&chain.disk).is_some());
+        Ok(all)
+    }
+
+    /// Takes away volumes that never came into use, those of earlier tries too. A no is reported:
+    /// the volume holds nothing, and its name belongs to this order alone.
+    ///
+    /// # Errors
+    /// When something does not answer. Left behind, the overlay would hold on to the volume below
+    /// for ever: the order is no refusal yet, and its next try takes the overlay away.
+    async fn undo(&self, order: &OverlayOrder) -> Result<(), Problem> {
+        for wanted in &order.overlays {
+            match self.undo_one(order, wanted).await {
+                Ok(()) => {}
+                Err(problem) if problem.reason.code() == Code::Unavailable => return Err(problem),
+                Err(problem) => {
+                    let volume = &wanted.overlay;
+                    tracing::warn!(%volume, %problem, "an unused overlay could not be removed");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn undo_one(&self, order: &OverlayOrder, wanted: &NewOverlay) -> Result<(), Problem> {
+        let volume = match self.volumes.stat(&wanted.overlay).await {
+            Ok(volume) => volume,
+            Err(problem) if problem.reason == Reason::VolumeNotFound => return Ok(()),
+            Err(problem) => return Err(problem),
+        };
+        let parent = volume.parent.as_ref();
+        let on = parent.and_then(|parent| self.volumes.volume_of(&parent.locator));
+        if on.as_ref() != Some(&wanted.below) {
+            // Another one that has the name: no try of this order made it.
+            return Ok(());
+        }
+        let removal = RemovalOrder {
+            id: removal_of(order, &volume.volume),
+            volume: volume.volume.name,
+            identity: volume.identity,
+            keep_for: Duration::ZERO,
+        };
+        let storage = &wanted.overlay.storage;
+        self.volumes.remove(storage, &removal).await.map(drop)
     }
 }
 
-async fn create_volume(wanted: &NewOverlay, volumes: &Volumes) -> Result<VolumeInfo, Problem> {
-    let below = volumes.stat(&wanted.below).await?;
-    let overlay = NewVolume {
-        name: wanted.overlay.name.clone(),
-        virtual_bytes: below.virtual_bytes,
-        parent: Some(Parent {
-            locator: below.locator,
-            format: Some(below.format),
-        }),
-    };
-    volumes.create(&wanted.overlay.storage, &overlay).await
-}
-
-/// Takes away volumes that never came into use. What cannot be taken away is reported: it holds
-/// nothing, and its name belongs to this order alone.
-async fn undo(order: &OverlayOrder, created: &[(DiskTarget, VolumeInfo)], volumes: &Volumes) {
-    for (_, info) in created {
-        let removal = RemovalOrder {
-            id: removal_of(order, &info.volume),
-            volume: info.volume.name.clone(),
-            identity: info.identity.clone(),
-            keep_for: Duration::ZERO,
-        };
-        if let Err(problem) = volumes.remove(&info.volume.storage, &removal).await {
-            tracing::warn!(volume = %info.volume, %problem, "an unused overlay could not be removed");
-        }
+/// Storage that says no has done nothing; storage that does not answer may have.
+fn by_its_code(problem: Problem) -> NotOn {
+    match problem.reason {
+        Reason::StorageUnreachable => NotOn::Leave(problem),
+        _ => NotOn::Undo(problem),
     }
 }
 
@@ -161,3 +260,6 @@ fn removal_of(order: &OverlayOrder, volume: &VolumeRef) -> RemovalId {
     let id = uuid::Uuid::new_v5(&order.request, volume.to_string().as_bytes());
     RemovalId::from(id)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,8 +13,8 @@ use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
 use futures::TryStreamExt as _;
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{
-    LiveVolumes, Locator, NewVolume, Removal, RemovalOrder, StorageError, StorageId, VolumeInfo,
-    VolumeRef,
+    Dependent, LiveVolumes, Locator, NewVolume, Removal, RemovalOrder, StorageError, StorageId,
+    VolumeInfo, VolumeRef,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -70,17 +70,25 @@ impl Volumes {
         Ok(volumes)
     }
 
-    /// What every header of every domain names as its backing.
-    pub async fn children(&self) -> Result<Children, Problem> {
-        let mut children = Children::default();
-        for store in self.stores.keys() {
-            for volume in self.list(store).await? {
-                if let Some(parent) = volume.parent {
-                    children.0.push((parent.locator, volume.locator));
-                }
-            }
+    /// What is built on these layers, in every domain of this host.
+    pub async fn built_on(&self, layers: &[Locator]) -> Result<BuiltOn, Problem> {
+        let mut all = Vec::new();
+        for (storage, store) in &self.stores {
+            let dependents = store.dependents(layers).await;
+            let dependents = dependents.map_err(|error| problem(&error))?;
+            all.extend(dependents.into_iter().map(|found| (storage.clone(), found)));
         }
-        Ok(children)
+        Ok(BuiltOn(all))
+    }
+
+    /// Where in a disk's chain the volume is, however the definition spells it.
+    pub fn layer_of<'a>(
+        &self,
+        volume: &VolumeRef,
+        chain: &'a [Layer],
+    ) -> Option<(usize, &'a Layer)> {
+        let is = |layer: &Layer| self.volume_of(&layer.locator).as_ref() == Some(volume);
+        chain.iter().enumerate().find(|(_, layer)| is(layer))
     }
 
     /// Creates a volume. The same volume again is no error.
@@ -110,10 +118,10 @@ impl Volumes {
             Err(StorageError::NotFound { .. }) => {}
             Err(error) => return Err(problem(&error)),
         }
-        store
-            .remove(order)
-            .await
-            .map_err(|error| problem(&error).with("volume", &order.volume))
+        fail::fail_point!("agent::before-removal");
+        let removed = store.remove(order).await;
+        fail::fail_point!("agent::after-removal");
+        removed.map_err(|error| problem(&error).with("volume", &order.volume))
     }
 
     /// Removals of a domain that have not ended.
@@ -144,19 +152,27 @@ impl Volumes {
     }
 }
 
-/// Which volume is built on which: (backing, volume on it).
-#[derive(Debug, Default)]
-pub struct Children(Vec<(Locator, Locator)>);
+/// What is built on some layers, with the domain that it lies in.
+#[derive(Debug)]
+pub struct BuiltOn(Vec<(StorageId, Dependent)>);
 
-impl Children {
-    /// Locators outside `chain` that are built on `locator`.
-    pub fn sharers(&self, locator: &Locator, chain: &[Layer]) -> Vec<String> {
-        let outside = |child: &Locator| !chain.iter().any(|layer| layer.locator == *child);
-        let built_on = self
-            .0
+impl BuiltOn {
+    /// Locators outside a disk's chain that are built on one of its layers.
+    pub fn sharers(&self, layer: &Locator, chain: &[Locator], volumes: &Volumes) -> Vec<String> {
+        let own: Vec<_> = chain
             .iter()
-            .filter(|(parent, child)| parent == locator && outside(child));
-        built_on.map(|(_, child)| child.to_string()).collect()
+            .filter_map(|layer| volumes.volume_of(layer))
+            .collect();
+        let is_own = |storage: &StorageId, found: &Dependent| match &found.volume {
+            Some(name) => own
+                .iter()
+                .any(|own| own.storage == *storage && own.name == *name),
+            None => chain.contains(&found.locator),
+        };
+        let on = self.0.iter().filter(|(_, found)| found.on == *layer);
+        on.filter(|(storage, found)| !is_own(storage, found))
+            .map(|(_, found)| found.locator.to_string())
+            .collect()
     }
 }
 
@@ -182,5 +198,9 @@ fn problem(error: &StorageError) -> Problem {
         StorageError::Corrupt { .. } => Reason::ChainCorrupt,
         StorageError::Invalid(_) => Reason::FieldInvalid,
     };
-    Problem::new(reason, error.to_string())
+    let text = match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    };
+    Problem::new(reason, text)
 }

@@ -42,6 +42,7 @@ macro_rules! reasons {
 reasons! {
     FieldInvalid = "FIELD_INVALID", InvalidArgument, "A field is missing or malformed; `BadRequest` names every one. Correct the request.";
     PageTokenInvalid = "PAGE_TOKEN_INVALID", InvalidArgument, "The page token is not one that this question's earlier answer gave. Start from the first page.";
+    ResumeTokenInvalid = "RESUME_TOKEN_INVALID", InvalidArgument, "The resume token is not one that this server gives, or was given for another filter. Start from the list, or without a token.";
     RequestIdReused = "REQUEST_ID_REUSED", AlreadyExists, "The request id was used before with another payload. Take a new id.";
     HostNotFound = "HOST_NOT_FOUND", NotFound, "No such host is registered. Check the id.";
     VmNotFound = "VM_NOT_FOUND", NotFound, "No host has reported such a virtual machine. Check the id, and that its host is registered.";
@@ -62,6 +63,7 @@ reasons! {
     ChainDiverged = "CHAIN_DIVERGED", FailedPrecondition, "The disk's chain is not the one that the record or request expects. Look at the chain.";
     VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "Something still needs the volume; the metadata names it. Nothing was removed.";
     StrategyUnsupported = "STRATEGY_UNSUPPORTED", FailedPrecondition, "The chain has a layer that cannot be merged, such as one outside the storage domains.";
+    NoSafeRepair = "NO_SAFE_REPAIR", FailedPrecondition, "The finding has no repair that is safe to apply; its text says why and what to do instead.";
     StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over. Stop the older one.";
     InsufficientSpace = "INSUFFICIENT_SPACE", ResourceExhausted, "The storage is full. Free space, then try again.";
     HostUnreachable = "HOST_UNREACHABLE", Unavailable, "The host's agent does not answer. Try again; nothing was changed.";
@@ -69,6 +71,7 @@ reasons! {
     StorageUnreachable = "STORAGE_UNREACHABLE", Unavailable, "The storage does not answer or is busy. Try again.";
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, "The server's database or the agent's journal cannot be written. Nothing was done. Try again.";
     ServerDraining = "SERVER_DRAINING", Unavailable, "The server is stopping. Connect again.";
+    ResumeTokenExpired = "RESUME_TOKEN_EXPIRED", OutOfRange, "The resume token belongs to an audit log that is no longer here: the server has another database, or an older copy of it. List again, and watch from there.";
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, "The call's time was over. What had been accepted goes on; repeat with the same request id.";
     ChainCorrupt = "CHAIN_CORRUPT", DataLoss, "A volume's header cannot be read as what it should be. Nothing was changed; look at the volume.";
     VmDied = "VM_DIED", FailedPrecondition, "The virtual machine stopped during the merge. The snapshot stays, and so do both volumes; delete it again once the machine runs.";

@@ -10,8 +10,10 @@ const INTRODUCTION: &str = "\
 
 Made from the code (`proto/src/reason.rs`) by `make docs`; do not edit.
 
-Every error is a `google.rpc.Status` whose details hold an `ErrorInfo` with one of the reasons below
-and the domain `DOMAIN`. Branch on the reason; the text is for people, and every dynamic value of it
+Every answer of a method of ours that is an error is a `google.rpc.Status` whose details hold an
+`ErrorInfo` with one of the reasons below and the domain `DOMAIN`. What the transport refuses before a
+method is reached (a method that is not there, a message that is too large or cannot be decoded) has a
+code and no reason. Branch on the reason; the text is for people, and every dynamic value of it
 stands in the metadata too. Besides:
 
 - `FIELD_INVALID` comes with `BadRequest`, which names every bad field.

@@ -9,8 +9,8 @@
 //! conformance suite shows.
 
 use crate::{
-    Capabilities, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId, RemovalOrder, Space,
-    StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
+    Capabilities, Dependent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
+    RemovalOrder, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
 };
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -29,6 +29,7 @@ pub enum Call {
     ListRemovals,
     Restore,
     ParentOf,
+    Dependents,
     InUse,
     Space,
     Activate,
@@ -203,6 +204,10 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
     async fn parent_of(&self, volume: &VolumeName) -> Result<Option<Parent>, StorageError> {
         self.call(Call::ParentOf, self.inner.parent_of(volume))
             .await
+    }
+
+    async fn dependents(&self, on: &[Locator]) -> Result<Vec<Dependent>, StorageError> {
+        self.call(Call::Dependents, self.inner.dependents(on)).await
     }
 
     async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError> {

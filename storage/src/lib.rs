@@ -20,7 +20,7 @@ mod volume;
 pub use error::StorageError;
 pub use file::FileStore;
 pub use store::{
-    Capabilities, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,
+    Capabilities, Dependent, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,
 };
 pub use volume::{
     Format, Identity, InvalidName, Locator, NewVolume, Parent, RemovalId, StorageId, VolumeInfo,

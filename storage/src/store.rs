@@ -68,12 +68,26 @@ pub struct Removal {
     pub id: RemovalId,
     /// The volume.
     pub volume: VolumeRef,
+    /// Its mark, which the order to go on must name.
+    pub identity: Identity,
     /// Where it stands.
     pub state: RemovalState,
     /// Bytes that this call gave back.
     pub freed_bytes: u64,
     /// When the volume was condemned; `None` when it had been gone before.
     pub condemned_at: Option<Timestamp>,
+}
+
+/// What cannot be read without something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependent {
+    /// What it is built on, as it was asked for.
+    pub on: Locator,
+    /// The volume that depends on it; `None` for what is no volume of the domain (any more): a
+    /// foreign image, or a volume that was condemned and is kept.
+    pub volume: Option<VolumeName>,
+    /// Where it lies.
+    pub locator: Locator,
 }
 
 /// The volumes of one storage domain.
@@ -115,7 +129,8 @@ pub trait VolumeStore: Send + Sync + 'static {
 
     /// Removes a volume that nothing needs: gate, condemn, keep, purge. Refused with `InUse` while
     /// a header of the domain names it, that of a volume that is kept too, or somebody has it open;
-    /// refused whenever that cannot be told. What is gone, or has another identity by now, is
+    /// refused whenever that cannot be told, as `Unreachable` when another
+    /// image cannot be read. What is gone, or has another identity by now, is
     /// success. The same order again resumes; how long the volume is kept stays as it was.
     ///
     /// # Errors
@@ -135,6 +150,14 @@ pub trait VolumeStore: Send + Sync + 'static {
 
     /// What the volume's header names as backing; `None` for a base.
     async fn parent_of(&self, volume: &VolumeName) -> Result<Option<Parent>, StorageError>;
+
+    /// What in this domain is built directly on what these locators lead to, volumes of this domain
+    /// or not: by the rule by which [`VolumeStore::remove`] refuses. However a header spells it,
+    /// what is the same is the same; what may be meant counts, and so do foreign and kept images.
+    ///
+    /// # Errors
+    /// `Unreachable` with the name of an image that cannot be read: it might be built on any.
+    async fn dependents(&self, on: &[Locator]) -> Result<Vec<Dependent>, StorageError>;
 
     /// Whether a process has the volume open.
     async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError>;

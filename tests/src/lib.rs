@@ -6,17 +6,24 @@
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
 //! - [`scene`]: a guest, both services and their clients, together.
 //! - [`cluster`]: both services in one process, with a scripted hypervisor.
+//! - [`simulation`]: both state machines in a simulated world, by seeds.
+//! - [`sweep`]: every fault at every step of it.
 //! - [`demo`]: what `make demo` shows.
 //! - [`bench`]: what `make bench` measures; [`qmp`]: QEMU without libvirt.
 
 pub mod api;
 pub mod bench;
 pub mod cluster;
+pub mod daemon;
 pub mod demo;
+pub mod filesystem;
 pub mod guest;
+pub mod kills;
 pub mod process;
 pub mod qmp;
 pub mod rig;
 pub mod scene;
 pub mod services;
+pub mod simulation;
+pub mod sweep;
 pub mod virsh;

@@ -14,11 +14,13 @@ use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::daemon::Daemon;
+use crate::filesystem::SmallFileSystem;
 use crate::guest::acks::AckLog;
 use crate::guest::domain::{DiskSpec, Driver, Format, GuestSpec, Workload};
 use crate::guest::image::{self, GuestImage};
 use crate::process::{run, wait_for_end};
-use crate::virsh::Virsh;
+use crate::virsh::{CONFIGURATION, Virsh};
 
 /// Where rigs live: a short path for the sockets, and a file system that takes direct I/O.
 const PLACE: &str = "/var/tmp";
@@ -30,7 +32,9 @@ const GUEST_MEMORY_MIB: u64 = 128;
 #[derive(Debug)]
 pub struct Rig {
     children: Vec<Child>,
+    daemon: Option<Daemon>,
     virsh: Virsh,
+    small: Option<SmallFileSystem>,
     dir: TempDir,
 }
 
@@ -49,13 +53,50 @@ impl Rig {
         let dir = tempfile::Builder::new().prefix("lm").tempdir_in(PLACE)?;
         let root = dir.path().join("v");
         fs::create_dir(dir.path().join(IMAGES))?;
-        share_capabilities(&root)?;
+        share_capabilities(&root.join("cache"))?;
         let virsh = Virsh::new(root)?;
         Ok(Self {
             children: Vec::new(),
+            daemon: None,
             virsh,
+            small: None,
             dir,
         })
+    }
+
+    /// Puts the guests' images, of which there is none yet, on a file system of this size.
+    pub fn limit_images(&mut self, mib: u64) -> Result<()> {
+        let image = self.path().join("images.ext4");
+        self.small = Some(SmallFileSystem::mount(&image, &self.images(), mib)?);
+        Ok(())
+    }
+
+    /// The file system that limits the images.
+    pub fn small(&self) -> Result<&SmallFileSystem> {
+        self.small.as_ref().context("the images are not limited")
+    }
+
+    /// An empty rig whose libvirt is a daemon: virsh can be used while the agent is.
+    pub fn with_daemon() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("lm").tempdir_in(PLACE)?;
+        let libvirt = dir.path().join("d");
+        fs::create_dir(dir.path().join(IMAGES))?;
+        share_capabilities(&libvirt.join("cache/libvirt"))?;
+        let daemon = Daemon::start(libvirt.clone(), CONFIGURATION)?;
+        let pids = libvirt.join("run/libvirt/qemu");
+        let virsh = Virsh::of_daemon(daemon.uri(), pids, dir.path().to_owned());
+        Ok(Self {
+            children: Vec::new(),
+            daemon: Some(daemon),
+            virsh,
+            small: None,
+            dir,
+        })
+    }
+
+    /// The daemon, if the rig has one.
+    pub fn daemon(&mut self) -> Option<&mut Daemon> {
+        self.daemon.as_mut()
     }
 
     /// The rig's directory.
@@ -143,6 +184,9 @@ impl Rig {
             let _ = child.kill();
             child.wait().context("waiting for a process of the rig")?;
         }
+        if let Some(daemon) = &mut self.daemon {
+            daemon.kill()?;
+        }
         let qemus = self.virsh.running_qemus();
         for pid in &qemus {
             // It may end between the look and the kill; the wait below tells.
@@ -165,9 +209,9 @@ impl Drop for Rig {
 
 /// Lets all rigs have one cache of what libvirt found out about QEMU: it takes seconds to find out.
 /// libvirt itself sees when the cache is stale.
-fn share_capabilities(root: &Path) -> Result<()> {
+fn share_capabilities(cache: &Path) -> Result<()> {
     let shared = image::directory()?.join("capabilities");
     fs::create_dir_all(&shared)?;
-    fs::create_dir_all(root.join("cache/qemu"))?;
-    Ok(symlink(shared, root.join("cache/qemu/capabilities"))?)
+    fs::create_dir_all(cache.join("qemu"))?;
+    Ok(symlink(shared, cache.join("qemu/capabilities"))?)
 }

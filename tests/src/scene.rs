@@ -40,7 +40,15 @@ pub struct Scene {
 impl Scene {
     /// Boots a guest with these disks (`vda`) and starts the services.
     pub async fn begin(disks: &[&str], workload: Workload) -> Result<Self> {
-        let rig = Rig::new()?;
+        Self::begin_on(Rig::new()?, disks, workload).await
+    }
+
+    /// As [`Self::begin`], with a libvirtd: virsh can be used while the agent runs.
+    pub async fn begin_with_daemon(disks: &[&str], workload: Workload) -> Result<Self> {
+        Self::begin_on(Rig::with_daemon()?, disks, workload).await
+    }
+
+    async fn begin_on(rig: Rig, disks: &[&str], workload: Workload) -> Result<Self> {
         let guest = rig.start_guest(VM, disks, DISK_BYTES, workload)?;
         Self::around(rig, guest).await
     }
@@ -136,6 +144,50 @@ impl Scene {
         Ok(merge)
     }
 
+    /// The merges that the agent knows, oldest first.
+    pub async fn merges(&self) -> Result<Vec<v1::Merge>> {
+        let all = v1::ListMergesRequest {
+            page_size: 1000,
+            ..Default::default()
+        };
+        Ok(self.agent()?.list_merges(all).await?.into_inner().merges)
+    }
+
+    /// Waits until a merge beyond the `known` ones is in a phase, or past it.
+    pub async fn until_phase(&self, known: usize, phase: v1::MergePhase) -> Result<()> {
+        let look = async {
+            loop {
+                let merges = self.merges().await?;
+                let newest = merges.get(known..).and_then(<[_]>::last);
+                if newest.is_some_and(|merge| merge.phase >= phase.into()) {
+                    return Ok(());
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let seen = tokio::time::timeout(LIMIT, look).await;
+        seen.context("no merge comes so far")?
+    }
+
+    /// Waits until the server shows the host so.
+    pub async fn until_host(&mut self, status: v1::HostStatus) -> Result<()> {
+        let look = async {
+            loop {
+                let hosts = self
+                    .api
+                    .inventory
+                    .list_hosts(v1::ListHostsRequest::default());
+                let hosts = hosts.await?.into_inner().hosts;
+                if hosts.iter().any(|host| host.status() == status) {
+                    return Ok(());
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let shown = tokio::time::timeout(LIMIT, look).await;
+        shown.with_context(|| format!("the host does not become {status:?}"))?
+    }
+
     /// Waits until the agent, asked itself, says that a merge is merged.
     pub async fn until_merged(&self, merge: &str) -> Result<v1::Merge> {
         let mut agent = self.agent()?;
@@ -155,11 +207,16 @@ impl Scene {
         merged.context("the merge does not end")?
     }
 
-    /// Starts the machine again after its end. The agent gives libvirt's root away meanwhile.
+    /// Starts the machine again after its end. Without a daemon the agent gives libvirt's root away
+    /// meanwhile.
     pub async fn restart_guest(&mut self) -> Result<()> {
-        self.services.agent.stop()?;
-        self.rig.virsh().call(&["start", VM])?;
-        self.services.agent.start()?;
+        if self.rig.daemon().is_some() {
+            self.rig.virsh().call(&["start", VM])?;
+        } else {
+            self.services.agent.stop()?;
+            self.rig.virsh().call(&["start", VM])?;
+            self.services.agent.start()?;
+        }
         let vm = self.vm();
         self.api.wait_for_vm(vm, LIMIT).await?;
         self.write_more(5).await

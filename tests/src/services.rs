@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::rig::Rig;
@@ -97,6 +97,25 @@ impl Service {
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
+    }
+
+    /// Stops its process where it is, as a machine that hangs does, or lets it go on.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let child = self.child.as_ref().context("the service does not run")?;
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    /// Another process of the same configuration, which should not be able to start. Returns what it
+    /// says at its end.
+    pub fn start_twin(&self) -> Result<String> {
+        let output = Command::new(&self.program)
+            .arg("--config")
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .output()?;
+        ensure!(!output.status.success(), "the twin started");
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Ends it with SIGKILL.

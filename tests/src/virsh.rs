@@ -33,7 +33,7 @@ const SOCKET_PATH_BYTES: usize = 107;
 const SHORT_NAME_CHARS: usize = 20;
 
 /// Without a daemon there is none to keep the logs, and QEMU runs as the one who starts it.
-const CONFIGURATION: &str = r#"stdio_handler = "file"
+pub(crate) const CONFIGURATION: &str = r#"stdio_handler = "file"
 user = "root"
 group = "root"
 dynamic_ownership = 0
@@ -44,6 +44,10 @@ cgroup_controllers = []
 /// Commands to the libvirt of one root directory.
 #[derive(Debug, Clone)]
 pub struct Virsh {
+    uri: String,
+    /// Where libvirt keeps the process ids of its QEMUs.
+    pids: PathBuf,
+    /// What the command line of each QEMU of it names.
     root: PathBuf,
 }
 
@@ -59,12 +63,21 @@ impl Virsh {
         );
         fs::create_dir_all(root.join("etc"))?;
         fs::write(root.join("etc/qemu.conf"), CONFIGURATION)?;
-        Ok(Self { root })
+        Ok(Self {
+            uri: format!("qemu:///embed?root={}", root.display()),
+            pids: root.join("run/qemu"),
+            root,
+        })
+    }
+
+    /// The libvirt of a daemon, whose machines have their files under `root`.
+    pub(crate) fn of_daemon(uri: String, pids: PathBuf, root: PathBuf) -> Self {
+        Self { uri, pids, root }
     }
 
     /// The connection's URI, for an agent under test.
     pub fn uri(&self) -> String {
-        format!("qemu:///embed?root={}", self.root.display())
+        self.uri.clone()
     }
 
     /// Runs one virsh command and returns what it printed.
@@ -92,6 +105,16 @@ impl Virsh {
     /// The live XML of a running domain, the defined one of another.
     pub fn dumpxml(&self, name: &str) -> Result<String> {
         self.call(&["dumpxml", name])
+    }
+
+    /// The image from which a domain's next start takes a disk (`vda`).
+    pub fn next_image(&self, name: &str, disk: &str) -> Result<String> {
+        let table = self.call(&["domblklist", name, "--inactive"])?;
+        let row = table
+            .lines()
+            .find_map(|line| line.trim_start().strip_prefix(disk));
+        let image = row.map(|image| image.trim().to_owned());
+        image.with_context(|| format!("{name} has no disk {disk}: {table}"))
     }
 
     /// Puts an overlay on each of the disks in one step: pairs of target (`vda`) and the new file.
@@ -167,7 +190,7 @@ impl Virsh {
 
     /// The process id of a domain's QEMU, as libvirt wrote it down.
     pub fn qemu_pid(&self, name: &str) -> Result<Pid> {
-        read_pid(&self.root.join("run/qemu").join(format!("{name}.pid")))
+        read_pid(&self.pids.join(format!("{name}.pid")))
     }
 
     /// Kills a domain's QEMU (SIGKILL) and returns when it is dead. libvirt is not asked and need
@@ -184,10 +207,7 @@ impl Virsh {
 
     /// The QEMU processes of this root that are alive.
     pub fn running_qemus(&self) -> Vec<Pid> {
-        let entries = fs::read_dir(self.root.join("run/qemu"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let entries = fs::read_dir(&self.pids).into_iter().flatten().flatten();
         entries
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "pid"))
@@ -205,6 +225,9 @@ impl Virsh {
     }
 
     fn check_socket_path(&self, name: &str) -> Result<()> {
+        if !self.uri.starts_with("qemu:///embed") {
+            return Ok(());
+        }
         let short: String = name.chars().take(SHORT_NAME_CHARS).collect();
         let socket = self
             .root

@@ -62,14 +62,21 @@ async fn a_snapshot_is_deleted_on_all_disks_and_the_log_tells_the_story() -> Res
         T::LiveMergePlanned,
         T::LiveMergePlanned,
         T::LiveMergeStarted,
+        T::LiveMergeReady,
+        T::LiveMergePivoting,
         T::LiveMergeCompleted,
         T::VolumeRemoved,
         T::LiveMergeStarted,
+        T::LiveMergeReady,
+        T::LiveMergePivoting,
         T::LiveMergeCompleted,
         T::VolumeRemoved,
         T::SnapshotDeleted,
     ];
-    assert_eq!(types(&log), told);
+    let mut story = types(&log);
+    // What a slow machine may add.
+    story.retain(|told| *told != T::LiveMergePivotPutOff);
+    assert_eq!(story, told);
     Ok(())
 }
 
@@ -552,28 +559,6 @@ async fn lists_are_complete_page_by_page() -> Result<()> {
 async fn an_older_agent_or_server_is_refused() -> Result<()> {
     let mut cluster = Cluster::start(QUICK).await?;
     let vm = cluster.add_vm("vm", &["vda"]).await?;
-    let request = v1::RegisterHostRequest {
-        request_id: Uuid::new_v4().to_string(),
-        host_id: "host-1".to_owned(),
-        endpoint: "http://elsewhere".to_owned(),
-        generation: 9,
-        version: String::new(),
-    };
-    let mut older = request.clone();
-    cluster.api.inventory.register_host(request).await?;
-    older.generation = 8;
-    assert_eq!(
-        reason(
-            cluster
-                .api
-                .inventory
-                .register_host(older)
-                .await
-                .unwrap_err()
-        ),
-        Reason::StaleGeneration
-    );
-
     let mut merges = v1::merge_service_client::MergeServiceClient::new(cluster.agent_channel()?);
     let order = |generation| v1::StartMergeRequest {
         request_id: Uuid::new_v4().to_string(),
@@ -597,6 +582,39 @@ async fn an_older_agent_or_server_is_refused() -> Result<()> {
     );
     assert_eq!(
         reason(merges.start_merge(order(49)).await.unwrap_err()),
+        Reason::StaleGeneration
+    );
+
+    let request = v1::RegisterHostRequest {
+        request_id: Uuid::new_v4().to_string(),
+        host_id: "host-1".to_owned(),
+        endpoint: "http://elsewhere:1".to_owned(),
+        generation: 9,
+        version: String::new(),
+    };
+    let (mut older, mut twin) = (request.clone(), request.clone());
+    let taken = cluster.api.inventory.register_host(request.clone()).await;
+    assert_eq!(
+        reason(taken.unwrap_err()),
+        Reason::HostUnreachable,
+        "a host that is up is not given away"
+    );
+    cluster.crash_agent();
+    wait_for_status(&mut cluster, v1::HostStatus::Unresponsive).await?;
+    cluster.api.inventory.register_host(request).await?;
+    twin.endpoint = "http://twin:1".to_owned();
+    let refused = cluster.api.inventory.register_host(twin).await;
+    assert_eq!(reason(refused.unwrap_err()), Reason::StaleGeneration);
+    older.generation = 8;
+    assert_eq!(
+        reason(
+            cluster
+                .api
+                .inventory
+                .register_host(older)
+                .await
+                .unwrap_err()
+        ),
         Reason::StaleGeneration
     );
     Ok(())

@@ -117,7 +117,7 @@ fn a_file_is_refused_with_line_and_key() {
             "\"record.db\" is not the absolute path of a file",
         ),
         ("\n[store]\npath = 7\n", 3, "expected a string"),
-        ("[hosts.a]\nendpoint = \"a:1\"\n", 2, "\"a:1\" is neither"),
+        ("[hosts.a]\nendpoint = \"a:1\"\n", 2, "\"a:1\" must be"),
         ("[store\n", 1, ""),
     ];
     for (text, line, what) in cases {
@@ -137,7 +137,7 @@ fn a_variable_is_refused_by_its_name() {
             "is not the absolute path of a file",
         ),
         ("HEARTBEAT__INTERVAL_MS", "soon", "expected u64"),
-        ("HOSTS__A__ENDPOINT", "https://a:1", "is neither"),
+        ("HOSTS__A__ENDPOINT", "https://a:1", "must be"),
     ];
     for (key, value, what) in cases {
         let error = from_variable(key, value).expect_err(key);

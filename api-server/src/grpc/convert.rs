@@ -291,15 +291,10 @@ fn layer(layer: Layer) -> v1::ChainLayer {
 
 pub(super) fn event(event: Event) -> v1::Event {
     let entry = event.entry;
-    let severity = match entry.severity {
-        Severity::Info => v1::EventSeverity::Info,
-        Severity::Warning => v1::EventSeverity::Warning,
-        Severity::Error => v1::EventSeverity::Error,
-    };
     v1::Event {
         revision: number(event.revision),
         r#type: event_type(entry.kind).into(),
-        severity: severity.into(),
+        severity: severity(entry.severity).into(),
         occurred_at: Some(time(entry.occurred_at)),
         host_id: entry.host.map(|id| id.to_string()).unwrap_or_default(),
         vm_id: entry.vm.map(|id| id.to_string()).unwrap_or_default(),
@@ -311,7 +306,45 @@ pub(super) fn event(event: Event) -> v1::Event {
     }
 }
 
-fn event_type(kind: EventKind) -> v1::EventType {
+pub(super) fn severity(severity: Severity) -> v1::EventSeverity {
+    match severity {
+        Severity::Info => v1::EventSeverity::Info,
+        Severity::Warning => v1::EventSeverity::Warning,
+        Severity::Error => v1::EventSeverity::Error,
+    }
+}
+
+/// The kind of a type that somebody asks for.
+pub(super) fn event_kind(wanted: v1::EventType) -> Option<EventKind> {
+    Some(match wanted {
+        v1::EventType::Unspecified => return None,
+        v1::EventType::HostRegistered => EventKind::HostRegistered,
+        v1::EventType::HostUp => EventKind::HostUp,
+        v1::EventType::HostUnresponsive => EventKind::HostUnresponsive,
+        v1::EventType::SnapshotCreateRequested => EventKind::SnapshotCreateRequested,
+        v1::EventType::SnapshotCreated => EventKind::SnapshotCreated,
+        v1::EventType::SnapshotCreateFailed => EventKind::SnapshotCreateFailed,
+        v1::EventType::SnapshotDeleteRequested => EventKind::SnapshotDeleteRequested,
+        v1::EventType::SnapshotDeleted => EventKind::SnapshotDeleted,
+        v1::EventType::SnapshotDeleteFailed => EventKind::SnapshotDeleteFailed,
+        v1::EventType::LiveMergePlanned => EventKind::LiveMergePlanned,
+        v1::EventType::LiveMergeStarted => EventKind::LiveMergeStarted,
+        v1::EventType::LiveMergeCompleted => EventKind::LiveMergeCompleted,
+        v1::EventType::LiveMergeFailed => EventKind::LiveMergeFailed,
+        v1::EventType::LiveMergeReady => EventKind::LiveMergeReady,
+        v1::EventType::LiveMergePivoting => EventKind::LiveMergePivoting,
+        v1::EventType::LiveMergePivotPutOff => EventKind::LiveMergePivotPutOff,
+        v1::EventType::VolumeRemoved => EventKind::VolumeRemoved,
+        v1::EventType::VolumeRemovalRefused => EventKind::VolumeRemovalRefused,
+        v1::EventType::RepairRequested => EventKind::RepairRequested,
+        v1::EventType::RepairApplied => EventKind::RepairApplied,
+        v1::EventType::OperationResumed => EventKind::OperationResumed,
+        v1::EventType::OperationWaiting => EventKind::OperationWaiting,
+        v1::EventType::OperationRecovered => EventKind::OperationRecovered,
+    })
+}
+
+pub(super) fn event_type(kind: EventKind) -> v1::EventType {
     match kind {
         EventKind::HostRegistered => v1::EventType::HostRegistered,
         EventKind::HostUp => v1::EventType::HostUp,
@@ -326,7 +359,15 @@ fn event_type(kind: EventKind) -> v1::EventType {
         EventKind::LiveMergeStarted => v1::EventType::LiveMergeStarted,
         EventKind::LiveMergeCompleted => v1::EventType::LiveMergeCompleted,
         EventKind::LiveMergeFailed => v1::EventType::LiveMergeFailed,
+        EventKind::LiveMergeReady => v1::EventType::LiveMergeReady,
+        EventKind::LiveMergePivoting => v1::EventType::LiveMergePivoting,
+        EventKind::LiveMergePivotPutOff => v1::EventType::LiveMergePivotPutOff,
         EventKind::VolumeRemoved => v1::EventType::VolumeRemoved,
+        EventKind::VolumeRemovalRefused => v1::EventType::VolumeRemovalRefused,
+        EventKind::RepairRequested => v1::EventType::RepairRequested,
+        EventKind::RepairApplied => v1::EventType::RepairApplied,
         EventKind::OperationResumed => v1::EventType::OperationResumed,
+        EventKind::OperationWaiting => v1::EventType::OperationWaiting,
+        EventKind::OperationRecovered => v1::EventType::OperationRecovered,
     }
 }

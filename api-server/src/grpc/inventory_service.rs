@@ -1,9 +1,11 @@
 //! `livemerge.v1.InventoryService`.
 
-use super::{convert, detached, page::Pager, snapshot_service::problem};
-use crate::hosts::{HostError, Hosts, no_host};
+use super::snapshot_service::{fingerprint, problem};
+use super::{caller, convert, detached, finding, page::Pager};
+use crate::consistency::{Consistency, RepairOrder, Scope};
+use crate::hosts::{ENDPOINT_FORM, HostError, Hosts, is_endpoint, no_host};
 use crate::snapshot::{HostRecord, VmRecord, no_vm};
-use crate::store::{Store, VmFilter};
+use crate::store::{RequestRecord, Store, VmFilter};
 use livemerge_proto::fields::Fields;
 use livemerge_proto::ids::{DiskTarget, HostId, RequestId, VmId};
 use livemerge_proto::problem::Problem;
@@ -16,6 +18,8 @@ use tonic::{Request, Response, Status};
 const MAX_ENDPOINT: usize = 512;
 const MAX_VERSION: usize = 64;
 const MAX_VM_NAME: usize = 256;
+/// Findings of one answer.
+const MAX_FINDINGS: usize = 1000;
 
 /// Serves hosts, machines and chains.
 pub struct InventoryApi {
@@ -25,6 +29,8 @@ pub struct InventoryApi {
     pub store: Arc<dyn Store>,
     /// For the time at which a chain was read.
     pub clock: Arc<dyn Clock>,
+    /// Compares and repairs.
+    pub consistency: Arc<Consistency>,
 }
 
 #[tonic::async_trait]
@@ -142,6 +148,53 @@ impl InventoryService for InventoryApi {
             .collect();
         Ok(Response::new(v1::GetVolumeChainResponse { chains }))
     }
+
+    async fn check_consistency(
+        &self,
+        request: Request<v1::CheckConsistencyRequest>,
+    ) -> Result<Response<v1::CheckConsistencyResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let vm = fields.parse_optional::<VmId>("vm_id", &request.vm_id);
+        let host = fields.parse_optional::<HostId>("host_id", &request.host_id);
+        let (vm, host) = fields.finish(vm.zip(host))?;
+        if let Some(host) = host.as_ref().filter(|host| self.hosts.get(host).is_none()) {
+            return Err(no_host(host).into());
+        }
+        if let Some(vm) = vm {
+            let known = self.store.vm(vm).await.map_err(problem)?;
+            known.ok_or_else(|| no_vm(vm))?;
+        }
+        let scope = Scope { vm, host };
+        let mut findings = self.consistency.check(&scope).await.map_err(problem)?;
+        let omitted = findings.len().saturating_sub(MAX_FINDINGS);
+        findings.truncate(MAX_FINDINGS);
+        Ok(Response::new(v1::CheckConsistencyResponse {
+            findings: findings.into_iter().map(finding::finding).collect(),
+            omitted_findings: i32::try_from(omitted).unwrap_or(i32::MAX),
+        }))
+    }
+
+    async fn apply_repair(
+        &self,
+        request: Request<v1::ApplyRepairRequest>,
+    ) -> Result<Response<v1::ApplyRepairResponse>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let id = fields.parse::<RequestId>("request_id", &request.request_id);
+        let finding = fields.parse("finding_id", &request.finding_id);
+        let (id, finding) = fields.finish(id.zip(finding))?;
+        let fingerprint = fingerprint("ApplyRepair", &[&request.finding_id]);
+        let order = RepairOrder {
+            request: RequestRecord { id, fingerprint },
+            caller,
+            finding,
+        };
+        let consistency = Arc::clone(&self.consistency);
+        let repaired = detached(async move { consistency.repair(order).await }).await?;
+        Ok(Response::new(finding::repaired(repaired)))
+    }
 }
 
 impl InventoryApi {
@@ -178,9 +231,9 @@ fn parse_registration(request: v1::RegisterHostRequest) -> Result<HostRecord, Pr
 
 fn endpoint(fields: &mut Fields, endpoint: String) -> Option<String> {
     let endpoint = fields.text("endpoint", endpoint, MAX_ENDPOINT)?;
-    if endpoint.starts_with("http://") || endpoint.starts_with("unix:/") {
+    if is_endpoint(&endpoint) {
         return Some(endpoint);
     }
-    fields.reject("endpoint", "must be `http://ADDRESS:PORT` or `unix:/PATH`");
+    fields.reject("endpoint", ENDPOINT_FORM);
     None
 }

@@ -3,6 +3,8 @@
 
 mod convert;
 mod event_service;
+mod event_watch;
+mod finding;
 mod inventory_service;
 mod operation_service;
 mod page;

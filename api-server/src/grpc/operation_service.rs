@@ -11,6 +11,7 @@ use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
 use livemerge_proto::v1::operation_service_server::OperationService;
 use livemerge_runtime::Shutdown;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,9 @@ impl OperationService for OperationApi {
             .map(|state| state_name(&mut fields, *state))
             .collect();
         let size = fields.page_size("page_size", request.page_size);
-        let states: Option<Vec<_>> = states.into_iter().collect();
+        // A set: what is named twice is asked for once.
+        let states: Option<BTreeSet<_>> = states.into_iter().collect();
+        let states = states.map(Vec::from_iter);
         let ((vm, states), size) = fields.finish(vm.zip(states).zip(size))?;
         let pager = Pager::new(("operations", vm, &states), size);
         let page = pager.page(&request.page_token)?;

@@ -17,12 +17,7 @@ pub(super) struct Pager {
 impl Pager {
     /// `question` says what is listed and with which filter.
     pub(super) fn new(question: impl std::fmt::Debug, size: usize) -> Self {
-        let digest = Sha256::digest(format!("{question:?}"));
-        let question = digest
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let question = digest(&format!("{question:?}"));
         Self { question, size }
     }
 
@@ -60,6 +55,16 @@ impl Pager {
             .map(|last| format!("{}.{}", self.question, key(last).to_string()))
             .unwrap_or_default()
     }
+}
+
+/// Tells questions apart.
+pub(super) fn digest(question: &str) -> String {
+    let digest = Sha256::digest(question);
+    digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ impl SnapshotService for SnapshotApi {
 }
 
 /// Tells whether two requests of one id are the same.
-fn fingerprint(method: &str, payload: &[&str]) -> String {
+pub(super) fn fingerprint(method: &str, payload: &[&str]) -> String {
     let mut digest = Sha256::new();
     for part in std::iter::once(&method).chain(payload) {
         digest.update((part.len() as u64).to_le_bytes());

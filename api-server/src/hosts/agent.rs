@@ -4,16 +4,20 @@
 //! broken line, an error without a reason of ours: no answer.
 
 use super::convert;
-use super::types::{Chain, HostError, MergeOrder, OverlayOrder, RemovalOrder, Removed};
+use super::types::{
+    Chain, HostError, HostReport, MergeOrder, OverlayOrder, RemovalOrder, RemovalSeen, Removed,
+    VolumeSeen,
+};
 use super::{HostAgent, volume_ref};
 use async_trait::async_trait;
-use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_proto::ids::{DiskTarget, HostId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
+use livemerge_storage::StorageId;
 use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -23,15 +27,20 @@ const SHORT: Duration = Duration::from_secs(10);
 /// For a removal, which frees space before it answers. It goes on after the time is over.
 const LONG: Duration = Duration::from_secs(60);
 
+/// Volumes of one page of a list.
+const PAGE: i32 = 1000;
+
 /// An agent behind a channel.
 pub(super) struct GrpcAgent {
+    host: HostId,
     channel: Channel,
     generation: i64,
 }
 
 impl GrpcAgent {
-    pub(super) fn new(channel: Channel, generation: u64) -> Self {
+    pub(super) fn new(host: HostId, channel: Channel, generation: u64) -> Self {
         Self {
+            host,
             channel,
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
         }
@@ -112,12 +121,62 @@ impl HostAgent for GrpcAgent {
             freed_bytes: convert::bytes(removal.freed_bytes),
         })
     }
+
+    async fn report(&self) -> Result<HostReport, HostError> {
+        let mut client = HostServiceClient::new(self.channel.clone());
+        let request = v1::HostServiceGetHostRequest {};
+        let answer = client
+            .get_host(within(SHORT, request))
+            .await
+            .map_err(classify)?;
+        convert::report(&self.host, answer.into_inner()).map_err(classify)
+    }
+
+    async fn volumes(&self, storage: &StorageId) -> Result<Vec<VolumeSeen>, HostError> {
+        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let (mut volumes, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListVolumesRequest {
+                storage: storage.to_string(),
+                page_size: PAGE,
+                page_token,
+            };
+            let answer = client.list_volumes(within(SHORT, request)).await;
+            let page = answer.map_err(classify)?.into_inner();
+            for volume in page.volumes {
+                volumes.push(convert::volume(volume).map_err(classify)?);
+            }
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(volumes);
+            }
+        }
+    }
+
+    async fn removals(&self, storage: &StorageId) -> Result<Vec<RemovalSeen>, HostError> {
+        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let request = v1::ListRemovalsRequest {
+            storage: storage.to_string(),
+        };
+        let answer = client.list_removals(within(SHORT, request)).await;
+        let removals = answer.map_err(classify)?.into_inner().removals;
+        let removals = removals.iter().map(convert::removal);
+        removals.collect::<Result<_, _>>().map_err(classify)
+    }
 }
 
 fn within<T>(time: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(time);
     request
+}
+
+/// Who answers on a channel: its host's id and its generation. `None` when nobody does.
+pub(super) async fn identity(channel: Channel) -> Option<(String, u64)> {
+    let asked = v1::HostServiceGetHostRequest {};
+    let answer = HostServiceClient::new(channel).get_host(asked).await.ok()?;
+    let host = answer.into_inner().host?;
+    Some((host.host_id, u64::try_from(host.generation).ok()?))
 }
 
 fn classify(status: Status) -> HostError {
@@ -134,7 +193,7 @@ fn classify(status: Status) -> HostError {
 }
 
 /// Whether the agent has understood and done nothing, and would say the same again.
-fn is_a_no(reason: Reason) -> bool {
+pub fn is_a_no(reason: Reason) -> bool {
     match reason.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Cancelled => false,
         Code::ResourceExhausted => reason == Reason::InsufficientSpace,

@@ -3,9 +3,13 @@
 //! An answer that cannot be understood is a fault of one of the two programs: it is treated as no
 //! answer, never as an empty one.
 
-use super::types::{Chain, DiskSeen, Layer, LayerFormat, MergePhase, MergeSeen, VmSeen, VmState};
+use super::types::{
+    Chain, DiskSeen, HostReport, Layer, LayerFormat, MergePhase, MergeSeen, RemovalSeen, VmSeen,
+    VmState, VolumeSeen,
+};
 use crate::snapshot::Mark;
-use livemerge_proto::ids::MergeId;
+use jiff::Timestamp;
+use livemerge_proto::ids::{HostId, MergeId};
 use livemerge_proto::v1;
 use livemerge_storage::VolumeRef;
 use std::fmt::Display;
@@ -62,6 +66,7 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
         phase,
         done_bytes: bytes(merge.done_bytes),
         total_bytes: bytes(merge.total_bytes),
+        pivot_attempts: u32::try_from(merge.pivot_attempts).unwrap_or(0),
         longest_pause: longest_pause.unwrap_or_default(),
         revision: bytes(merge.revision),
     };
@@ -102,6 +107,53 @@ fn layer(layer: v1::ChainLayer) -> Result<Layer, Status> {
         locator: layer.locator,
         shared_with: layer.shared_with,
     })
+}
+
+/// Behind an endpoint that was given away another agent may answer: what it says is not this host's.
+pub(super) fn report(
+    host: &HostId,
+    answer: v1::HostServiceGetHostResponse,
+) -> Result<HostReport, Status> {
+    let info = answer.host.unwrap_or_default();
+    if info.host_id != host.as_str() {
+        let text = format!("the agent at this endpoint is of host {:?}", info.host_id);
+        return Err(Status::unavailable(text));
+    }
+    let storages = info.storages.iter().map(|storage| id(storage));
+    Ok(HostReport {
+        hypervisor_connected: info.hypervisor_connected,
+        storages: storages.collect::<Result<_, _>>()?,
+        vms: answer.vms.iter().map(vm).collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) fn volume(volume: v1::Volume) -> Result<VolumeSeen, Status> {
+    Ok(VolumeSeen {
+        mark: mark(volume.volume.as_ref(), &volume.identity)?,
+        locator: volume.locator,
+        parent: Some(volume.parent_locator).filter(|parent| !parent.is_empty()),
+        allocated_bytes: bytes(volume.allocated_bytes),
+    })
+}
+
+pub(super) fn removal(removal: &v1::Removal) -> Result<RemovalSeen, Status> {
+    Ok(RemovalSeen {
+        id: id(&removal.id)?,
+        mark: mark(removal.volume.as_ref(), &removal.identity)?,
+        keep_until: removal.keep_until.map(time).transpose()?,
+    })
+}
+
+fn mark(volume: Option<&v1::VolumeRef>, identity: &str) -> Result<Mark, Status> {
+    let volume = volume.ok_or_else(|| nonsense("a volume without a name"))?;
+    Ok(Mark {
+        volume: parse_volume(volume)?,
+        identity: id(identity)?,
+    })
+}
+
+fn time(at: prost_types::Timestamp) -> Result<Timestamp, Status> {
+    Timestamp::new(at.seconds, at.nanos).map_err(|error| nonsense(&error.to_string()))
 }
 
 /// A volume's name for the wire.

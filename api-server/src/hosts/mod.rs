@@ -10,13 +10,17 @@
 
 mod agent;
 mod convert;
+mod endpoint;
 mod link;
 mod types;
 
+pub use agent::is_a_no;
 pub(crate) use convert::volume_ref;
+pub use endpoint::{ENDPOINT_FORM, is_endpoint};
 pub use types::{
-    Chain, DiskSeen, HostError, HostStatus, HostView, Layer, LayerFormat, MergeOrder, MergePhase,
-    MergeSeen, MergeSight, OverlayOrder, RemovalOrder, Removed, VmSeen, VmState,
+    Chain, DiskSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat, MergeOrder,
+    MergePhase, MergeSeen, MergeSight, OverlayOrder, RemovalOrder, RemovalSeen, Removed, VmSeen,
+    VmState, VolumeSeen,
 };
 
 use crate::snapshot::{EventKind, HostRecord, NewEvent, Severity, VmRecord};
@@ -27,6 +31,7 @@ use livemerge_proto::ids::{DiskTarget, HostId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
+use livemerge_storage::StorageId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -45,6 +50,12 @@ pub trait HostAgent: Send + Sync + 'static {
     async fn start_merge(&self, order: &MergeOrder) -> Result<(), HostError>;
     /// Orders a removal.
     async fn remove_volume(&self, order: &RemovalOrder) -> Result<Removed, HostError>;
+    /// What the host is and has. An answer of another host's agent is no answer.
+    async fn report(&self) -> Result<HostReport, HostError>;
+    /// All volumes of a storage domain.
+    async fn volumes(&self, storage: &StorageId) -> Result<Vec<VolumeSeen>, HostError>;
+    /// The removals of a storage domain that have not ended.
+    async fn removals(&self, storage: &StorageId) -> Result<Vec<RemovalSeen>, HostError>;
 }
 
 /// How the links behave.
@@ -67,6 +78,9 @@ impl Default for LinkPolicy {
 
 /// Makes the channel to an agent's endpoint. Injected, so that tests can connect in memory.
 pub type Dial = Arc<dyn Fn(&str) -> Result<Channel, String> + Send + Sync>;
+
+/// How long an agent that takes over may take to say who it is.
+const SUCCESSOR_LIMIT: Duration = Duration::from_secs(3);
 
 /// Channels over TCP or a Unix socket, opened when first needed.
 pub fn dial() -> Dial {
@@ -158,7 +172,11 @@ impl Hosts {
         self: &Arc<Self>,
         record: HostRecord,
     ) -> Result<(HostRecord, HostView), Problem> {
-        let twin = self.record(&record.id).filter(|known| {
+        let known = self.record(&record.id);
+        if known.as_ref() == Some(&record) {
+            return self.register(record).await;
+        }
+        let twin = known.filter(|known| {
             known.generation == record.generation && known.endpoint != record.endpoint
         });
         if let Some(twin) = twin {
@@ -168,7 +186,31 @@ impl Hosts {
             );
             return Err(Problem::new(Reason::StaleGeneration, text).with("host", &record.id));
         }
+        let up = |(_, view): (HostRecord, HostView)| view.status == HostStatus::Up;
+        if self.get(&record.id).is_some_and(up) {
+            self.check_successor(&record).await?;
+        }
         self.register(record).await
+    }
+
+    /// A host that answers is not given away to an address where nobody of that name does.
+    async fn check_successor(&self, record: &HostRecord) -> Result<(), Problem> {
+        let channel =
+            (self.dial)(&record.endpoint).map_err(|error| Problem::field("endpoint", &error))?;
+        let found = tokio::time::timeout(SUCCESSOR_LIMIT, agent::identity(channel)).await;
+        let is_it = found.is_ok_and(|found| {
+            found.is_some_and(|(host, generation)| {
+                host == record.id.to_string() && generation == record.generation
+            })
+        });
+        if is_it {
+            return Ok(());
+        }
+        let text = format!(
+            "host {} is up, and no agent of it with generation {} answers at {}",
+            record.id, record.generation, record.endpoint
+        );
+        Err(Problem::new(Reason::HostUnreachable, text).with("host", &record.id))
     }
 
     /// Makes a host known, or takes its new address or generation.
@@ -206,6 +248,12 @@ impl Hosts {
         known
             .get(id)
             .map(|known| (known.record.clone(), known.handle.view.borrow().clone()))
+    }
+
+    /// All hosts, by id, to ask them.
+    pub fn handles(&self) -> Vec<HostHandle> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.values().map(|known| known.handle.clone()).collect()
     }
 
     /// A host, to ask it.
@@ -256,7 +304,8 @@ impl Hosts {
                 return;
             }
         };
-        let agent = Arc::new(GrpcAgent::new(channel.clone(), self.generation));
+        let id = record.id.clone();
+        let agent = Arc::new(GrpcAgent::new(id, channel.clone(), self.generation));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // Whoever watches the host goes on watching it.
         let shown = match known.remove(&record.id) {

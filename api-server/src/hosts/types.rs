@@ -4,7 +4,7 @@ use crate::snapshot::{Failure, Mark, NewOverlay};
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_proto::problem::Problem;
-use livemerge_storage::{RemovalId, VolumeRef};
+use livemerge_storage::{RemovalId, StorageId, VolumeRef};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// What a machine does, as its host's agent last said.
@@ -110,6 +110,8 @@ pub struct MergeSeen {
     pub done_bytes: u64,
     /// Bytes to copy; 0 while unknown.
     pub total_bytes: u64,
+    /// How often the pivot was begun.
+    pub pivot_attempts: u32,
     /// The longest time that the guest's processors stood still.
     pub longest_pause: Duration,
     /// Grows with each change.
@@ -172,6 +174,41 @@ pub enum LayerFormat {
     Raw,
     /// Not said.
     Unknown,
+}
+
+/// What a host is asked to say of itself, now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostReport {
+    /// Whether its hypervisor answers; else its machines are not known.
+    pub hypervisor_connected: bool,
+    /// The storage domains that it sees.
+    pub storages: Vec<StorageId>,
+    /// Its machines.
+    pub vms: Vec<VmSeen>,
+}
+
+/// A volume as its storage domain has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSeen {
+    /// Its name and identity.
+    pub mark: Mark,
+    /// What QEMU opens.
+    pub locator: String,
+    /// Locator of the backing that its header names; `None` for a base.
+    pub parent: Option<String>,
+    /// Space taken in storage.
+    pub allocated_bytes: u64,
+}
+
+/// A removal that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovalSeen {
+    /// Its id.
+    pub id: RemovalId,
+    /// The volume; its name may have been used again since.
+    pub mark: Mark,
+    /// It can be restored until then; `None` when its space is being freed.
+    pub keep_until: Option<Timestamp>,
 }
 
 /// Orders the merge of one disk.

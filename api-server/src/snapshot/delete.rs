@@ -9,6 +9,8 @@
 //!   the overlay. A snapshot's row goes last.
 
 use super::create::record_gone;
+use super::details;
+use super::news::{self, News};
 use super::plan::{Mint, plan_delete};
 use super::step::{Answer, Ask, Draft, Step, Wait, put};
 use super::types::{
@@ -93,10 +95,7 @@ impl Delete<'_> {
     }
 
     fn disks(&self, tasks: &[DiskTask]) -> Step {
-        let Some(current) = tasks
-            .iter()
-            .position(|task| !matches!(task.state, DiskState::Removed { .. }))
-        else {
+        let Some(current) = tasks.iter().position(|task| !task.is_removed()) else {
             return self.done(tasks.to_vec(), vec![]);
         };
         let task = &tasks[current];
@@ -111,14 +110,7 @@ impl Delete<'_> {
     fn merging(&self, tasks: &[DiskTask], current: usize) -> Step {
         let task = &tasks[current];
         match &self.draft.seen.merge {
-            MergeSight::Seen(MergeSeen {
-                phase: MergePhase::Failed(failure),
-                ..
-            }) => self.merge_failed(tasks, current, failure.clone()),
-            MergeSight::Seen(seen) if seen.phase == MergePhase::Merged => {
-                self.merged(tasks, current, seen)
-            }
-            MergeSight::Seen(_) => Step::Wait(Wait::for_a_sign()),
+            MergeSight::Seen(seen) => self.merge_seen(tasks, current, seen),
             MergeSight::Unknown => {
                 let cause =
                     Problem::new(Reason::HostUnreachable, "the host's agent does not answer");
@@ -144,6 +136,34 @@ impl Delete<'_> {
         }
     }
 
+    /// Tells what the host shows for the first time, and goes on from there.
+    fn merge_seen(&self, tasks: &[DiskTask], current: usize, seen: &MergeSeen) -> Step {
+        let mut told = tasks.to_vec();
+        let events = self.news(&mut told[current], seen);
+        if !events.is_empty() {
+            let work = Work::Delete(DeletePhase::Disks(told));
+            return self.draft.note(|operation| operation.work = work, events);
+        }
+        match &seen.phase {
+            MergePhase::Failed(failure) => self.merge_failed(tasks, current, failure.clone()),
+            MergePhase::Merged => self.merged(tasks, current, seen),
+            _ => Step::Wait(Wait::for_a_sign()),
+        }
+    }
+
+    fn news(&self, task: &mut DiskTask, seen: &MergeSeen) -> Vec<NewEvent> {
+        let news = news::of_merge(&mut task.told, seen);
+        let event = |news: News| {
+            let text = format!("disk {}: {}", task.disk, news.text);
+            let mut event = self.disk_event(news.kind, task, text);
+            event.severity = news.severity;
+            details::add(&mut event, "pivot_attempts", seen.pivot_attempts);
+            details::add(&mut event, "copied_bytes", seen.done_bytes);
+            event
+        };
+        news.into_iter().map(event).collect()
+    }
+
     /// The chain has lost the overlay: the record follows the data.
     fn merged(&self, tasks: &[DiskTask], current: usize, seen: &MergeSeen) -> Step {
         let mut tasks = tasks.to_vec();
@@ -158,13 +178,9 @@ impl Delete<'_> {
             task.disk, task.top.volume, task.base.volume
         );
         let mut event = self.disk_event(EventKind::LiveMergeCompleted, task, text);
-        event
-            .details
-            .insert("copied_bytes".to_owned(), copied_bytes.to_string());
-        event.details.insert(
-            "longest_pause_ms".to_owned(),
-            longest_pause.as_millis().to_string(),
-        );
+        details::add(&mut event, "copied_bytes", copied_bytes);
+        details::add(&mut event, "longest_pause_ms", longest_pause.as_millis());
+        details::add(&mut event, "pivot_attempts", seen.pivot_attempts);
         let snapshots = self.repoint(std::iter::once(task));
         self.go_on(tasks, snapshots, vec![event])
     }
@@ -210,9 +226,7 @@ impl Delete<'_> {
         let task = &tasks[current];
         let text = format!("{} was removed from storage", task.top.volume);
         let mut event = self.disk_event(EventKind::VolumeRemoved, task, text);
-        event
-            .details
-            .insert("freed_bytes".to_owned(), freed_bytes.to_string());
+        details::add(&mut event, "freed_bytes", freed_bytes);
         let mut events = vec![event];
         if current + 1 == tasks.len() {
             return self.done(tasks, events);
@@ -231,9 +245,7 @@ impl Delete<'_> {
 
     /// The next disk's turn begins.
     fn begin_next(&self, tasks: &mut [DiskTask]) -> Option<NewEvent> {
-        let open = tasks
-            .iter_mut()
-            .find(|task| !matches!(task.state, DiskState::Removed { .. }))?;
+        let open = tasks.iter_mut().find(|task| !task.is_removed())?;
         if open.state != DiskState::Pending {
             return None;
         }
@@ -283,7 +295,7 @@ impl Delete<'_> {
                 let mut event = self
                     .draft
                     .failed(EventKind::LiveMergeFailed, &what, failure);
-                self.name_volumes(&mut event, task);
+                details::of_disk(&mut event, task);
                 events.push(event);
             }
         }
@@ -351,20 +363,8 @@ impl Delete<'_> {
 
     fn disk_event(&self, kind: EventKind, task: &DiskTask, text: String) -> NewEvent {
         let mut event = self.draft.event(kind, Severity::Info, text);
-        self.name_volumes(&mut event, task);
+        details::of_disk(&mut event, task);
         event
-    }
-
-    fn name_volumes(&self, event: &mut NewEvent, task: &DiskTask) {
-        let names = [
-            ("disk", task.disk.to_string()),
-            ("base", task.base.volume.to_string()),
-            ("top", task.top.volume.to_string()),
-            ("merge", task.merge.to_string()),
-        ];
-        event
-            .details
-            .extend(names.map(|(key, value)| (key.to_owned(), value)));
     }
 }
 

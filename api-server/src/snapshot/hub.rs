@@ -29,11 +29,16 @@ pub struct OperationView {
 }
 
 impl OperationView {
-    /// Only what is durable.
+    /// Only what is durable: what was in the way when it was last written down, too.
     pub fn durable(operation: Operation) -> Self {
+        let waiting = operation.obstacle.as_ref().map(|obstacle| Waiting {
+            cause: obstacle.cause.clone().into(),
+            next_try_at: None,
+            attempts: 0,
+        });
         Self {
             operation,
-            waiting: None,
+            waiting,
             merge: None,
         }
     }

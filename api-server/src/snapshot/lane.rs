@@ -45,6 +45,7 @@ pub(super) struct Run {
     answered_by: Option<HostId>,
     attempts: u32,
     refusals: u32,
+    unseen_since: Option<Instant>,
     rate: Rate,
     began: Instant,
 }
@@ -60,6 +61,7 @@ impl Run {
             answered_by: None,
             attempts: 0,
             refusals: 0,
+            unseen_since: None,
             rate: Rate::default(),
             began,
         }
@@ -92,6 +94,8 @@ impl Run {
         let view = host
             .as_mut()
             .map(|host| host.view.borrow_and_update().clone());
+        let merge = self.merge_sight(view.as_ref());
+        let unseen = self.unseen(&merge);
         let seen = Observation {
             snapshot: snapshot.as_ref(),
             others: &others,
@@ -102,7 +106,8 @@ impl Run {
                     .get(&self.operation.vm)
                     .map(|vm| vm.state)
             }),
-            merge: self.merge_sight(view.as_ref()),
+            merge,
+            unseen,
             answer: self.answer.as_ref(),
             attempts: self.attempts,
             refusals: self.refusals,
@@ -112,6 +117,7 @@ impl Run {
         self.show_progress(&seen.merge);
         match next {
             Step::Enter(change) => self.enter(&change).await?,
+            Step::Note(change) => self.note(&change).await?,
             Step::Ask(ask) => {
                 self.answered_by = host.as_ref().map(|host| host.id.clone());
                 self.ask(ask, host.map(|host| host.agent)).await;
@@ -153,11 +159,23 @@ impl Run {
         }
     }
 
+    /// For how long the merge could not be seen.
+    fn unseen(&mut self, merge: &MergeSight) -> Duration {
+        if *merge != MergeSight::Unknown {
+            self.unseen_since = None;
+            return Duration::ZERO;
+        }
+        self.unseen_since.get_or_insert_with(Instant::now).elapsed()
+    }
+
     async fn enter(&mut self, change: &Change) -> Result<(), StoreError> {
+        fail::fail_point!("api::before-enter");
         self.operation = self.around.store.apply(change).await?;
+        fail::fail_point!("api::after-enter");
         self.answer = None;
         self.attempts = 0;
         self.refusals = 0;
+        self.unseen_since = None;
         self.rate = Rate::default();
         self.around
             .hub
@@ -165,7 +183,18 @@ impl Run {
         Ok(())
     }
 
+    /// What was answered and is shown stays: the work has not moved.
+    async fn note(&mut self, change: &Change) -> Result<(), StoreError> {
+        self.operation = self.around.store.apply(change).await?;
+        let noted = self.operation.clone();
+        self.around
+            .hub
+            .update(noted.id, |view| view.operation = noted);
+        Ok(())
+    }
+
     async fn ask(&mut self, ask: Ask, agent: Option<Arc<dyn HostAgent>>) {
+        fail::fail_point!("api::before-ask");
         let answer = match agent {
             Some(agent) => put_to(agent.as_ref(), ask).await,
             None => Answer::Error(HostError::Unknown(Problem::new(
@@ -173,6 +202,7 @@ impl Run {
                 "no host that is known has the virtual machine",
             ))),
         };
+        fail::fail_point!("api::after-ask");
         if let Answer::Error(error) = &answer {
             self.attempts += 1;
             self.refusals += u32::from(matches!(error, HostError::Refused(_)));

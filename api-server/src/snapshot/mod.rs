@@ -14,8 +14,11 @@
 
 mod create;
 mod delete;
+mod details;
 mod hub;
 mod lane;
+mod news;
+mod obstacle;
 pub mod plan;
 mod service;
 pub mod step;
@@ -28,6 +31,6 @@ pub use service::{CreateOrder, DeleteOrder, Snapshots};
 pub(crate) use service::{no_snapshot, no_vm};
 pub use types::{
     CreatePhase, DeletePhase, DiskState, DiskTask, Event, EventKind, Failure, HostRecord, Mark,
-    NewEvent, NewOverlay, Operation, OperationState, Severity, Snapshot, SnapshotDisk,
-    SnapshotState, VmRecord, Work,
+    NewEvent, NewOverlay, Obstacle, Operation, OperationState, Severity, Snapshot, SnapshotDisk,
+    SnapshotState, Told, VmRecord, Work,
 };

@@ -1,7 +1,7 @@
 //! Decides what a snapshot's deletion or creation does to each disk: pure, from the record and the
 //! chains as they were just read.
 
-use super::types::{DiskState, DiskTask, Mark, NewOverlay, Snapshot, SnapshotDisk};
+use super::types::{DiskState, DiskTask, Mark, NewOverlay, Snapshot, SnapshotDisk, Told};
 use crate::hosts::{Chain, Layer, VmState};
 use livemerge_proto::ids::{DiskTarget, MergeId};
 use livemerge_proto::{problem::Problem, reason::Reason};
@@ -115,6 +115,7 @@ fn task(
         merge: MergeId::from(mint()),
         removal: RemovalId::from(mint()),
         state,
+        told: Told::default(),
     }
 }
 

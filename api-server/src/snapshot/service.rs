@@ -56,6 +56,9 @@ pub struct DeleteOrder {
 pub struct Snapshots {
     around: Arc<Surroundings>,
     lanes: Mutex<HashMap<VmId, mpsc::UnboundedSender<Operation>>>,
+    /// Held while one operation is accepted: a lane's order is the order of acceptance, and the
+    /// record says rightly which one waits.
+    accepting: tokio::sync::Mutex<()>,
 }
 
 impl Snapshots {
@@ -77,6 +80,7 @@ impl Snapshots {
         let snapshots = Arc::new(Self {
             around: Arc::new(around),
             lanes: Mutex::default(),
+            accepting: tokio::sync::Mutex::default(),
         });
         let open = snapshots.around.store.open_operations().await?;
         let now = snapshots.around.clock.now();
@@ -115,8 +119,7 @@ impl Snapshots {
             return Ok(known);
         }
         self.known_vm(order.vm).await?;
-        let queued = self.has_open(order.vm).await?;
-        if !queued {
+        if !self.has_open(order.vm).await? {
             let (state, chains) = self.look(order.vm).await?;
             plan_create(state, &chains, &mut Uuid::now_v7)?;
         }
@@ -132,7 +135,7 @@ impl Snapshots {
             revision: 0,
         };
         let work = Work::Create(CreatePhase::Planning);
-        let operation = self.operation(&snapshot, work, order.request.id, &order.caller, queued);
+        let operation = self.operation(&snapshot, work, order.request.id, &order.caller);
         let text = format!("snapshot {} was asked for", snapshot.name);
         let event = requested(
             &operation,
@@ -168,13 +171,12 @@ impl Snapshots {
             };
         };
         deletable(&snapshot, order.revision)?;
-        let queued = self.has_open(snapshot.vm).await?;
-        if !queued {
+        if !self.has_open(snapshot.vm).await? {
             let (state, chains) = self.look(snapshot.vm).await?;
             plan_delete(&snapshot, state, &chains, &mut Uuid::now_v7)?;
         }
         let work = Work::Delete(DeletePhase::Planning);
-        let operation = self.operation(&snapshot, work, order.request.id, &order.caller, queued);
+        let operation = self.operation(&snapshot, work, order.request.id, &order.caller);
         let text = format!("the deletion of snapshot {} was asked for", snapshot.name);
         let event = requested(
             &operation,
@@ -284,7 +286,6 @@ impl Snapshots {
         work: Work,
         request: RequestId,
         caller: &str,
-        queued: bool,
     ) -> Operation {
         let now = self.around.clock.now();
         Operation {
@@ -292,17 +293,14 @@ impl Snapshots {
             vm: snapshot.vm,
             snapshot: snapshot.id,
             snapshot_name: snapshot.name.clone(),
-            state: if queued {
-                OperationState::Queued
-            } else {
-                OperationState::Running
-            },
+            state: OperationState::Queued,
             work,
             host: None,
             request,
             requested_by: caller.to_owned(),
+            obstacle: None,
             created_at: now,
-            started_at: (!queued).then_some(now),
+            started_at: None,
             ended_at: None,
             revision: 0,
         }
@@ -311,23 +309,38 @@ impl Snapshots {
     async fn accept(
         &self,
         request: &RequestRecord,
-        operation: Operation,
+        mut operation: Operation,
         snapshot: Snapshot,
         event: NewEvent,
     ) -> Result<OperationView, Problem> {
-        let name = snapshot.name.clone();
+        let (id, name) = (snapshot.id, snapshot.name.clone());
+        let _one_at_a_time = self.accepting.lock().await;
+        if !self.has_open(operation.vm).await? {
+            operation.state = OperationState::Running;
+            operation.started_at = Some(operation.created_at);
+        }
         let change = Change {
             operation,
             snapshots: vec![SnapshotChange::Put(snapshot)],
             events: vec![event],
         };
-        match self.around.store.accept(request, &change).await {
+        fail::fail_point!("api::before-accept");
+        let accepted = self.around.store.accept(request, &change).await;
+        fail::fail_point!("api::after-accept");
+        match accepted {
             Ok(Accepted::New(operation) | Accepted::Repeated(operation)) => {
                 Ok(self.driven(operation))
             }
             Err(StoreError::NameTaken) => {
                 let text = format!("the virtual machine has a snapshot named {name}");
                 Err(Problem::new(Reason::SnapshotAlreadyExists, text).with("name", name))
+            }
+            Err(StoreError::Conflict(text)) => {
+                // Most likely another delete was faster: then that is what is said.
+                if let Some(now) = self.around.store.snapshot(id).await? {
+                    deletable(&now, None)?;
+                }
+                Err(StoreError::Conflict(text).into())
             }
             Err(error) => Err(error.into()),
         }
@@ -406,7 +419,7 @@ fn about(
         kind,
         severity: Severity::Info,
         occurred_at: now,
-        host: None,
+        host: operation.host.clone(),
         vm: Some(operation.vm),
         snapshot: Some(operation.snapshot),
         operation: Some(operation.id),

@@ -15,7 +15,7 @@ use super::types::{
     EventKind, Failure, NewEvent, Operation, OperationState, Severity, Snapshot, SnapshotDisk,
     SnapshotState, Work,
 };
-use super::{create, delete};
+use super::{create, delete, obstacle};
 use crate::hosts::{
     Chain, HostError, MergeOrder, MergeSight, OverlayOrder, RemovalOrder, Removed, VmState,
 };
@@ -38,6 +38,8 @@ pub struct Observation<'a> {
     pub vm_state: Option<VmState>,
     /// The merge that the operation now waits for.
     pub merge: MergeSight,
+    /// For how long it could not be told how that merge stands.
+    pub unseen: Duration,
     /// What the last question was answered with, since the record last changed.
     pub answer: Option<&'a Answer>,
     /// How often in a row the answer was no answer.
@@ -77,8 +79,11 @@ pub enum Answer {
 /// What to do next.
 #[derive(Debug)]
 pub enum Step {
-    /// Write this down and look again.
+    /// Write this down and look again: the work has moved.
     Enter(Box<Change>),
+    /// Write this down and look again: the work stands where it stood, and what was answered and
+    /// how often counts on.
+    Note(Box<Change>),
     /// Ask the host.
     Ask(Ask),
     /// Look again when something changes, or after this time.
@@ -133,10 +138,12 @@ fn back_off(attempts: u32) -> Duration {
 
 /// Decides. An operation that has ended only waits.
 pub fn step(operation: &Operation, seen: &Observation<'_>, now: Timestamp, mint: Mint<'_>) -> Step {
-    match &operation.work {
-        Work::Create(phase) => create::step(phase, &Draft::new(operation, seen, now), mint),
-        Work::Delete(phase) => delete::step(phase, &Draft::new(operation, seen, now), mint),
-    }
+    let draft = Draft::new(operation, seen, now);
+    let next = match &operation.work {
+        Work::Create(phase) => create::step(phase, &draft, mint),
+        Work::Delete(phase) => delete::step(phase, &draft, mint),
+    };
+    obstacle::told(next, &draft)
 }
 
 /// The merge whose state the operation needs to see, if any.
@@ -171,6 +178,17 @@ impl<'a> Draft<'a> {
         events: Vec<NewEvent>,
     ) -> Step {
         self.change(OperationState::Running, work, snapshots, events)
+    }
+
+    /// The operation stands where it stood, but for what it notes.
+    pub(super) fn note(&self, note: impl FnOnce(&mut Operation), events: Vec<NewEvent>) -> Step {
+        let mut operation = self.operation.clone();
+        note(&mut operation);
+        Step::Note(Box::new(Change {
+            operation,
+            snapshots: vec![],
+            events,
+        }))
     }
 
     /// The operation ends.
@@ -210,7 +228,7 @@ impl<'a> Draft<'a> {
             kind,
             severity,
             occurred_at: self.now,
-            host: self.seen.host.cloned(),
+            host: self.seen.host.or(self.operation.host.as_ref()).cloned(),
             vm: Some(self.operation.vm),
             snapshot: Some(self.operation.snapshot),
             operation: Some(self.operation.id),

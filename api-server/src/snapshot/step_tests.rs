@@ -3,8 +3,8 @@
 use super::plan::{plan_create, plan_delete};
 use super::step::{Answer, Ask, Observation, Sign, Step, step};
 use super::types::{
-    CreatePhase, DeletePhase, DiskState, DiskTask, EventKind, Failure, Mark, Operation,
-    OperationState, Snapshot, SnapshotDisk, SnapshotState, Work,
+    CreatePhase, DeletePhase, DiskState, DiskTask, EventKind, Failure, Mark, Obstacle, Operation,
+    OperationState, Severity, Snapshot, SnapshotDisk, SnapshotState, Told, Work,
 };
 use crate::hosts::{
     Chain, HostError, Layer, LayerFormat, MergePhase, MergeSeen, MergeSight, Removed, VmState,
@@ -81,6 +81,7 @@ fn operation(snapshot: &Snapshot, work: Work) -> Operation {
         request: RequestId::from(Uuid::now_v7()),
         host: None,
         requested_by: "test".to_owned(),
+        obstacle: None,
         created_at: now(),
         started_at: Some(now()),
         ended_at: None,
@@ -97,6 +98,7 @@ fn task(disk: &str, base: &str, top: &str, state: DiskState) -> DiskTask {
         merge: MergeId::from(Uuid::now_v7()),
         removal: RemovalId::from(Uuid::now_v7()),
         state,
+        told: Told::default(),
     }
 }
 
@@ -112,6 +114,7 @@ fn merge(phase: MergePhase) -> MergeSight {
         phase,
         done_bytes: 5,
         total_bytes: 9,
+        pivot_attempts: 0,
         longest_pause: Duration::from_millis(7),
         revision: 1,
     })
@@ -135,6 +138,7 @@ struct Seen<'a> {
     merge: MergeSight,
     answer: Option<Answer>,
     attempts: u32,
+    unseen: Duration,
 }
 
 impl<'a> Seen<'a> {
@@ -145,6 +149,7 @@ impl<'a> Seen<'a> {
             merge: MergeSight::Absent,
             answer: None,
             attempts: 0,
+            unseen: Duration::ZERO,
         }
     }
 
@@ -155,11 +160,31 @@ impl<'a> Seen<'a> {
             host: None,
             vm_state: Some(VmState::Running),
             merge: self.merge.clone(),
+            unseen: self.unseen,
             answer: self.answer.as_ref(),
             attempts: self.attempts,
             refusals: self.attempts,
         };
         step(operation, &seen, now(), &mut Uuid::now_v7)
+    }
+}
+
+/// The operation after it has told what is in its way.
+fn hindered(operation: &Operation, reason: Reason) -> Operation {
+    let obstacle = Obstacle {
+        cause: Failure::new(reason, "in the way"),
+        since: now(),
+    };
+    Operation {
+        obstacle: Some(obstacle),
+        ..operation.clone()
+    }
+}
+
+fn note(step: Step) -> Change {
+    match step {
+        Step::Note(change) => *change,
+        other => panic!("expected a note, got {other:?}"),
     }
 }
 
@@ -233,8 +258,9 @@ fn the_merge_is_ordered_until_it_is_seen() {
     seen.answer = Some(Answer::MergeAccepted);
     assert!(matches!(seen.decide(&delete), Step::Wait(_)));
     seen.answer = Some(unknown());
+    let waits = hindered(&delete, Reason::HostUnreachable);
     assert!(
-        matches!(seen.decide(&delete), Step::Wait(wait) if wait.sign == Sign::Return && wait.cause.is_some())
+        matches!(seen.decide(&waits), Step::Wait(wait) if wait.sign == Sign::Return && wait.cause.is_some())
     );
     seen.merge = merge(MergePhase::Copying);
     assert!(matches!(seen.decide(&delete), Step::Wait(_)));
@@ -512,6 +538,160 @@ fn a_snapshot_that_was_refused_leaves_nothing() {
     assert_eq!(kinds(&failed), [EventKind::SnapshotCreateFailed]);
 }
 
+fn merging(snapshot: &Snapshot) -> Operation {
+    let task = task("vda", "a", "b", DiskState::Merging);
+    operation(snapshot, Work::Delete(DeletePhase::Disks(vec![task])))
+}
+
+fn to_remove(snapshot: &Snapshot) -> Operation {
+    let task = task("vda", "a", "b", removing());
+    operation(snapshot, Work::Delete(DeletePhase::Disks(vec![task])))
+}
+
+#[test]
+fn a_cause_is_told_once_and_again_when_it_is_another() {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let delete = to_remove(&snapshot);
+    let mut seen = Seen::of(&snapshot);
+    seen.answer = Some(unknown());
+    seen.attempts = 1;
+    let waits = note(seen.decide(&delete));
+    assert_eq!(kinds(&waits), [EventKind::OperationWaiting]);
+    assert_eq!(waits.events[0].severity, Severity::Warning);
+    for attempts in 2..9 {
+        seen.attempts = attempts;
+        assert!(matches!(seen.decide(&waits.operation), Step::Wait(_)));
+    }
+    seen.answer = Some(refused(Reason::VolumeInUse));
+    let refused = note(seen.decide(&waits.operation));
+    assert_eq!(kinds(&refused), [EventKind::VolumeRemovalRefused]);
+    let details = &refused.events[0].details;
+    assert_eq!(details["reason"], "VOLUME_IN_USE");
+    assert_eq!(details["top"], volume("b").to_string());
+    assert_eq!(refused.operation.work, delete.work, "nothing has moved");
+    assert!(matches!(seen.decide(&refused.operation), Step::Wait(_)));
+    // The next question is asked as it would have been.
+    seen.answer = None;
+    assert!(matches!(
+        seen.decide(&refused.operation),
+        Step::Ask(Ask::Removal(_))
+    ));
+}
+
+#[test]
+fn what_goes_on_has_recovered() {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let waits = hindered(&to_remove(&snapshot), Reason::VolumeInUse);
+    let mut seen = Seen::of(&snapshot);
+    let gone = |gone| {
+        Answer::Removal(Removed {
+            gone,
+            freed_bytes: 3,
+        })
+    };
+    seen.answer = Some(gone(false));
+    let goes_on = note(seen.decide(&waits));
+    assert_eq!(kinds(&goes_on), [EventKind::OperationRecovered]);
+    assert_eq!(goes_on.operation.obstacle, None);
+    assert!(matches!(seen.decide(&goes_on.operation), Step::Wait(_)));
+    seen.answer = Some(gone(true));
+    let done = change(seen.decide(&waits));
+    let told = [
+        EventKind::OperationRecovered,
+        EventKind::VolumeRemoved,
+        EventKind::SnapshotDeleted,
+    ];
+    assert_eq!(kinds(&done), told);
+    assert_eq!(done.operation.obstacle, None);
+}
+
+#[test]
+fn what_failed_has_not_recovered() {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let waits = hindered(&to_remove(&snapshot), Reason::VolumeInUse);
+    let seen = Seen {
+        answer: Some(refused(Reason::VolumeInUse)),
+        attempts: 12,
+        ..Seen::of(&snapshot)
+    };
+    let failed = change(seen.decide(&waits));
+    assert_eq!(kinds(&failed), [EventKind::SnapshotDeleteFailed]);
+    assert_eq!(failed.operation.obstacle, None);
+}
+
+#[test]
+fn a_host_that_is_not_seen_is_told_of_when_it_lasts() {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let delete = merging(&snapshot);
+    let mut seen = Seen {
+        merge: MergeSight::Unknown,
+        ..Seen::of(&snapshot)
+    };
+    assert!(
+        matches!(seen.decide(&delete), Step::Wait(wait) if wait.cause.is_some()),
+        "shown at once, not told"
+    );
+    seen.unseen = Duration::from_secs(5);
+    let waits = note(seen.decide(&delete));
+    assert_eq!(kinds(&waits), [EventKind::OperationWaiting]);
+    // A break of the line that follows is the same one as long as the merge was not seen.
+    seen.unseen = Duration::ZERO;
+    assert!(matches!(seen.decide(&waits.operation), Step::Wait(_)));
+    seen.merge = merge(MergePhase::Copying);
+    let seen_again = note(seen.decide(&waits.operation));
+    assert_eq!(kinds(&seen_again), [EventKind::OperationRecovered]);
+}
+
+#[test]
+fn the_phases_of_a_merge_are_told_once() {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let delete = merging(&snapshot);
+    let sight = |phase, pivot_attempts| match merge(phase) {
+        MergeSight::Seen(seen) => MergeSight::Seen(MergeSeen {
+            pivot_attempts,
+            ..seen
+        }),
+        other => other,
+    };
+    let mut seen = Seen::of(&snapshot);
+    seen.merge = sight(MergePhase::Ready, 0);
+    let ready = note(seen.decide(&delete));
+    assert_eq!(kinds(&ready), [EventKind::LiveMergeReady]);
+    assert!(matches!(seen.decide(&ready.operation), Step::Wait(_)));
+    seen.merge = sight(MergePhase::Ready, 1);
+    let put_off = note(seen.decide(&ready.operation));
+    let told = [
+        EventKind::LiveMergePivoting,
+        EventKind::LiveMergePivotPutOff,
+    ];
+    assert_eq!(kinds(&put_off), told);
+    let event = &put_off.events[1];
+    assert_eq!(event.severity, Severity::Warning);
+    assert_eq!(event.details["pivot_attempts"], "1");
+    assert_eq!(event.details["merge"], tasks(&put_off)[0].merge.to_string());
+    // What ended while nobody looked is told before the end.
+    for end in [
+        MergePhase::Merged,
+        MergePhase::Failed(Failure::new(Reason::VmDied, "it died")),
+    ] {
+        seen.merge = sight(end, 1);
+        let late = note(seen.decide(&delete));
+        let told = [EventKind::LiveMergeReady, EventKind::LiveMergePivoting];
+        assert_eq!(kinds(&late), told);
+        assert_ne!(
+            tasks(&change(seen.decide(&late.operation)))[0].state,
+            DiskState::Merging
+        );
+    }
+    seen.merge = sight(MergePhase::Merged, 2);
+    let merged = change(seen.decide(&put_off.operation));
+    assert_eq!(kinds(&merged), [EventKind::LiveMergeCompleted]);
+    let details = &merged.events[0].details;
+    assert_eq!(details["pivot_attempts"], "2");
+    assert_eq!(details["longest_pause_ms"], "7");
+    assert_eq!(details["copied_bytes"], "5");
+}
+
 fn any_sight() -> impl Strategy<Value = MergeSight> {
     prop_oneof![
         Just(MergeSight::Unknown),
@@ -598,7 +778,13 @@ proptest! {
             tasks[1].state = DiskState::Merging;
         }
         let seen = Seen { merge: MergeSight::Unknown, answer: Some(unknown()), attempts, ..Seen::of(&snapshot) };
-        prop_assert!(matches!(seen.decide(&delete), Step::Wait(_)));
+        let told = match seen.decide(&delete) {
+            Step::Note(change) => *change,
+            other => return Err(TestCaseError::fail(format!("{other:?}"))),
+        };
+        prop_assert_eq!(&told.operation.work, &delete.work);
+        prop_assert!(told.snapshots.is_empty());
+        prop_assert!(matches!(seen.decide(&told.operation), Step::Wait(_)), "told once");
     }
 
     #[test]
@@ -631,6 +817,7 @@ proptest! {
                     answer = Some(Answer::Removal(Removed { gone: true, freed_bytes: 0 }));
                 }
                 Step::Ask(_) | Step::Wait(_) => {}
+                Step::Note(change) => delete = change.operation.clone(),
                 Step::Enter(change) => {
                     if let Some(next) = put(&change, snapshot.id) {
                         snapshot = next.clone();

@@ -111,6 +111,9 @@ pub struct Operation {
     pub request: RequestId,
     /// Who asked: the caller's address.
     pub requested_by: String,
+    /// What is in its way, once that stands in the audit log; `None` while it goes on.
+    #[serde(default)]
+    pub obstacle: Option<Obstacle>,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When its work began.
@@ -119,6 +122,15 @@ pub struct Operation {
     pub ended_at: Option<Timestamp>,
     /// Counts its durable changes. Set by the store.
     pub revision: u64,
+}
+
+/// What stands in an operation's way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obstacle {
+    /// As it was when it was told; it is told again when its reason changes.
+    pub cause: Failure,
+    /// Since when it is this reason.
+    pub since: Timestamp,
 }
 
 /// Where an operation stands.
@@ -200,6 +212,28 @@ pub struct DiskTask {
     pub removal: RemovalId,
     /// Where it stands.
     pub state: DiskState,
+    /// What the audit log has of the merge already.
+    #[serde(default)]
+    pub told: Told,
+}
+
+impl DiskTask {
+    /// Whether nothing is left to do.
+    pub fn is_removed(&self) -> bool {
+        matches!(self.state, DiskState::Removed { .. })
+    }
+}
+
+/// What the host has shown of a merge and the audit log has, so that each is told once, also over
+/// restarts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// It has caught up.
+    pub ready: bool,
+    /// A pivot has begun.
+    pub pivoting: bool,
+    /// A pivot was called off.
+    pub put_off: bool,
 }
 
 /// Where the deletion of a snapshot stands on one disk.
@@ -248,12 +282,20 @@ pub enum EventKind {
     LiveMergeStarted,
     LiveMergeCompleted,
     LiveMergeFailed,
+    LiveMergeReady,
+    LiveMergePivoting,
+    LiveMergePivotPutOff,
     VolumeRemoved,
+    VolumeRemovalRefused,
     OperationResumed,
+    OperationWaiting,
+    OperationRecovered,
+    RepairRequested,
+    RepairApplied,
 }
 
-/// How much an event matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How much an event matters, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// As it should be.

@@ -46,6 +46,9 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("one of racing changes wins", |store| {
         changes::racing(store).boxed_local()
     }),
+    ("a snapshot alone changes whole or not at all", |store| {
+        changes::snapshot_alone(store).boxed_local()
+    }),
     ("names are a machine's own", |store| {
         changes::names(store).boxed_local()
     }),
@@ -82,11 +85,17 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("events are filtered", |store| {
         lists::filtered_events(store).boxed_local()
     }),
+    ("events are searched", |store| {
+        lists::searched_events(store).boxed_local()
+    }),
     ("open operations are listed until they end", |store| {
         lists::open_operations(store).boxed_local()
     }),
     ("the audit log only grows", |store| {
         audit::only_grows(store).boxed_local()
+    }),
+    ("the audit log has an end and a sign", |store| {
+        audit::end_and_sign(store).boxed_local()
     }),
     ("a follower of the audit log misses nothing", |store| {
         audit::follower(store).boxed_local()

@@ -18,10 +18,13 @@ mod sqlite;
 
 pub use sqlite::SqliteStore;
 
-use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
+use crate::snapshot::{
+    Event, EventKind, HostRecord, NewEvent, Operation, Severity, Snapshot, VmRecord,
+};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, OperationId, RequestId, SnapshotId, VmId};
+use tokio::sync::watch;
 
 /// What the API server remembers.
 #[async_trait]
@@ -60,7 +63,7 @@ pub trait Store: Send + Sync + 'static {
         filter: &OperationFilter,
         page: &Page<OperationId>,
     ) -> Result<Vec<Operation>, StoreError>;
-    /// Operations that have not ended, oldest first.
+    /// Operations that have not ended, in the order in which they were accepted, whatever their ids.
     async fn open_operations(&self) -> Result<Vec<Operation>, StoreError>;
 
     /// Audit log, oldest first, after `page.after`.
@@ -71,6 +74,11 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Event>, StoreError>;
     /// Adds entries to the audit log that belong to no other change.
     async fn add_events(&self, events: &[NewEvent]) -> Result<(), StoreError>;
+    /// Which audit log this is, and where it ends: whatever is added from now on stands behind.
+    async fn log_end(&self) -> Result<LogEnd, StoreError>;
+    /// Changes after entries may have been added to the audit log. A sign only: it may come for
+    /// nothing, and not at all if the writer went away, so the log is read now and then without.
+    fn log_grows(&self) -> watch::Receiver<()>;
 
     /// The operation that an earlier request of this id got, if its payload was the same.
     /// [`StoreError::RequestIdReused`] if it was another.
@@ -86,6 +94,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a change in one transaction. Returns the operation with its new revision.
     async fn apply(&self, change: &Change) -> Result<Operation, StoreError>;
+
+    /// Changes a snapshot outside of any operation, with its entry of the audit log, in one
+    /// transaction. Its `revision` is the one that it was read with; any other in the store, and a
+    /// snapshot that is gone, is a [`StoreError::Conflict`].
+    async fn put_snapshot(&self, snapshot: &Snapshot, event: &NewEvent) -> Result<(), StoreError>;
 
     /// Forgets the ids of requests that were accepted before, of operations that have ended.
     /// Returns how many.
@@ -159,7 +172,7 @@ pub struct OperationFilter {
 }
 
 /// The states of an operation without their data, for filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)] // as in OperationState
 pub enum StateName {
     Queued,
@@ -175,6 +188,19 @@ pub struct EventFilter {
     pub vm: Option<VmId>,
     /// Only of this operation.
     pub operation: Option<OperationId>,
+    /// Only those that matter at least so much.
+    pub least: Option<Severity>,
+    /// Only of these kinds; empty for all.
+    pub kinds: Vec<EventKind>,
+}
+
+/// The end of an audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The log's own number. Another database has another one; a copy has the same.
+    pub log: u64,
+    /// The newest entry's revision; 0 while there is none.
+    pub revision: u64,
 }
 
 /// Why the record could not be read or written, by what the caller does next.

@@ -82,6 +82,7 @@ pub(crate) async fn steps(store: &dyn Store) -> u64 {
         let filter = EventFilter {
             vm: None,
             operation: Some(operation.id),
+            ..EventFilter::default()
         };
         let events = store.events(&filter, &everything()).await.unwrap().len() as u64;
         assert_eq!(

@@ -65,6 +65,18 @@ async fn reopening_finds_everything() {
 }
 
 #[tokio::test]
+async fn a_log_keeps_its_number_and_no_other_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut numbers = vec![];
+    for name in ["a.db", "a.db", "b.db"] {
+        let store = SqliteStore::open(&dir.path().join(name)).await.unwrap();
+        numbers.push(store.log_end().await.unwrap().log);
+    }
+    assert_eq!(numbers[0], numbers[1]);
+    assert_ne!(numbers[0], numbers[2]);
+}
+
+#[tokio::test]
 async fn a_second_server_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("record.db");

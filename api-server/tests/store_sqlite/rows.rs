@@ -1,7 +1,7 @@
 //! What somebody's hand can do to the rows, and what it cannot.
 
 use crate::by_hand;
-use livemerge_api_server::snapshot::NewEvent;
+use livemerge_api_server::snapshot::{EventKind, NewEvent, Severity};
 use livemerge_api_server::store::conformance::records::{
     event, everything, full_change, host, id, log, operation, request, snapshot, vm,
 };
@@ -159,9 +159,15 @@ async fn a_spoilt_host_machine_or_event_is_named_and_hides_no_other() {
     .await;
     let filter = |number| EventFilter {
         vm: Some(id(number)),
-        operation: None,
+        ..EventFilter::default()
     };
     blames(store.events(&filter(1), &everything()).await, "event 3: ");
+    // What cannot be told is not left out as if it did not fit.
+    let least = EventFilter {
+        least: Some(Severity::Error),
+        ..filter(1)
+    };
+    blames(store.events(&least, &everything()).await, "event 3: ");
     assert_eq!(
         store.events(&filter(2), &everything()).await.unwrap().len(),
         1
@@ -181,6 +187,26 @@ async fn a_spoilt_host_machine_or_event_is_named_and_hides_no_other() {
 
     spoil(&path, "INSERT INTO hosts VALUES ('UPPER', '', 0, ?)").await;
     blames(store.hosts().await, "host UPPER: ");
+}
+
+/// A document that is none at all does not stand in the way of the others.
+#[tokio::test]
+async fn a_spoilt_event_fails_a_search_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("record.db");
+    let store = seeded(&path).await;
+    let sql = "INSERT INTO events (vm_id, record) VALUES (?, '{')";
+    spoil(&path, sql).await;
+    let wanted = EventFilter {
+        kinds: vec![EventKind::HostUp],
+        ..EventFilter::default()
+    };
+    blames(store.events(&wanted, &everything()).await, "event 3: ");
+    let of_other = EventFilter {
+        vm: Some(id(2)),
+        ..wanted
+    };
+    assert_eq!(store.events(&of_other, &everything()).await.unwrap(), []);
 }
 
 /// Not even by hand, whole or in part.

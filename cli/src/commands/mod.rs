@@ -1,6 +1,7 @@
 //! The commands: each asks the server and writes what it answers.
 
 mod completions;
+mod doctor;
 mod event;
 mod host;
 mod operation;
@@ -30,6 +31,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Stop> {
         Command::Snapshot(command) => snapshot::run(&session()?, output, command).await,
         Command::Operation(command) => operation::run(&session()?, output, command).await,
         Command::Event(command) => event::run(&session()?, output, command).await,
+        Command::Doctor(args) => doctor::run(&session()?, output, args).await,
         Command::Completions { shell } => completions::run(output, shell),
     }
 }

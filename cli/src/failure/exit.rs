@@ -7,7 +7,7 @@ use tonic::Code;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
     0  done
-    1  the operation ended without success
+    1  the operation ended without success, or doctor found an error
     2  usage: the command line cannot be understood
     3  not found
     4  refused: failed precondition, aborted, already exists, not permitted
@@ -22,8 +22,8 @@ Exit codes:
 pub(crate) enum Exit {
     /// Done.
     Done = 0,
-    /// The operation was accepted and ended without success.
-    OperationFailed = 1,
+    /// The operation was accepted and ended without success, or something was found to be wrong.
+    Unsuccessful = 1,
     /// The command line cannot be understood.
     Usage = 2,
     /// What was named does not exist.
@@ -79,7 +79,7 @@ mod tests {
         let listed: Vec<u8> = listed.map(|code| code.unwrap().parse().unwrap()).collect();
         let all = [
             Exit::Done,
-            Exit::OperationFailed,
+            Exit::Unsuccessful,
             Exit::Usage,
             Exit::NotFound,
             Exit::Refused,

@@ -34,6 +34,9 @@ pub(super) fn hint(reason: Reason) -> &'static str {
         }
         Reason::VmNotRunning => "start the machine, then try again",
         Reason::ChainDiverged => "`livemerge vm chain VM` draws the chain as it is",
+        Reason::ConcurrentChange => {
+            "something else works on it, or it changed; look again and decide again"
+        }
         Reason::InsufficientSpace => {
             "free space in the storage domain, then repeat with the same --request-id"
         }

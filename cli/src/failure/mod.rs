@@ -77,7 +77,7 @@ impl Failure {
             "" => format!("operation {} failed", operation.id),
             text => format!("operation {} failed: {text}", operation.id),
         };
-        Self::new(Exit::OperationFailed, message).reason(&failure.reason)
+        Self::new(Exit::Unsuccessful, message).reason(&failure.reason)
     }
 
     /// Adds a line after the message.

@@ -35,12 +35,12 @@ impl<'a> From<&'a v1::Host> for HostDocument<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct VolumeDocument<'a> {
+pub(super) struct VolumeDocument<'a> {
     storage: &'a str,
     name: &'a str,
 }
 
-fn volume(volume: Option<&v1::VolumeRef>) -> Option<VolumeDocument<'_>> {
+pub(super) fn volume(volume: Option<&v1::VolumeRef>) -> Option<VolumeDocument<'_>> {
     volume.map(|volume| VolumeDocument {
         storage: &volume.storage,
         name: &volume.name,
@@ -348,15 +348,15 @@ impl<'a> From<Layer<'a>> for LayerDocument<'a> {
 }
 
 /// An enum's word, unless the enum is unset.
-fn set(word: String) -> Option<String> {
+pub(super) fn set(word: String) -> Option<String> {
     (word != "unspecified").then_some(word)
 }
 
-fn given(text: &str) -> Option<&str> {
+pub(super) fn given(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-fn sorted(map: &HashMap<String, String>) -> BTreeMap<&str, &str> {
+pub(super) fn sorted(map: &HashMap<String, String>) -> BTreeMap<&str, &str> {
     map.iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect()

@@ -4,6 +4,7 @@
 //! [`Stop::ReaderGone`].
 
 mod document;
+mod finding;
 mod json;
 mod row;
 mod table;
@@ -11,6 +12,7 @@ pub(crate) mod text;
 
 pub(crate) use document::ChainDocument;
 pub(crate) use document::snapshot_state;
+pub(crate) use finding::Repaired;
 pub(crate) use table::columns;
 
 use crate::failure::{Exit, Failure};

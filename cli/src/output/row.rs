@@ -186,6 +186,7 @@ impl Detailed for v1::Operation {
             ("ended", time_or_dash(self.ended_at.as_ref())),
         ];
         details.extend(self.disks.iter().map(|disk| ("disk", disk_progress(disk))));
+        details.extend(self.waiting.iter().map(|waiting| ("waits", wait(waiting))));
         if let Some(failure) = &self.failure {
             let (reason, message) = (escape(&failure.reason), escape(&failure.message));
             details.push(("failure", format!("{reason}: {message}")));
@@ -214,6 +215,19 @@ impl Listed for v1::Event {
             or_dash(&self.message),
         ]
     }
+}
+
+/// What is in the way, and what is done about it.
+fn wait(waiting: &v1::Waiting) -> String {
+    let (reason, message) = (escape(&waiting.reason), escape(&waiting.message));
+    let mut text = format!("{reason}: {message}");
+    if waiting.attempts > 0 {
+        text.push_str(&format!(", tries: {}", waiting.attempts));
+    }
+    if let Some(at) = &waiting.next_try_at {
+        text.push_str(&format!(", next: {}", time_or_dash(Some(at))));
+    }
+    text
 }
 
 /// What is not known yet is left out.

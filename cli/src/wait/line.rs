@@ -2,21 +2,15 @@
 
 use super::progress::Progress;
 use crate::connect::Session;
-use crate::failure::{Exit, Failure};
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
-use std::time::Duration;
-
-/// The first pause, which doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+use crate::failure::Failure;
+use crate::retry::Retry;
 
 /// Calls that are made again until the server answers or the time is over.
 pub(super) struct Line<'a> {
     pub(super) session: &'a Session,
     pub(super) operation_id: &'a str,
     pub(super) progress: Progress,
-    /// The pauses between tries, while the server does not answer.
-    silence: Option<ExponentialBackoff>,
+    retry: Retry,
 }
 
 impl<'a> Line<'a> {
@@ -25,13 +19,13 @@ impl<'a> Line<'a> {
             session,
             operation_id,
             progress,
-            silence: None,
+            retry: Retry::default(),
         }
     }
 
     /// The server has answered.
     pub(super) fn answered(&mut self) {
-        if self.silence.take().is_some() {
+        if self.retry.answered() {
             self.progress.say("the server answers again");
         }
     }
@@ -41,27 +35,10 @@ impl<'a> Line<'a> {
     /// # Errors
     /// The failure itself when another try cannot help; when the time is over.
     pub(super) async fn lost(&mut self, failure: Failure) -> Result<(), Failure> {
-        let time_left = self.session.time_left()?;
-        if failure.exit() != Exit::Unavailable {
-            return Err(failure);
-        }
-        if self.silence.is_none() {
-            let why = failure.message();
-            self.progress
-                .say(&format!("{why}; the operation goes on, trying again"));
-        }
-        let pauses = self.silence.get_or_insert_with(pauses);
-        let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
-        tokio::time::sleep(time_left.map_or(pause, |left| left.min(pause))).await;
-        Ok(())
+        let progress = &self.progress;
+        let say = |why: &str| {
+            progress.say(&format!("{why}; the operation goes on, trying again"));
+        };
+        self.retry.pause(self.session, failure, say).await
     }
-}
-
-fn pauses() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(FIRST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .without_max_times()
-        .with_jitter()
-        .build()
 }

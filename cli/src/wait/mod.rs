@@ -127,7 +127,10 @@ async fn unless_interrupted(
     operation_id: &str,
     wait: impl Future<Output = Result<v1::Operation, Stop>>,
 ) -> Result<v1::Operation, Stop> {
-    let again = || format!("watch it again: {}", session.watch_command(operation_id));
+    let again = || {
+        let command = session.command(&format!("operation watch {operation_id}"));
+        format!("watch it again: {command}")
+    };
     tokio::select! {
         ended = wait => ended.map_err(|stop| match stop {
             Stop::Failed(failure) if failure.exit() == Exit::Unavailable => {

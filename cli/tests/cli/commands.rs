@@ -1,6 +1,8 @@
 //! Every command in both forms, against recorded output; and what it asked the server.
 
-use crate::data::{DB, DONE, FAILED, NOWHERE, RUNNING, WEB, WEEKLY, failed, merged, merging, site};
+use crate::data::{
+    DB, DONE, FAILED, NOWHERE, RUNNING, WEB, WEEKLY, failed, merged, merging, site, waiting,
+};
 use crate::program::{Ran, ask, client, livemerge, run};
 use crate::server::{Script, Server, Step};
 use livemerge_proto::v1;
@@ -42,6 +44,20 @@ records! {
     operation_get_failed: ["operation", "get", FAILED];
     operation_list: ["operation", "list"];
     event_list: ["event", "list"];
+}
+
+#[test]
+fn operation_get_waiting() {
+    let server = Server::start(Script {
+        operations: vec![waiting()],
+        ..site()
+    });
+    let shown = ask(&server, ["operation", "get", RUNNING]).shown();
+    let line = shown
+        .lines()
+        .find(|line| line.starts_with("waits"))
+        .unwrap();
+    insta::assert_snapshot!(line, @"waits         HOST_UNREACHABLE: the host does not answer, tries: 2, next: 2026-01-01T12:00:09Z");
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub(crate) const DB_DAILY: &str = "cccccccc-cccc-4ccc-8ccc-cccccccccccc";
 pub(crate) const RUNNING: &str = "dddddddd-dddd-4ddd-8ddd-dddddddddddd";
 pub(crate) const FAILED: &str = "eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee";
 pub(crate) const DONE: &str = "ffffffff-ffff-4fff-8fff-ffffffffffff";
+pub(crate) const STUCK: &str = "0000000000000001-00000000000000aa";
+pub(crate) const LEAKED: &str = "0000000000000002-00000000000000bb";
 /// Not in the site.
 pub(crate) const NOWHERE: &str = "99999999-9999-4999-8999-999999999999";
 
@@ -35,6 +37,12 @@ pub(crate) fn site() -> Script {
         chains: vec![chain("vda"), chain("vdb")],
         operations: vec![merging(), failed(), done()],
         events: events(),
+        findings: findings(),
+        repaired: v1::ApplyRepairResponse {
+            outcome: v1::RepairOutcome::Done.into(),
+            operation: None,
+            freed_bytes: 3 * MIB,
+        },
         accepted: Some(queued()),
         ..Default::default()
     }
@@ -265,6 +273,42 @@ pub(crate) fn done() -> v1::Operation {
         ended_at: at(3),
         ..operation(DONE, state)
     }
+}
+
+/// One of each severity.
+fn findings() -> Vec<v1::Finding> {
+    let stuck = v1::Finding {
+        id: STUCK.into(),
+        kind: v1::FindingKind::SnapshotStuck.into(),
+        severity: v1::FindingSeverity::Error.into(),
+        host_ids: vec!["host-1".into()],
+        vm_id: WEB.into(),
+        snapshot_id: WEEKLY.into(),
+        message: "snapshot weekly is being deleted, but no operation works on it".into(),
+        details: [("snapshot".to_owned(), "weekly".to_owned())].into(),
+        repair: v1::Repair::MarkIncomplete.into(),
+        ..Default::default()
+    };
+    let leaked = v1::Finding {
+        id: LEAKED.into(),
+        kind: v1::FindingKind::LeakedVolume.into(),
+        severity: v1::FindingSeverity::Warning.into(),
+        host_ids: vec!["host-1".into(), "host-2".into()],
+        vm_id: DB.into(),
+        volume: Some(volume("left-over.qcow2")),
+        message: "nothing refers to images/left-over.qcow2".into(),
+        no_repair: "no operation of the record says what it holds".into(),
+        ..Default::default()
+    };
+    let moving = v1::Finding {
+        id: "0000000000000003-0000000000000000".into(),
+        kind: v1::FindingKind::Unknown.into(),
+        severity: v1::FindingSeverity::Info.into(),
+        host_ids: vec!["host-2".into()],
+        message: "a block job\u{1b}[31m runs".into(),
+        ..Default::default()
+    };
+    vec![stuck, leaked, moving]
 }
 
 fn events() -> Vec<v1::Event> {

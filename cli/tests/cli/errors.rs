@@ -30,6 +30,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::ChainDiverged
         | Reason::VolumeInUse
         | Reason::StrategyUnsupported
+        | Reason::NoSafeRepair
         | Reason::StaleGeneration
         | Reason::VmDied => 4,
         Reason::InsufficientSpace
@@ -39,7 +40,10 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::StoreUnavailable
         | Reason::ServerDraining
         | Reason::DeadlineExceeded => 5,
-        Reason::FieldInvalid | Reason::PageTokenInvalid => 6,
+        Reason::FieldInvalid
+        | Reason::PageTokenInvalid
+        | Reason::ResumeTokenInvalid
+        | Reason::ResumeTokenExpired => 6,
         Reason::ChainCorrupt | Reason::MergeIoError | Reason::InternalBug => 70,
     }
 }

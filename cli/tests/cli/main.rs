@@ -4,7 +4,9 @@
 
 mod commands;
 mod data;
+mod doctor;
 mod errors;
+mod following;
 mod names;
 mod program;
 mod server;

@@ -37,6 +37,19 @@ pub(crate) enum Step {
     End,
 }
 
+/// A step of a watch of the log.
+#[derive(Debug, Clone)]
+pub(crate) enum LogStep {
+    /// The event of this revision.
+    Event(i64),
+    /// A heartbeat behind this revision.
+    Heartbeat(i64),
+    /// Ends the stream with this.
+    Fail(Status),
+    /// Ends the stream.
+    End,
+}
+
 /// What the server knows and how it answers.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
@@ -46,12 +59,18 @@ pub(crate) struct Script {
     pub(crate) chains: Vec<v1::VolumeChain>,
     pub(crate) operations: Vec<v1::Operation>,
     pub(crate) events: Vec<v1::Event>,
+    pub(crate) findings: Vec<v1::Finding>,
+    pub(crate) omitted_findings: i32,
+    /// What a repair answers.
+    pub(crate) repaired: v1::ApplyRepairResponse,
     /// What a create or delete answers.
     pub(crate) accepted: Option<v1::Operation>,
     /// What every call answers instead.
     pub(crate) refusal: Option<Status>,
     /// One for each watch; a watch past the last one is silent.
     pub(crate) watches: VecDeque<Vec<Step>>,
+    /// One for each watch of the log; one past the last one is silent.
+    pub(crate) log_watches: VecDeque<Vec<LogStep>>,
     /// One for each WaitOperation; one past the last one is silent.
     pub(crate) waits: VecDeque<v1::Operation>,
     /// No call is ever answered.

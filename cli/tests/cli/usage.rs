@@ -22,6 +22,9 @@ fn bad_usage_exits_2() {
         &["snapshot", "delete", "x", "--request-id", "x"],
         &["host", "list", "--request-id", NOWHERE],
         &["completions", "cmd"],
+        &["doctor", "--request-id", NOWHERE],
+        &["doctor", "--repair", "x", "--vm", "web"],
+        &["doctor", "--repair"],
     ];
     for case in cases {
         let ran = run(livemerge().args(*case));

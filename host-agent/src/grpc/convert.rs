@@ -158,9 +158,9 @@ pub(super) fn merge(view: MergeView) -> v1::Merge {
 }
 
 pub(super) fn removal(removal: &Removal) -> v1::Removal {
-    let state = match removal.state {
-        RemovalState::Gone => v1::RemovalState::Gone,
-        _ => v1::RemovalState::Condemned,
+    let (state, keep_until) = match removal.state {
+        RemovalState::Gone => (v1::RemovalState::Gone, None),
+        RemovalState::Condemned { keep_until } => (v1::RemovalState::Condemned, keep_until),
     };
     v1::Removal {
         id: removal.id.to_string(),
@@ -168,5 +168,7 @@ pub(super) fn removal(removal: &Removal) -> v1::Removal {
         state: state.into(),
         freed_bytes: bytes(removal.freed_bytes),
         condemned_at: removal.condemned_at.map(time),
+        keep_until: keep_until.map(time),
+        identity: removal.identity.to_string(),
     }
 }

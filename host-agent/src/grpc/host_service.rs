@@ -4,7 +4,7 @@ use super::{convert, detached, merge_service::draining};
 use crate::hypervisor::Hypervisor;
 use crate::machines::Inventory;
 use crate::merge::Fence;
-use crate::overlays::{self, NewOverlay, OverlayOrder};
+use crate::overlays::{NewOverlay, OverlayOrder, Overlays};
 use crate::volumes::Volumes;
 use futures::Stream;
 use livemerge_proto::fields::Fields;
@@ -34,10 +34,12 @@ pub struct HostApi {
     pub generation: u64,
     /// The machines, kept fresh.
     pub inventory: watch::Receiver<Arc<Inventory>>,
-    /// For overlays.
+    /// For its address.
     pub hypervisor: Arc<dyn Hypervisor>,
-    /// For overlays and the names of disks' volumes.
+    /// For the names of disks' volumes.
     pub volumes: Arc<Volumes>,
+    /// For overlays.
+    pub overlays: Arc<Overlays>,
     /// Refuses an older server's orders.
     pub fence: Arc<Fence>,
     /// For the time at which a chain was read.
@@ -89,7 +91,7 @@ impl HostService for HostApi {
         let vm = order.vm;
         let chains = detached(async move {
             api.fence.pass(generation).await?;
-            overlays::create(&order, api.hypervisor.as_ref(), &api.volumes).await
+            api.overlays.create(&order).await
         })
         .await?;
         let now = self.clock.now();

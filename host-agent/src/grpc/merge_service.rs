@@ -176,6 +176,7 @@ fn watch_stream(
                 Ok(Err(_closed)) => return,
                 Ok(Ok(())) => {
                     let now = views.borrow_and_update().clone();
+                    sent.retain(|id, _| now.contains_key(id));
                     for (id, view) in now.iter() {
                         if sent.insert(*id, view.shown) != Some(view.shown) {
                             yield piece(Item::Changed(convert::merge(view.clone())));

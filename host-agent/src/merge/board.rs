@@ -1,9 +1,11 @@
 //! Where the merges' latest states are shown, for answers and watches.
 //!
 //! A watcher reads the whole board when it has time and sends what is newer than what it sent:
-//! changes in between are coalesced, and a slow reader costs no memory.
+//! changes in between are coalesced, and a slow reader costs no memory. How many ended merges are
+//! shown is bounded, so that the whole board is one message.
 
 use super::types::{MergeRecord, Phase};
+use jiff::Timestamp;
 use livemerge_proto::ids::MergeId;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
@@ -73,7 +75,57 @@ impl Board {
         });
     }
 
+    /// The ended merges beyond the latest `most`, and those that had ended before.
+    pub(super) fn outlived(&self, most: usize, before: Timestamp) -> Vec<MergeId> {
+        let views = self.views.borrow();
+        let ended = views
+            .iter()
+            .filter_map(|(id, view)| Some((view.record.phase.ended_at()?, *id)));
+        let mut ended: Vec<_> = ended.collect();
+        ended.sort_unstable_by(|a, b| b.cmp(a));
+        let old = ended.iter().enumerate();
+        old.filter(|(place, (at, _))| *place >= most || *at < before)
+            .map(|(_, (_, id))| *id)
+            .collect()
+    }
+
+    /// Shows a merge no longer. It wakes nobody: a watcher learns only of what happens.
+    pub(super) fn forget(&self, id: MergeId) {
+        self.views.send_if_modified(|views| {
+            Arc::make_mut(views).remove(&id);
+            false
+        });
+    }
+
     pub(super) fn watch(&self) -> watch::Receiver<Views> {
         self.views.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{now, record};
+    use super::*;
+    use jiff::SignedDuration;
+
+    #[test]
+    fn what_has_not_ended_is_never_outlived() {
+        let at = |seconds| now() + SignedDuration::from_secs(seconds);
+        let ended = |seconds| MergeRecord {
+            phase: Phase::Merged { at: at(seconds) },
+            ..record(true)
+        };
+        let records = [record(true), ended(1), ended(5), ended(3), ended(4)];
+        let [open, first, latest, third, fourth] =
+            [0, 1, 2, 3, 4].map(|n: usize| records[n].order.id);
+        let board = Board::new(&records);
+        assert_eq!(board.outlived(4, at(0)), []);
+        assert_eq!(board.outlived(4, at(2)), [first]);
+        assert_eq!(board.outlived(1, at(0)), [fourth, third, first]);
+        for id in board.outlived(0, at(0)) {
+            board.forget(id);
+        }
+        assert_eq!(board.get(latest), None);
+        assert_eq!(board.watch().borrow().keys().collect::<Vec<_>>(), [&open]);
     }
 }

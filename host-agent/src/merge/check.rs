@@ -2,7 +2,7 @@
 
 use super::types::{MergeOrder, VolumeMark};
 use crate::chains;
-use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, VmState, VmView};
+use crate::hypervisor::{DiskView, Hypervisor, VmState, VmView};
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -10,22 +10,22 @@ use livemerge_storage::{Locator, VolumeInfo};
 
 /// What the checks found out beside that the order fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fit {
+pub struct Fit {
     /// What QEMU opens for the base.
-    pub(super) base: Locator,
+    pub base: Locator,
     /// What QEMU opens for the top.
-    pub(super) top: Locator,
+    pub top: Locator,
     /// Whether `top` is the layer that the guest writes.
-    pub(super) active: bool,
+    pub active: bool,
     /// Bytes that `top` has allocated: about what is to be copied.
-    pub(super) top_bytes: u64,
+    pub top_bytes: u64,
 }
 
 /// Looks whether the order can be carried out as things are.
 ///
 /// # Errors
 /// Says what refuses it, or what did not answer.
-pub(super) async fn check(
+pub async fn check(
     order: &MergeOrder,
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
@@ -34,18 +34,17 @@ pub(super) async fn check(
         .vm(order.vm)
         .await
         .map_err(|error| chains::vm_error(order.vm, &error))?;
-    let base = same_volume(&order.base, volumes).await?;
-    let top = same_volume(&order.top, volumes).await?;
+    same_volume(&order.base, volumes).await?;
+    let overlay = same_volume(&order.top, volumes).await?;
     let disk = running_disk(order, &vm)?;
-    idle(order, disk, hypervisor).await?;
-    let active = neighbours(order, disk, &base.locator, &top.locator)?;
-    not_shared(order, disk, &[&base, &top], hypervisor, volumes).await?;
-    let top_bytes = top.allocated_bytes;
+    idle(order, &vm, disk, hypervisor).await?;
+    let (base, top, active) = neighbours(order, disk, volumes)?;
+    not_shared(order, disk, [&base, &top], hypervisor, volumes).await?;
     Ok(Fit {
-        base: base.locator,
-        top: top.locator,
+        base,
+        top,
         active,
-        top_bytes,
+        top_bytes: overlay.allocated_bytes,
     })
 }
 
@@ -76,27 +75,31 @@ fn running_disk<'a>(order: &MergeOrder, vm: &'a VmView) -> Result<&'a DiskView, 
 /// No block job works on the disk, ours or anybody's.
 async fn idle(
     order: &MergeOrder,
+    vm: &VmView,
     disk: &DiskView,
     hypervisor: &dyn Hypervisor,
 ) -> Result<(), Problem> {
-    let job = hypervisor.job(order.vm, &order.disk).await;
-    let job = job.map_err(|error: HypervisorError| unanswered(&error))?;
-    if job.is_none() && disk.mirror.is_none() {
+    if !chains::job_runs(vm, disk, hypervisor).await? {
         return Ok(());
     }
     let text = format!("another block job runs on disk {}", order.disk);
     Err(Problem::new(Reason::ConcurrentChange, text).with("disk", &order.disk))
 }
 
-/// `top` lies directly on `base`. Tells whether it is the active layer.
+/// `top` lies directly on `base`. Gives both as QEMU has them open, which may be another spelling
+/// than storage's own, and whether `top` is the active layer.
 fn neighbours(
     order: &MergeOrder,
     disk: &DiskView,
-    base: &Locator,
-    top: &Locator,
-) -> Result<bool, Problem> {
-    match (disk.position(base), disk.position(top)) {
-        (Some(base), Some(top)) if base + 1 == top => Ok(top + 1 == disk.chain.len()),
+    volumes: &Volumes,
+) -> Result<(Locator, Locator, bool), Problem> {
+    let base = volumes.layer_of(&order.base.volume, &disk.chain);
+    let top = volumes.layer_of(&order.top.volume, &disk.chain);
+    match (base, top) {
+        (Some((below, base)), Some((above, top))) if below + 1 == above => {
+            let active = above + 1 == disk.chain.len();
+            Ok((base.locator.clone(), top.locator.clone(), active))
+        }
         _ => {
             let (top, base) = (&order.top.volume, &order.base.volume);
             let text = format!(
@@ -113,14 +116,20 @@ fn neighbours(
 async fn not_shared(
     order: &MergeOrder,
     disk: &DiskView,
-    layers: &[&VolumeInfo],
+    layers: [&Locator; 2],
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
 ) -> Result<(), Problem> {
-    let children = volumes.children().await?;
-    for layer in layers {
-        let mut sharers = children.sharers(&layer.locator, &disk.chain);
-        let machines = hypervisor.references(&layer.locator).await;
+    let built_on = volumes.built_on(&layers.map(Locator::clone)).await?;
+    let chain: Vec<_> = disk
+        .chain
+        .iter()
+        .map(|layer| layer.locator.clone())
+        .collect();
+    let marks = [&order.base.volume, &order.top.volume];
+    for (volume, layer) in marks.into_iter().zip(layers) {
+        let mut sharers = built_on.sharers(layer, &chain, volumes);
+        let machines = hypervisor.references(layer).await;
         let machines = machines.map_err(|error| unanswered(&error))?;
         let others = machines
             .iter()
@@ -132,11 +141,9 @@ async fn not_shared(
             let by = sharers.join(", ");
             let problem = Problem::new(
                 Reason::SnapshotSharedBase,
-                format!("{} is also needed by {by}", layer.volume),
+                format!("{volume} is also needed by {by}"),
             );
-            return Err(problem
-                .with("volume", &layer.volume)
-                .with("shared_with", by));
+            return Err(problem.with("volume", volume).with("shared_with", by));
         }
     }
     Ok(())

@@ -178,9 +178,11 @@ impl Driver {
         next.phase = phase;
         next.revision += 1;
         let journal = Arc::clone(&self.around.journal);
+        fail::fail_point!("agent::before-persist");
         let written = blocking(move || journal.write(&next).map(|()| next)).await;
         match written {
             Ok(next) => {
+                fail::fail_point!("agent::after-persist");
                 self.record = next;
                 self.phase_entered = Instant::now();
                 self.around.board.show(MergeView {
@@ -218,6 +220,7 @@ impl Driver {
     async fn act(&mut self, action: Action) {
         let order = &self.record.order;
         let hypervisor = Arc::clone(&self.around.hypervisor);
+        fail::fail_point!("agent::before-act");
         let reply = match action {
             Action::StartCommit => {
                 let commit = CommitOrder {
@@ -242,6 +245,7 @@ impl Driver {
                 reply
             }
         };
+        fail::fail_point!("agent::after-act");
         if let Err(error) = reply {
             tracing::warn!(merge = %self.record.order.id, ?action, %error, "the hypervisor's reply");
             if let HypervisorError::Refused(text) = error {

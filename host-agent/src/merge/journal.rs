@@ -11,9 +11,10 @@
 //! - A last line without its end, or with a wrong sum, was never acknowledged (the machine stopped
 //!   in the middle of it): it is cut off. Any other damage is somebody's doing: the file is set
 //!   aside as `*.corrupt`, reported, and the other merges go on.
-//! - A record of a merge that ended long ago is removed when the journal is opened.
+//! - A record of a merge that ended long ago is removed when the journal is opened; while it is
+//!   open, when it is told so.
 
-use super::types::{MergeRecord, Phase};
+use super::types::MergeRecord;
 use jiff::Timestamp;
 use livemerge_proto::ids::MergeId;
 use std::fs::{self, File, OpenOptions};
@@ -74,6 +75,7 @@ impl Journal {
     /// # Errors
     /// When it cannot be told that it is durable. Nothing of what it announces may then be done.
     pub(super) fn write(&self, record: &MergeRecord) -> io::Result<()> {
+        fail::fail_point!("agent::before-journal");
         let path = self.path(record.order.id);
         let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
         let before = file.metadata()?.len();
@@ -90,7 +92,19 @@ impl Journal {
             file.set_len(before)?;
             return Err(error);
         }
+        fail::fail_point!("agent::after-journal");
         Ok(())
+    }
+
+    /// Forgets a merge that has ended.
+    ///
+    /// # Errors
+    /// When it cannot be told that it is forgotten.
+    pub(super) fn forget(&self, id: MergeId) -> io::Result<()> {
+        match fs::remove_file(self.path(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.sync_dir(),
+        }
     }
 
     fn path(&self, id: MergeId) -> PathBuf {
@@ -168,10 +182,9 @@ fn checked(line: &[u8]) -> Option<&str> {
 }
 
 fn outlived(record: &MergeRecord, keep: Duration, now: Timestamp) -> bool {
-    let (Phase::Merged { at } | Phase::Failed { at, .. }) = record.phase else {
-        return false;
-    };
-    Duration::try_from(now.duration_since(at)).is_ok_and(|age| age > keep)
+    let ended_at = record.phase.ended_at();
+    ended_at
+        .is_some_and(|at| Duration::try_from(now.duration_since(at)).is_ok_and(|age| age > keep))
 }
 
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
@@ -185,6 +198,7 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::merge::samples::record;
+    use crate::merge::types::Phase;
 
     const KEEP: Duration = Duration::from_secs(3600);
 

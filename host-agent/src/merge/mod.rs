@@ -24,40 +24,47 @@ mod samples;
 pub mod step;
 #[cfg(test)]
 mod step_tests;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use board::{MergeView, Views};
+pub use check::{Fit, check};
 pub use fence::{Fence, next_own_generation};
 pub use step::{PivotMode, Policy};
-pub use types::{MergeOrder, MergeRecord, Phase, VolumeMark};
+pub use types::{MergeOrder, MergeRecord, Phase, VolumeMark, Window};
 
 use crate::hypervisor::Hypervisor;
+use crate::lanes::Lanes;
 use crate::volumes::Volumes;
 use board::Board;
 use driver::{Driver, Surroundings, blocking};
+use jiff::Timestamp;
 use journal::Journal;
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 /// How long the journal remembers merges that have ended.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+/// And how many of them: a watch begins with all, in one message.
+const KEEP_MOST: usize = 1000;
 
 /// The merges of this host.
 pub struct Merges {
     around: Surroundings,
     volumes: Arc<Volumes>,
     fence: Arc<Fence>,
-    /// Held from the first check of an order until it is in the journal.
-    accepting: Mutex<()>,
-    lanes: std::sync::Mutex<HashMap<VmId, Arc<Mutex<()>>>>,
+    /// Held from the first check of an order until it is in the journal: one order with an id, one
+    /// order for a machine.
+    accepting: (Lanes<MergeId>, Lanes<VmId>),
+    lanes: Lanes<VmId>,
     tasks: TaskTracker,
     quarantined: Vec<PathBuf>,
 }
@@ -90,12 +97,13 @@ impl Merges {
             around,
             volumes,
             fence,
-            accepting: Mutex::new(()),
-            lanes: std::sync::Mutex::default(),
+            accepting: Default::default(),
+            lanes: Lanes::default(),
             tasks: TaskTracker::new(),
             quarantined: contents.quarantined,
         });
         merges.go_on(contents.records);
+        forget_outlived(&merges.around).await;
         Ok(merges)
     }
 
@@ -116,7 +124,9 @@ impl Merges {
     /// Says why not; nothing was touched then.
     pub async fn start(self: &Arc<Self>, order: MergeOrder) -> Result<MergeView, Problem> {
         self.fence.pass(order.generation).await?;
-        let _one_at_a_time = self.accepting.lock().await;
+        let (ids, machines) = &self.accepting;
+        let _one_with_the_id = ids.of(order.id).lock_owned().await;
+        let _one_of_a_machine = machines.of(order.vm).lock_owned().await;
         if let Some(known) = self.get(order.id) {
             return if known.record.order.same_payload(&order) {
                 Ok(known)
@@ -126,7 +136,7 @@ impl Merges {
             };
         }
         self.refuse_second_merge(&order)?;
-        let fit = check::check(&order, self.around.hypervisor.as_ref(), &self.volumes).await?;
+        let fit = check(&order, self.around.hypervisor.as_ref(), &self.volumes).await?;
         let record = MergeRecord {
             order,
             base: fit.base,
@@ -194,16 +204,31 @@ impl Merges {
     }
 
     fn spawn(&self, record: MergeRecord) {
-        let lane = self.lane(record.order.vm);
-        let driver = Driver::new(self.around.clone(), record);
+        let lane = self.lanes.of(record.order.vm);
+        let around = self.around.clone();
+        let driver = Driver::new(around.clone(), record);
         self.tasks.spawn(async move {
-            let _one_of_a_machine = lane.lock().await;
-            driver.run().await;
+            {
+                let _one_of_a_machine = lane.lock().await;
+                driver.run().await;
+            }
+            forget_outlived(&around).await;
         });
     }
+}
 
-    fn lane(&self, vm: VmId) -> Arc<Mutex<()>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lanes.entry(vm).or_default())
+/// Forgets merges that ended long ago, and the oldest when they are many.
+async fn forget_outlived(around: &Surroundings) {
+    let before = around.clock.now().saturating_sub(KEEP);
+    let before = before.unwrap_or(Timestamp::MIN);
+    for id in around.board.outlived(KEEP_MOST, before) {
+        let journal = Arc::clone(&around.journal);
+        match blocking(move || journal.forget(id)).await {
+            Ok(()) => around.board.forget(id),
+            Err(error) => {
+                tracing::warn!(merge = %id, %error, "an ended merge cannot be forgotten");
+                return;
+            }
+        }
     }
 }

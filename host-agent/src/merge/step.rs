@@ -217,7 +217,7 @@ impl Look<'_> {
             let text = "another block job has taken the disk";
             return fail(Reason::ConcurrentChange, self.record, text);
         }
-        if self.mirror_ready() {
+        if self.mirror_ready() || (self.unmarked_ready() && self.settled_in_phase()) {
             return Step::Enter(
                 Phase::Ready {
                     not_before: self.now,
@@ -251,7 +251,7 @@ impl Look<'_> {
         if self.merged() {
             return Step::Enter(Phase::Verifying { suspended_at: None }, None);
         }
-        if !self.mirror_ready() {
+        if !self.mirror_ready() && !self.unmarked_ready() {
             if self.job_present() {
                 return Step::Wait(self.policy.look_every);
             }
@@ -336,7 +336,7 @@ impl Look<'_> {
         }
         if self.merged() {
             Step::Finish(Outcome::Merged)
-        } else if self.seen.in_phase < self.policy.settle {
+        } else if !self.settled_in_phase() {
             Step::Wait(REPEAT_AFTER)
         } else {
             self.diverged()
@@ -435,6 +435,21 @@ impl Look<'_> {
         self.record.active && mirror.is_some_and(|mirror| mirror.state == MirrorState::Ready)
     }
 
+    /// A libvirt that was killed while it started the job has a job without its mark in the
+    /// definition, and will never mark it. It can be ended by a pivot all the same once it has
+    /// caught up; if QEMU knows better, the pivot is refused and tried again.
+    fn unmarked_ready(&self) -> bool {
+        let caught_up = |job: JobProgress| {
+            job.kind == BlockJobKind::ActiveCommit && job.end > 0 && job.cur == job.end
+        };
+        self.record.active && self.disk.mirror.is_none() && self.job.is_some_and(caught_up)
+    }
+
+    /// A job that was just started has its mark within this time.
+    fn settled_in_phase(&self) -> bool {
+        self.seen.in_phase >= self.policy.settle
+    }
+
     fn refused(&self) -> bool {
         use BlockJobOutcome::{Cancelled, Failed};
         matches!(
@@ -446,7 +461,7 @@ impl Look<'_> {
     /// The guest cannot write and nothing is left to copy.
     fn both_read_the_same(&self) -> bool {
         self.state == VmState::Paused
-            && self.mirror_ready()
+            && (self.mirror_ready() || self.unmarked_ready())
             && self.job.is_some_and(|job| job.cur == job.end)
     }
 

@@ -106,6 +106,31 @@ fn a_running_job_is_adopted() {
     assert!(matches!(next, Step::Wait(_)), "{next:?}");
 }
 
+/// libvirt was killed between the job's start and its mark.
+#[test]
+fn a_job_that_libvirt_never_marked_is_pivoted_once_it_has_caught_up() {
+    let copying = at(copying());
+    let caught_up = job(BlockJobKind::ActiveCommit, 9, 9);
+    let unmarked = |state, job| late(seen(state, disk(&BEFORE), job));
+    let just_started = seen(VmState::Running, disk(&BEFORE), caught_up);
+    assert!(matches!(decide(&copying, &just_started), Step::Wait(_)));
+    let behind = unmarked(VmState::Running, job(BlockJobKind::ActiveCommit, 5, 9));
+    assert!(matches!(decide(&copying, &behind), Step::Wait(_)));
+    let Step::Enter(ready, None) = decide(&copying, &unmarked(VmState::Running, caught_up)) else {
+        panic!("it is ready");
+    };
+    let running = seen(VmState::Running, disk(&BEFORE), caught_up);
+    let Step::Enter(suspending, Some(Action::Suspend)) = decide(&at(ready), &running) else {
+        panic!("the guest stands still first");
+    };
+    let still = seen(VmState::Paused, disk(&BEFORE), caught_up);
+    let next = decide(&at(suspending), &still);
+    assert_eq!(
+        next,
+        Step::Enter(pivoting(Window::Intent), Some(Action::Pivot))
+    );
+}
+
 #[test]
 fn a_missing_job_is_asked_for_again_only_after_a_while_and_not_for_ever() {
     let gone = seen(VmState::Running, disk(&BEFORE), None);

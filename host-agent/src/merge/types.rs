@@ -126,7 +126,15 @@ pub enum Phase {
 impl Phase {
     /// Whether nothing will change any more.
     pub fn ended(&self) -> bool {
-        matches!(self, Self::Merged { .. } | Self::Failed { .. })
+        self.ended_at().is_some()
+    }
+
+    /// When that came to be so.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Merged { at } | Self::Failed { at, .. } => Some(*at),
+            _ => None,
+        }
     }
 }
 

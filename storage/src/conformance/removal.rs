@@ -116,6 +116,22 @@ pub async fn a_kept_overlay_holds_its_parent(store: &dyn VolumeStore, fixture: &
     clear(store, &[&back, &below]).await;
 }
 
+/// It is no volume any more, but what is written below it would show in it once it is back.
+pub async fn a_kept_overlay_is_a_dependent(store: &dyn VolumeStore, fixture: &dyn Fixture) {
+    let below = base(store, &fixture.name("kept-below")).await;
+    let top = overlay(store, &fixture.name("kept-above"), &below).await;
+    let kept = order(&top, NEVER_OVER);
+    store.remove(&kept).await.unwrap();
+    let asked = [below.locator.clone()];
+    let told = store.dependents(&asked).await.unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0].on, &told[0].volume), (&below.locator, &None));
+    let back = store.restore(kept.id).await.unwrap();
+    clear(store, &[&back]).await;
+    assert_eq!(store.dependents(&asked).await.unwrap(), []);
+    clear(store, &[&below]).await;
+}
+
 /// Condemned: out of every view but the removals; restored: as it was, and removable again.
 pub async fn a_kept_volume_is_listed_and_restored(store: &dyn VolumeStore, fixture: &dyn Fixture) {
     let made = base(store, &fixture.name("kept")).await;

@@ -1,7 +1,7 @@
 //! Volumes that come, are looked at, and grow.
 
 use super::{Fixture, SIZE, assert_invalid, assert_not_found, base, clear, on, overlay};
-use crate::{Format, Locator, NewVolume, Parent, VolumeInfo, VolumeStore};
+use crate::{Dependent, Format, Locator, NewVolume, Parent, VolumeInfo, VolumeStore};
 use futures::TryStreamExt as _;
 use std::collections::BTreeSet;
 
@@ -209,6 +209,34 @@ pub async fn an_overlay_names_its_parent(store: &dyn VolumeStore, fixture: &dyn 
     assert!(fixture.reads(&top, 0, 4096, 0x22).await);
     assert!(fixture.reads(&below, 0, 4096, 0x11).await);
     clear(store, &[&top, &below]).await;
+}
+
+/// Directly, by whom, and of several at once; nothing of what is not there.
+pub async fn what_is_built_on_a_volume_is_told(store: &dyn VolumeStore, fixture: &dyn Fixture) {
+    let below = base(store, &fixture.name("carries")).await;
+    let clone = overlay(store, &fixture.name("carried-1"), &below).await;
+    let middle = overlay(store, &fixture.name("carried-2"), &below).await;
+    let top = overlay(store, &fixture.name("carried-3"), &middle).await;
+    let gone = base(store, &fixture.name("carries-nothing")).await;
+    clear(store, &[&gone]).await;
+    let asked = [&below, &top, &middle, &gone].map(|info| info.locator.clone());
+    let mut told = store.dependents(&asked).await.unwrap();
+    told.sort_by(|a, b| a.locator.cmp(&b.locator));
+    let dependent = |of: &VolumeInfo, on: &VolumeInfo| Dependent {
+        on: on.locator.clone(),
+        volume: Some(of.volume.name.clone()),
+        locator: of.locator.clone(),
+    };
+    let expected = [
+        dependent(&clone, &below),
+        dependent(&middle, &below),
+        dependent(&top, &middle),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(store.dependents(&[]).await.unwrap(), []);
+    clear(store, &[&top, &middle, &clone]).await;
+    assert_eq!(store.dependents(&asked).await.unwrap(), []);
+    clear(store, &[&below]).await;
 }
 
 /// Free is part of all.

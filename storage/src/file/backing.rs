@@ -19,33 +19,46 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The file that somebody may need.
-pub(super) struct Target<'a> {
-    pub(super) path: &'a Path,
-    pub(super) device: u64,
-    pub(super) inode: u64,
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) path: PathBuf,
+    /// Its device and inode; `None` when the path leads nowhere.
+    pub(super) place: Option<(u64, u64)>,
 }
 
-/// Whether a backing string names the target.
+impl Target {
+    /// What a path of QEMU's leads to.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub(super) fn of(path: &Path) -> Result<Self, StorageError> {
+        Ok(Self {
+            path: normal(path),
+            place: place(path)?,
+        })
+    }
+}
+
+/// Whether a path of a backing string means the target.
 ///
 /// # Errors
 /// When it cannot be told.
-pub(super) fn names(root: &Path, backing: &str, target: &Target<'_>) -> Result<bool, StorageError> {
-    for path in paths(root, backing)? {
-        if leads_to(&path, target)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn leads_to(path: &Path, target: &Target<'_>) -> Result<bool, StorageError> {
+pub(super) fn leads_to(path: &Path, target: &Target) -> Result<bool, StorageError> {
     if normal(path) == target.path {
         return Ok(true);
     }
+    Ok(match place(path)? {
+        Some(place) => target.place == Some(place),
+        None => path.file_name() == target.path.file_name(),
+    })
+}
+
+/// Device and inode of what a path leads to; `None` when it leads nowhere.
+fn place(path: &Path) -> Result<Option<(u64, u64)>, StorageError> {
     match fs::metadata(path) {
-        Ok(found) => Ok(found.dev() == target.device && found.ino() == target.inode),
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Ok(path.file_name() == target.path.file_name())
+            Ok(None)
         }
         Err(error) => Err(io_error(path.display())(error)),
     }
@@ -75,7 +88,10 @@ pub(super) fn locate(root: &Path, backing: &str) -> (Locator, Option<Format>) {
 }
 
 /// All files that a backing string names.
-fn paths(root: &Path, backing: &str) -> Result<Vec<PathBuf>, StorageError> {
+///
+/// # Errors
+/// When it cannot be understood.
+pub(super) fn paths(root: &Path, backing: &str) -> Result<Vec<PathBuf>, StorageError> {
     let Some(json) = backing.strip_prefix("json:") else {
         return Ok(file(root, backing).into_iter().collect());
     };
@@ -167,12 +183,11 @@ mod tests {
         let other = dir.path().join("other");
         fs::write(&other, "").unwrap();
         let path = dir.path().join("a.img");
-        let target = Target {
-            path: &path,
-            device: 0,
-            inode: 0,
+        let target = Target::of(&path).unwrap();
+        let named = |backing: &str| {
+            let paths = paths(dir.path(), backing).unwrap();
+            paths.iter().any(|path| leads_to(path, &target).unwrap())
         };
-        let named = |backing: &str| names(dir.path(), backing, &target).unwrap();
         assert!(named("/no/such/mount/a.img"));
         assert!(named(&format!("{}/sub/../a.img", dir.path().display())));
         assert!(!named("/no/such/mount/b.img"));
@@ -182,11 +197,6 @@ mod tests {
 
     #[test]
     fn a_description_that_cannot_be_read_is_not_a_no() {
-        let target = Target {
-            path: Path::new("/domain/a.img"),
-            device: 0,
-            inode: 0,
-        };
-        assert!(names(Path::new("/domain"), "json:{", &target).is_err());
+        assert!(paths(Path::new("/domain"), "json:{").is_err());
     }
 }

@@ -13,10 +13,11 @@ use super::turn::Turn;
 use super::{blocking, io_error};
 use crate::volume::{MAX_VIRTUAL_BYTES, SECTOR_BYTES};
 use crate::{Format, Locator, NewVolume, Parent, StorageError, VolumeInfo, VolumeName};
-use rustix::fs::{RenameFlags, renameat_with};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -164,7 +165,9 @@ impl Domain {
         if let Some((parent, _)) = &draft.parent {
             self.image(parent)?;
         }
-        match rename_new(&draft.temporary, &self.dir, &volume.name) {
+        let name = Path::new(volume.name.as_str());
+        let to = (self.dir.as_fd(), name);
+        match self.renames.give((CWD, &draft.temporary), to) {
             Ok(()) => self.dir.sync_all().map_err(failed())?,
             Err(Errno::EXIST) => fs::remove_file(&draft.temporary).map_err(failed())?,
             Err(errno) => return Err(failed()(errno.into())),
@@ -191,16 +194,6 @@ impl Domain {
     }
 }
 
-fn rename_new(from: &Path, dir: &File, name: &VolumeName) -> Result<(), Errno> {
-    renameat_with(
-        rustix::fs::CWD,
-        from,
-        dir,
-        name.as_str(),
-        RenameFlags::NOREPLACE,
-    )
-}
-
 fn check_size(virtual_bytes: u64) -> Result<(), StorageError> {
     if virtual_bytes <= MAX_VIRTUAL_BYTES {
         return Ok(());
@@ -208,4 +201,27 @@ fn check_size(virtual_bytes: u64) -> Result<(), StorageError> {
     Err(StorageError::Invalid(format!(
         "a volume has at most {MAX_VIRTUAL_BYTES} bytes"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rename::Renames;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_system_that_renames_in_two_steps_creates_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut domain = Domain::open("domain".parse().unwrap(), dir.path()).unwrap();
+        domain.renames = Renames::of_nfs();
+        let domain = Arc::new(domain);
+        let volume = NewVolume {
+            name: "v.qcow2".parse().unwrap(),
+            virtual_bytes: 1 << 20,
+            parent: None,
+        };
+        let both = [volume.clone(), volume].map(|volume| create(Arc::clone(&domain), volume));
+        let [one, other] = futures::future::join_all(both).await.try_into().unwrap();
+        assert_eq!(one.unwrap().identity, other.unwrap().identity);
+        assert_eq!(fs::read_dir(&domain.new).unwrap().count(), 0);
+    }
 }

@@ -1,8 +1,9 @@
 //! The directory of a domain: what lies in it, and which of it are volumes.
 
-use super::image::{Image, path_of};
+use super::image::{self, Image, path_of};
 use super::qemu_img::QemuImg;
 use super::removal::Removals;
+use super::rename::Renames;
 use super::turn::Turns;
 use super::{io_error, lock};
 use crate::{Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeRef};
@@ -30,6 +31,7 @@ pub(super) struct Domain {
     pub(super) turns: Turns,
     pub(super) removals: Removals,
     pub(super) qemu_img: QemuImg,
+    pub(super) renames: Renames,
 }
 
 impl Domain {
@@ -37,6 +39,7 @@ impl Domain {
         let failed = || io_error(root.display());
         let root = root.canonicalize().map_err(failed())?;
         let dir = File::open(&root).map_err(failed())?;
+        image::identity_under(&dir, OsStr::new("."), &root.display().to_string())?;
         let own = own_dir(root.join(OWN))?;
         let domain = Self {
             id,
@@ -44,6 +47,7 @@ impl Domain {
             turns: Turns::new(&own),
             removals: Removals::new(own_dir(own.join("removals"))?),
             qemu_img: QemuImg::default(),
+            renames: Renames::default(),
             root,
             dir,
         };
@@ -157,8 +161,24 @@ impl Domain {
         let name = path.file_name()?.to_str()?.parse().ok().filter(is_volume)?;
         let dir = path.is_absolute().then(|| path.parent())??;
         // Only when the spelling differs: a path of a volume that is gone has a meaning too.
-        let here = dir == self.root || dir.canonicalize().is_ok_and(|dir| dir == self.root);
+        let here = dir == self.root || self.is_root(dir);
         here.then_some(name)
+    }
+
+    /// Whether the path leads to the root, through links or another mount of it.
+    fn is_root(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let place = |found: fs::Metadata| (found.dev(), found.ino());
+        match (fs::metadata(path), self.dir.metadata()) {
+            (Ok(there), Ok(here)) => place(there) == place(here),
+            _ => false,
+        }
+    }
+
+    /// The volume that lies at a path below the root, as this domain spells it.
+    pub(super) fn volume_at(&self, path: &Path) -> Option<VolumeName> {
+        let name = path.strip_prefix(&self.root).ok()?;
+        name.to_str()?.parse().ok().filter(is_volume)
     }
 
     /// Where a volume of that name lies.

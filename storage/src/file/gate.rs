@@ -8,17 +8,24 @@
 //!   every condemned volume that is kept    it could be restored, and would need it
 //! ```
 //!
-//! Images outside the domain are not seen here; who orders the removal knows of those.
+//! The last two are what [`crate::VolumeStore::dependents`] tells of any file. Images outside the
+//! domain are not seen here; who orders the removal knows of those.
+//!
+//! An image that cannot be read might need anything. It is not the fault of the volume that is
+//! asked about, and may be whole in a moment (somebody copies it): that is no answer yet, not a no.
 
+use super::backing::{Target, leads_to};
 use super::domain::Domain;
 use super::image::Image;
 use super::io_error;
 use super::lock::{self, Held};
 use super::order::VOLUME;
-use crate::{RemovalOrder, StorageError};
+use crate::{Dependent, Locator, RemovalOrder, StorageError};
 use jiff::Timestamp;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 impl Domain {
     /// Passes when nothing needs the volume, and holds its lock.
@@ -31,54 +38,112 @@ impl Domain {
         let held = lock::take(&image.file).map_err(io_error(self.what(&order.volume)))?;
         let held =
             held.ok_or_else(|| self.in_use_by(&order.volume, "a process that has it open"))?;
-        self.no_file_needs(order, image)?;
-        self.nothing_kept_needs(order, image, now)?;
-        Ok(held)
-    }
-
-    fn no_file_needs(&self, order: &RemovalOrder, image: &Image) -> Result<(), StorageError> {
-        let path = self.path(&order.volume);
-        for name in self.files()? {
-            if name == order.volume.as_str() {
-                continue;
-            }
-            let shown = format!("file {}", self.root.join(&name).display());
-            // One that vanishes while it is looked at needs nothing; one that cannot be read might.
-            match Image::open(&self.dir, &name, &shown) {
-                Ok(other) if other.needs(&self.root, &image.target(&path))? => {
-                    return Err(
-                        self.in_use_by(&order.volume, &format!("{shown}, which is built on it"))
-                    );
-                }
-                Ok(_) | Err(StorageError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
+        let target = image.target(self.path(&order.volume));
+        match self.needers(&[target], now)?.first() {
+            None => Ok(held),
+            Some((_, needer)) => {
+                let by = format!("{}, which is built on it", needer.shown);
+                Err(self.in_use_by(&order.volume, &by))
             }
         }
-        Ok(())
     }
 
-    fn nothing_kept_needs(
+    pub(super) fn dependents(
         &self,
-        order: &RemovalOrder,
-        image: &Image,
+        on: &[Locator],
         now: Timestamp,
-    ) -> Result<(), StorageError> {
-        let path = self.path(&order.volume);
-        for (id, other) in self.removals.all()? {
-            if !other.is_kept(now) {
-                continue;
-            }
-            let what = format!("removal {id}");
-            let dir = File::open(self.removals.of(id)).map_err(io_error(&what))?;
-            let kept = Image::open(dir, OsStr::new(VOLUME), &what)?;
-            if kept.needs(&self.root, &image.target(&path))? {
-                let by = format!(
-                    "volume {}, which is built on it and kept by {what}",
-                    other.volume
-                );
-                return Err(self.in_use_by(&order.volume, &by));
+    ) -> Result<Vec<Dependent>, StorageError> {
+        let mut asked = Vec::new();
+        for locator in on {
+            if let Locator::File(path) | Locator::Block(path) = locator {
+                asked.push((locator, Target::of(path)?));
             }
         }
-        Ok(())
+        let (locators, targets): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        // Nothing is condemned or restored between the look at the files and that at the kept ones.
+        let _turn = self.turns.name()?;
+        let found = self.needers(&targets, now)?.into_iter();
+        let dependents = found.map(|(target, needer)| Dependent {
+            on: locators[target].clone(),
+            volume: self.volume_at(&needer.path),
+            locator: Locator::File(needer.path),
+        });
+        Ok(dependents.collect())
+    }
+
+    /// Who needs which of the targets, by its index.
+    fn needers(
+        &self,
+        targets: &[Target],
+        now: Timestamp,
+    ) -> Result<Vec<(usize, Needer)>, StorageError> {
+        let mut found = Vec::new();
+        for name in self.files()? {
+            let path = self.root.join(&name);
+            let shown = format!("file {}", path.display());
+            let image = Image::open(&self.dir, &name, &shown);
+            let needer = Needer { path, shown };
+            found.extend(needer.needs(image, &self.root, targets)?);
+        }
+        let removals = self.removals.all();
+        for (id, order) in removals.map_err(|error| unreadable("a removal", error))? {
+            if order.is_kept(now) {
+                let shown = format!("volume {}, kept by removal {id}", order.volume);
+                let dir = File::open(self.removals.of(id)).map_err(io_error(&shown))?;
+                let image = Image::open(dir, OsStr::new(VOLUME), &shown);
+                let path = self.removals.condemned(id);
+                let needer = Needer { path, shown };
+                found.extend(needer.needs(image, &self.root, targets)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What may need a target.
+#[derive(Debug, Clone)]
+struct Needer {
+    path: PathBuf,
+    /// For messages.
+    shown: String,
+}
+
+impl Needer {
+    fn needs(
+        &self,
+        image: Result<Image, StorageError>,
+        root: &Path,
+        targets: &[Target],
+    ) -> Result<Vec<(usize, Self)>, StorageError> {
+        let unread = |error| unreadable(&self.shown, error);
+        let image = match image {
+            Ok(image) => image,
+            // One that vanishes while it is looked at needs nothing; one that cannot be read might.
+            Err(StorageError::NotFound { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(unread(error)),
+        };
+        let needed = image.needs(root, &self.shown).map_err(unread)?;
+        let mut found = Vec::new();
+        for (index, target) in targets.iter().enumerate() {
+            let mut means = false;
+            for path in &needed {
+                means |= leads_to(path, target)?;
+            }
+            if means && !image.is(target) {
+                found.push((index, self.clone()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What is wrong with another image is no answer about the volume that was asked for.
+fn unreadable(shown: &str, error: StorageError) -> StorageError {
+    match error {
+        StorageError::Corrupt { .. } | StorageError::Invalid(_) => StorageError::Unreachable {
+            what: format!("what {shown} is built on"),
+            source: io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+        },
+        other => other,
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   NAME.qcow2   must begin with qcow2's magic: without it the file is corrupt, not a raw base
-//!   NAME.raw     raw, whatever a guest has written to its first sector
+//!   NAME.raw     raw, whatever a guest has written to its first sector; but what that names counts
+//!                as needed
 //!   any other    as its first bytes say
 //! ```
 
@@ -12,11 +13,11 @@ use super::backing::{self, Target};
 use super::io_error;
 use super::qcow2::{self, HEAD_BYTES, Header};
 use crate::{Format, Identity, Locator, Parent, StorageError, VolumeInfo, VolumeName, VolumeRef};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, makedev, openat, statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, makedev, openat, statx};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _};
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
@@ -26,8 +27,8 @@ pub(super) struct Image {
     pub(super) identity: Identity,
     allocated_bytes: u64,
     size: u64,
-    device: u64,
-    inode: u64,
+    /// Device and inode.
+    place: (u64, u64),
     header: Option<Header>,
 }
 
@@ -68,45 +69,51 @@ impl Image {
     }
 
     fn read(file: File, suffix: Option<&OsStr>, what: &str) -> Result<Self, StorageError> {
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        let stat =
-            statx(&file, "", AtFlags::EMPTY_PATH, wanted).map_err(|e| io_error(what)(e.into()))?;
+        let stat = look(&file, OsStr::new(""), AtFlags::EMPTY_PATH, what)?;
         if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
             return Err(no_regular_file(what));
         }
-        let birth = stat.stx_btime;
-        let identity = format!("{}-{}.{:09}", stat.stx_ino, birth.tv_sec, birth.tv_nsec);
         Ok(Self {
             header: header(&file, suffix, what)?,
             file,
-            identity: identity.parse().expect("digits and signs are an identity"),
+            identity: identity_of(&stat, what)?,
             allocated_bytes: stat.stx_blocks * 512,
             size: stat.stx_size,
-            device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
-            inode: stat.stx_ino,
+            place: (
+                makedev(stat.stx_dev_major, stat.stx_dev_minor),
+                stat.stx_ino,
+            ),
         })
     }
 
     /// As somebody may need it, under this path.
-    pub(super) fn target<'a>(&self, path: &'a Path) -> Target<'a> {
+    pub(super) fn target(&self, path: PathBuf) -> Target {
         Target {
             path,
-            device: self.device,
-            inode: self.inode,
+            place: Some(self.place),
         }
     }
 
-    /// Whether it cannot be read without the target.
+    /// Whether it is the target itself.
+    pub(super) fn is(&self, target: &Target) -> bool {
+        target.place == Some(self.place)
+    }
+
+    /// The files that it may not be readable without. An image within a raw one counts: perhaps
+    /// somebody opens it as what it says that it is.
     ///
     /// # Errors
     /// When that cannot be told.
-    pub(super) fn needs(&self, root: &Path, target: &Target<'_>) -> Result<bool, StorageError> {
-        for name in self.header.iter().flat_map(Header::needs) {
-            if backing::names(root, name, target)? {
-                return Ok(true);
-            }
+    pub(super) fn needs(&self, root: &Path, what: &str) -> Result<Vec<PathBuf>, StorageError> {
+        let within = match &self.header {
+            Some(_) => None,
+            None => read_header(&self.file, what)?,
+        };
+        let mut needed = Vec::new();
+        for name in self.header.iter().chain(&within).flat_map(Header::needs) {
+            needed.extend(backing::paths(root, name)?);
         }
-        Ok(false)
+        Ok(needed)
     }
 
     pub(super) fn format(&self) -> Format {
@@ -145,20 +152,40 @@ impl Image {
     }
 }
 
-fn header(
-    mut file: &File,
-    suffix: Option<&OsStr>,
+/// The mark of what lies under a name, whatever it holds.
+///
+/// # Errors
+/// `NotFound`; `Invalid` when the file system reports no mark.
+pub(super) fn identity_under(
+    dir: impl AsFd,
+    name: &OsStr,
     what: &str,
-) -> Result<Option<Header>, StorageError> {
+) -> Result<Identity, StorageError> {
+    identity_of(&look(dir, name, AtFlags::SYMLINK_NOFOLLOW, what)?, what)
+}
+
+fn identity_of(stat: &Statx, what: &str) -> Result<Identity, StorageError> {
+    if !StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME) {
+        let why = "reports no birth times, without which a volume cannot be told from another that has its name";
+        return Err(StorageError::Invalid(format!(
+            "the file system of {what} {why}"
+        )));
+    }
+    let birth = stat.stx_btime;
+    let identity = format!("{}-{}.{:09}", stat.stx_ino, birth.tv_sec, birth.tv_nsec);
+    Ok(identity.parse().expect("digits and signs are an identity"))
+}
+
+fn look(dir: impl AsFd, name: &OsStr, flags: AtFlags, what: &str) -> Result<Statx, StorageError> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    statx(dir, name, flags, wanted).map_err(|errno| io_error(what)(errno.into()))
+}
+
+fn header(file: &File, suffix: Option<&OsStr>, what: &str) -> Result<Option<Header>, StorageError> {
     if suffix == Some(OsStr::new("raw")) {
         return Ok(None);
     }
-    let mut head = Vec::new();
-    file.by_ref()
-        .take(HEAD_BYTES as u64)
-        .read_to_end(&mut head)
-        .map_err(io_error(what))?;
-    let header = qcow2::parse(&head, what)?;
+    let header = read_header(file, what)?;
     if header.is_none() && suffix == Some(OsStr::new("qcow2")) {
         let why = "it has no qcow2 header".to_owned();
         return Err(StorageError::Corrupt {
@@ -167,6 +194,14 @@ fn header(
         });
     }
     Ok(header)
+}
+
+fn read_header(mut file: &File, what: &str) -> Result<Option<Header>, StorageError> {
+    let mut head = Vec::new();
+    file.rewind()
+        .and_then(|()| file.take(HEAD_BYTES as u64).read_to_end(&mut head))
+        .map_err(io_error(what))?;
+    qcow2::parse(&head, what)
 }
 
 fn no_regular_file(what: &str) -> StorageError {

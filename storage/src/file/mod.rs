@@ -1,4 +1,4 @@
-//! A directory of image files, local or NFS.
+//! A directory of image files, on a file system that reports when a file was born.
 //!
 //! ```text
 //!   <root>/NAME.qcow2                      volumes; `.raw` and `.img` too
@@ -9,10 +9,12 @@
 //! ```
 //!
 //! - A name is one path component; no symlink is ever followed, so nothing leaves the root.
-//! - A volume's identity is its inode and birth time: the device's number changes over reboots.
+//! - A volume's identity is its inode and birth time: the device's number changes over reboots. A
+//!   file system that reports no birth time is refused when the domain is opened: most of NFS.
 //! - Whatever else lies in the directory is foreign: never listed as a volume, never touched.
-//! - `.qcow2` without qcow2's magic is corrupt, `.raw` is never looked into, and `.img` is what its
-//!   first bytes say: a guest that has a raw `.img` could write them, so a raw base is best `.raw`.
+//! - `.qcow2` without qcow2's magic is corrupt, `.raw` is always opened as raw, and `.img` is what
+//!   its first bytes say: a guest that has a raw `.img` could write them, so a raw base is best
+//!   `.raw`. Only who asks what may need a volume takes a header within a `.raw` at its word.
 
 mod backing;
 mod create;
@@ -24,6 +26,7 @@ mod order;
 mod qcow2;
 mod qemu_img;
 mod removal;
+mod rename;
 mod turn;
 mod volumes;
 

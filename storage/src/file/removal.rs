@@ -8,20 +8,22 @@
 //! ```
 //!
 //! At every moment the volume is whole under its own name, or whole or shrinking under its
-//! removal's id, where no name reaches it. From the gate to the rename its image lock is held, so
+//! removal's id, where no name reaches it. Where a rename takes two steps it may have both names;
+//! then it counts as not condemned. From the gate to the rename its image lock is held, so
 //! that no process of QEMU's opens it in between.
 
 use super::domain::Domain;
-use super::image::Image;
+use super::image;
 use super::io_error;
 use super::order::{Order, VOLUME, sync_dir};
-use crate::{Removal, RemovalId, RemovalOrder, RemovalState, StorageError, VolumeName};
+use crate::{Identity, Removal, RemovalId, RemovalOrder, RemovalState, StorageError, VolumeName};
 use jiff::Timestamp;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,7 +38,7 @@ const STEP_TIME: Duration = Duration::from_millis(20);
 impl Domain {
     pub(super) fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
         let turn = self.turns.name()?;
-        let written = match self.removals.read(order.id)? {
+        let written = match self.condemned(order.id)? {
             Some(written) => written,
             None => match self.condemn(order)? {
                 Some(written) => written,
@@ -47,6 +49,9 @@ impl Domain {
             },
         };
         written.check(order)?;
+        if !written.purging {
+            self.check_again(order)?;
+        }
         if written.is_kept(now()) {
             return Ok(self.removal(order.id, &written));
         }
@@ -78,7 +83,7 @@ impl Domain {
     pub(super) fn restore(&self, id: RemovalId) -> Result<VolumeName, StorageError> {
         let _turn = self.turns.name()?;
         let what = format!("removal {id}");
-        let Some(order) = self.removals.read(id)? else {
+        let Some(order) = self.condemned(id)? else {
             return Err(StorageError::NotFound { what });
         };
         if !order.is_kept(now()) {
@@ -104,24 +109,54 @@ impl Domain {
         self.removals.write(order.id, &written)?;
         let what = self.what(&order.volume);
         let condemned = self.removals.condemned(order.id);
-        renameat_with(
-            &self.dir,
-            order.volume.as_str(),
-            CWD,
-            &condemned,
-            RenameFlags::NOREPLACE,
-        )
-        .map_err(|errno| io_error(&what)(errno.into()))?;
+        let own_name = Path::new(order.volume.as_str());
+        self.renames
+            .give((self.dir.as_fd(), own_name), (CWD, &condemned))
+            .map_err(|errno| io_error(&what)(errno.into()))?;
         self.sync_both(order.id).map_err(io_error(&what))?;
-        self.check_again(order, &image)?;
         Ok(Some(written))
     }
 
-    /// Between the gate and the rename somebody may have put another volume in its place.
-    fn check_again(&self, order: &RemovalOrder, image: &Image) -> Result<(), StorageError> {
-        let what = format!("removal {}", order.id);
-        let dir = File::open(self.removals.of(order.id)).map_err(io_error(&what))?;
-        if Image::open(dir, OsStr::new(VOLUME), &what)?.identity == image.identity {
+    /// The removal of a volume that is condemned; `None` when there is none.
+    fn condemned(&self, id: RemovalId) -> Result<Option<Order>, StorageError> {
+        match self.removals.read(id)? {
+            Some(order) if self.settle(id, &order)? => Ok(None),
+            order => Ok(order),
+        }
+    }
+
+    /// A volume with both names stopped between the two steps of a rename: on its way to be
+    /// condemned, or back. It can be opened by its own name, so that one counts. Tells whether it
+    /// was so.
+    fn settle(&self, id: RemovalId, order: &Order) -> Result<bool, StorageError> {
+        if order.purging {
+            return Ok(false);
+        }
+        let named = match self.image_identity(&order.volume) {
+            Ok(identity) => identity,
+            Err(StorageError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let both = named == self.condemned_identity(id)?;
+        if both {
+            self.removals.forget(id)?;
+        }
+        Ok(both)
+    }
+
+    fn condemned_identity(&self, id: RemovalId) -> Result<Identity, StorageError> {
+        let what = format!("removal {id}");
+        image::identity_under(CWD, self.removals.condemned(id).as_os_str(), &what)
+    }
+
+    fn image_identity(&self, name: &VolumeName) -> Result<Identity, StorageError> {
+        image::identity_under(&self.dir, OsStr::new(name.as_str()), &self.what(name))
+    }
+
+    /// Between the gate and the rename somebody may have put another volume in its place. Looked at
+    /// before anything is freed, whichever call condemned it.
+    fn check_again(&self, order: &RemovalOrder) -> Result<(), StorageError> {
+        if self.condemned_identity(order.id)? == order.identity {
             return Ok(());
         }
         self.bring_back(order.id, &order.volume)?;
@@ -131,13 +166,11 @@ impl Domain {
     fn bring_back(&self, id: RemovalId, name: &VolumeName) -> Result<(), StorageError> {
         let what = self.what(name);
         let condemned = self.removals.condemned(id);
-        match renameat_with(
-            CWD,
-            &condemned,
-            &self.dir,
-            name.as_str(),
-            RenameFlags::NOREPLACE,
-        ) {
+        let own_name = Path::new(name.as_str());
+        let given = self
+            .renames
+            .give((CWD, &condemned), (self.dir.as_fd(), own_name));
+        match given {
             Ok(()) => self.sync_both(id).map_err(io_error(&what))?,
             Err(Errno::EXIST) => return Err(StorageError::Invalid(format!("{what} exists again"))),
             Err(errno) => return Err(io_error(&what)(errno.into())),
@@ -154,6 +187,7 @@ impl Domain {
         Removal {
             id,
             volume: self.volume(&order.volume),
+            identity: order.identity.clone(),
             state: RemovalState::Condemned {
                 keep_until: order.keep_until.filter(|_| !order.purging),
             },
@@ -172,6 +206,7 @@ impl Domain {
         Removal {
             id: order.id,
             volume,
+            identity: order.identity.clone(),
             state: RemovalState::Gone,
             freed_bytes,
             condemned_at,
@@ -229,6 +264,80 @@ fn purge(dir: &Path) -> Result<u64, StorageError> {
     clippy::disallowed_methods,
     reason = "storage dates what it condemns by the host's clock"
 )]
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rename::Renames;
+    use super::*;
+    use std::fs::File;
+
+    /// A domain on which nothing is renamed in one step, with a volume, and an order for it.
+    fn on_nfs(dir: &Path) -> (Domain, RemovalOrder) {
+        let mut domain = Domain::open("domain".parse().unwrap(), dir).unwrap();
+        domain.renames = Renames::of_nfs();
+        fs::write(dir.join("v.raw"), vec![7; 1 << 16]).unwrap();
+        let order = RemovalOrder {
+            id: RemovalId::from(uuid::Uuid::new_v4()),
+            volume: "v.raw".parse().unwrap(),
+            identity: domain.stat(&"v.raw".parse().unwrap()).unwrap().identity,
+            keep_for: Duration::from_secs(3600),
+        };
+        (domain, order)
+    }
+
+    fn bytes(file: &Path) -> usize {
+        fs::read(file).map_or(0, |bytes| bytes.len())
+    }
+
+    #[test]
+    fn a_file_system_that_renames_in_two_steps_removes_and_restores() {
+        let dir = tempfile::tempdir().unwrap();
+        let (domain, order) = on_nfs(dir.path());
+        let own = dir.path().join("v.raw");
+        domain.remove(&order).unwrap();
+        assert!(!own.exists());
+        domain.restore(order.id).unwrap();
+        assert_eq!(bytes(&own), 1 << 16);
+        let now = RemovalOrder {
+            keep_for: Duration::ZERO,
+            ..order
+        };
+        let removal = domain.remove(&now).unwrap();
+        assert_eq!(removal.state, RemovalState::Gone);
+        assert!(removal.freed_bytes > 0);
+        assert!(!own.exists());
+    }
+
+    /// Between the two steps, on the way out and on the way back.
+    #[test]
+    fn a_volume_with_both_names_is_not_freed_under_the_one_that_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let (domain, order) = on_nfs(dir.path());
+        let own = dir.path().join("v.raw");
+        domain.remove(&order).unwrap();
+        fs::hard_link(domain.removals.condemned(order.id), &own).unwrap();
+        let now = RemovalOrder {
+            keep_for: Duration::ZERO,
+            ..order.clone()
+        };
+        let reader = File::options().read(true).write(true).open(&own).unwrap();
+        let opened = super::super::lock::take(&reader).unwrap();
+        let refused = domain.remove(&now);
+        assert!(
+            matches!(refused, Err(StorageError::InUse { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(bytes(&own), 1 << 16);
+        let restored = domain.restore(order.id);
+        assert!(
+            matches!(restored, Err(StorageError::NotFound { .. })),
+            "{restored:?}"
+        );
+        drop(opened);
+        assert_eq!(domain.remove(&now).unwrap().state, RemovalState::Gone);
+        assert!(!own.exists());
+    }
 }

@@ -1,10 +1,10 @@
 //! [`FileStore`]: the volumes of one directory.
 
 use super::domain::Domain;
-use super::{blocking, create, in_own_task};
+use super::{blocking, create, in_own_task, removal};
 use crate::{
-    Capabilities, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId, RemovalOrder, Space,
-    StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
+    Capabilities, Dependent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
+    RemovalOrder, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
 };
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -99,6 +99,12 @@ impl VolumeStore for FileStore {
     async fn parent_of(&self, volume: &VolumeName) -> Result<Option<Parent>, StorageError> {
         let name = volume.clone();
         self.with(move |domain| Ok(domain.image(&name)?.parent(&domain.root)))
+            .await
+    }
+
+    async fn dependents(&self, on: &[Locator]) -> Result<Vec<Dependent>, StorageError> {
+        let on = on.to_vec();
+        self.with(move |domain| domain.dependents(&on, removal::now()))
             .await
     }
 

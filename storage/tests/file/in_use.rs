@@ -3,7 +3,7 @@
 
 use crate::rig::{Daemon, LONG, Rig, name, order, run};
 use livemerge_storage::{
-    LiveVolumes as _, RemovalState, StorageError, VolumeInfo, VolumeStore as _,
+    Dependent, LiveVolumes as _, Locator, RemovalState, StorageError, VolumeInfo, VolumeStore as _,
 };
 use std::path::Path;
 use std::time::Duration;
@@ -87,6 +87,16 @@ async fn a_volume_is_needed_however_a_header_names_it() {
         let top = rig.path("top.qcow2");
         overlay_by_qemu(&top, &backing).await;
         assert_refused(&rig, &below, "top.qcow2").await;
+        for asked in [&path, &aliases[0].join("below.qcow2")] {
+            let on = Locator::File(asked.clone());
+            let told = rig.store.dependents(std::slice::from_ref(&on)).await;
+            let dependent = Dependent {
+                on,
+                volume: Some(name("top.qcow2")),
+                locator: Locator::File(top.clone()),
+            };
+            assert_eq!(told.unwrap(), [dependent], "{backing}");
+        }
         std::fs::remove_file(&top).unwrap();
     }
     let other = rig.path("top.qcow2");

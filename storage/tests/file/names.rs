@@ -214,6 +214,12 @@ async fn a_new_volume_never_has_a_raw_one_s_name() {
 }
 
 #[tokio::test]
+async fn a_file_system_without_birth_times_is_refused_at_once() {
+    let text = open(Path::new("/proc/self")).await.unwrap_err().to_string();
+    assert!(text.contains("reports no birth times"), "{text}");
+}
+
+#[tokio::test]
 async fn a_domain_is_a_directory_whose_own_part_is_no_link() {
     let dir = tempfile::tempdir().unwrap();
     let missing = open(&dir.path().join("missing")).await;

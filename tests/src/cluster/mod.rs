@@ -8,9 +8,13 @@
 //! ```
 //!
 //! Each service has a runtime of its own: to crash it, its runtime is dropped with all its tasks,
-//! wherever they are. What it had made durable is in the directory, as after a kill.
+//! wherever they are. What it had made durable is in the directory, as after a kill. A test may
+//! stand between the services and what they work with ([`Between`]).
 
+mod between;
+mod line;
 mod network;
+mod service;
 mod volumes;
 
 use std::path::Path;
@@ -27,17 +31,20 @@ use livemerge_proto::v1;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_storage::{LiveVolumes, Locator};
 use tempfile::TempDir;
-use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use uuid::Uuid;
 
 use crate::api::Api;
-use network::Network;
+use between::Nothing;
+pub use between::{Between, Upset, Who};
+use line::LineLayer;
+pub use network::Network;
+pub use service::Service;
 pub use volumes::FakeVolumes;
 
-const API: &str = "http://api";
-const AGENT: &str = "http://agent";
+const API: &str = Who::Server.address();
+const AGENT: &str = Who::Agent.address();
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Both services, and the world that they work on.
@@ -48,24 +55,38 @@ pub struct Cluster {
     pub hypervisor: FakeHypervisor,
     /// The host's storage.
     pub volumes: FakeVolumes,
-    network: Network,
-    server: Option<Runtime>,
-    agent: Option<Runtime>,
+    /// The lines between them.
+    pub network: Network,
+    /// The API server.
+    pub server: Service,
+    /// The agent.
+    pub agent: Service,
+    between: Arc<dyn Between>,
+    /// Begins the drain of the server that runs.
+    drain: CancellationToken,
     dir: TempDir,
 }
 
 impl Cluster {
     /// Starts both services. Jobs take a step each `pace`, or go by the test's word.
     pub async fn start(pace: Pace) -> Result<Self> {
+        Self::start_behind(pace, Arc::new(Nothing)).await
+    }
+
+    /// The same, with something between the services and their surroundings.
+    pub async fn start_behind(pace: Pace, between: Arc<dyn Between>) -> Result<Self> {
         let images = FakeImages::default();
         let network = Network::default();
+        let service = |who| Service::new(who, network.clone(), Arc::clone(&between));
         let mut cluster = Self {
             api: Api::over((network.dial())(API).map_err(anyhow::Error::msg)?),
-            volumes: FakeVolumes::new(images.clone()),
+            volumes: FakeVolumes::behind(images.clone(), Arc::clone(&between)),
             hypervisor: FakeHypervisor::new(images, pace),
+            server: service(Who::Server),
+            agent: service(Who::Agent),
             network,
-            server: None,
-            agent: None,
+            between,
+            drain: CancellationToken::new(),
             dir: TempDir::new()?,
         };
         cluster.start_server().await?;
@@ -77,12 +98,17 @@ impl Cluster {
     pub async fn start_server(&mut self) -> Result<()> {
         let (dial, incoming) = (self.network.dial(), self.network.listen(API));
         let database = self.dir.path().join("api-server.db");
-        let (runtime, ()) = on_its_own_runtime(move || async move {
+        let line = self.line(Who::Server);
+        let between = Arc::clone(&self.between);
+        let shutdown = CancellationToken::new();
+        self.drain = shutdown.clone();
+        let start = async move {
             let config = toml::from_str("[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n")?;
             let store: Arc<dyn Store> = Arc::new(open_store(&database).await?);
-            let shutdown = CancellationToken::new();
+            let store = between.store(store);
             let services = server::open(&config, store, dial, shutdown).await?;
             let serve = Server::builder()
+                .layer(line)
                 .add_service(services.snapshots)
                 .add_service(services.operations)
                 .add_service(services.inventory)
@@ -90,33 +116,54 @@ impl Cluster {
                 .serve_with_incoming(incoming);
             tokio::spawn(serve);
             Ok(())
-        })
-        .await?;
-        self.server = Some(runtime);
-        Ok(())
+        };
+        self.server.start(start).await
+    }
+
+    /// Tells the API server to stop, as SIGTERM does: its watches end.
+    pub fn drain_server(&self) {
+        self.drain.cancel();
+    }
+
+    /// The record of a server that does not run, to change it behind its back.
+    pub async fn record(&self) -> Result<SqliteStore> {
+        open_store(&self.dir.path().join("api-server.db")).await
     }
 
     /// Starts the agent and registers it.
     pub async fn start_agent(&mut self) -> Result<()> {
         let incoming = self.network.listen(AGENT);
         let state_dir = self.dir.path().join("agent");
-        let hypervisor = Arc::new(self.hypervisor.clone());
+        let line = self.line(Who::Agent);
+        let hypervisor = self.between.hypervisor(self.hypervisor.clone());
         let stores: Vec<Arc<dyn LiveVolumes>> = vec![Arc::new(self.volumes.clone())];
-        let (runtime, generation) = on_its_own_runtime(move || async move {
+        let start = async move {
             let text = format!("[host]\nid = \"host-1\"\nstate_dir = {state_dir:?}\n");
             let config = toml::from_str(&text)?;
             let agent = agent::open(&config, hypervisor, stores, CancellationToken::new()).await?;
             let serve = Server::builder()
+                .layer(line)
                 .add_service(agent.merges)
                 .add_service(agent.host)
                 .add_service(agent.volumes)
                 .serve_with_incoming(incoming);
             tokio::spawn(serve);
             Ok(agent.generation)
-        })
-        .await?;
-        self.agent = Some(runtime);
+        };
+        let generation = self.agent.start(start).await?;
         self.register(generation).await
+    }
+
+    fn line(&self, to: Who) -> LineLayer {
+        let service = match to {
+            Who::Server => &self.server,
+            Who::Agent => &self.agent,
+        };
+        LineLayer {
+            to,
+            service: service.clone(),
+            between: Arc::clone(&self.between),
+        }
     }
 
     async fn register(&mut self, generation: u64) -> Result<()> {
@@ -127,7 +174,7 @@ impl Cluster {
             generation: i64::try_from(generation)?,
             version: "test".to_owned(),
         };
-        if self.server.is_some() {
+        if self.server.runs() {
             self.api.inventory.register_host(request).await?;
         }
         Ok(())
@@ -135,18 +182,12 @@ impl Cluster {
 
     /// Ends the API server wherever it is.
     pub fn crash_server(&mut self) {
-        self.network.cut(API);
-        if let Some(runtime) = self.server.take() {
-            runtime.shutdown_background();
-        }
+        self.server.crash();
     }
 
     /// Ends the agent wherever it is. The hypervisor goes on.
     pub fn crash_agent(&mut self) {
-        self.network.cut(AGENT);
-        if let Some(runtime) = self.agent.take() {
-            runtime.shutdown_background();
-        }
+        self.agent.crash();
     }
 
     /// Defines a running machine with one base volume for each disk, and waits until the server
@@ -185,26 +226,6 @@ impl Drop for Cluster {
         self.crash_server();
         self.crash_agent();
     }
-}
-
-/// Runs the start of a service on a new runtime, which then owns all that it has spawned.
-async fn on_its_own_runtime<T, F>(
-    start: impl FnOnce() -> F + Send + 'static,
-) -> Result<(Runtime, T)>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T>>,
-{
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    let (runtime, started) = tokio::task::spawn_blocking(move || {
-        let started = runtime.block_on(start());
-        (runtime, started)
-    })
-    .await?;
-    Ok((runtime, started?))
 }
 
 /// The store of a crashed server may be closing still.

@@ -1,6 +1,6 @@
 //! Connections between names, within the process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use livemerge_api_server::hosts::Dial;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::AbortHandle;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Endpoint, Uri};
@@ -17,8 +18,14 @@ const BUFFER: usize = 64 << 10;
 
 /// Who listens under which name. Clones are the same network.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Network {
-    listeners: Arc<Mutex<HashMap<String, UnboundedSender<DuplexStream>>>>,
+pub struct Network(Arc<Mutex<Lines>>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    listeners: HashMap<String, UnboundedSender<DuplexStream>>,
+    /// Carry the bytes of the open connections to each name.
+    relays: HashMap<String, Vec<AbortHandle>>,
+    broken: HashSet<String>,
 }
 
 impl Network {
@@ -28,13 +35,34 @@ impl Network {
         name: &str,
     ) -> impl tokio_stream::Stream<Item = io::Result<DuplexStream>> + use<> {
         let (sender, receiver) = unbounded_channel();
-        self.with(|listeners| listeners.insert(name.to_owned(), sender));
+        self.with(|lines| lines.listeners.insert(name.to_owned(), sender));
         UnboundedReceiverStream::new(receiver).map(Ok)
     }
 
     /// Nobody listens under the name any more. Open connections end with their other side.
     pub(super) fn cut(&self, name: &str) {
-        self.with(|listeners| listeners.remove(name));
+        self.with(|lines| lines.listeners.remove(name));
+    }
+
+    /// Breaks all connections to a name, and lets no new one through until it is mended.
+    pub fn break_line(&self, name: &str) {
+        let relays = self.with(|lines| {
+            lines.broken.insert(name.to_owned());
+            lines.relays.remove(name)
+        });
+        for relay in relays.into_iter().flatten() {
+            relay.abort();
+        }
+    }
+
+    /// Whether a line is broken.
+    pub fn is_broken(&self, name: &str) -> bool {
+        self.with(|lines| lines.broken.contains(name))
+    }
+
+    /// Lets connections to a name through again.
+    pub fn mend_line(&self, name: &str) {
+        self.with(|lines| lines.broken.remove(name));
     }
 
     /// Makes channels to names.
@@ -54,24 +82,26 @@ impl Network {
     }
 
     fn connect(&self, name: &str) -> io::Result<DuplexStream> {
-        let (ours, theirs) = tokio::io::duplex(BUFFER);
+        let (ours, mut near) = tokio::io::duplex(BUFFER);
+        let (mut far, theirs) = tokio::io::duplex(BUFFER);
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        self.with(|listeners| {
-            let listener = listeners.get(name).ok_or_else(refused)?;
-            listener.send(theirs).map_err(|_closed| refused())
+        self.with(|lines| {
+            if lines.broken.contains(name) {
+                return Err(refused());
+            }
+            let listener = lines.listeners.get(name).ok_or_else(refused)?;
+            listener.send(theirs).map_err(|_closed| refused())?;
+            let carry = async move { tokio::io::copy_bidirectional(&mut near, &mut far).await };
+            let relay = tokio::spawn(carry).abort_handle();
+            let relays = lines.relays.entry(name.to_owned()).or_default();
+            relays.retain(|relay| !relay.is_finished());
+            relays.push(relay);
+            Ok(())
         })?;
         Ok(ours)
     }
 
-    fn with<T>(
-        &self,
-        work: impl FnOnce(&mut HashMap<String, UnboundedSender<DuplexStream>>) -> T,
-    ) -> T {
-        work(
-            &mut self
-                .listeners
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+    fn with<T>(&self, work: impl FnOnce(&mut Lines) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

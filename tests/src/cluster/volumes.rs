@@ -7,36 +7,46 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use livemerge_host_agent::hypervisor::fake::FakeImages;
 use livemerge_storage::{
-    Capabilities, Format, Identity, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
-    RemovalOrder, RemovalState, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeRef,
-    VolumeStore,
+    Capabilities, Dependent, Format, Identity, LiveVolumes, Locator, NewVolume, Parent, Removal,
+    RemovalId, RemovalOrder, RemovalState, Space, StorageError, StorageId, VolumeInfo, VolumeName,
+    VolumeRef, VolumeStore,
 };
 use tonic::async_trait;
+
+use super::between::{Between, Nothing, Upset};
 
 const ROOT: &str = "/fake";
 const SIZE: u64 = 1 << 30;
 
 /// Volumes and the marks that tell them apart. Clones are the same domain.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct FakeVolumes {
     id: StorageId,
     images: FakeImages,
     marks: Arc<Mutex<Marks>>,
+    between: Arc<dyn Between>,
 }
 
 #[derive(Debug, Default)]
 struct Marks {
     next: u64,
     by_name: BTreeMap<VolumeName, u64>,
+    condemned: BTreeMap<RemovalId, VolumeInfo>,
 }
 
 impl FakeVolumes {
     /// An empty domain named `default`.
     pub fn new(images: FakeImages) -> Self {
+        Self::behind(images, Arc::new(Nothing))
+    }
+
+    /// The same, with something between it and the agent.
+    pub(super) fn behind(images: FakeImages, between: Arc<dyn Between>) -> Self {
         Self {
             id: "default".parse().expect("an id"),
             images,
             marks: Arc::default(),
+            between,
         }
     }
 
@@ -47,6 +57,33 @@ impl FakeVolumes {
         self.images.create(&locator, None);
         self.mark(name);
         locator
+    }
+
+    /// Adds a volume that is built on another.
+    pub fn add_overlay(&self, name: &str, below: &Locator) -> Locator {
+        let locator = self.add_base(name);
+        self.images.create(&locator, Some(below));
+        locator
+    }
+
+    /// Somebody puts another volume in the place of one.
+    pub fn replace(&self, name: &str) {
+        self.mark(name.parse().expect("a volume's name"));
+    }
+
+    /// Somebody takes a volume away; whoever has it open goes on.
+    pub fn lose(&self, name: &str) {
+        let name: VolumeName = name.parse().expect("a volume's name");
+        self.lock().by_name.remove(&name);
+    }
+
+    /// A removal stops half-way: the volume is condemned, and its space not freed.
+    pub fn condemn(&self, name: &str, removal: RemovalId) {
+        let name: VolumeName = name.parse().expect("a volume's name");
+        let info = self.info(&name).expect("a volume of the domain");
+        let mut marks = self.lock();
+        marks.by_name.remove(&name);
+        marks.condemned.insert(removal, info);
     }
 
     /// The names of all volumes.
@@ -93,6 +130,60 @@ impl FakeVolumes {
             locator,
         })
     }
+
+    async fn purge(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
+        let own = locator(&order.volume);
+        let condemned = self.lock().condemned.remove(&order.id);
+        let freed_bytes = match self.info(&order.volume) {
+            _ if condemned.is_some() => {
+                self.images.remove(&own);
+                condemned.map_or(0, |info| info.allocated_bytes)
+            }
+            Ok(info) if info.identity == order.identity => {
+                let names: Vec<VolumeName> = self.lock().by_name.keys().cloned().collect();
+                if let Some(child) = names
+                    .iter()
+                    .find(|n| self.images.backing(&locator(n)).as_ref() == Some(&own))
+                {
+                    return Err(StorageError::InUse {
+                        what: order.volume.to_string(),
+                        by: child.to_string(),
+                    });
+                }
+                self.between.removing(&order.volume).await;
+                self.images.remove(&own);
+                self.lock().by_name.remove(&order.volume);
+                info.allocated_bytes
+            }
+            Ok(_another) => 0,
+            Err(StorageError::NotFound { .. }) => 0,
+            Err(error) => return Err(error),
+        };
+        let volume = VolumeRef {
+            storage: self.id.clone(),
+            name: order.volume.clone(),
+        };
+        Ok(Removal {
+            id: order.id,
+            volume,
+            identity: order.identity.clone(),
+            state: RemovalState::Gone,
+            freed_bytes,
+            condemned_at: None,
+        })
+    }
+
+    async fn asked<T>(
+        &self,
+        call: &'static str,
+        work: impl Future<Output = Result<T, StorageError>> + Send,
+    ) -> Result<T, StorageError> {
+        match self.between.storage(call) {
+            None => work.await,
+            Some(Upset::Refused | Upset::Unreached) => Err(unreached(call)),
+            Some(Upset::Lost | Upset::Late) => work.await.and(Err(unreached(call))),
+        }
+    }
 }
 
 #[async_trait]
@@ -109,27 +200,28 @@ impl VolumeStore for FakeVolumes {
     }
 
     async fn create(&self, volume: &NewVolume) -> Result<VolumeInfo, StorageError> {
-        if self.info(&volume.name).is_err() {
-            let backing = volume.parent.as_ref().map(|parent| &parent.locator);
-            self.images.create(&locator(&volume.name), backing);
-            self.mark(volume.name.clone());
-        }
-        self.info(&volume.name)
+        let created = || {
+            if self.info(&volume.name).is_err() {
+                let backing = volume.parent.as_ref().map(|parent| &parent.locator);
+                self.images.create(&locator(&volume.name), backing);
+                self.mark(volume.name.clone());
+            }
+            self.info(&volume.name)
+        };
+        self.asked("create", async { created() }).await
     }
 
     async fn stat(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
-        self.info(volume)
+        self.asked("stat", async { self.info(volume) }).await
     }
 
     fn list(&self) -> BoxStream<'_, Result<VolumeInfo, StorageError>> {
         let names: Vec<VolumeName> = self.lock().by_name.keys().cloned().collect();
-        stream::iter(
-            names
-                .into_iter()
-                .map(|name| self.info(&name))
-                .collect::<Vec<_>>(),
-        )
-        .boxed()
+        let mut infos: Vec<_> = names.into_iter().map(|name| self.info(&name)).collect();
+        if self.between.storage("list").is_some() {
+            infos.push(Err(unreached("list")));
+        }
+        stream::iter(infos).boxed()
     }
 
     async fn grow(
@@ -141,42 +233,20 @@ impl VolumeStore for FakeVolumes {
     }
 
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
-        let own = locator(&order.volume);
-        let freed_bytes = match self.info(&order.volume) {
-            Ok(info) if info.identity == order.identity => {
-                let names: Vec<VolumeName> = self.lock().by_name.keys().cloned().collect();
-                if let Some(child) = names
-                    .iter()
-                    .find(|n| self.images.backing(&locator(n)).as_ref() == Some(&own))
-                {
-                    return Err(StorageError::InUse {
-                        what: order.volume.to_string(),
-                        by: child.to_string(),
-                    });
-                }
-                self.images.remove(&own);
-                self.lock().by_name.remove(&order.volume);
-                info.allocated_bytes
-            }
-            Ok(_another) => 0,
-            Err(StorageError::NotFound { .. }) => 0,
-            Err(error) => return Err(error),
-        };
-        let volume = VolumeRef {
-            storage: self.id.clone(),
-            name: order.volume.clone(),
-        };
-        Ok(Removal {
-            id: order.id,
-            volume,
-            state: RemovalState::Gone,
-            freed_bytes,
-            condemned_at: None,
-        })
+        self.asked("remove", self.purge(order)).await
     }
 
     async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
-        Ok(vec![])
+        let marks = self.lock();
+        let removals = marks.condemned.iter().map(|(id, info)| Removal {
+            id: *id,
+            volume: info.volume.clone(),
+            identity: info.identity.clone(),
+            state: RemovalState::Condemned { keep_until: None },
+            freed_bytes: 0,
+            condemned_at: None,
+        });
+        Ok(removals.collect())
     }
 
     async fn restore(&self, removal: RemovalId) -> Result<VolumeInfo, StorageError> {
@@ -187,6 +257,22 @@ impl VolumeStore for FakeVolumes {
 
     async fn parent_of(&self, volume: &VolumeName) -> Result<Option<Parent>, StorageError> {
         Ok(self.info(volume)?.parent)
+    }
+
+    async fn dependents(&self, on: &[Locator]) -> Result<Vec<Dependent>, StorageError> {
+        let names: Vec<VolumeName> = self.lock().by_name.keys().cloned().collect();
+        let built_on = names.into_iter().filter_map(|name| {
+            let on = self
+                .images
+                .backing(&locator(&name))
+                .filter(|below| on.contains(below))?;
+            Some(Dependent {
+                on,
+                locator: locator(&name),
+                volume: Some(name),
+            })
+        });
+        Ok(built_on.collect())
     }
 
     async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError> {
@@ -218,4 +304,11 @@ impl LiveVolumes for FakeVolumes {
 
 fn locator(name: &VolumeName) -> Locator {
     Locator::File(PathBuf::from(ROOT).join(name.as_str()))
+}
+
+fn unreached(call: &str) -> StorageError {
+    StorageError::Unreachable {
+        what: call.to_owned(),
+        source: std::io::Error::other("as the test has planned"),
+    }
 }

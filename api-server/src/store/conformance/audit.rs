@@ -1,6 +1,6 @@
 //! The audit log: entries are added, and never change.
 
-use super::records::{change, event, host, log, messages, operation};
+use super::records::{change, event, host, log, messages, operation, request};
 use crate::snapshot::{Event, NewEvent};
 use crate::store::{Change, EventFilter, Page, Store, StoreError};
 use std::collections::HashMap;
@@ -46,6 +46,40 @@ pub(super) async fn only_grows(store: Arc<dyn Store>) {
         after.is_sorted_by(|a, b| a.revision < b.revision),
         "{after:?}"
     );
+}
+
+/// The end moves with the log, and with every way to add to it comes the sign.
+pub(super) async fn end_and_sign(store: Arc<dyn Store>) {
+    let mut grows = store.log_grows();
+    let empty = store.log_end().await.unwrap();
+    assert_eq!(empty.revision, 0);
+    let created = Change {
+        events: vec![event("2")],
+        ..change(&operation(1, 1))
+    };
+    let accepted = Change {
+        events: vec![event("3"), event("4")],
+        ..change(&operation(2, 1))
+    };
+    for (way, added) in [1, 1, 2, 1].into_iter().enumerate() {
+        grows.mark_unchanged();
+        let before = log(store.as_ref()).await.len();
+        match way {
+            0 => store.add_events(&[event("1")]).await.unwrap(),
+            1 => drop(store.apply(&created).await.unwrap()),
+            2 => drop(store.accept(&request(1), &accepted).await.unwrap()),
+            _ => store
+                .put_host(&host("h", 1), Some(&event("5")))
+                .await
+                .unwrap(),
+        }
+        assert!(grows.has_changed().unwrap(), "way {way}");
+        let log = log(store.as_ref()).await;
+        assert_eq!(log.len(), before + added, "way {way}");
+        let end = store.log_end().await.unwrap();
+        assert_eq!(end.log, empty.log);
+        assert_eq!(Some(end.revision), log.last().map(|event| event.revision));
+    }
 }
 
 /// Reading on behind the last entry that was seen shows every entry once, also while many write:

@@ -196,6 +196,51 @@ pub(super) async fn stale_revision(store: Arc<dyn Store>) {
     );
 }
 
+/// A snapshot that is changed without an operation is replaced with its event, or neither is.
+pub(super) async fn snapshot_alone(store: Arc<dyn Store>) {
+    let (first, one, _) = seeded(store.as_ref()).await;
+    let marked = Snapshot {
+        state: SnapshotState::Incomplete,
+        ..one.clone()
+    };
+    let missing = Snapshot {
+        revision: 1,
+        ..snapshot(9, 1, "z")
+    };
+    let twin = snapshot(1, 1, "a");
+    let late = |revision| Snapshot {
+        revision,
+        ..marked.clone()
+    };
+    for stale in [late(2), late(u64::MAX), missing, twin] {
+        let error = store.put_snapshot(&stale, &event("never")).await;
+        let error = error.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Conflict(what) if what.contains(&stale.id.to_string())),
+            "{error:?}"
+        );
+    }
+    let stored = store.snapshot(id(1)).await.unwrap();
+    assert_eq!(stored, Some(one));
+    assert_eq!(messages(store.as_ref()).await, ["seed"]);
+
+    store.put_snapshot(&marked, &event("marked")).await.unwrap();
+    let stored = store.snapshot(id(1)).await.unwrap();
+    let revision = 2;
+    assert_eq!(
+        stored,
+        Some(Snapshot {
+            revision,
+            ..marked.clone()
+        })
+    );
+    assert_eq!(messages(store.as_ref()).await, ["seed", "marked"]);
+    assert_eq!(store.operation(id(1)).await.unwrap(), Some(first));
+    // Whoever had read it before comes too late.
+    let error = store.put_snapshot(&marked, &event("never")).await;
+    assert!(matches!(error, Err(StoreError::Conflict(_))), "{error:?}");
+}
+
 /// Of many changes that build on the same revision, one is made.
 pub(super) async fn racing(store: Arc<dyn Store>) {
     let (first, one, _) = seeded(store.as_ref()).await;

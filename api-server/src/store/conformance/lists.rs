@@ -1,7 +1,7 @@
 //! Lists: pages, filters, order.
 
 use super::records::{change, event, everything, full_change, id, operation, snapshot, state, vm};
-use crate::snapshot::{NewEvent, Operation};
+use crate::snapshot::{EventKind, NewEvent, Operation, Severity};
 use crate::store::{Change, EventFilter, OperationFilter, Page, StateName, Store, VmFilter};
 use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
 use std::fmt::Debug;
@@ -332,6 +332,7 @@ pub(super) async fn filtered_events(store: Arc<dyn Store>) {
             let filter = EventFilter {
                 vm: vm.map(id),
                 operation: operation.map(id),
+                ..EventFilter::default()
             };
             for limit in [1, 2, 100] {
                 assert_eq!(
@@ -344,7 +345,57 @@ pub(super) async fn filtered_events(store: Arc<dyn Store>) {
     }
 }
 
-/// What a new start resumes: all that has not ended, of every machine, the oldest first.
+/// By how much they matter and by kind, also together.
+pub(super) async fn searched_events(store: Arc<dyn Store>) {
+    use EventKind::{HostUp, LiveMergePivotPutOff, VolumeRemoved};
+    let severities = [Severity::Info, Severity::Warning, Severity::Error];
+    let rows: Vec<(Severity, EventKind)> = severities
+        .into_iter()
+        .flat_map(|severity| {
+            [HostUp, LiveMergePivotPutOff, VolumeRemoved].map(|kind| (severity, kind))
+        })
+        .collect();
+    let entry = |(number, (severity, kind)): (usize, &(Severity, EventKind))| NewEvent {
+        severity: *severity,
+        kind: *kind,
+        ..event(&number.to_string())
+    };
+    let entries: Vec<NewEvent> = rows.iter().enumerate().map(entry).collect();
+    store.add_events(&entries).await.unwrap();
+    let searches: [&[EventKind]; 4] = [
+        &[],
+        &[HostUp],
+        &[VolumeRemoved, HostUp],
+        &[EventKind::HostUnresponsive],
+    ];
+    for least in [
+        None,
+        Some(Severity::Info),
+        Some(Severity::Warning),
+        Some(Severity::Error),
+    ] {
+        for kinds in searches {
+            let fits = |(_, row): &(usize, &(Severity, EventKind))| {
+                least.is_none_or(|least| row.0 >= least)
+                    && (kinds.is_empty() || kinds.contains(&row.1))
+            };
+            let fitting = rows.iter().enumerate().filter(fits);
+            let wanted: Vec<String> = fitting.map(|(number, _)| number.to_string()).collect();
+            let filter = EventFilter {
+                least,
+                kinds: kinds.to_vec(),
+                ..EventFilter::default()
+            };
+            for limit in [1, 2, 100] {
+                let found = all_events(store.as_ref(), &filter, limit).await;
+                assert_eq!(found, wanted, "{filter:?}");
+            }
+        }
+    }
+}
+
+/// What a new start resumes: all that has not ended, of every machine, as it was accepted, whatever
+/// the ids say: they are as old as a clock said, and clocks jump back.
 pub(super) async fn open_operations(store: Arc<dyn Store>) {
     let store = store.as_ref();
     assert_eq!(store.open_operations().await.unwrap(), []);
@@ -357,7 +408,6 @@ pub(super) async fn open_operations(store: Arc<dyn Store>) {
                 .unwrap(),
         );
     }
-    all.sort_by_key(|operation| operation.id);
     assert_eq!(store.open_operations().await.unwrap(), all);
     for (number, name) in [
         (0, StateName::Running),
@@ -382,7 +432,7 @@ pub(super) async fn open_operations(store: Arc<dyn Store>) {
         .iter()
         .map(|operation| operation.id)
         .collect();
-    assert_eq!(open, ids((1..=2).chain(10..210)));
+    assert_eq!(open, ids([4, 1].into_iter().chain(10..210)));
     let listed = store
         .operations(&OperationFilter::default(), &everything())
         .await

@@ -7,8 +7,8 @@
 use super::records::{operation, snapshot};
 use crate::snapshot::{
     CreatePhase, DeletePhase, DiskState, DiskTask, EventKind, Failure, HostRecord, Mark, NewEvent,
-    NewOverlay, Operation, OperationState, Severity, Snapshot, SnapshotDisk, SnapshotState,
-    VmRecord, Work,
+    NewOverlay, Obstacle, Operation, OperationState, Severity, Snapshot, SnapshotDisk,
+    SnapshotState, Told, VmRecord, Work,
 };
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, HostId, SnapshotName};
@@ -188,6 +188,18 @@ fn disk_state() -> impl Strategy<Value = DiskState> {
     })
 }
 
+fn told() -> impl Strategy<Value = Told> {
+    any::<(bool, bool, bool)>().prop_map(|(ready, pivoting, put_off)| Told {
+        ready,
+        pivoting,
+        put_off,
+    })
+}
+
+fn obstacle() -> impl Strategy<Value = Obstacle> {
+    (failure(), timestamp()).prop_map(|(cause, since)| Obstacle { cause, since })
+}
+
 fn work() -> impl Strategy<Value = Work> {
     let overlay = (disk(), volume(), volume()).prop_map(|(disk, below, overlay)| NewOverlay {
         disk,
@@ -202,9 +214,10 @@ fn work() -> impl Strategy<Value = Work> {
         uuid(),
         uuid(),
         disk_state(),
+        told(),
     )
         .prop_map(
-            |(disk, base, top, active, merge, removal, state)| DiskTask {
+            |(disk, base, top, active, merge, removal, state, told)| DiskTask {
                 disk,
                 base,
                 top,
@@ -212,6 +225,7 @@ fn work() -> impl Strategy<Value = Work> {
                 merge,
                 removal,
                 state,
+                told,
             },
         );
     (vec(overlay, 0..4), vec(task, 0..4)).prop_flat_map(|(overlays, tasks)| {
@@ -239,10 +253,21 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
         uuid(),
         of(host_id()),
         text(),
+        of(obstacle()),
         times,
     )
         .prop_map(
-            |(snapshot, snapshot_name, state, work, request, host, requested_by, times)| {
+            |(
+                snapshot,
+                snapshot_name,
+                state,
+                work,
+                request,
+                host,
+                requested_by,
+                obstacle,
+                times,
+            )| {
                 Operation {
                     snapshot,
                     snapshot_name,
@@ -251,6 +276,7 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
                     request,
                     host,
                     requested_by,
+                    obstacle,
                     created_at: times.0,
                     started_at: times.1,
                     ended_at: times.2,
@@ -263,9 +289,11 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
 pub(super) fn kinds() -> Vec<EventKind> {
     use EventKind::{
         HostRegistered, HostUnresponsive, HostUp, LiveMergeCompleted, LiveMergeFailed,
-        LiveMergePlanned, LiveMergeStarted, OperationResumed, SnapshotCreateFailed,
-        SnapshotCreateRequested, SnapshotCreated, SnapshotDeleteFailed, SnapshotDeleteRequested,
-        SnapshotDeleted, VolumeRemoved,
+        LiveMergePivotPutOff, LiveMergePivoting, LiveMergePlanned, LiveMergeReady,
+        LiveMergeStarted, OperationRecovered, OperationResumed, OperationWaiting, RepairApplied,
+        RepairRequested, SnapshotCreateFailed, SnapshotCreateRequested, SnapshotCreated,
+        SnapshotDeleteFailed, SnapshotDeleteRequested, SnapshotDeleted, VolumeRemovalRefused,
+        VolumeRemoved,
     };
     let next = |kind: &EventKind| match kind {
         HostRegistered => Some(HostUp),
@@ -280,9 +308,17 @@ pub(super) fn kinds() -> Vec<EventKind> {
         LiveMergePlanned => Some(LiveMergeStarted),
         LiveMergeStarted => Some(LiveMergeCompleted),
         LiveMergeCompleted => Some(LiveMergeFailed),
-        LiveMergeFailed => Some(VolumeRemoved),
-        VolumeRemoved => Some(OperationResumed),
-        OperationResumed => None,
+        LiveMergeFailed => Some(LiveMergeReady),
+        LiveMergeReady => Some(LiveMergePivoting),
+        LiveMergePivoting => Some(LiveMergePivotPutOff),
+        LiveMergePivotPutOff => Some(VolumeRemoved),
+        VolumeRemoved => Some(VolumeRemovalRefused),
+        VolumeRemovalRefused => Some(OperationResumed),
+        OperationResumed => Some(OperationWaiting),
+        OperationWaiting => Some(OperationRecovered),
+        OperationRecovered => Some(RepairRequested),
+        RepairRequested => Some(RepairApplied),
+        RepairApplied => None,
     };
     successors(Some(HostRegistered), next).collect()
 }

@@ -12,7 +12,7 @@ mod write;
 mod writer;
 
 use super::{
-    Accepted, Change, EventFilter, OperationFilter, Page, RequestRecord, Store, StoreError,
+    Accepted, Change, EventFilter, LogEnd, OperationFilter, Page, RequestRecord, Store, StoreError,
     VmFilter,
 };
 use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
@@ -22,6 +22,7 @@ use livemerge_proto::ids::{OperationId, SnapshotId, VmId};
 use sqlx::sqlite::SqlitePool;
 use std::fs::File;
 use std::path::Path;
+use tokio::sync::watch;
 use writer::Writer;
 
 /// The record in one SQLite file.
@@ -114,6 +115,14 @@ impl Store for SqliteStore {
         write::add_events(&self.writer, events).await
     }
 
+    async fn log_end(&self) -> Result<LogEnd, StoreError> {
+        read::log_end(&self.readers).await
+    }
+
+    fn log_grows(&self) -> watch::Receiver<()> {
+        self.writer.log_grows()
+    }
+
     async fn repeated(&self, request: &RequestRecord) -> Result<Option<Operation>, StoreError> {
         let mut reader = self.readers.acquire().await.map_err(open::unavailable)?;
         read::repeated(&mut reader, request).await
@@ -129,6 +138,10 @@ impl Store for SqliteStore {
 
     async fn apply(&self, change: &Change) -> Result<Operation, StoreError> {
         write::apply(&self.writer, change).await
+    }
+
+    async fn put_snapshot(&self, snapshot: &Snapshot, event: &NewEvent) -> Result<(), StoreError> {
+        write::put_snapshot_alone(&self.writer, snapshot, event).await
     }
 
     async fn prune_requests(&self, before: Timestamp) -> Result<u64, StoreError> {

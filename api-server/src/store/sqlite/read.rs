@@ -1,11 +1,12 @@
 //! Reads the record.
 
 use super::open::unavailable;
-use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
+use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Severity, Snapshot, VmRecord};
 use crate::store::{
-    EventFilter, OperationFilter, Page, RequestRecord, StateName, StoreError, VmFilter,
+    EventFilter, LogEnd, OperationFilter, Page, RequestRecord, StateName, StoreError, VmFilter,
 };
 use livemerge_proto::ids::{OperationId, SnapshotId, VmId};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{Decode, QueryBuilder, Row as _, Type};
@@ -130,12 +131,15 @@ pub(super) async fn operations(
     only(&mut query, " AND vm_id = ", filter.vm);
     only(&mut query, " AND id < ", page.after);
     if !filter.states.is_empty() {
-        query.push(" AND state IN (");
-        let mut states = query.separated(", ");
-        for state in &filter.states {
-            states.push_bind(state_text(*state));
-        }
-        query.push(")");
+        query.push(" AND ");
+        one_of(
+            &mut query,
+            "state",
+            filter
+                .states
+                .iter()
+                .map(|state| state_text(*state).to_owned()),
+        );
     }
     rows(query, " ORDER BY id DESC", page.limit, readers)
         .await?
@@ -145,8 +149,9 @@ pub(super) async fn operations(
 }
 
 pub(super) async fn open_operations(readers: &SqlitePool) -> Result<Vec<Operation>, StoreError> {
+    // By the order of acceptance: an id is as old as the clock said, and clocks jump back.
     let rows = sqlx::query(
-        "SELECT id, revision, record FROM operations WHERE state IN ('queued', 'running') ORDER BY id",
+        "SELECT id, revision, record FROM operations WHERE state IN ('queued', 'running') ORDER BY rowid",
     );
     rows.fetch_all(readers)
         .await
@@ -178,6 +183,14 @@ pub(super) async fn events(
             .push(" AND revision > ")
             .push_bind(i64::try_from(after).unwrap_or(i64::MAX));
     }
+    if let Some(least) = filter.least {
+        let all = [Severity::Info, Severity::Warning, Severity::Error];
+        let enough = all.into_iter().filter(|severity| *severity >= least);
+        or_unreadable(&mut query, "severity", enough);
+    }
+    if !filter.kinds.is_empty() {
+        or_unreadable(&mut query, "kind", filter.kinds.iter());
+    }
     rows(query, " ORDER BY revision", page.limit, readers)
         .await?
         .iter()
@@ -190,6 +203,20 @@ fn event(row: &SqliteRow) -> Result<Event, StoreError> {
         Ok(Event {
             revision: number(row, "revision")?,
             entry: json::<NewEvent>(row)?,
+        })
+    })
+}
+
+pub(super) async fn log_end(readers: &SqlitePool) -> Result<LogEnd, StoreError> {
+    let row = sqlx::query(
+        "SELECT value AS log, (SELECT coalesce(max(revision), 0) FROM events) AS revision
+         FROM meta WHERE key = 'log'",
+    );
+    let row = row.fetch_one(readers).await.map_err(unavailable)?;
+    named("audit log", &row, || {
+        Ok(LogEnd {
+            log: number(&row, "log")?,
+            revision: number(&row, "revision")?,
         })
     })
 }
@@ -232,6 +259,34 @@ fn only(query: &mut QueryBuilder<Sqlite>, condition: &'static str, value: Option
     if let Some(value) = value {
         query.push(condition).push_bind(value.to_string());
     }
+}
+
+fn one_of(
+    query: &mut QueryBuilder<Sqlite>,
+    column: &'static str,
+    values: impl Iterator<Item = String>,
+) {
+    query.push(column).push(" IN (");
+    let mut list = query.separated(", ");
+    for value in values {
+        list.push_bind(value);
+    }
+    query.push(")");
+}
+
+/// A row that cannot be read is not left out: it fails the call, by its name.
+fn or_unreadable(
+    query: &mut QueryBuilder<Sqlite>,
+    column: &'static str,
+    values: impl Iterator<Item = impl Serialize>,
+) {
+    query.push(" AND (").push(column).push(" IS NULL OR ");
+    let word = |value| match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => Some(word),
+        _ => None,
+    };
+    one_of(query, column, values.filter_map(word));
+    query.push(")");
 }
 
 async fn rows(

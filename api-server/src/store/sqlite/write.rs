@@ -52,7 +52,7 @@ pub(super) async fn put_host(
     if let Some(event) = event {
         add_event(&mut tx, event).await?;
     }
-    commit(tx).await
+    writer.commit_log(tx).await
 }
 
 pub(super) async fn put_vms(writer: &Writer, vms: &[VmRecord]) -> Result<(), StoreError> {
@@ -74,7 +74,10 @@ pub(super) async fn add_events(writer: &Writer, events: &[NewEvent]) -> Result<(
     for event in events {
         add_event(&mut tx, event).await?;
     }
-    commit(tx).await
+    if events.is_empty() {
+        return commit(tx).await;
+    }
+    writer.commit_log(tx).await
 }
 
 pub(super) async fn accept(
@@ -96,15 +99,26 @@ pub(super) async fn accept(
         .bind(operation.id.to_string())
         .bind(operation.created_at.as_second());
     query.execute(&mut *tx).await.map_err(unavailable)?;
-    commit(tx).await?;
+    writer.commit_log(tx).await?;
     Ok(Accepted::New(operation))
 }
 
 pub(super) async fn apply(writer: &Writer, change: &Change) -> Result<Operation, StoreError> {
     let mut tx = writer.begin().await?;
     let operation = change_all(&mut tx, change).await?;
-    commit(tx).await?;
+    writer.commit_log(tx).await?;
     Ok(operation)
+}
+
+pub(super) async fn put_snapshot_alone(
+    writer: &Writer,
+    snapshot: &Snapshot,
+    event: &NewEvent,
+) -> Result<(), StoreError> {
+    let mut tx = writer.begin().await?;
+    put_snapshot(&mut tx, snapshot).await?;
+    add_event(&mut tx, event).await?;
+    writer.commit_log(tx).await
 }
 
 pub(super) async fn prune_requests(writer: &Writer, before: Timestamp) -> Result<u64, StoreError> {

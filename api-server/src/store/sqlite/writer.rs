@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A change under way.
 pub(super) type Tx = Transaction<'static, Sqlite>;
@@ -27,6 +28,7 @@ pub(super) struct Writer {
     path: PathBuf,
     /// Device and inode.
     file: (u64, u64),
+    grows: watch::Sender<()>,
 }
 
 impl Writer {
@@ -49,7 +51,18 @@ impl Writer {
                 })
             });
         let pool = pool.connect_with(options).await.map_err(unavailable)?;
-        Ok(Self { pool, path, file })
+        let grows = watch::Sender::default();
+        Ok(Self {
+            pool,
+            path,
+            file,
+            grows,
+        })
+    }
+
+    /// Changes after each commit that may have added to the audit log.
+    pub(super) fn log_grows(&self) -> watch::Receiver<()> {
+        self.grows.subscribe()
     }
 
     pub(super) fn pool(&self) -> &SqlitePool {
@@ -65,6 +78,13 @@ impl Writer {
             .map_err(unavailable)?;
         self.still_there()?;
         Ok(tx)
+    }
+
+    /// Makes a change durable that may have added to the audit log, and wakes those who follow it.
+    pub(super) async fn commit_log(&self, tx: Tx) -> Result<(), StoreError> {
+        let done = commit(tx).await;
+        self.grows.send_replace(());
+        done
     }
 
     /// SQLite goes on writing into a file that was taken away; nobody would find it again.

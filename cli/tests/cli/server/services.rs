@@ -1,6 +1,6 @@
 //! The generated traits, answered from the script.
 
-use super::{PAGE, Scripted, Step};
+use super::{LogStep, PAGE, Scripted, Step};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
@@ -123,6 +123,30 @@ impl InventoryService for Scripted {
         Ok(Response::new(v1::GetVolumeChainResponse {
             chains: chains.await?,
         }))
+    }
+
+    async fn check_consistency(
+        &self,
+        request: Request<v1::CheckConsistencyRequest>,
+    ) -> Answer<v1::CheckConsistencyResponse> {
+        let r = request.get_ref();
+        let fits = |finding: &&v1::Finding| {
+            (r.vm_id.is_empty() || finding.vm_id == r.vm_id)
+                && (r.host_id.is_empty() || finding.host_ids.contains(&r.host_id))
+        };
+        let answer = self.answer(&request, |s| v1::CheckConsistencyResponse {
+            findings: s.findings.iter().filter(fits).cloned().collect(),
+            omitted_findings: s.omitted_findings,
+        });
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn apply_repair(
+        &self,
+        request: Request<v1::ApplyRepairRequest>,
+    ) -> Answer<v1::ApplyRepairResponse> {
+        let answer = self.answer(&request, |s| s.repaired.clone()).await?;
+        Ok(Response::new(answer))
     }
 }
 
@@ -255,6 +279,8 @@ impl EventService for Scripted {
         let r = request.get_ref();
         let fits = |event: &v1::Event| {
             (r.vm_id.is_empty() || event.vm_id == r.vm_id)
+                && (r.types.is_empty() || r.types.contains(&event.r#type))
+                && event.severity >= r.least_severity
                 && (r.operation_id.is_empty() || event.operation_id == r.operation_id)
         };
         let answer = |s: &mut super::Script| page(&s.events, fits, r.page_size, &r.page_token);
@@ -262,6 +288,38 @@ impl EventService for Scripted {
         Ok(Response::new(v1::ListEventsResponse {
             events,
             next_page_token,
+            resume_token: String::new(),
         }))
+    }
+
+    type WatchEventsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchEventsResponse, Status>> + Send>>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Answer<Self::WatchEventsStream> {
+        let (steps, events) = self
+            .answer(&request, |s| (s.log_watches.pop_front(), s.events.clone()))
+            .await?;
+        Ok(Response::new(Box::pin(async_stream::stream! {
+            for step in steps.unwrap_or_default() {
+                let (revision, event) = match step {
+                    LogStep::Event(revision) => {
+                        let event = events.iter().find(|event| event.revision == revision);
+                        (revision, event.cloned())
+                    }
+                    LogStep::Heartbeat(revision) => (revision, None),
+                    LogStep::Fail(status) => {
+                        yield Err(status);
+                        return;
+                    }
+                    LogStep::End => return,
+                };
+                let resume_token = format!("behind-{revision}");
+                yield Ok(v1::WatchEventsResponse { event, resume_token });
+            }
+            std::future::pending().await
+        })))
     }
 }

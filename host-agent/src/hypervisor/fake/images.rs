@@ -59,6 +59,20 @@ impl FakeImages {
             .map(|chain| self.read_chain(&chain, block))
     }
 
+    /// All blocks that a machine which starts from this image would read. `None` when the chain is
+    /// broken.
+    pub fn content(&self, active: &Locator) -> Option<BTreeMap<u64, u64>> {
+        let chain = self.chain(active)?;
+        let images = self.lock();
+        let layers = chain.iter().filter_map(|layer| images.get(layer));
+        Some(
+            layers
+                .flat_map(|image| &image.blocks)
+                .map(|(block, value)| (*block, *value))
+                .collect(),
+        )
+    }
+
     /// Writes a block of one image.
     pub fn write(&self, image: &Locator, block: u64, value: u64) {
         if let Some(image) = self.lock().get_mut(image) {
@@ -66,7 +80,17 @@ impl FakeImages {
         }
     }
 
-    pub(super) fn exists(&self, image: &Locator) -> bool {
+    /// Which image names which as the one below, in its header.
+    pub fn backings(&self) -> Vec<(Locator, Locator)> {
+        let images = self.lock();
+        let named = images
+            .iter()
+            .filter_map(|(image, it)| Some((image.clone(), it.backing.clone()?)));
+        named.collect()
+    }
+
+    /// Whether there is such an image.
+    pub fn exists(&self, image: &Locator) -> bool {
         self.lock().contains_key(image)
     }
 

@@ -55,6 +55,19 @@ enum Stage {
     Switched,
 }
 
+/// A commit that runs, for whoever looks behind the port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningJob {
+    /// What is kept and written.
+    pub base: Locator,
+    /// What is merged into it.
+    pub top: Locator,
+    /// QEMU was asked to pivot, and has not switched.
+    pub asked: bool,
+    /// QEMU writes the base, and nobody knows it yet.
+    pub switched: bool,
+}
+
 /// What one step of a job leads to.
 pub(super) type Told = Option<BlockJobOutcome>;
 
@@ -243,6 +256,16 @@ impl Disk {
             kind: job.kind,
             cur: job.copied,
             end,
+        })
+    }
+
+    pub(super) fn running_job(&self) -> Option<RunningJob> {
+        let job = self.job.as_ref()?;
+        Some(RunningJob {
+            base: job.base.clone(),
+            top: job.top.clone(),
+            asked: job.stage == Stage::Asked,
+            switched: job.stage == Stage::Switched,
         })
     }
 

@@ -22,6 +22,7 @@ mod script;
 mod tests;
 
 pub use images::FakeImages;
+pub use machine::RunningJob;
 pub use script::Call;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ use tokio::sync::broadcast;
 
 use self::machine::{Disk, Machine};
 use self::script::{Fault, Script};
-use super::{BlockJobOutcome, HypervisorError, HypervisorEvent, VmState};
+use super::{BlockJobOutcome, HypervisorError, HypervisorEvent, VmState, VmView};
 
 /// Who moves the block jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,6 +247,16 @@ impl FakeHypervisor {
     /// When the port has no call of that name.
     pub fn lose_reply(&self, call: &str) {
         self.host().script.plan(call, Fault::LoseReply);
+    }
+
+    /// A machine as it is, also while nobody can ask for it. It is no call of the port.
+    pub fn peek(&self, vm: VmId) -> Option<VmView> {
+        self.host().machines.get(&vm).map(Machine::view)
+    }
+
+    /// The commit that runs on a disk, as it is.
+    pub fn running_job(&self, vm: VmId, disk: &DiskTarget) -> Option<RunningJob> {
+        self.with_disk(vm, disk, |disk, _| disk.running_job())?
     }
 
     /// Every call since the start, the failed ones too.

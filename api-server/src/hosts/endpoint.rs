@@ -1,0 +1,59 @@
+//! What an agent's endpoint may look like: an address and a port, or a Unix socket.
+
+use tonic::transport::Uri;
+
+/// The longest path of a Unix socket, in bytes.
+const SOCKET_PATH_BYTES: usize = 107;
+
+/// What an endpoint must be, for people.
+pub const ENDPOINT_FORM: &str = "must be `http://ADDRESS:PORT` or `unix:/PATH`";
+
+/// Whether an agent may be called there.
+pub fn is_endpoint(text: &str) -> bool {
+    match text.strip_prefix("unix:") {
+        Some(path) => path.starts_with('/') && (2..=SOCKET_PATH_BYTES).contains(&path.len()),
+        None => text.parse().is_ok_and(|uri| is_plain_address(&uri)),
+    }
+}
+
+/// Nothing but an address and its port.
+fn is_plain_address(uri: &Uri) -> bool {
+    let address = uri.authority().is_some_and(|authority| {
+        let port = authority.port_u16().is_some_and(|port| port > 0);
+        port && !authority.host().is_empty() && !authority.as_str().contains('@')
+    });
+    address && uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_an_address_or_a_socket() {
+        for good in [
+            "http://127.0.0.1:7421",
+            "http://[::1]:1",
+            "http://h1:7421",
+            "unix:/run/a",
+        ] {
+            assert!(is_endpoint(good), "{good}");
+        }
+        let long = format!("unix:/{}", "a".repeat(SOCKET_PATH_BYTES));
+        for bad in [
+            "",
+            "h1:7421",
+            "http://h1",
+            "http://127.0.0.1:0",
+            "http://127.0.0.1:99999",
+            "http://user:pw@127.0.0.1:1",
+            "http://127.0.0.1:1/path?x",
+            "https://127.0.0.1:1",
+            "unix:relative",
+            "unix:/",
+            &long,
+        ] {
+            assert!(!is_endpoint(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What stands in an operation's way, as the record and the audit log have it. Pure.
+//!
+//! ```text
+//!   goes on ──a cause: tell──▶ obstacle ─┬─ another reason: tell ──▶ obstacle
+//!      ▲                                 ├─ the same reason ───────▶ obstacle
+//!      └────────────── tell ─────────────┴─ the work moves, or waits for no cause
+//! ```
+//!
+//! One event a reason and one for its end, not one a try: how often it was tried, and when it is
+//! tried next, is shown (`hub`), not written down.
+
+use super::details;
+use super::step::{Answer, Draft, Step, Wait};
+use super::types::{EventKind, Failure, NewEvent, Obstacle, OperationState, Severity};
+use crate::hosts::HostError;
+use crate::store::Change;
+use std::time::Duration;
+
+/// A merge that could not be seen for a shorter time is no news: lines break, and a server that
+/// has just started has not heard its hosts.
+pub(super) const UNSEEN: Duration = Duration::from_secs(5);
+
+/// The same step, with what it tells of an obstacle.
+pub(super) fn told(step: Step, draft: &Draft<'_>) -> Step {
+    match step {
+        Step::Enter(mut change) => {
+            removed(&mut change, draft);
+            Step::Enter(change)
+        }
+        Step::Wait(wait) => waits(wait, draft),
+        Step::Note(_) | Step::Ask(_) => step,
+    }
+}
+
+/// The work has moved, so nothing is in its way; one that failed has not recovered.
+fn removed(change: &mut Change, draft: &Draft<'_>) {
+    change.operation.obstacle = None;
+    let failed = matches!(change.operation.state, OperationState::Failed(_));
+    if let Some(obstacle) = draft.operation.obstacle.as_ref().filter(|_| !failed) {
+        change.events.insert(0, recovered(obstacle, draft));
+    }
+}
+
+fn waits(wait: Wait, draft: &Draft<'_>) -> Step {
+    let known = draft.operation.obstacle.as_ref();
+    let (obstacle, event) = match (&wait.cause, known) {
+        (None, None) => return Step::Wait(wait),
+        (None, Some(over)) => (None, recovered(over, draft)),
+        (Some(cause), Some(known)) if cause.reason == known.cause.reason => {
+            return Step::Wait(wait);
+        }
+        (Some(cause), _) if lasts(draft) => {
+            let cause = Failure::from(cause.clone());
+            let event = waiting(&cause, draft);
+            let since = draft.now;
+            (Some(Obstacle { cause, since }), event)
+        }
+        (Some(_), _) => return Step::Wait(wait),
+    };
+    draft.note(|operation| operation.obstacle = obstacle, vec![event])
+}
+
+/// An answer counts at once; silence has to last.
+fn lasts(draft: &Draft<'_>) -> bool {
+    matches!(draft.seen.answer, Some(Answer::Error(_))) || draft.seen.unseen >= UNSEEN
+}
+
+fn waiting(cause: &Failure, draft: &Draft<'_>) -> NewEvent {
+    // Of all that may be refused, only a removal is asked for again.
+    let refused = matches!(
+        draft.seen.answer,
+        Some(Answer::Error(HostError::Refused(_)))
+    );
+    let (kind, what) = if refused {
+        (
+            EventKind::VolumeRemovalRefused,
+            "the host does not remove the volume yet",
+        )
+    } else {
+        (EventKind::OperationWaiting, "the operation waits")
+    };
+    let mut event = draft.failed(kind, what, cause);
+    event.severity = Severity::Warning;
+    details::of_current(&mut event, draft.operation);
+    event
+}
+
+fn recovered(obstacle: &Obstacle, draft: &Draft<'_>) -> NewEvent {
+    let reason = obstacle.cause.reason;
+    let text = format!("the operation goes on after {reason}");
+    let mut event = draft.event(EventKind::OperationRecovered, Severity::Info, text);
+    let waited = draft.now.duration_since(obstacle.since).as_millis().max(0);
+    details::add(&mut event, "reason", reason);
+    details::add(&mut event, "waited_ms", waited);
+    details::of_current(&mut event, draft.operation);
+    event
+}

@@ -1,0 +1,182 @@
+//! Orders: what is checked before one is accepted, and what of it is remembered.
+
+use super::*;
+use crate::rig::{Rig, vda};
+use livemerge_runtime::ManualClock;
+use livemerge_storage::{Locator, VolumeInfo};
+
+struct Host {
+    rig: Rig,
+    merges: Arc<Merges>,
+    clock: Arc<ManualClock>,
+    state: tempfile::TempDir,
+}
+
+impl Host {
+    async fn new() -> Self {
+        let (rig, state) = (Rig::new().await, tempfile::tempdir().unwrap());
+        let clock = Arc::new(ManualClock::new(samples::now()));
+        let merges = open(&rig, state.path(), &clock).await;
+        Self {
+            rig,
+            merges,
+            clock,
+            state,
+        }
+    }
+
+    fn journal(&self) -> usize {
+        let files = std::fs::read_dir(self.state.path().join("merges"));
+        files.unwrap().count()
+    }
+
+    /// A base and an overlay on it.
+    async fn pair(&self, label: &str) -> [VolumeInfo; 2] {
+        let [base, top] = ["base", "top"].map(|layer| format!("{label}-{layer}.qcow2"));
+        [
+            self.rig.volume(&base, None).await,
+            self.rig.volume(&top, Some(&base)).await,
+        ]
+    }
+}
+
+async fn open(rig: &Rig, state: &Path, clock: &Arc<ManualClock>) -> Arc<Merges> {
+    let fence = Arc::new(Fence::open(state).unwrap());
+    let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
+    let volumes = Arc::clone(&rig.volumes);
+    let dir = state.join("merges");
+    let policy = Policy::default();
+    let opened = Merges::open(
+        &dir,
+        rig.hypervisor(),
+        volumes,
+        fence,
+        clock,
+        policy,
+        Shutdown::new(),
+    );
+    opened.await.unwrap()
+}
+
+fn order(vm: VmId, [base, top]: &[VolumeInfo; 2]) -> MergeOrder {
+    let mark = |info: &VolumeInfo| VolumeMark {
+        volume: info.volume.clone(),
+        identity: info.identity.clone(),
+    };
+    MergeOrder {
+        id: MergeId::from(uuid::Uuid::now_v7()),
+        generation: 1,
+        vm,
+        disk: vda(),
+        base: mark(base),
+        top: mark(top),
+    }
+}
+
+fn locators(pair: &[VolumeInfo; 2]) -> [Locator; 2] {
+    [0, 1].map(|layer: usize| pair[layer].locator.clone())
+}
+
+/// A job of libvirt's takes the layers as libvirt spells them.
+#[tokio::test]
+async fn layers_are_those_of_the_chain_however_it_spells_them() {
+    let host = Host::new().await;
+    let pair = host.pair("a").await;
+    let layers = ["a-base.qcow2", "a-top.qcow2"].map(|name| host.rig.alias(name));
+    let vm = host.rig.machine(1, &layers);
+    let view = host.merges.start(order(vm, &pair)).await.unwrap();
+    assert_eq!([view.record.base, view.record.top], layers);
+    assert!(view.record.active);
+}
+
+#[tokio::test]
+async fn a_base_that_a_header_names_in_another_spelling_is_not_written() {
+    let host = Host::new().await;
+    let pair = host.pair("a").await;
+    let vm = host.rig.machine(1, &locators(&pair));
+    let alias = host.rig.alias("a-base.qcow2").to_string();
+    host.rig.foreign("clone.qcow2", &alias);
+    let refused = host.merges.start(order(vm, &pair)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::SnapshotSharedBase);
+    assert_eq!(host.journal(), 0);
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_read_lets_an_order_wait() {
+    let host = Host::new().await;
+    let pair = host.pair("a").await;
+    let vm = host.rig.machine(1, &locators(&pair));
+    std::fs::write(host.rig.path("half"), b"QFI\xfb\0\0\0\x03").unwrap();
+    let waits = host.merges.start(order(vm, &pair)).await.unwrap_err();
+    assert_eq!(waits.reason, Reason::StorageUnreachable);
+    assert!(waits.message.contains("half"), "{}", waits.message);
+}
+
+#[tokio::test]
+async fn an_order_waits_for_those_of_its_own_machine_alone() {
+    let host = Host::new().await;
+    let (one, other) = (host.pair("a").await, host.pair("b").await);
+    let vms = [
+        host.rig.machine(1, &locators(&one)),
+        host.rig.machine(2, &locators(&other)),
+    ];
+    // As an order does whose storage does not answer.
+    let hanging = host.merges.accepting.1.of(vms[0]).lock_owned().await;
+    host.merges.start(order(vms[1], &other)).await.unwrap();
+    let mut waiting = std::pin::pin!(host.merges.start(order(vms[0], &one)));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    drop(hanging);
+    waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_id_is_one_merge_s_also_when_two_machines_are_ordered_at_once() {
+    let host = Host::new().await;
+    let (one, other) = (host.pair("a").await, host.pair("b").await);
+    let first = order(host.rig.machine(1, &locators(&one)), &one);
+    let second = MergeOrder {
+        id: first.id,
+        ..order(host.rig.machine(2, &locators(&other)), &other)
+    };
+    let both = [first, second].map(|order| host.merges.start(order));
+    let answers = futures::future::join_all(both).await;
+    let (accepted, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((accepted.len(), refused.len()), (1, 1));
+    let refused = refused.into_iter().find_map(Result::err).unwrap();
+    assert_eq!(refused.reason, Reason::MergeIdConflict);
+}
+
+/// Without a restart, and not the one that is open.
+#[tokio::test]
+async fn ended_merges_are_forgotten_when_they_are_old() {
+    let host = Host::new().await;
+    let pair = host.pair("a").await;
+    let mut board = host.merges.watch();
+    let mut ended = async |number: u128| {
+        let vm = host.rig.machine(number, &locators(&pair));
+        let id = host
+            .merges
+            .start(order(vm, &pair))
+            .await
+            .unwrap()
+            .record
+            .order
+            .id;
+        host.rig.host.kill_vm(vm);
+        let is = |views: &Views| views.get(&id).is_some_and(|view| view.record.phase.ended());
+        board.wait_for(is).await.unwrap();
+        host.rig.host.remove_vm(vm);
+        id
+    };
+    let first = ended(1).await;
+    let day = jiff::SignedDuration::from_hours(24);
+    host.clock.advance(day * 6);
+    let second = ended(2).await;
+    assert!(host.merges.get(first).is_some());
+    host.clock.advance(day * 2);
+    let third = ended(3).await;
+    host.merges.stopped().await;
+    assert!(host.merges.get(first).is_none());
+    assert!(host.merges.get(second).is_some() && host.merges.get(third).is_some());
+    assert_eq!(host.journal(), 2);
+}

@@ -1,0 +1,134 @@
+//! Orders that are repeated, come twice at once, or meet what cannot be told.
+
+use super::*;
+use crate::rig::{Rig, vda};
+use futures::future::join;
+use livemerge_storage::{Locator, VolumeStore as _};
+
+/// A machine with one volume, and an order for an overlay on it.
+async fn ordered() -> (Rig, Overlays, OverlayOrder) {
+    let rig = Rig::new().await;
+    let below = rig.volume("base.qcow2", None).await.volume;
+    let vm = rig.machine(1, &[rig.locator("base.qcow2")]);
+    let overlay = VolumeRef {
+        storage: below.storage.clone(),
+        name: "overlay.qcow2".parse().unwrap(),
+    };
+    // The scripted machine's image of what the order will create.
+    let images = rig.host.images();
+    images.create(
+        &rig.locator("overlay.qcow2"),
+        Some(&rig.locator("base.qcow2")),
+    );
+    let order = OverlayOrder {
+        request: uuid::Uuid::from_u128(9),
+        vm,
+        overlays: vec![NewOverlay {
+            disk: vda(),
+            below,
+            overlay,
+        }],
+    };
+    let overlays = Overlays::new(rig.hypervisor(), Arc::clone(&rig.volumes));
+    (rig, overlays, order)
+}
+
+fn added(rig: &Rig) -> usize {
+    let calls = rig.host.calls();
+    calls
+        .iter()
+        .filter(|call| call.name() == "add_overlays")
+        .count()
+}
+
+fn assert_on(rig: &Rig, answer: Result<Vec<Chain>, Problem>) {
+    let chain = answer.unwrap().remove(0);
+    let layers: Vec<Locator> = chain.layers.into_iter().map(|l| l.locator).collect();
+    let expected = ["base.qcow2", "overlay.qcow2"].map(|name| rig.locator(name));
+    assert_eq!(layers, expected);
+}
+
+async fn there(rig: &Rig) -> bool {
+    let name = "overlay.qcow2".parse().unwrap();
+    rig.store.stat(&name).await.is_ok()
+}
+
+#[tokio::test]
+async fn overlays_that_are_on_are_no_refusal_whatever_cannot_be_read() {
+    let (rig, overlays, order) = ordered().await;
+    std::fs::write(rig.path("half"), b"QFI\xfb\0\0\0\x03").unwrap();
+    assert_on(&rig, overlays.create(&order).await);
+    assert_on(&rig, overlays.create(&order).await);
+    assert_eq!(added(&rig), 1);
+    // Nor is the machine's end right behind it.
+    let gone = HypervisorError::NotFound("the machine".to_owned());
+    rig.host.fail_next("job", gone.clone());
+    rig.host.fail_next("job", gone);
+    let unknown = overlays.create(&order).await.unwrap_err();
+    assert_eq!(unknown.reason, Reason::StorageUnreachable);
+}
+
+#[tokio::test]
+async fn an_order_that_comes_twice_at_once_is_done_once() {
+    let (rig, overlays, order) = ordered().await;
+    let (one, other) = join(overlays.create(&order), overlays.create(&order)).await;
+    assert_on(&rig, one);
+    assert_on(&rig, other);
+    assert_eq!(added(&rig), 1);
+}
+
+/// An earlier try that nobody waits for any more does its work after all, between this try's look
+/// and its call.
+#[tokio::test]
+async fn a_refusal_counts_only_when_the_overlays_are_not_on() {
+    let (rig, overlays, order) = ordered().await;
+    let late = async {
+        let overlay = Overlay {
+            disk: vda(),
+            locator: rig.locator("overlay.qcow2"),
+        };
+        rig.host.add_overlays(order.vm, &[overlay]).await.unwrap();
+        let refused = HypervisorError::Refused("it is on already".to_owned());
+        rig.host.fail_next("add_overlays", refused);
+    };
+    let (answer, ()) = join(overlays.create(&order), late).await;
+    assert_eq!(added(&rig), 2, "the late one came first");
+    assert_on(&rig, answer);
+    assert!(there(&rig).await);
+}
+
+#[tokio::test]
+async fn a_refused_order_leaves_nothing_of_its_earlier_tries() {
+    let (rig, overlays, order) = ordered().await;
+    let unknown = HypervisorError::Unknown("hangs".to_owned());
+    rig.host.fail_next("add_overlays", unknown);
+    let waits = overlays.create(&order).await.unwrap_err();
+    assert_eq!(waits.reason, Reason::HypervisorUnreachable);
+    assert!(there(&rig).await, "the next try may find it on");
+    rig.host.kill_vm(order.vm);
+    let refused = overlays.create(&order).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::VmNotRunning);
+    assert!(!there(&rig).await);
+}
+
+#[tokio::test]
+async fn a_machine_that_is_elsewhere_may_have_them_on() {
+    let (rig, overlays, order) = ordered().await;
+    let unknown = HypervisorError::Unknown("hangs".to_owned());
+    rig.host.fail_next("add_overlays", unknown);
+    overlays.create(&order).await.unwrap_err();
+    rig.host.remove_vm(order.vm);
+    let refused = overlays.create(&order).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::VmNotFound);
+    assert!(there(&rig).await);
+}
+
+#[tokio::test]
+async fn a_volume_that_no_try_made_is_spared() {
+    let (rig, overlays, order) = ordered().await;
+    rig.volume("other.qcow2", None).await;
+    rig.volume("overlay.qcow2", Some("other.qcow2")).await;
+    let refused = overlays.create(&order).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::FieldInvalid);
+    assert!(there(&rig).await);
+}

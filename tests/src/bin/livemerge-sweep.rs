@@ -1,0 +1,50 @@
+//! Every fault at every step: prints what came of each, and writes `target/sweep.json`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use livemerge_tests::sweep::{self, Filter, Tally};
+
+/// Plays merges under faults, and looks whether any promise is broken.
+#[derive(Parser)]
+struct Cli {
+    /// Only cases whose name has this part.
+    #[arg(long, value_name = "PART")]
+    case: Option<String>,
+    /// Without second faults.
+    #[arg(long)]
+    singles: bool,
+    /// How many cases are played side by side.
+    #[arg(long, default_value_t = 16)]
+    jobs: usize,
+    /// Where the counts are written.
+    #[arg(long, value_name = "FILE", default_value = "target/sweep.json")]
+    json: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match sweep(Cli::parse()).await {
+        Ok(tally) if tally.failed == 0 => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("the sweep could not be run: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn sweep(cli: Cli) -> Result<Tally> {
+    let filter = Filter {
+        only: cli.case,
+        pairs: !cli.singles,
+        jobs: cli.jobs,
+    };
+    let tally = sweep::run(&filter).await?;
+    let json = serde_json::to_string_pretty(&tally)?;
+    std::fs::write(&cli.json, json + "\n")
+        .with_context(|| format!("writing {}", cli.json.display()))?;
+    Ok(tally)
+}

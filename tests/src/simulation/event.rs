@@ -1,0 +1,131 @@
+//! What can happen, and what came of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use livemerge_host_agent::hypervisor::VmState;
+use rand::RngExt as _;
+
+use super::schedule::Seen;
+use super::trace::tells;
+use super::world::World;
+
+/// One event. Where something has to be chosen, the run's seed chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    GuestWrites,
+    JobCopies,
+    QemuSwitches,
+    LibvirtNotices,
+    JobFails,
+    JobIsCancelled,
+    QemuDies,
+    MachineStarts,
+    OperatorPauses,
+    OperatorResumes,
+    LibvirtGoes,
+    LibvirtComes,
+    MessageArrives,
+    MessageIsLost,
+    MessageComesTwice,
+    LineBreaks,
+    LineHeals,
+    ServerNoticesTheBreak,
+    StreamOpens,
+    HostReports,
+    ReportArrives,
+    ServerGoesOn,
+    ServerDies,
+    ServerStarts,
+    AgentGoesOn,
+    AgentHandlesAnOrder,
+    AgentDies,
+    AgentStarts,
+    StorageFrees,
+    ClockJumps,
+    TimePasses,
+    ClientCreates,
+    ClientDeletes,
+    ClientRepeats,
+}
+
+/// What came of an event.
+#[derive(Debug, Default)]
+pub(super) struct Did {
+    /// Whether a machine, an image, the journal or the record may be another now.
+    changed: bool,
+    said: String,
+}
+
+impl Did {
+    /// Nothing that lasts, or that a guest could see.
+    pub(super) fn nothing(what: impl fmt::Debug) -> Self {
+        Self {
+            changed: false,
+            said: if tells() { format!("{what:?}") } else { String::new() },
+        }
+    }
+
+    /// Something that may.
+    pub(super) fn something(what: impl fmt::Debug) -> Self {
+        Self {
+            changed: true,
+            ..Self::nothing(what)
+        }
+    }
+}
+
+impl World {
+    /// Lets it happen. With `faults`, calls and writes go wrong now and then. True when something
+    /// has changed that an invariant is about.
+    pub(super) fn happen(&mut self, event: Event, faults: bool, seen: &mut Seen) -> bool {
+        let did = match event {
+            Event::GuestWrites => self.guest_writes(),
+            Event::JobCopies => self.a_job_copies(),
+            Event::QemuSwitches => self.qemu_switches(),
+            Event::LibvirtNotices => self.libvirt_notices(),
+            Event::JobFails => self.a_job_fails(),
+            Event::JobIsCancelled => self.a_job_is_cancelled(),
+            Event::QemuDies => self.qemu_dies(seen),
+            Event::MachineStarts => Did::something(self.hypervisor.start_vm(self.vm)),
+            Event::OperatorPauses => self.operator(true),
+            Event::OperatorResumes => self.operator(false),
+            Event::LibvirtGoes => self.libvirt_goes(),
+            Event::LibvirtComes => self.libvirt_comes(),
+            Event::MessageArrives => self.message_arrives(),
+            Event::MessageIsLost => Did::nothing(self.take_message()),
+            Event::MessageComesTwice => self.message_comes_twice(),
+            Event::LineBreaks => self.line(false),
+            Event::LineHeals => self.line(true),
+            Event::ServerNoticesTheBreak => self.server_notices_the_break(),
+            Event::StreamOpens => self.stream_opens(),
+            Event::HostReports => self.host_reports(),
+            Event::ReportArrives => self.report_arrives(),
+            Event::ServerGoesOn => self.server_goes_on(faults),
+            Event::ServerDies => self.server_dies(seen),
+            Event::ServerStarts => self.server_starts(),
+            Event::AgentGoesOn => self.agent_goes_on(faults),
+            Event::AgentHandlesAnOrder => self.agent_handles_an_order(faults),
+            Event::AgentDies => self.agent_dies(seen),
+            Event::AgentStarts => self.agent_starts(),
+            Event::StorageFrees => self.storage_frees(),
+            Event::ClockJumps => self.clock_jumps(),
+            Event::TimePasses => self.time_passes(faults),
+            Event::ClientCreates => self.client_creates(),
+            Event::ClientDeletes => self.client_deletes(),
+            Event::ClientRepeats => self.client_repeats(),
+        };
+        let takes = self.rng.random_range(0..=if faults { 12 } else { 2 });
+        self.now += Duration::from_millis(takes);
+        let now = self.now;
+        if let Some(server) = self.server.process.as_mut() {
+            server.check_silence(now);
+        }
+        self.trace.note(now, || format!("{event:?} {}", did.said));
+        if did.changed {
+            self.refresh();
+            self.paused_by_operator &= self.machine.state == VmState::Paused;
+        }
+        did.changed
+    }
+}

@@ -1,0 +1,100 @@
+//! What is on its way between the two services.
+//!
+//! Requests and replies are lost, come twice, late, and in any order. What the host shows by itself
+//! is one ordered stream: it may break, and begins again with the full state.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use livemerge_api_server::hosts::{MergeSeen, VmState};
+use livemerge_api_server::snapshot::step::{Answer, Ask};
+use livemerge_proto::ids::MergeId;
+
+/// Tells one call from another, over all starts of the server.
+pub(super) type CallId = u64;
+
+/// A request or a reply.
+#[derive(Debug, Clone)]
+pub(super) enum Message {
+    /// To the agent, from the server of this generation.
+    Request(CallId, u64, Ask),
+    /// To the server.
+    Reply(CallId, Answer),
+}
+
+/// What the host shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Report {
+    /// What the machine does; `None` while the agent cannot tell.
+    pub(super) vm: Option<VmState>,
+    /// The merges of the journal.
+    pub(super) merges: BTreeMap<MergeId, MergeSeen>,
+}
+
+/// The line between the two services.
+#[derive(Debug)]
+pub(super) struct Network {
+    pub(super) up: bool,
+    pub(super) messages: Vec<Message>,
+    /// The stream is open on the agent's side.
+    pub(super) streaming: bool,
+    pub(super) reports: VecDeque<Report>,
+    /// What the agent has sent last on this stream.
+    pub(super) last_report: Option<Report>,
+    /// The world's count of changes then.
+    pub(super) reported: u64,
+    calls: CallId,
+}
+
+impl Network {
+    pub(super) fn new() -> Self {
+        Self {
+            up: true,
+            messages: Vec::new(),
+            streaming: false,
+            reports: VecDeque::new(),
+            last_report: None,
+            reported: 0,
+            calls: 0,
+        }
+    }
+
+    /// Puts a request on its way.
+    pub(super) fn request(&mut self, generation: u64, ask: Ask) -> CallId {
+        self.calls += 1;
+        if self.up {
+            self.messages
+                .push(Message::Request(self.calls, generation, ask));
+        }
+        self.calls
+    }
+
+    /// Puts a reply on its way.
+    pub(super) fn reply(&mut self, call: CallId, answer: Answer) {
+        if self.up {
+            self.messages.push(Message::Reply(call, answer));
+        }
+    }
+
+    /// The stream begins with the full state.
+    pub(super) fn open_stream(&mut self, full: Report) {
+        self.streaming = true;
+        self.reports.clear();
+        self.last_report = Some(full.clone());
+        self.reports.push_back(full);
+    }
+
+    /// Sends a state, if it is another one.
+    pub(super) fn report(&mut self, report: Report) {
+        if self.streaming && self.last_report.as_ref() != Some(&report) {
+            self.last_report = Some(report.clone());
+            self.reports.push_back(report);
+        }
+    }
+
+    /// The stream ends. What was under way is lost.
+    pub(super) fn break_stream(&mut self) {
+        self.streaming = false;
+        self.reports.clear();
+        self.last_report = None;
+    }
+}

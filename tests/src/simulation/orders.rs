@@ -1,0 +1,307 @@
+//! What the agent is asked, stage by stage: it may end between two of them.
+//!
+//! The checks, the overlays and the removals are the agent's own, on the simulated host.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use livemerge_api_server::hosts::{self, HostError, Removed, is_a_no};
+use livemerge_api_server::snapshot::Mark;
+use livemerge_api_server::snapshot::step::{Answer, Ask};
+use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
+use livemerge_host_agent::merge::{MergeOrder, MergeRecord, Phase, VolumeMark, check};
+use livemerge_host_agent::volumes::Volumes;
+use livemerge_host_agent::{chains, overlays};
+use livemerge_proto::ids::{MergeId, VmId};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_storage::{RemovalId, RemovalOrder};
+
+use super::agent::{Agent, Driver, Process, answered};
+use super::event::Did;
+use super::network::CallId;
+
+/// An order that the agent works on.
+#[derive(Debug)]
+pub(super) struct Order {
+    call: CallId,
+    generation: u64,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Arrived(Ask),
+    /// A merge that passed the checks and is not in the journal yet.
+    Checked(Box<MergeRecord>),
+}
+
+/// What storage still frees, and after how many steps it is gone. Outlives the agent.
+pub(super) type Purging = BTreeMap<RemovalId, u32>;
+
+impl Order {
+    pub(super) fn new(call: CallId, generation: u64, ask: Ask) -> Self {
+        Self {
+            call,
+            generation,
+            stage: Stage::Arrived(ask),
+        }
+    }
+
+    fn accepts(&self) -> bool {
+        matches!(self.stage, Stage::Checked(_))
+    }
+}
+
+/// How an order is gone on with.
+pub(super) struct Around<'a> {
+    pub(super) now: Duration,
+    pub(super) purging: &'a mut Purging,
+    /// Steps that a removal takes after its volume is condemned.
+    pub(super) purge_steps: u32,
+    /// The journal cannot be written just now.
+    pub(super) journal_fails: bool,
+}
+
+impl Agent {
+    /// The orders that can be gone on with. They are accepted one at a time.
+    pub(super) fn ready_orders(&self) -> Vec<usize> {
+        let Some(process) = &self.process else {
+            return vec![];
+        };
+        let accepting = process.orders.iter().any(Order::accepts);
+        let ready = |order: &Order| {
+            let waits = matches!(&order.stage, Stage::Arrived(Ask::Merge(_))) && accepting;
+            !waits
+        };
+        (0..process.orders.len())
+            .filter(|order| ready(&process.orders[*order]))
+            .collect()
+    }
+
+    /// What an order asks for that nobody has looked at yet.
+    pub(super) fn arrived(&self, order: usize) -> Option<&Ask> {
+        match &self.process.as_ref()?.orders[order].stage {
+            Stage::Arrived(ask) => Some(ask),
+            Stage::Checked(_) => None,
+        }
+    }
+
+    /// An order that is not gone on with.
+    pub(super) fn forget(&mut self, order: usize) {
+        if let Some(process) = self.process.as_mut() {
+            process.orders.remove(order);
+        }
+    }
+
+    /// The next stage of an order, and its answer when there is one.
+    pub(super) fn handle(
+        &mut self,
+        order: usize,
+        around: Around<'_>,
+    ) -> (Did, Option<(CallId, Answer)>) {
+        let Some(process) = self.process.as_mut() else {
+            return (Did::nothing("it does not run"), None);
+        };
+        let Order {
+            call,
+            generation,
+            stage,
+        } = process.orders.remove(order);
+        let wall = self.clock.at(around.now);
+        let answer = match stage {
+            Stage::Arrived(ask) => {
+                let desk = Desk {
+                    process,
+                    fence: &mut self.fence,
+                    journal: &self.journal,
+                    around,
+                    wall,
+                };
+                match desk.take(generation, ask) {
+                    Done::Answer(answer) => answer,
+                    Done::Accept(record) => {
+                        let did = Did::nothing(("checked", call, record.order.id));
+                        process.orders.push(Order {
+                            call,
+                            generation,
+                            stage: Stage::Checked(record),
+                        });
+                        return (did, None);
+                    }
+                }
+            }
+            Stage::Checked(_) if around.journal_fails => {
+                let text = "the agent's journal cannot be written";
+                no(Problem::new(Reason::StoreUnavailable, text))
+            }
+            Stage::Checked(record) => {
+                let id = record.order.id;
+                let driver = Driver::new(id, &process.hypervisor, around.now);
+                self.journal.insert(id, *record);
+                process.drivers.push(driver);
+                Answer::MergeAccepted
+            }
+        };
+        (Did::something((call, &answer)), Some((call, answer)))
+    }
+}
+
+enum Done {
+    Answer(Answer),
+    Accept(Box<MergeRecord>),
+}
+
+/// What an order that has arrived is decided with.
+struct Desk<'a> {
+    process: &'a Process,
+    fence: &'a mut u64,
+    journal: &'a BTreeMap<MergeId, MergeRecord>,
+    around: Around<'a>,
+    wall: Timestamp,
+}
+
+impl Desk<'_> {
+    fn take(self, generation: u64, ask: Ask) -> Done {
+        if !matches!(ask, Ask::Chains(_)) {
+            if generation < *self.fence {
+                let text = "a newer server has given orders";
+                return Done::Answer(no(Problem::new(Reason::StaleGeneration, text)));
+            }
+            *self.fence = generation;
+        }
+        let hypervisor = self.process.hypervisor.as_ref();
+        let volumes = self.process.volumes.as_ref();
+        let answer = match ask {
+            Ask::Chains(vm) => read_chains(vm, hypervisor, volumes).map(Answer::Chains),
+            Ask::Overlays(order) => {
+                let done = answered(self.process.overlays.create(&overlay_order(order)));
+                done.map(|_chains| Answer::OverlaysOn)
+            }
+            Ask::Merge(order) => match self.accept(&merge_order(order, generation)) {
+                Ok(Some(record)) => return Done::Accept(record),
+                Ok(None) => Ok(Answer::MergeAccepted),
+                Err(problem) => Err(problem),
+            },
+            Ask::Removal(order) => remove(&order, volumes, self.around).map(Answer::Removal),
+        };
+        Done::Answer(answer.unwrap_or_else(no))
+    }
+
+    /// A new merge, or `None` for one that is known.
+    fn accept(&self, order: &MergeOrder) -> Result<Option<Box<MergeRecord>>, Problem> {
+        if self.journal.contains_key(&order.id) {
+            return Ok(None);
+        }
+        let same_disk =
+            |other: &&MergeRecord| !other.phase.ended() && other.order.disk == order.disk;
+        if let Some(open) = self.journal.values().find(same_disk) {
+            let text = format!("merge {} works on disk {}", open.order.id, order.disk);
+            return Err(Problem::new(Reason::ConcurrentChange, text));
+        }
+        let (hypervisor, volumes) = (&self.process.hypervisor, &self.process.volumes);
+        let fit = answered(check(order, hypervisor.as_ref(), volumes))?;
+        Ok(Some(Box::new(MergeRecord {
+            order: order.clone(),
+            base: fit.base,
+            top: fit.top,
+            active: fit.active,
+            top_bytes: fit.top_bytes,
+            phase: Phase::Pending,
+            pivot_attempts: 0,
+            longest_pause: Duration::ZERO,
+            accepted_at: self.wall,
+            revision: 1,
+        })))
+    }
+}
+
+fn remove(
+    order: &hosts::RemovalOrder,
+    volumes: &Volumes,
+    around: Around<'_>,
+) -> Result<Removed, Problem> {
+    if !around.purging.contains_key(&order.id) {
+        let volume = &order.volume.volume;
+        let removal = RemovalOrder {
+            id: order.id,
+            volume: volume.name.clone(),
+            identity: order.volume.identity.clone(),
+            keep_for: Duration::ZERO,
+        };
+        let removed = answered(volumes.remove(&volume.storage, &removal))?;
+        if removed.freed_bytes > 0 && around.purge_steps > 0 {
+            around.purging.insert(order.id, around.purge_steps);
+        }
+    }
+    Ok(Removed {
+        gone: !around.purging.contains_key(&order.id),
+        freed_bytes: 0,
+    })
+}
+
+fn read_chains(
+    vm: VmId,
+    hypervisor: &FakeHypervisor,
+    volumes: &Volumes,
+) -> Result<Vec<hosts::Chain>, Problem> {
+    let chains = answered(chains::read(vm, None, hypervisor, volumes))?;
+    Ok(chains.into_iter().map(chain).collect())
+}
+
+fn chain(chain: chains::Chain) -> hosts::Chain {
+    let layer = |layer: chains::ChainLayer| hosts::Layer {
+        mark: layer.volume.map(|known| Mark {
+            volume: known.volume,
+            identity: known.identity,
+        }),
+        locator: layer.locator.to_string(),
+        format: hosts::LayerFormat::Qcow2,
+        virtual_bytes: 0,
+        allocated_bytes: 0,
+        shared_with: layer.shared_with,
+    };
+    hosts::Chain {
+        disk: chain.disk,
+        layers: chain.layers.into_iter().map(layer).collect(),
+        job_running: chain.job_running,
+    }
+}
+
+fn overlay_order(order: hosts::OverlayOrder) -> overlays::OverlayOrder {
+    let overlays = order.overlays.into_iter().map(|new| overlays::NewOverlay {
+        disk: new.disk,
+        below: new.below,
+        overlay: new.overlay,
+    });
+    overlays::OverlayOrder {
+        request: order.request,
+        vm: order.vm,
+        overlays: overlays.collect(),
+    }
+}
+
+fn merge_order(order: hosts::MergeOrder, generation: u64) -> MergeOrder {
+    let mark = |mark: Mark| VolumeMark {
+        volume: mark.volume,
+        identity: mark.identity,
+    };
+    MergeOrder {
+        id: order.id,
+        generation,
+        vm: order.vm,
+        disk: order.disk,
+        base: mark(order.base),
+        top: mark(order.top),
+    }
+}
+
+/// As the server takes a problem that its agent answers with.
+fn no(problem: Problem) -> Answer {
+    Answer::Error(if is_a_no(problem.reason) {
+        HostError::Refused(problem)
+    } else {
+        HostError::Unknown(problem)
+    })
+}

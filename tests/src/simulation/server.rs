@@ -1,0 +1,453 @@
+//! The server: the real `step` over a record in memory, one small action at a time, so that anything
+//! may happen between two of them, also its end.
+//!
+//! ```text
+//!   observe, decide ─┬─▶ write the change down ───────────┐
+//!          ▲         ├─▶ ask ─▶ reply, or out of time ────┤
+//!          │         └─▶ sleep ───────────────────────────┤
+//!          └──────────────────────────────────────────────┘
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use livemerge_api_server::hosts::{HostError, HostStatus, MergeSight};
+use livemerge_api_server::snapshot::plan::Mint;
+use livemerge_api_server::snapshot::step::{
+    Answer, Ask, Observation, Sign, Step, Wait, awaited_merge,
+};
+use livemerge_api_server::snapshot::{Operation, Snapshot};
+use livemerge_api_server::store::Change;
+use livemerge_proto::ids::{HostId, OperationId};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+
+use super::clock::WallClock;
+use super::event::Did;
+use super::mint::IdSource;
+use super::network::{CallId, Network, Report};
+use super::record::Record;
+
+/// The function under test, or a wrong one that the invariants must catch.
+pub type OperationStep = fn(&Operation, &Observation<'_>, Timestamp, Mint<'_>) -> Step;
+
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(6);
+const STORE_RETRY: Duration = Duration::from_millis(500);
+
+/// How a write of the record goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Write {
+    Good,
+    NotDone,
+    /// It is done, and nobody is told.
+    NotTold,
+}
+
+/// What outlives the server, and the server.
+pub(super) struct Server {
+    pub(super) step: OperationStep,
+    pub(super) clock: WallClock,
+    pub(super) record: Record,
+    pub(super) process: Option<Process>,
+}
+
+/// What ends with the server.
+pub(super) struct Process {
+    generation: u64,
+    host: HostId,
+    pub(super) ids: IdSource,
+    view: View,
+    /// Operations that have not ended, in the order of their turns.
+    lane: VecDeque<OperationId>,
+    run: Option<Run>,
+}
+
+/// What is known of the host.
+#[derive(Debug)]
+struct View {
+    status: HostStatus,
+    /// `None` while no stream is open.
+    report: Option<Report>,
+    last_heard: Duration,
+    /// Counts its changes.
+    version: u64,
+}
+
+/// Takes one operation to its end.
+struct Run {
+    operation: Operation,
+    answer: Option<Answer>,
+    answered_at: Duration,
+    attempts: u32,
+    refusals: u32,
+    unseen_since: Option<Duration>,
+    /// The view's version when it was looked at.
+    seen: u64,
+    todo: Todo,
+}
+
+#[derive(Debug)]
+enum Todo {
+    Turn,
+    /// Written down; the work has moved, or has not.
+    Persist(Box<Change>, bool),
+    Ask(Ask),
+    Calling(CallId, Duration),
+    Sleep {
+        until: Duration,
+        sign: Sign,
+        status: HostStatus,
+    },
+    StoreRetry(Duration),
+}
+
+impl Server {
+    pub(super) fn new(step: OperationStep) -> Self {
+        Self {
+            step,
+            clock: WallClock::default(),
+            record: Record::default(),
+            process: None,
+        }
+    }
+
+    /// Starts it: the open operations go on, in the order of their acceptance.
+    pub(super) fn start(&mut self, host: HostId, now: Duration) {
+        self.record.generation += 1;
+        let lane = self.record.open_operations().map(|open| open.id).collect();
+        self.process = Some(Process {
+            generation: self.record.generation,
+            host,
+            ids: IdSource::new(self.record.generation),
+            view: View {
+                status: HostStatus::Unresponsive,
+                report: None,
+                last_heard: now,
+                version: 0,
+            },
+            lane,
+            run: None,
+        });
+    }
+
+    /// The next small action.
+    pub(super) fn go_on(&mut self, now: Duration, write: Write, network: &mut Network) -> Did {
+        let wall = self.clock.at(now);
+        let Some(process) = self.process.as_mut() else {
+            return Did::nothing("it does not run");
+        };
+        process.take_next(&self.record, now);
+        let Some(run) = process.run.as_mut() else {
+            return Did::nothing("no operation is open");
+        };
+        match std::mem::replace(&mut run.todo, Todo::Turn) {
+            Todo::Turn => process.turn(&self.record, self.step, now, wall),
+            Todo::Persist(change, moved) => {
+                let did = run.persist(&change, moved, &mut self.record, write, now);
+                if run.operation.state.ended() {
+                    process.run = None;
+                }
+                did
+            }
+            Todo::Ask(ask) => process.ask(ask, network, now),
+            Todo::Calling(call, limit) => run.time_out(call, limit, now),
+            Todo::Sleep {
+                until,
+                sign,
+                status,
+            } => process.wake(until, sign, status, now),
+            Todo::StoreRetry(_) => {
+                run.reread(&self.record);
+                if run.operation.state.ended() {
+                    process.run = None;
+                }
+                Did::nothing("reads the record anew")
+            }
+        }
+    }
+}
+
+impl Process {
+    /// An operation was accepted.
+    pub(super) fn enqueue(&mut self, operation: OperationId) {
+        self.lane.push_back(operation);
+    }
+
+    pub(super) fn idle(&self) -> bool {
+        self.run.is_none() && self.lane.is_empty()
+    }
+
+    /// When it can go on by itself.
+    pub(super) fn due(&self) -> Option<Duration> {
+        match self.run.as_ref()?.todo {
+            Todo::Calling(_, until) | Todo::Sleep { until, .. } | Todo::StoreRetry(until) => {
+                Some(until)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn can_go_on(&self, now: Duration) -> bool {
+        let Some(run) = &self.run else {
+            return !self.lane.is_empty();
+        };
+        match &run.todo {
+            Todo::Calling(_, until) | Todo::StoreRetry(until) => *until <= now,
+            Todo::Sleep {
+                until,
+                sign,
+                status,
+            } => *until <= now || self.view.signs(*sign, run.seen, *status),
+            _ => true,
+        }
+    }
+
+    /// Whether it is about to write the record.
+    pub(super) fn writes(&self) -> bool {
+        let run = self.run.as_ref();
+        run.is_some_and(|run| matches!(run.todo, Todo::Persist(..)))
+    }
+
+    /// Whether it waits for an answer.
+    pub(super) fn calls(&self) -> bool {
+        let run = self.run.as_ref();
+        run.is_some_and(|run| matches!(run.todo, Todo::Calling(..)))
+    }
+
+    fn take_next(&mut self, record: &Record, now: Duration) {
+        while self.run.is_none() {
+            let Some(next) = self.lane.pop_front() else {
+                return;
+            };
+            let stored = &record.operations[&next];
+            if !stored.state.ended() {
+                self.run = Some(Run::new(stored.clone(), now));
+            }
+        }
+    }
+
+    fn turn(
+        &mut self,
+        record: &Record,
+        step: OperationStep,
+        now: Duration,
+        wall: Timestamp,
+    ) -> Did {
+        let Some(run) = self.run.as_mut() else {
+            return Did::nothing("no operation is open");
+        };
+        run.seen = self.view.version;
+        let (own, others): (Vec<&Snapshot>, Vec<&Snapshot>) = record
+            .snapshots
+            .values()
+            .partition(|snapshot| snapshot.id == run.operation.snapshot);
+        let others: Vec<Snapshot> = others.into_iter().cloned().collect();
+        let merge = self.view.merge(&run.operation);
+        let unseen_since = (merge == MergeSight::Unknown
+            && awaited_merge(&run.operation).is_some())
+        .then(|| run.unseen_since.unwrap_or(now));
+        run.unseen_since = unseen_since;
+        let seen = Observation {
+            snapshot: own.first().copied(),
+            others: &others,
+            host: Some(&self.host),
+            vm_state: self.view.report.as_ref().and_then(|report| report.vm),
+            merge,
+            unseen: unseen_since.map_or(Duration::ZERO, |since| now - since),
+            answer: run.answer.as_ref(),
+            attempts: run.attempts,
+            refusals: run.refusals,
+        };
+        let mut mint = || self.ids.next(wall);
+        let next = step(&run.operation, &seen, wall, &mut mint);
+        let did = Did::nothing((&run.operation.snapshot_name, &next));
+        run.todo = match next {
+            Step::Enter(change) => Todo::Persist(change, true),
+            Step::Note(change) => Todo::Persist(change, false),
+            Step::Ask(ask) => Todo::Ask(ask),
+            Step::Wait(wait) => run.sleep(&wait, self.view.status, now),
+        };
+        did
+    }
+
+    fn ask(&mut self, ask: Ask, network: &mut Network, now: Duration) -> Did {
+        let Some(run) = self.run.as_mut() else {
+            return Did::nothing("no operation is open");
+        };
+        let did = Did::nothing(("asks", &ask));
+        if network.up {
+            let call = network.request(self.generation, ask);
+            run.todo = Todo::Calling(call, now + CALL_LIMIT);
+        } else {
+            run.answered(Answer::Error(silent()), now);
+        }
+        did
+    }
+
+    /// A reply has come. One that nobody waits for is nothing.
+    pub(super) fn reply(&mut self, call: CallId, answer: Answer, now: Duration) {
+        let waits = |run: &&mut Run| matches!(run.todo, Todo::Calling(of, _) if of == call);
+        if let Some(run) = self.run.as_mut().filter(waits) {
+            run.answered(answer, now);
+        }
+    }
+
+    fn wake(&mut self, until: Duration, sign: Sign, status: HostStatus, now: Duration) -> Did {
+        let Some(run) = self.run.as_mut() else {
+            return Did::nothing("no operation is open");
+        };
+        let signs = self.view.signs(sign, run.seen, status);
+        if !signs && now < until {
+            run.todo = Todo::Sleep {
+                until,
+                sign,
+                status,
+            };
+        } else if !signs || sign == Sign::Return {
+            run.answer = None;
+        }
+        Did::nothing("wakes")
+    }
+
+    /// A report has come.
+    pub(super) fn hear(&mut self, report: Report, now: Duration) {
+        self.view.status = HostStatus::Up;
+        self.view.last_heard = now;
+        self.view.report = Some(report);
+        self.view.version += 1;
+    }
+
+    /// The stream broke: what the host has is unknown.
+    pub(super) fn forget(&mut self) {
+        if self.view.report.take().is_some() {
+            self.view.version += 1;
+        }
+    }
+
+    /// Whether anything is known of the host.
+    pub(super) fn hears(&self) -> bool {
+        self.view.report.is_some()
+    }
+
+    /// A host that was silent for too long is unresponsive.
+    pub(super) fn check_silence(&mut self, now: Duration) {
+        let view = &mut self.view;
+        let silent = view.report.is_none() && now >= view.last_heard + SILENCE;
+        if silent && view.status == HostStatus::Up {
+            view.status = HostStatus::Unresponsive;
+            view.version += 1;
+        }
+    }
+}
+
+impl View {
+    fn signs(&self, sign: Sign, seen: u64, status: HostStatus) -> bool {
+        match sign {
+            Sign::Any => self.version != seen,
+            Sign::Return => self.status != status,
+        }
+    }
+
+    fn merge(&self, operation: &Operation) -> MergeSight {
+        match (awaited_merge(operation), &self.report) {
+            (Some(merge), Some(report)) => report
+                .merges
+                .get(&merge)
+                .cloned()
+                .map_or(MergeSight::Absent, MergeSight::Seen),
+            _ => MergeSight::Unknown,
+        }
+    }
+}
+
+impl Run {
+    fn new(operation: Operation, now: Duration) -> Self {
+        Self {
+            operation,
+            answer: None,
+            answered_at: now,
+            attempts: 0,
+            refusals: 0,
+            unseen_since: None,
+            seen: 0,
+            todo: Todo::Turn,
+        }
+    }
+
+    fn persist(
+        &mut self,
+        change: &Change,
+        moved: bool,
+        record: &mut Record,
+        write: Write,
+        now: Duration,
+    ) -> Did {
+        let written = match write {
+            Write::NotDone => None,
+            Write::Good | Write::NotTold => record.apply(change).ok(),
+        };
+        match written {
+            Some(operation) if write == Write::Good => {
+                self.operation = operation;
+                if moved {
+                    self.answer = None;
+                    self.attempts = 0;
+                    self.refusals = 0;
+                }
+                Did::something(("record", &self.operation.state))
+            }
+            _ => {
+                self.todo = Todo::StoreRetry(now + STORE_RETRY);
+                Did::something(("the record cannot be used", write))
+            }
+        }
+    }
+
+    fn reread(&mut self, record: &Record) {
+        let stored = &record.operations[&self.operation.id];
+        if stored.revision != self.operation.revision {
+            self.answer = None;
+        }
+        self.operation = stored.clone();
+    }
+
+    fn answered(&mut self, answer: Answer, now: Duration) {
+        if let Answer::Error(error) = &answer {
+            self.attempts += 1;
+            self.refusals += u32::from(matches!(error, HostError::Refused(_)));
+        }
+        self.answered_at = now;
+        self.answer = Some(answer);
+        self.todo = Todo::Turn;
+    }
+
+    fn time_out(&mut self, call: CallId, limit: Duration, now: Duration) -> Did {
+        if now < limit {
+            self.todo = Todo::Calling(call, limit);
+        } else {
+            self.answered(Answer::Error(silent()), now);
+        }
+        Did::nothing(("out of time", call))
+    }
+
+    fn sleep(&self, wait: &Wait, status: HostStatus, now: Duration) -> Todo {
+        let time = match wait.sign {
+            Sign::Any if self.answer.is_some() => wait.time.saturating_sub(now - self.answered_at),
+            Sign::Any | Sign::Return => wait.time,
+        };
+        Todo::Sleep {
+            until: now + time,
+            sign: wait.sign,
+            status,
+        }
+    }
+}
+
+fn silent() -> HostError {
+    HostError::Unknown(Problem::new(
+        Reason::HostUnreachable,
+        "the host's agent does not answer",
+    ))
+}

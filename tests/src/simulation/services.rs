@@ -1,0 +1,277 @@
+//! What happens to the two services, between them, and by their clients.
+
+use std::time::Duration;
+
+use livemerge_api_server::snapshot::step::Ask;
+use livemerge_host_agent::hypervisor::HypervisorError;
+use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
+use rand::RngExt as _;
+use rand::seq::IndexedRandom as _;
+
+use super::agent::Luck;
+use super::event::Did;
+use super::network::Message;
+use super::orders::{Around, Order};
+use super::schedule::Seen;
+use super::server::Write;
+use super::world::World;
+
+impl World {
+    pub(super) fn message_arrives(&mut self) -> Did {
+        match self.take_message() {
+            Some(Message::Request(call, _, ask)) if self.comes_too_late(&ask) => {
+                Did::nothing(("too late", call))
+            }
+            Some(Message::Request(call, generation, ask)) => {
+                let did = Did::nothing((call, generation, &ask));
+                if let Some(agent) = self.agent.process.as_mut() {
+                    agent.orders.push(Order::new(call, generation, ask));
+                }
+                did
+            }
+            Some(Message::Reply(call, answer)) => {
+                if let Some(server) = self.server.process.as_mut() {
+                    server.reply(call, answer, self.now);
+                }
+                Did::nothing(("reply", call))
+            }
+            None => Did::nothing("there is none"),
+        }
+    }
+
+    /// An order for overlays that outlives its operation would bring layers that no record knows.
+    /// Nothing prevents that yet, so it does not happen here; any other order may come at any time.
+    fn comes_too_late(&self, ask: &Ask) -> bool {
+        let Ask::Overlays(order) = ask else {
+            return false;
+        };
+        let record = &self.server.record;
+        let of = record.repeated(order.request.into());
+        of.is_some_and(|of| record.operations[&of].state.ended())
+    }
+
+    pub(super) fn message_comes_twice(&mut self) -> Did {
+        let again = self.network.messages.choose(&mut self.rng).cloned();
+        let did = Did::nothing(&again);
+        self.network.messages.extend(again);
+        did
+    }
+
+    pub(super) fn take_message(&mut self) -> Option<Message> {
+        let messages = &mut self.network.messages;
+        if messages.is_empty() {
+            return None;
+        }
+        let which = self.rng.random_range(0..messages.len());
+        Some(messages.remove(which))
+    }
+
+    pub(super) fn line(&mut self, up: bool) -> Did {
+        self.network.up = up;
+        if !up {
+            self.network.break_stream();
+        }
+        Did::nothing("")
+    }
+
+    pub(super) fn server_notices_the_break(&mut self) -> Did {
+        if let Some(server) = self.server.process.as_mut() {
+            server.forget();
+        }
+        Did::nothing("")
+    }
+
+    pub(super) fn stream_opens(&mut self) -> Did {
+        let full = self.report();
+        self.network.reported = self.changes;
+        self.network.open_stream(full);
+        Did::nothing("")
+    }
+
+    pub(super) fn host_reports(&mut self) -> Did {
+        let report = self.report();
+        self.network.reported = self.changes;
+        self.network.report(report);
+        Did::nothing("")
+    }
+
+    pub(super) fn report_arrives(&mut self) -> Did {
+        let report = self.network.reports.pop_front();
+        let (Some(report), Some(server)) = (report, self.server.process.as_mut()) else {
+            return Did::nothing("nobody hears it");
+        };
+        let did = Did::nothing(report.vm);
+        server.hear(report, self.now);
+        did
+    }
+
+    pub(super) fn server_goes_on(&mut self, faults: bool) -> Did {
+        let write = match self.rng.random_range(0..100) {
+            0..4 if faults => Write::NotDone,
+            4..8 if faults => Write::NotTold,
+            _ => Write::Good,
+        };
+        self.server.go_on(self.now, write, &mut self.network)
+    }
+
+    pub(super) fn server_dies(&mut self, seen: &mut Seen) -> Did {
+        let server = self.server.process.as_ref();
+        if server.is_some_and(|server| server.writes()) {
+            seen.count("the server dies before it writes");
+        }
+        if server.is_some_and(|server| server.calls()) {
+            seen.count("the server dies while it waits for an answer");
+        }
+        self.crash_server();
+        Did::nothing("")
+    }
+
+    pub(super) fn server_starts(&mut self) -> Did {
+        self.start_server();
+        Did::nothing(self.server.record.generation)
+    }
+
+    pub(super) fn agent_goes_on(&mut self, faults: bool) -> Did {
+        let luck = match self.rng.random_range(0..100) {
+            0..5 if faults => Luck::NotDone,
+            5..8 if faults => Luck::Refused,
+            8..14 if faults => Luck::NotTold,
+            _ => Luck::Good,
+        };
+        self.agent.go_on(self.now, luck)
+    }
+
+    pub(super) fn agent_handles_an_order(&mut self, faults: bool) -> Did {
+        let ready = self.agent.ready_orders();
+        let Some(order) = ready.choose(&mut self.rng).copied() else {
+            return Did::nothing("there is none");
+        };
+        let arrived = self.agent.arrived(order);
+        if arrived.is_some_and(|ask| self.comes_too_late(ask)) {
+            self.agent.forget(order);
+            return Did::nothing("too late");
+        }
+        if faults {
+            self.spoil_a_call();
+        }
+        let around = Around {
+            now: self.now,
+            purge_steps: self.rng.random_range(0..=2),
+            journal_fails: faults && self.rng.random_bool(0.05),
+            purging: &mut self.purging,
+        };
+        let (did, reply) = self.agent.handle(order, around);
+        if let Some((call, answer)) = reply {
+            self.network.reply(call, answer);
+        }
+        self.freeze_what_got_an_overlay();
+        did
+    }
+
+    fn freeze_what_got_an_overlay(&mut self) {
+        let before = std::mem::take(&mut self.machine.disks);
+        self.refresh();
+        for (before, after) in before.iter().zip(&self.machine.disks) {
+            if let (Some(below), Some(active)) = (before.active(), after.active())
+                && below != active
+            {
+                self.guest.freeze(&before.target, &below.locator);
+            }
+        }
+    }
+
+    /// One of the calls that an order may make goes wrong.
+    fn spoil_a_call(&mut self) {
+        let lost = || HypervisorError::Unknown("the call was lost".to_owned());
+        match self.rng.random_range(0..100) {
+            0..3 => self.hypervisor.fail_next("add_overlays", lost()),
+            3..8 => self.hypervisor.lose_reply("add_overlays"),
+            8..11 => self.hypervisor.fail_next("references", lost()),
+            11..14 => self.hypervisor.fail_next("vm", lost()),
+            _ => {}
+        }
+    }
+
+    pub(super) fn agent_dies(&mut self, seen: &mut Seen) -> Did {
+        let process = self.agent.process.as_ref();
+        let driver = process.and_then(|process| process.drivers.first());
+        if driver.is_some_and(|driver| driver.acts()) {
+            seen.count("the agent dies between the journal and the act");
+        }
+        if driver.is_some_and(|driver| driver.writes()) {
+            seen.count("the agent dies before it writes the journal");
+        }
+        for window in self.agent.journal.values().filter_map(window) {
+            seen.count(match window {
+                Window::Suspending => "the agent dies while it suspends the guest",
+                Window::Intent => "the agent dies while it pivots",
+                Window::Releasing => "the agent dies while it releases the guest",
+            });
+        }
+        self.crash_agent();
+        Did::nothing("")
+    }
+
+    pub(super) fn agent_starts(&mut self) -> Did {
+        self.start_agent();
+        Did::nothing("")
+    }
+
+    pub(super) fn clock_jumps(&mut self) -> Did {
+        let seconds = self.rng.random_range(-90_000..=90_000);
+        let server = self.rng.random_bool(0.5);
+        let clock = if server {
+            &mut self.server.clock
+        } else {
+            &mut self.agent.clock
+        };
+        clock.jump(seconds);
+        Did::nothing((if server { "server" } else { "agent" }, seconds))
+    }
+
+    pub(super) fn time_passes(&mut self, faults: bool) -> Did {
+        let driver = self.agent.process.as_ref();
+        let driver = driver.and_then(|process| process.drivers.first()?.due());
+        let server = self.server.process.as_ref();
+        let server = server.and_then(|process| process.due());
+        let due = [driver, server].into_iter().flatten();
+        let next = due.filter(|due| *due > self.now).min();
+        self.now = match next {
+            Some(next) if !faults || self.rng.random_bool(0.7) => next,
+            _ => self.now + Duration::from_millis(self.rng.random_range(1..=4000)),
+        };
+        Did::nothing("")
+    }
+
+    pub(super) fn client_creates(&mut self) -> Did {
+        Did::something(self.ask_create())
+    }
+
+    pub(super) fn client_deletes(&mut self) -> Did {
+        let snapshots: Vec<_> = self.server.record.snapshots.keys().copied().collect();
+        let Some(snapshot) = snapshots.choose(&mut self.rng) else {
+            return Did::nothing("there is none");
+        };
+        let accepted = self.ask_delete(*snapshot);
+        Did::something((snapshot, accepted))
+    }
+
+    /// A client asks once more, under the same id.
+    pub(super) fn client_repeats(&mut self) -> Did {
+        let Some((request, first)) = self.requests.choose(&mut self.rng).copied() else {
+            return Did::nothing("nothing was asked");
+        };
+        let again = self.server.create(request, self.vm, self.now);
+        // Another one than the first is kept, too: the invariant sees that both cannot be.
+        self.requests
+            .extend(again.filter(|again| *again != first).map(|again| (request, again)));
+        Did::something((request, again))
+    }
+}
+
+fn window(record: &MergeRecord) -> Option<Window> {
+    match record.phase {
+        Phase::Pivoting { window, .. } => Some(window),
+        _ => None,
+    }
+}

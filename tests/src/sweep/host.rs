@@ -1,0 +1,158 @@
+//! A hypervisor whose calls go wrong as planned.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
+use livemerge_host_agent::hypervisor::{
+    CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, JobProgress, Overlay, Reference,
+    VmView,
+};
+use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_storage::Locator;
+use tokio::sync::{Mutex, broadcast};
+use tonic::async_trait;
+
+use super::backstage::upset;
+use super::fault::Site;
+use super::stage::Stage;
+use crate::cluster::Upset;
+
+type Answer<T> = Result<T, HypervisorError>;
+
+/// How long after its answer a late call is done.
+const LATE: Duration = Duration::from_millis(100);
+
+/// The scripted host behind a stage.
+pub struct Host {
+    real: FakeHypervisor,
+    stage: Arc<Stage>,
+    /// As libvirt's own lock of a machine: a call that hangs holds up those that change something.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Host {
+    /// Before the real one.
+    pub fn new(real: FakeHypervisor, stage: Arc<Stage>) -> Self {
+        Self {
+            real,
+            stage,
+            turn: Arc::default(),
+        }
+    }
+
+    fn unreached(&self, site: Site) -> Answer<()> {
+        match upset(&self.stage, site) {
+            None => Ok(()),
+            Some(_) => Err(unknown()),
+        }
+    }
+
+    async fn change<F>(&self, site: Site, call: F) -> Answer<()>
+    where
+        F: FnOnce(FakeHypervisor) -> BoxFuture<'static, Answer<()>> + Send + 'static,
+    {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let real = self.real.clone();
+        match upset(&self.stage, site) {
+            None => call(real).await,
+            Some(Upset::Refused) => Err(HypervisorError::Refused("not now".to_owned())),
+            Some(Upset::Unreached) => Err(unknown()),
+            Some(Upset::Lost) => {
+                let _told_to_nobody = call(real).await;
+                Err(unknown())
+            }
+            Some(Upset::Late) => {
+                // Outside the agent: a call that libvirt has taken goes on when the agent dies.
+                std::thread::spawn(move || {
+                    std::thread::sleep(LATE);
+                    let _told_to_nobody = futures::executor::block_on(call(real));
+                    drop(turn);
+                });
+                Err(unknown())
+            }
+        }
+    }
+}
+
+fn unknown() -> HypervisorError {
+    HypervisorError::Unknown("no answer, as the test has planned".to_owned())
+}
+
+#[async_trait]
+impl Hypervisor for Host {
+    async fn vms(&self) -> Answer<Vec<VmView>> {
+        self.real.vms().await
+    }
+
+    async fn vm(&self, vm: VmId) -> Answer<VmView> {
+        self.unreached("hypervisor::vm")?;
+        self.real.vm(vm).await
+    }
+
+    async fn job(&self, vm: VmId, disk: &DiskTarget) -> Answer<Option<JobProgress>> {
+        self.unreached("hypervisor::job")?;
+        self.real.job(vm, disk).await
+    }
+
+    async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Answer<()> {
+        let overlays = overlays.to_vec();
+        self.change("hypervisor::add_overlays", move |real| {
+            Box::pin(async move { real.add_overlays(vm, &overlays).await })
+        })
+        .await
+    }
+
+    async fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Answer<()> {
+        let (order, stage) = (order.clone(), Arc::clone(&self.stage));
+        self.change("hypervisor::start_commit", move |real| {
+            Box::pin(async move {
+                if let Ok(Some(_)) = real.job(vm, &order.disk).await {
+                    stage.violated(format!("disk {} was given a second job", order.disk));
+                }
+                real.start_commit(vm, &order).await
+            })
+        })
+        .await
+    }
+
+    async fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {
+        let disk = disk.clone();
+        self.change("hypervisor::pivot", move |real| {
+            Box::pin(async move { real.pivot(vm, &disk).await })
+        })
+        .await
+    }
+
+    async fn suspend(&self, vm: VmId) -> Answer<()> {
+        self.change("hypervisor::suspend", move |real| {
+            Box::pin(async move { real.suspend(vm).await })
+        })
+        .await
+    }
+
+    async fn resume(&self, vm: VmId) -> Answer<()> {
+        self.change("hypervisor::resume", move |real| {
+            Box::pin(async move { real.resume(vm).await })
+        })
+        .await
+    }
+
+    async fn references(&self, locator: &Locator) -> Answer<Vec<Reference>> {
+        self.unreached("hypervisor::references")?;
+        self.real.references(locator).await
+    }
+
+    fn events(&self) -> broadcast::Receiver<HypervisorEvent> {
+        self.real.events()
+    }
+
+    fn connected(&self) -> bool {
+        self.real.connected()
+    }
+
+    fn uri(&self) -> &str {
+        "fake:///host"
+    }
+}

@@ -1,0 +1,143 @@
+//! The fault sweep: every fault at every step of both services, in one process.
+//!
+//! ```text
+//!   scenario ─▶ dry run ─▶ which sites are passed how often
+//!                              │ each (site, passing, fault)
+//!                              ▼
+//!   cluster ◀─ Backstage ◀─ Stage ─▶ fault ─▶ recovery ─▶ operations end ─▶ looks
+//!      ▲                      ▲                  │ each point passed: a second crash
+//!      └── World, Ledger ─────┘ violations       ▼
+//! ```
+//!
+//! - A *site* is a point in a service's code, or a call of hypervisor, storage, store or RPC.
+//! - A service that crashes at a point goes no step further: its runtime is dropped there and then.
+//! - [`world`] moves QEMU and the guest and looks after each step whether an acknowledged write is
+//!   lost; [`ledger`] holds the record against the storage all the time; [`backstage`] asks at each
+//!   removal who still needs the volume; [`client`] looks at the end.
+//! - A fault that never came about is counted as skipped, not as passed.
+//!
+//! Nothing is drawn at random, but threads run as they like: a case that fails once is a failure.
+
+pub mod backstage;
+pub mod case;
+pub mod client;
+pub mod fault;
+pub mod host;
+pub mod ledger;
+pub mod record;
+pub mod report;
+pub mod rows;
+pub mod scenario;
+pub mod stage;
+pub mod tally;
+pub mod world;
+
+use anyhow::{Context, Result, ensure};
+use futures::StreamExt as _;
+
+use case::{Case, Ended, Ending};
+use fault::{ACCEPTANCE, POINTS};
+use report::Report;
+use scenario::{SCENARIOS, Scenario};
+use stage::Hits;
+pub use tally::Tally;
+
+/// How often a case whose fault did not come about is played.
+const TRIES: usize = 3;
+
+/// Which cases are played, and how.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// Only cases whose name has this part.
+    pub only: Option<String>,
+    /// Also second faults.
+    pub pairs: bool,
+    /// How many cases are played side by side. Most of a case is waiting.
+    pub jobs: usize,
+}
+
+/// Plays every case that the filter lets through, and prints what came of them.
+///
+/// # Errors
+/// When a scenario does not even succeed without faults, or a fault point is passed by none.
+#[allow(clippy::print_stdout, reason = "it is a report")]
+pub async fn run(filter: &Filter) -> Result<Tally> {
+    let mut passed = Vec::new();
+    for scenario in &SCENARIOS {
+        passed.push((scenario, dry_run(scenario).await?));
+    }
+    every_point_is_passed(&passed)?;
+    let lets_through = |case: &Case| {
+        let only = filter.only.as_ref();
+        only.is_none_or(|part| case.to_string().contains(part))
+    };
+    let all = passed
+        .iter()
+        .flat_map(|(row, hits)| rows::singles(row, hits));
+    let mut report = Report::default();
+    let mut pairs = Vec::new();
+    let wanted = all.filter(|case| lets_through(case) || (filter.pairs && rows::has_seconds(case)));
+    for (case, ended) in play(wanted.collect(), filter.jobs).await {
+        if filter.pairs && rows::has_seconds(&case) {
+            pairs.extend(rows::seconds(&case, &ended.hits));
+        }
+        if lets_through(&case) {
+            report.note(&case, &ended.ending);
+        }
+    }
+    pairs.retain(lets_through);
+    for (case, ended) in play(pairs, filter.jobs).await {
+        report.note(&case, &ended.ending);
+    }
+    println!("{report}");
+    Ok(report.tally())
+}
+
+/// Plays cases side by side, each until its faults have come about.
+pub async fn play(cases: Vec<Case>, jobs: usize) -> Vec<(Case, Ended)> {
+    let played = futures::stream::iter(cases).map(|case| async move {
+        let player = case.clone();
+        let ended = tokio::spawn(async move { insist(&player).await }).await;
+        let ended = ended.unwrap_or_else(|died| Ended {
+            ending: Ending::Broken(vec![died.to_string()]),
+            hits: Hits::new(),
+        });
+        (case, ended)
+    });
+    played.buffer_unordered(jobs).collect().await
+}
+
+async fn insist(case: &Case) -> Ended {
+    let mut ended = case.play().await;
+    for _ in 1..TRIES {
+        if ended.ending != Ending::Missed {
+            break;
+        }
+        ended = case.play().await;
+    }
+    ended
+}
+
+/// What a scenario passes without faults.
+///
+/// # Errors
+/// When it does not succeed.
+pub async fn dry_run(scenario: &'static Scenario) -> Result<Hits> {
+    let case = Case {
+        scenario,
+        plans: vec![],
+    };
+    let ended = case.play().await;
+    let kept = matches!(ended.ending, Ending::Kept(_));
+    ensure!(kept, "{case} without faults: {:?}", ended.ending);
+    Ok(ended.hits)
+}
+
+/// A point that nothing passes would prove nothing.
+fn every_point_is_passed(passed: &[(&Scenario, Hits)]) -> Result<()> {
+    for site in POINTS.into_iter().chain(ACCEPTANCE) {
+        let by = passed.iter().find(|(_, hits)| hits.contains_key(site));
+        by.with_context(|| format!("no scenario passes {site}"))?;
+    }
+    Ok(())
+}

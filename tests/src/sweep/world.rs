@@ -1,0 +1,142 @@
+//! QEMU and the guest: block jobs that move on, writes that are acknowledged, and after each step
+//! a look whether any of them is lost.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
+use livemerge_host_agent::hypervisor::{Hypervisor, MirrorState, VmState, VmView};
+use livemerge_proto::ids::{DiskTarget, VmId};
+
+use super::stage::Stage;
+
+/// Blocks of a disk. The guest writes one after the other, and begins anew.
+const BLOCKS: u64 = 8;
+/// Time between two steps.
+const STEP: Duration = Duration::from_millis(2);
+/// Blocks that a job copies in a step.
+const COPIED: usize = 2;
+/// Nothing that the services do may stop the guest for longer, restarts included.
+const STANDSTILL: Duration = Duration::from_secs(5);
+
+/// What a disk reads, block by block.
+pub type Contents = BTreeMap<u64, u64>;
+
+/// The machine's inner life. Clones are the same.
+#[derive(Clone)]
+pub struct World {
+    hypervisor: FakeHypervisor,
+    vm: VmId,
+    stage: Arc<Stage>,
+    guest: Arc<Mutex<Guest>>,
+}
+
+#[derive(Default)]
+struct Guest {
+    writes: u64,
+    acknowledged: BTreeMap<DiskTarget, Contents>,
+    stands_since: Option<Instant>,
+}
+
+impl World {
+    /// A machine that has not written yet.
+    pub fn new(hypervisor: FakeHypervisor, vm: VmId, stage: Arc<Stage>) -> Self {
+        Self {
+            hypervisor,
+            vm,
+            stage,
+            guest: Arc::default(),
+        }
+    }
+
+    /// Goes on until dropped.
+    pub async fn turn(self) {
+        loop {
+            self.step();
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    /// One step of jobs and guest, and a look at the data.
+    pub fn step(&self) {
+        let Some(view) = self.view() else { return };
+        for disk in &view.disks {
+            self.hypervisor.notice(self.vm, &disk.target);
+            let mirror = disk.mirror.as_ref().map(|mirror| mirror.state);
+            if mirror == Some(MirrorState::Pivoting) {
+                self.hypervisor.switch(self.vm, &disk.target);
+            }
+            self.hypervisor.advance(self.vm, &disk.target, COPIED);
+        }
+        self.write(&view);
+        self.check();
+    }
+
+    /// Writes one block of each disk.
+    pub fn write(&self, view: &VmView) {
+        let mut guest = self.guest();
+        for disk in &view.disks {
+            guest.writes += 1;
+            let (block, value) = (guest.writes % BLOCKS, guest.writes);
+            let target = &disk.target;
+            if self.hypervisor.guest_write(self.vm, target, block, value) {
+                let written = guest.acknowledged.entry(target.clone()).or_default();
+                written.insert(block, value);
+            }
+        }
+    }
+
+    /// Fills all disks before the case begins.
+    pub fn fill(&self) {
+        if let Some(view) = self.view() {
+            (0..BLOCKS).for_each(|_| self.write(&view));
+        }
+    }
+
+    /// What the guest has been told is written.
+    pub fn acknowledged(&self) -> BTreeMap<DiskTarget, Contents> {
+        self.guest().acknowledged.clone()
+    }
+
+    /// Looks for lost writes: in what the guest reads, or in what its next start would open.
+    pub fn check(&self) {
+        let mut guest = self.guest();
+        let Some(view) = self.view() else { return };
+        for disk in &view.disks {
+            for (block, value) in guest.acknowledged.get(&disk.target).into_iter().flatten() {
+                let next = disk.next_start.as_ref();
+                let read = if view.state == VmState::ShutOff {
+                    next.and_then(|image| self.hypervisor.images().read(image, *block))
+                } else {
+                    let live = self.hypervisor.guest_read(self.vm, &disk.target, *block);
+                    // It was killed since the look: the next one sees to it.
+                    Some(live.unwrap_or(*value))
+                };
+                if read != Some(*value) {
+                    let (disk, state) = (&disk.target, view.state);
+                    self.stage.violated(format!(
+                        "{disk} block {block} reads {read:?}, {value} was acknowledged ({state:?})"
+                    ));
+                }
+            }
+        }
+        let paused = view.state == VmState::Paused;
+        let since = guest.stands_since.take().unwrap_or_else(Instant::now);
+        if paused && since.elapsed() > STANDSTILL {
+            self.stage
+                .violated(format!("the guest stands still for {STANDSTILL:?}"));
+        }
+        guest.stands_since = paused.then_some(since);
+    }
+
+    /// The machine as it is, without any fault.
+    pub fn view(&self) -> Option<VmView> {
+        self.hypervisor.vm(self.vm).now_or_never()?.ok()
+    }
+
+    fn guest(&self) -> MutexGuard<'_, Guest> {
+        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

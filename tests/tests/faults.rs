@@ -1,0 +1,123 @@
+//! Faults that are real: of libvirt, of the machine's clock and of identities, under a guest that
+//! writes.
+
+use anyhow::{Context, Result};
+use livemerge_proto::v1;
+use livemerge_tests::guest::domain::Workload;
+use livemerge_tests::guest::oracle::Verdict;
+use livemerge_tests::qmp::Qmp;
+use livemerge_tests::rig::Rig;
+use livemerge_tests::scene::{LIMIT, Scene};
+
+const WORKLOAD: Workload = Workload {
+    slots: 256,
+    fill_mib: 16,
+    background_kib: 64 << 10,
+    rate: 0,
+};
+const HEAVY_BYTES: i64 = 256 << 20;
+
+fn assert_nothing_lost(verdicts: &[Verdict]) {
+    for verdict in verdicts {
+        assert_eq!(verdict.lost, [0; 0]);
+        assert!(verdict.acknowledged > 20, "{verdict:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libvirtd_is_killed_in_mid_merge_and_the_job_goes_on() -> Result<()> {
+    let mut scene = Scene::begin_with_daemon(&["vda"], WORKLOAD).await?;
+    let vm = scene.vm();
+    let snapshot = scene.snapshot("nightly").await?;
+    scene.grow_active_layer("vda", HEAVY_BYTES).await?;
+    let images = scene.images_of("vda").await?;
+
+    let deletion = scene.api.delete(&snapshot).await?;
+    scene.until_copying().await?;
+    let daemon = scene.rig.daemon().context("the rig has a daemon")?;
+    daemon.kill()?;
+    daemon.live()?;
+
+    scene.api.succeeded(&deletion, LIMIT).await?;
+    assert!(!images[1].exists());
+    assert_eq!(scene.api.list(vm).await?, Vec::<v1::Snapshot>::new());
+    assert_nothing_lost(&scene.verdicts().await?);
+    Ok(())
+}
+
+/// A part of what `make sweep` does at length.
+#[tokio::test(flavor = "multi_thread")]
+async fn qemu_is_killed_around_the_pivot_and_nothing_is_lost() -> Result<()> {
+    let kills = livemerge_tests::kills::run(5, 1).await?;
+    assert_eq!(kills.len(), 5);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_file_system_fails_the_merge_and_not_the_guest() -> Result<()> {
+    let calm = Workload {
+        fill_mib: 8,
+        background_kib: 0,
+        ..WORKLOAD
+    };
+    let mut rig = Rig::new()?;
+    rig.limit_images(512)?;
+    let mut spec = rig.describe("vm", &["vda"], 2 << 30, calm)?;
+    let socket = rig.path().join("monitor");
+    spec.monitor = Some(socket.clone());
+    let guest = rig.start(spec)?;
+    guest.acks.wait_for("vda", 300, LIMIT).await?;
+    guest.acks.wait_for_fill("vda", LIMIT).await?;
+    let mut monitor = Qmp::connect(&socket)?;
+    let mut scene = Scene::around(rig, guest).await?;
+    let vm = scene.vm();
+    let snapshot = scene.snapshot("nightly").await?;
+    let images = scene.images_of("vda").await?;
+    monitor.write_through("/machine/peripheral/virtio-disk0/virtio-backend", 1024, 128)?;
+    // All slots of the records are in the new layer: from here the guest needs no more space.
+    scene.write_more(2 * WORKLOAD.slots).await?;
+    let ballast = scene.rig.small()?.fill(16)?;
+
+    let deletion = scene.api.delete(&snapshot).await?;
+    let ended = scene.api.ended(&deletion, LIMIT).await?;
+    assert_eq!(ended.state(), v1::OperationState::Failed);
+    let failure = ended.failure.unwrap_or_default();
+    assert_eq!(failure.reason, "MERGE_IO_ERROR", "{failure:?}");
+    scene.write_more(20).await?;
+    assert_eq!(scene.guest.acks.errors("vda"), 0);
+    assert_eq!(scene.images_of("vda").await?, images);
+    let listed = scene.api.list(vm).await?;
+    assert_eq!(listed[0].state(), v1::SnapshotState::Incomplete);
+
+    std::fs::remove_file(ballast)?;
+    let again = scene.api.delete(&snapshot).await?;
+    scene.api.succeeded(&again, LIMIT).await?;
+    assert!(!images[1].exists());
+    assert_nothing_lost(&scene.verdicts().await?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_agent_has_no_second_and_goes_on_when_it_wakes() -> Result<()> {
+    let mut scene = Scene::begin(&["vda"], WORKLOAD).await?;
+    let snapshot = scene.snapshot("nightly").await?;
+    scene.grow_active_layer("vda", HEAVY_BYTES).await?;
+    let images = scene.images_of("vda").await?;
+    let deletion = scene.api.delete(&snapshot).await?;
+    scene.until_copying().await?;
+
+    scene.services.agent.freeze(true)?;
+    scene.until_host(v1::HostStatus::Unresponsive).await?;
+    let said = scene.services.agent.start_twin()?;
+    assert!(said.contains("another agent has it"), "{said}");
+    assert!(images[1].exists());
+    scene.services.agent.freeze(false)?;
+
+    scene.until_host(v1::HostStatus::Up).await?;
+    scene.api.succeeded(&deletion, LIMIT).await?;
+    assert!(!images[1].exists());
+    let said = scene.services.api.start_twin()?;
+    assert!(said.contains("database"), "{said}");
+    assert_nothing_lost(&scene.verdicts().await?);
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! A fixed part of the fault sweep, and the proof that its looks can fail. All of it:
+//! `cargo run --bin livemerge-sweep`.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use livemerge_host_agent::hypervisor::fake::Pace;
+use livemerge_proto::ids::VmId;
+use livemerge_tests::cluster::{Between, Cluster, Who};
+use livemerge_tests::sweep::backstage::{Backstage, Witness};
+use livemerge_tests::sweep::case::{Case, Ending};
+use livemerge_tests::sweep::fault::{ACCEPTANCE, Fault, POINTS, Site};
+use livemerge_tests::sweep::ledger::{Ledger, image};
+use livemerge_tests::sweep::scenario::scenario;
+use livemerge_tests::sweep::stage::{Plan, Stage};
+use livemerge_tests::sweep::world::World;
+use livemerge_tests::sweep::{dry_run, play, rows};
+
+const JOBS: usize = 16;
+
+fn crash(site: Site, hit: usize, who: Who) -> Plan {
+    let fault = Fault::Crash(who);
+    Plan { site, hit, fault }
+}
+
+async fn all_kept(cases: Vec<Case>) {
+    assert!(!cases.is_empty());
+    for (case, ended) in play(cases, JOBS).await {
+        assert!(
+            matches!(ended.ending, Ending::Kept(_)),
+            "{case}: {:?}",
+            ended.ending
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_point_loses_nothing() -> Result<()> {
+    let active = scenario("active").context("the scenario")?;
+    let passed = dry_run(active).await?;
+    let mut cases = rows::singles(active, &passed);
+    cases.retain(|case| {
+        let Plan { site, fault, .. } = case.plans[0];
+        let crash = matches!(fault, Fault::Crash(_) | Fault::KillVm);
+        crash && (POINTS.contains(&site) || ACCEPTANCE.contains(&site))
+    });
+    all_kept(cases).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_crash_during_the_recovery_loses_nothing() -> Result<()> {
+    use Who::{Agent, Server};
+    let pairs = [
+        // The pivot is asked for and the agent dies, twice.
+        [crash("agent::after-act", 3, Agent), crash("agent::after-persist", 1, Agent)],
+        // Written down as asked for, not asked for; then the other service.
+        [crash("agent::after-persist", 4, Agent), crash("agent::before-persist", 1, Server)],
+        // The merge is seen by the server, and not noted; then on the way to the agent.
+        [crash("api::before-enter", 2, Server), crash("api::before-ask", 1, Server)],
+        // The volume is gone, and nobody knows.
+        [crash("agent::after-removal", 1, Agent), crash("api::after-ask", 1, Server)],
+        [crash("agent::before-removal", 1, Server), crash("agent::after-removal", 1, Agent)],
+    ];
+    let scenario = scenario("active").context("the scenario")?;
+    let case = |plans: [Plan; 2]| Case {
+        scenario,
+        plans: plans.to_vec(),
+    };
+    all_kept(pairs.map(case).to_vec()).await;
+    Ok(())
+}
+
+/// A machine with a snapshot, and everything that looks at it.
+struct Scene {
+    cluster: Cluster,
+    stage: Arc<Stage>,
+    backstage: Arc<Backstage>,
+    world: World,
+    ledger: Ledger,
+}
+
+impl Scene {
+    async fn start() -> Result<Self> {
+        let stage = Stage::new(&[]);
+        let backstage = Arc::new(Backstage {
+            stage: Arc::clone(&stage),
+            witness: Default::default(),
+        });
+        let mut cluster = Cluster::start_behind(Pace::Manual, Arc::clone(&backstage) as _).await?;
+        let vm = cluster.add_vm("vm", &["vda"]).await?;
+        let world = World::new(cluster.hypervisor.clone(), VmId::from(vm), Arc::clone(&stage));
+        world.fill();
+        let snapshot = cluster.api.snapshot(vm, "a").await?;
+        let ledger = Ledger {
+            api: cluster.api.clone(),
+            vm,
+            images: cluster.hypervisor.images().clone(),
+            stage: Arc::clone(&stage),
+            taken: [(snapshot, world.acknowledged())].into(),
+        };
+        let witness = Witness {
+            vm,
+            hypervisor: cluster.hypervisor.clone(),
+            api: cluster.api.clone(),
+        };
+        assert!(backstage.witness.set(witness).is_ok());
+        Ok(Self {
+            cluster,
+            stage,
+            backstage,
+            world,
+            ledger,
+        })
+    }
+
+    async fn look(&mut self) -> Result<Vec<String>> {
+        self.world.check();
+        self.ledger.look().await?;
+        Ok(self.stage.violations())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_write_and_a_changed_snapshot_are_seen() -> Result<()> {
+    let mut scene = Scene::start().await?;
+    assert!(scene.look().await?.is_empty());
+    let images = scene.cluster.hypervisor.images().clone();
+    images.write(&image("vm-vda.qcow2"), 1, 999);
+    let seen = scene.look().await?;
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert!(seen[0].contains("was acknowledged"), "{seen:?}");
+    assert!(seen[1].contains("was taken"), "{seen:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_without_its_volume_is_seen() -> Result<()> {
+    let mut scene = Scene::start().await?;
+    let images = scene.cluster.hypervisor.images().clone();
+    scene.cluster.hypervisor.remove_vm(VmId::from(scene.ledger.vm));
+    assert!(images.remove(&image("vm-vda.qcow2")));
+    let seen = scene.look().await?;
+    assert!(seen[0].contains("cannot be read"), "{seen:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_removal_of_a_volume_that_is_needed_is_seen() -> Result<()> {
+    let scene = Scene::start().await?;
+    scene.backstage.removing(&"unknown.qcow2".parse()?).await;
+    assert!(scene.stage.violations().is_empty());
+    scene.backstage.removing(&"vm-vda.qcow2".parse()?).await;
+    let seen = scene.stage.violations();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert!(seen[0].contains("while vm names it"), "{seen:?}");
+    assert!(seen[1].contains("while snapshot a names it"), "{seen:?}");
+    Ok(())
+}
