@@ -3,12 +3,13 @@
 CARGO ?= cargo
 BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/buf)
 
-.PHONY: help demo play test setup lint bench docs clean
+.PHONY: help demo play test setup lint sweep bench docs clean
 
 help:
 	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
 	@echo 'make play   the same guest and both services, to try by hand until Ctrl-C'
 	@echo 'make test   all tests, on the real thing where that is possible'
+	@echo 'make sweep  every fault at every step, and 200 kills of a real QEMU; about half an hour'
 	@echo 'make bench  the time of a delete beside virsh and raw QMP, as ratios'
 	@echo 'make lint   formatting, clippy, protobuf lint, licences'
 	@echo 'make docs   writes the documents that are made from the code'
@@ -37,9 +38,15 @@ lint:
 	cd proto && $(BUF) lint
 	$(CARGO) deny --log-level error check bans licenses sources
 
+sweep:
+	@tests/setup.sh demo
+	@$(CARGO) build --workspace --bins --quiet
+	@target/debug/livemerge-sweep
+
 bench:
 	@tests/setup.sh demo
-	@$(CARGO) build --release --workspace --bins --quiet
+	@$(CARGO) build --release --quiet -p livemerge-tests --bins
+	@$(CARGO) build --release --quiet -p livemerge-api-server -p livemerge-host-agent -p livemerge-cli
 	@target/release/livemerge-bench
 
 docs:

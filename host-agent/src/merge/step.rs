@@ -268,8 +268,10 @@ impl Look<'_> {
                 Step::Wait(self.policy.settle)
             };
         }
-        if self.now < not_before {
-            return Step::Wait(until(self.now, not_before));
+        let left = until(self.now, not_before);
+        // More is left than there ever was when the clock was set back since.
+        if left > Duration::ZERO && left <= self.policy.retry_after {
+            return Step::Wait(left);
         }
         match (self.policy.pivot, self.state) {
             (PivotMode::Running, _) => self.enter(Window::Intent, None, Some(Action::Pivot)),

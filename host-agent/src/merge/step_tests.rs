@@ -205,6 +205,26 @@ fn the_pivot_stops_the_guest_first() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_does_not_put_the_pivot_off() {
+    let ready = seen(VmState::Running, with_mirror(MirrorState::Ready), None);
+    let after = |seconds| Phase::Ready {
+        not_before: now() + jiff::SignedDuration::from_secs(seconds),
+    };
+    let next = decide(&at(after(1)), &ready);
+    assert_eq!(next, Step::Wait(Policy::default().retry_after), "not yet");
+    for earlier in [-86_400, 0, 86_400] {
+        let next = decide(&at(after(earlier)), &ready);
+        assert!(
+            matches!(
+                next,
+                Step::Enter(Phase::Pivoting { .. }, Some(Action::Suspend))
+            ),
+            "{earlier} s: {next:?}"
+        );
+    }
+}
+
+#[test]
 fn a_guest_that_stood_still_before_is_left_so() {
     let ready = seen(
         VmState::Paused,

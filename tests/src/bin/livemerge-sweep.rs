@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use livemerge_tests::kills;
 use livemerge_tests::sweep::{self, Filter, Tally};
 
 /// Plays merges under faults, and looks whether any promise is broken.
@@ -17,8 +18,14 @@ struct Cli {
     #[arg(long)]
     singles: bool,
     /// How many cases are played side by side.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 24)]
     jobs: usize,
+    /// Kills of a real QEMU around the pivot; each takes some seconds.
+    #[arg(long, default_value_t = 200)]
+    kills: u32,
+    /// What the kills' moments are drawn from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Where the counts are written.
     #[arg(long, value_name = "FILE", default_value = "target/sweep.json")]
     json: PathBuf,
@@ -42,7 +49,10 @@ async fn sweep(cli: Cli) -> Result<Tally> {
         pairs: !cli.singles,
         jobs: cli.jobs,
     };
-    let tally = sweep::run(&filter).await?;
+    let mut tally = sweep::run(&filter).await?;
+    if cli.kills > 0 {
+        tally.merge(kills::sweep(cli.kills, cli.seed).await);
+    }
     let json = serde_json::to_string_pretty(&tally)?;
     std::fs::write(&cli.json, json + "\n")
         .with_context(|| format!("writing {}", cli.json.display()))?;

@@ -96,13 +96,13 @@ impl Cluster {
 
     /// Starts the API server.
     pub async fn start_server(&mut self) -> Result<()> {
-        let (dial, incoming) = (self.network.dial(), self.network.listen(API));
+        let dial = self.network.dial();
         let database = self.dir.path().join("api-server.db");
         let line = self.line(Who::Server);
         let between = Arc::clone(&self.between);
         let shutdown = CancellationToken::new();
         self.drain = shutdown.clone();
-        let start = async move {
+        let start = |incoming| async move {
             let config = toml::from_str("[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n")?;
             let store: Arc<dyn Store> = Arc::new(open_store(&database).await?);
             let store = between.store(store);
@@ -132,12 +132,11 @@ impl Cluster {
 
     /// Starts the agent and registers it.
     pub async fn start_agent(&mut self) -> Result<()> {
-        let incoming = self.network.listen(AGENT);
         let state_dir = self.dir.path().join("agent");
         let line = self.line(Who::Agent);
         let hypervisor = self.between.hypervisor(self.hypervisor.clone());
         let stores: Vec<Arc<dyn LiveVolumes>> = vec![Arc::new(self.volumes.clone())];
-        let start = async move {
+        let start = |incoming| async move {
             let text = format!("[host]\nid = \"host-1\"\nstate_dir = {state_dir:?}\n");
             let config = toml::from_str(&text)?;
             let agent = agent::open(&config, hypervisor, stores, CancellationToken::new()).await?;

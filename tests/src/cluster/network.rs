@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::stream::BoxStream;
 use hyper_util::rt::TokioIo;
 use livemerge_api_server::hosts::Dial;
 use tokio::io::DuplexStream;
@@ -15,6 +16,9 @@ use tonic::transport::{Endpoint, Uri};
 use tower::service_fn;
 
 const BUFFER: usize = 64 << 10;
+
+/// The connections to a listener, as they come.
+pub(super) type Incoming = BoxStream<'static, io::Result<DuplexStream>>;
 
 /// Who listens under which name. Clones are the same network.
 #[derive(Debug, Clone, Default)]
@@ -30,13 +34,10 @@ struct Lines {
 
 impl Network {
     /// Listens under a name, in place of an earlier listener.
-    pub(super) fn listen(
-        &self,
-        name: &str,
-    ) -> impl tokio_stream::Stream<Item = io::Result<DuplexStream>> + use<> {
+    pub(super) fn listen(&self, name: &str) -> Incoming {
         let (sender, receiver) = unbounded_channel();
         self.with(|lines| lines.listeners.insert(name.to_owned(), sender));
-        UnboundedReceiverStream::new(receiver).map(Ok)
+        Box::pin(UnboundedReceiverStream::new(receiver).map(Ok))
     }
 
     /// Nobody listens under the name any more. Open connections end with their other side.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Runtime};
 
 use super::between::{Between, Who};
-use super::network::Network;
+use super::network::{Incoming, Network};
 
 /// Time in which the threads of an ended service must be gone.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -42,18 +42,20 @@ impl Service {
     /// Ends it wherever it is, and nobody reaches it. May be called by itself: what calls then
     /// goes on to its next await, and no further.
     pub fn crash(&self) {
-        self.network.cut(self.who.address());
-        if let Some(runtime) = self.runtime().take() {
+        let mut running = self.runtime();
+        if let Some(runtime) = running.take() {
+            self.network.cut(self.who.address());
             runtime.shutdown_background();
         }
     }
 
-    /// Runs `start` on a new runtime, which then owns all that it spawns, once the earlier one is
-    /// gone with its last thread: two processes never share a directory.
-    pub(super) async fn start<T: Send + 'static>(
-        &self,
-        start: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
+    /// Listens, and runs `start` on a new runtime, which then owns all that it spawns, once the
+    /// earlier one is gone with its last thread: two processes never share a directory.
+    pub(super) async fn start<T, F>(&self, start: impl FnOnce(Incoming) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         self.gone().await?;
         let (between, who) = (Arc::clone(&self.between), self.who);
         let (begun, ended) = (Arc::clone(&self.threads), Arc::clone(&self.threads));
@@ -71,9 +73,10 @@ impl Service {
             .enable_all()
             .build()?;
         let started = {
-            let mut slot = self.runtime();
-            let started = runtime.spawn(start);
-            *slot = Some(runtime);
+            let mut running = self.runtime();
+            let incoming = self.network.listen(self.who.address());
+            let started = runtime.spawn(start(incoming));
+            *running = Some(runtime);
             started
         };
         let started = started.await.context("it ended while it started");

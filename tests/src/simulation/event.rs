@@ -62,7 +62,11 @@ impl Did {
     pub(super) fn nothing(what: impl fmt::Debug) -> Self {
         Self {
             changed: false,
-            said: if tells() { format!("{what:?}") } else { String::new() },
+            said: if tells() {
+                format!("{what:?}")
+            } else {
+                String::new()
+            },
         }
     }
 

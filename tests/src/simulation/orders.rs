@@ -217,6 +217,10 @@ impl Desk<'_> {
     }
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "it holds a loan of the purges, which ends with the call"
+)]
 fn remove(
     order: &hosts::RemovalOrder,
     volumes: &Volumes,

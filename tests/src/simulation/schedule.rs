@@ -85,7 +85,8 @@ impl Schedule {
     }
 
     fn whole(&mut self) -> Result<(), Broken> {
-        let events = self.world.rng.random_range(100..=500);
+        self.take_snapshots()?;
+        let events = self.world.rng.random_range(100..=600);
         for _ in 0..events {
             self.one(true)?;
         }
@@ -110,21 +111,29 @@ impl Schedule {
         Ok(())
     }
 
+    /// Before faults begin there is something to delete.
+    fn take_snapshots(&mut self) -> Result<(), Broken> {
+        for _ in 0..self.world.rng.random_range(0..=3) {
+            self.world.ask_create();
+            self.come_to_rest()?;
+        }
+        Ok(())
+    }
+
     fn faults_stop(&mut self) -> Result<(), Broken> {
-        if !self.world.network.up {
-            self.happens(Event::LineHeals, false)?;
-        }
-        if !self.world.hypervisor.connected() {
-            self.happens(Event::LibvirtComes, false)?;
-        }
-        if self.world.server.process.is_none() {
-            self.happens(Event::ServerStarts, false)?;
-        }
-        if self.world.agent.process.is_none() {
-            self.happens(Event::AgentStarts, false)?;
-        }
-        if self.world.machine.state == VmState::ShutOff {
-            self.happens(Event::MachineStarts, false)?;
+        use Event as E;
+        let world = &self.world;
+        let heals = [
+            (E::LineHeals, !world.network.up),
+            (E::LibvirtComes, !world.hypervisor.connected()),
+            (E::ServerStarts, world.server.process.is_none()),
+            (E::AgentStarts, world.agent.process.is_none()),
+            (E::MachineStarts, world.machine.state == VmState::ShutOff),
+        ];
+        for (event, needed) in heals {
+            if needed {
+                self.happens(event, false)?;
+            }
         }
         Ok(())
     }
@@ -153,7 +162,7 @@ impl Schedule {
         while !self.world.server.record.snapshots.is_empty() {
             rounds += 1;
             if rounds == 2 {
-                self.seen.count("a delete had to wait for another one");
+                self.seen.count("a delete had to wait for another one"); if std::env::var("LIVEMERGE_TRACE").is_ok() { return Err("round 2".into()); }
             }
             let mut left: Vec<_> = self.world.server.record.snapshots.keys().copied().collect();
             left.shuffle(&mut self.world.rng);
@@ -208,112 +217,106 @@ fn rests(world: &World) -> bool {
 
 /// What can happen now, with weights.
 fn possible(world: &World, faults: bool) -> Vec<(u32, Event)> {
+    let mut possible = Vec::with_capacity(40);
+    goes_on(world, faults, &mut possible);
+    if faults {
+        goes_wrong(world, &mut possible);
+        is_asked(world, &mut possible);
+    }
+    possible
+}
+
+/// What brings things forward.
+fn goes_on(world: &World, faults: bool, possible: &mut Vec<(u32, Event)>) {
     use Event as E;
-    let mut possible = Vec::with_capacity(32);
-    let mut may = |weight, event, if_so: bool| {
-        if if_so {
-            possible.push((weight, event));
-        }
-    };
-    let state = world.machine.state;
-    let jobs = &world.jobs;
-    let network = &world.network;
+    let mut may = may(possible);
+    let (jobs, network) = (&world.jobs, &world.network);
     let server = world.server.process.as_ref();
     let agent = world.agent.process.as_ref();
-    let (both, connected) = (
-        server.is_some() && agent.is_some(),
-        world.hypervisor.connected(),
-    );
+    let driver = agent.and_then(|agent| agent.drivers.first());
 
+    may(if faults { 60 } else { 20 }, E::GuestWrites, world.runs());
+    may(60, E::JobCopies, !jobs.is_empty());
+    may(30, E::QemuSwitches, jobs.iter().any(|(_, job)| job.asked));
     may(
-        if faults { 12 } else { 3 },
-        E::GuestWrites,
-        state == VmState::Running,
+        30,
+        E::LibvirtNotices,
+        jobs.iter().any(|(_, job)| job.switched),
     );
-    may(12, E::JobCopies, !jobs.is_empty());
-    may(6, E::QemuSwitches, jobs.iter().any(|(_, job)| job.asked));
-    may(6, E::LibvirtNotices, jobs.iter().any(|(_, job)| job.switched));
+    let resumes = world.paused_by_operator && !world.pivots();
+    may(20, E::OperatorResumes, resumes);
     may(
-        4,
-        E::OperatorResumes,
-        world.paused_by_operator && !world.pivots(),
-    );
-    may(
-        14,
+        90,
         E::MessageArrives,
         network.up && !network.messages.is_empty(),
     );
     let stale = server.is_some_and(|server| server.hears()) && !network.streaming;
-    may(5, E::ServerNoticesTheBreak, stale);
-    may(
-        6,
-        E::StreamOpens,
-        network.up && both && !stale && !network.streaming,
-    );
+    may(30, E::ServerNoticesTheBreak, stale);
+    let opens = network.up && server.is_some() && agent.is_some() && !stale;
+    may(40, E::StreamOpens, opens && !network.streaming);
     let news = network.streaming && network.reported != world.changes;
-    may(8, E::HostReports, agent.is_some() && news);
+    may(40, E::HostReports, agent.is_some() && news);
     may(
-        8,
+        60,
         E::ReportArrives,
         server.is_some() && !network.reports.is_empty(),
     );
-    let goes_on = server.is_some_and(|server| server.can_go_on(world.now));
-    may(14, E::ServerGoesOn, goes_on);
-    let goes_on = agent
-        .and_then(|agent| agent.drivers.first())
-        .is_some_and(|driver| driver.can_go_on(world.now));
-    may(18, E::AgentGoesOn, goes_on);
+    let can_go_on = server.is_some_and(|server| server.can_go_on(world.now));
+    may(90, E::ServerGoesOn, can_go_on);
+    let can_go_on = driver.is_some_and(|driver| driver.can_go_on(world.now));
+    may(100, E::AgentGoesOn, can_go_on);
     may(
-        12,
+        80,
         E::AgentHandlesAnOrder,
         !world.agent.ready_orders().is_empty(),
     );
-    may(5, E::StorageFrees, !world.purging.is_empty());
-    may(if faults { 8 } else { 1 }, E::TimePasses, true);
-    if !faults {
-        return possible;
-    }
+    may(30, E::StorageFrees, !world.purging.is_empty());
+    may(10, E::TimePasses, true);
+    let down = world.machine.state == VmState::ShutOff;
+    may(20, E::MachineStarts, down);
+    may(30, E::LibvirtComes, !world.hypervisor.connected());
+    may(30, E::LineHeals, !network.up);
+    may(20, E::ServerStarts, server.is_none());
+    may(30, E::AgentStarts, agent.is_none());
+}
+
+/// What the promises are about.
+fn goes_wrong(world: &World, possible: &mut Vec<(u32, Event)>) {
+    use Event as E;
+    let mut may = may(possible);
+    let (jobs, network) = (&world.jobs, &world.network);
+    let pivots = jobs.iter().any(|(_, job)| job.asked || job.switched);
     may(1, E::JobFails, !jobs.is_empty());
     may(1, E::JobIsCancelled, !jobs.is_empty());
-    let death = if jobs.iter().any(|(_, job)| job.asked || job.switched) {
-        4
-    } else {
-        1
-    };
-    may(death, E::QemuDies, state != VmState::ShutOff);
-    may(6, E::MachineStarts, state == VmState::ShutOff);
-    may(
-        1,
-        E::OperatorPauses,
-        state == VmState::Running && !world.pivots(),
-    );
-    may(1, E::LibvirtGoes, connected);
-    may(6, E::LibvirtComes, !connected);
-    may(2, E::MessageIsLost, !network.messages.is_empty());
-    may(
-        1,
-        E::MessageComesTwice,
-        (1..8).contains(&network.messages.len()),
-    );
+    let death = if pivots { 20 } else { 1 };
+    may(death, E::QemuDies, world.machine.state != VmState::ShutOff);
+    may(1, E::OperatorPauses, world.runs() && !world.pivots());
+    may(1, E::LibvirtGoes, world.hypervisor.connected());
+    may(3, E::MessageIsLost, !network.messages.is_empty());
+    let few = (1..6).contains(&network.messages.len());
+    may(3, E::MessageComesTwice, few);
     may(1, E::LineBreaks, network.up);
-    may(6, E::LineHeals, !network.up);
-    may(1, E::ServerDies, server.is_some());
-    may(5, E::ServerStarts, server.is_none());
-    may(
-        if world.pivots() { 3 } else { 1 },
-        E::AgentDies,
-        agent.is_some(),
-    );
-    may(6, E::AgentStarts, agent.is_none());
+    may(2, E::ServerDies, world.server.process.is_some());
+    let death = if world.pivots() { 20 } else { 2 };
+    may(death, E::AgentDies, world.agent.process.is_some());
     may(1, E::ClockJumps, true);
+}
+
+/// What clients want.
+fn is_asked(world: &World, possible: &mut Vec<(u32, Event)>) {
+    let mut may = may(possible);
     let record = &world.server.record;
+    let up = world.server.process.is_some();
     let few = record.snapshots.len() < 4 && record.open_operations().count() < 3;
-    may(3, E::ClientCreates, server.is_some() && few);
-    may(
-        4,
-        E::ClientDeletes,
-        server.is_some() && !record.snapshots.is_empty(),
-    );
-    may(1, E::ClientRepeats, !world.requests.is_empty());
-    possible
+    may(4, Event::ClientCreates, up && few);
+    may(20, Event::ClientDeletes, up && !record.snapshots.is_empty());
+    may(4, Event::ClientRepeats, !world.requests.is_empty());
+}
+
+fn may(possible: &mut Vec<(u32, Event)>) -> impl FnMut(u32, Event, bool) {
+    |weight, event, if_so| {
+        if if_so {
+            possible.push((weight, event));
+        }
+    }
 }

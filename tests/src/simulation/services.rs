@@ -8,7 +8,7 @@ use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 
-use super::agent::Luck;
+use super::agent::{Driver, Luck};
 use super::event::Did;
 use super::network::Message;
 use super::orders::{Around, Order};
@@ -132,10 +132,14 @@ impl World {
     }
 
     pub(super) fn agent_goes_on(&mut self, faults: bool) -> Did {
-        let luck = match self.rng.random_range(0..100) {
-            0..5 if faults => Luck::NotDone,
-            5..8 if faults => Luck::Refused,
-            8..14 if faults => Luck::NotTold,
+        let driver = self.agent.process.as_ref();
+        let acts = driver.is_some_and(|agent| agent.drivers.first().is_some_and(Driver::acts));
+        // Looks and journals go wrong rarely, or nothing would ever be done.
+        let odds = if acts { 10 } else { 2 };
+        let luck = match self.rng.random_range(0..100) / odds {
+            0 if faults => Luck::NotDone,
+            1 if faults => Luck::Refused,
+            2 if faults => Luck::NotTold,
             _ => Luck::Good,
         };
         self.agent.go_on(self.now, luck)
@@ -236,9 +240,10 @@ impl World {
         let server = server.and_then(|process| process.due());
         let due = [driver, server].into_iter().flatten();
         let next = due.filter(|due| *due > self.now).min();
+        let long = self.rng.random_bool(if faults { 0.3 } else { 1.0 });
         self.now = match next {
-            Some(next) if !faults || self.rng.random_bool(0.7) => next,
-            _ => self.now + Duration::from_millis(self.rng.random_range(1..=4000)),
+            Some(next) if long => next,
+            _ => self.now + Duration::from_millis(self.rng.random_range(1..=500)),
         };
         Did::nothing("")
     }
@@ -263,8 +268,11 @@ impl World {
         };
         let again = self.server.create(request, self.vm, self.now);
         // Another one than the first is kept, too: the invariant sees that both cannot be.
-        self.requests
-            .extend(again.filter(|again| *again != first).map(|again| (request, again)));
+        self.requests.extend(
+            again
+                .filter(|again| *again != first)
+                .map(|again| (request, again)),
+        );
         Did::something((request, again))
     }
 }

@@ -171,7 +171,7 @@ impl World {
         let state = self
             .hypervisor
             .connected()
-            .then(|| match self.machine.state {
+            .then_some(match self.machine.state {
                 VmState::Running => hosts::VmState::Running,
                 VmState::Paused => hosts::VmState::Paused,
                 VmState::ShutOff => hosts::VmState::ShutOff,

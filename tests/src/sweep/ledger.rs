@@ -19,7 +19,7 @@ use super::world::Contents;
 use crate::api::Api;
 
 /// Time between two looks.
-const STEP: Duration = Duration::from_millis(15);
+const STEP: Duration = Duration::from_millis(40);
 
 /// What the disks read when a snapshot was taken.
 pub type Taken = BTreeMap<DiskTarget, Contents>;

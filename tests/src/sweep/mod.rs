@@ -36,14 +36,14 @@ use anyhow::{Context, Result, ensure};
 use futures::StreamExt as _;
 
 use case::{Case, Ended, Ending};
-use fault::{ACCEPTANCE, POINTS};
+use fault::{ACCEPTANCE, POINTS, QEMU};
 use report::Report;
 use scenario::{SCENARIOS, Scenario};
 use stage::Hits;
 pub use tally::Tally;
 
 /// How often a case whose fault did not come about is played.
-const TRIES: usize = 3;
+const TRIES: usize = 5;
 
 /// Which cases are played, and how.
 #[derive(Debug, Clone)]
@@ -59,7 +59,8 @@ pub struct Filter {
 /// Plays every case that the filter lets through, and prints what came of them.
 ///
 /// # Errors
-/// When a scenario does not even succeed without faults, or a fault point is passed by none.
+/// When a scenario does not even succeed without faults, a fault point is passed by none, or the
+/// filter lets nothing through.
 #[allow(clippy::print_stdout, reason = "it is a report")]
 pub async fn run(filter: &Filter) -> Result<Tally> {
     let mut passed = Vec::new();
@@ -67,18 +68,20 @@ pub async fn run(filter: &Filter) -> Result<Tally> {
         passed.push((scenario, dry_run(scenario).await?));
     }
     every_point_is_passed(&passed)?;
-    let lets_through = |case: &Case| {
-        let only = filter.only.as_ref();
-        only.is_none_or(|part| case.to_string().contains(part))
+    let only = filter.only.as_deref().unwrap_or_default();
+    let lets_through = |case: &Case| case.to_string().contains(only);
+    let leads_to_pairs = |case: &Case| {
+        let through = lets_through(case) || only.contains(&case.to_string());
+        filter.pairs && rows::has_seconds(case) && through
     };
     let all = passed
         .iter()
         .flat_map(|(row, hits)| rows::singles(row, hits));
     let mut report = Report::default();
     let mut pairs = Vec::new();
-    let wanted = all.filter(|case| lets_through(case) || (filter.pairs && rows::has_seconds(case)));
+    let wanted = all.filter(|case| lets_through(case) || leads_to_pairs(case));
     for (case, ended) in play(wanted.collect(), filter.jobs).await {
-        if filter.pairs && rows::has_seconds(&case) {
+        if leads_to_pairs(&case) {
             pairs.extend(rows::seconds(&case, &ended.hits));
         }
         if lets_through(&case) {
@@ -90,7 +93,9 @@ pub async fn run(filter: &Filter) -> Result<Tally> {
         report.note(&case, &ended.ending);
     }
     println!("{report}");
-    Ok(report.tally())
+    let tally = report.tally();
+    ensure!(tally.cases + tally.skipped > 0, "no case has {only:?} in its name");
+    Ok(tally)
 }
 
 /// Plays cases side by side, each until its faults have come about.
@@ -135,7 +140,7 @@ pub async fn dry_run(scenario: &'static Scenario) -> Result<Hits> {
 
 /// A point that nothing passes would prove nothing.
 fn every_point_is_passed(passed: &[(&Scenario, Hits)]) -> Result<()> {
-    for site in POINTS.into_iter().chain(ACCEPTANCE) {
+    for site in POINTS.into_iter().chain(ACCEPTANCE).chain(QEMU) {
         let by = passed.iter().find(|(_, hits)| hits.contains_key(site));
         by.with_context(|| format!("no scenario passes {site}"))?;
     }

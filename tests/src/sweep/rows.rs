@@ -8,7 +8,9 @@ use super::stage::{Hits, Plan};
 use crate::cluster::Who;
 
 /// The sites around pivot, record and removal: after a first fault here a second one follows.
-const FIRSTS: [Site; 9] = [
+const FIRSTS: [Site; 11] = [
+    "qemu::switches",
+    "qemu::notices",
     "agent::after-persist",
     "agent::before-act",
     "agent::after-act",
@@ -41,8 +43,9 @@ pub fn has_seconds(case: &Case) -> bool {
     let [first] = case.plans.as_slice() else {
         return false;
     };
-    let dies = owner(first.site).is_some_and(|owner| first.fault == Fault::Crash(owner));
-    FIRSTS.contains(&first.site) && (dies || first.fault == Fault::KillVm)
+    let owner = owner(first.site).unwrap_or(Who::Agent);
+    let dies = first.fault == Fault::Crash(owner);
+    case.scenario.pairs && FIRSTS.contains(&first.site) && (dies || first.fault == Fault::KillVm)
 }
 
 /// A crash of either service at every point that the recovery from the first fault has passed.

@@ -20,11 +20,16 @@ pub struct Scenario {
     pub snapshots: &'static [&'static str],
     /// What is done.
     pub work: Work,
+    /// Whether second faults are tried: one row that has pivot, record and removal is enough.
+    pub pairs: bool,
 }
 
 /// All rows.
 pub const SCENARIOS: [Scenario; 5] = [
-    row("active", &["vda"], &["a"], Work::Delete(&["a"])),
+    Scenario {
+        pairs: true,
+        ..row("active", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
     row("middle", &["vda"], &["a", "b", "c"], Work::Delete(&["b"])),
     row("two-disks", &["vda", "vdb"], &["a"], Work::Delete(&["a"])),
     row(
@@ -47,6 +52,7 @@ const fn row(
         disks,
         snapshots,
         work,
+        pairs: false,
     }
 }
 

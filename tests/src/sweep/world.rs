@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
-use livemerge_host_agent::hypervisor::{Hypervisor, MirrorState, VmState, VmView};
+use livemerge_host_agent::hypervisor::{DiskView, Hypervisor, MirrorState, VmState, VmView};
 use livemerge_proto::ids::{DiskTarget, VmId};
 
 use super::stage::Stage;
@@ -63,15 +63,32 @@ impl World {
     pub fn step(&self) {
         let Some(view) = self.view() else { return };
         for disk in &view.disks {
-            self.hypervisor.notice(self.vm, &disk.target);
-            let mirror = disk.mirror.as_ref().map(|mirror| mirror.state);
-            if mirror == Some(MirrorState::Pivoting) {
-                self.hypervisor.switch(self.vm, &disk.target);
-            }
-            self.hypervisor.advance(self.vm, &disk.target, COPIED);
+            self.job(disk);
         }
         self.write(&view);
         self.check();
+    }
+
+    /// One step of a disk's job. From a switch until the next step nobody knows of it.
+    fn job(&self, disk: &DiskView) {
+        let (vm, target) = (self.vm, &disk.target);
+        let job = self.hypervisor.job(vm, target).now_or_never();
+        if !matches!(job, Some(Ok(Some(_)))) {
+            return;
+        }
+        self.hypervisor.notice(vm, target);
+        let pivots = disk
+            .mirror
+            .as_ref()
+            .is_some_and(|mirror| mirror.state == MirrorState::Pivoting);
+        if !pivots {
+            self.hypervisor.advance(vm, target, COPIED);
+            self.stage.pass("qemu::copies");
+        } else if self.hypervisor.switch(vm, target) {
+            self.stage.pass("qemu::switches");
+        } else {
+            self.stage.pass("qemu::notices");
+        }
     }
 
     /// Writes one block of each disk.

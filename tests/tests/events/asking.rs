@@ -2,6 +2,8 @@
 
 use super::*;
 
+type Fits<'a> = &'a dyn Fn(&v1::Event) -> bool;
+
 #[tokio::test]
 async fn filters_are_the_same_for_lists_and_watches() -> Result<()> {
     let mut cluster = Cluster::start(QUICK).await?;
@@ -15,7 +17,7 @@ async fn filters_are_the_same_for_lists_and_watches() -> Result<()> {
     cluster.api.succeeded(&delete, LIMIT).await?;
     let all = log(&mut cluster).await?;
     let merged = [Type::LiveMergeCompleted, Type::VolumeRemoved];
-    let questions: [(v1::WatchEventsRequest, &dyn Fn(&v1::Event) -> bool); 6] = [
+    let questions: [(v1::WatchEventsRequest, Fits<'_>); 6] = [
         (from_start(), &|_| true),
         (
             v1::WatchEventsRequest {
