@@ -162,7 +162,10 @@ impl Schedule {
         while !self.world.server.record.snapshots.is_empty() {
             rounds += 1;
             if rounds == 2 {
-                self.seen.count("a delete had to wait for another one"); if std::env::var("LIVEMERGE_TRACE").is_ok() { return Err("round 2".into()); }
+                self.seen.count("a delete had to wait for another one");
+                if std::env::var("LIVEMERGE_TRACE").is_ok() {
+                    return Err("round 2".into());
+                }
             }
             let mut left: Vec<_> = self.world.server.record.snapshots.keys().copied().collect();
             left.shuffle(&mut self.world.rng);

@@ -94,7 +94,10 @@ pub async fn run(filter: &Filter) -> Result<Tally> {
     }
     println!("{report}");
     let tally = report.tally();
-    ensure!(tally.cases + tally.skipped > 0, "no case has {only:?} in its name");
+    ensure!(
+        tally.cases + tally.skipped > 0,
+        "no case has {only:?} in its name"
+    );
     Ok(tally)
 }
 
