@@ -144,6 +144,7 @@ demo() {
 }
 
 test_tools() {
+    install_packages e2fsprogs util-linux
     install_nextest
     install_deny
     install_buf

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use livemerge_tests::kills;
 use livemerge_tests::sweep::{self, Filter, Tally};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Plays merges under faults, and looks whether any promise is broken.
 #[derive(Parser)]
@@ -33,7 +34,23 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match sweep(Cli::parse()).await {
+    let stopped = async {
+        match (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) {
+            (Ok(mut interrupt), Ok(mut terminate)) => {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    // What is dropped half-way ends what it has started.
+    let done = tokio::select! {
+        done = Box::pin(sweep(Cli::parse())) => done,
+        () = stopped => Err(anyhow::anyhow!("stopped; everything that was started is ended")),
+    };
+    match done {
         Ok(tally) if tally.failed == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
