@@ -38,6 +38,8 @@ why() {
     busybox-static) echo "the guest's user land" ;;
     cpio) echo "packs the guest's initramfs" ;;
     kmod) echo 'lists and loads kernel modules in a virtual host' ;;
+    e2fsprogs) echo 'makes the small file systems on which tests run out of space' ;;
+    util-linux) echo 'mount, unshare and nsenter: namespaces and loop mounts of the tests' ;;
     nodejs | npm) echo 'installs and runs buf' ;;
     esac
 }
