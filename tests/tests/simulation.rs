@@ -22,13 +22,16 @@ use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
 use livemerge_tests::simulation::{Seen, Steps, run};
 
 /// Seeds that have found a defect once. They come first.
-const REGRESSIONS: &[u64] = &[149, 676];
+///
+/// - 2, 332: a clock that was set back put the pivot off until it was later than before.
+/// - 49, 85: after it was set back, a restarted server did the operations in another order.
+const REGRESSIONS: &[u64] = &[2, 332, 49, 85];
 
 /// How many seeds are run, beside the regressions and a random one.
 const SEEDS: u64 = 2_000;
 
 /// A step that is wrong is found within so many seeds.
-const FOUND_WITHIN: u64 = 150;
+const FOUND_WITHIN: u64 = 1_000;
 
 /// What the seeds must have gone through, or they prove little.
 const MUST_BE_SEEN: [&str; 15] = [

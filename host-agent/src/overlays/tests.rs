@@ -111,6 +111,23 @@ async fn a_refused_order_leaves_nothing_of_its_earlier_tries() {
     assert!(!there(&rig).await);
 }
 
+/// Left behind, the overlay would hold on to the volume below for ever.
+#[tokio::test]
+async fn an_order_whose_volumes_cannot_be_taken_away_is_not_refused_yet() {
+    let (rig, overlays, order) = ordered().await;
+    let unknown = || HypervisorError::Unknown("hangs".to_owned());
+    rig.host.fail_next("add_overlays", unknown());
+    overlays.create(&order).await.unwrap_err();
+    rig.host.kill_vm(order.vm);
+    rig.host.fail_next("references", unknown());
+    let waits = overlays.create(&order).await.unwrap_err();
+    assert_eq!(waits.reason, Reason::HypervisorUnreachable);
+    assert!(there(&rig).await);
+    let refused = overlays.create(&order).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::VmNotRunning);
+    assert!(!there(&rig).await);
+}
+
 #[tokio::test]
 async fn a_machine_that_is_elsewhere_may_have_them_on() {
     let (rig, overlays, order) = ordered().await;

@@ -224,6 +224,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.crash_server();
         self.crash_agent();
+        self.network.close();
     }
 }
 

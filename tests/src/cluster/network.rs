@@ -56,6 +56,15 @@ impl Network {
         }
     }
 
+    /// Ends everything. A relay that is remembered would keep the runtime that it ran on, and that
+    /// what a test has put before the service, which may lead back here.
+    pub(super) fn close(&self) {
+        let relays = self.with(std::mem::take).relays;
+        for relay in relays.into_values().flatten() {
+            relay.abort();
+        }
+    }
+
     /// Whether a line is broken.
     pub fn is_broken(&self, name: &str) -> bool {
         self.with(|lines| lines.broken.contains(name))

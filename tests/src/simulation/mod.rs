@@ -16,11 +16,16 @@
 //!
 //! What drives the steps (lanes, drivers, the store, the lines) is written anew here, in small
 //! actions with the end of the process possible between any two; that the real ones do the same is
-//! shown by the cluster's tests. Not simulated: several hosts, several machines, storage that fails.
+//! shown by the cluster's tests.
+//!
+//! Not simulated: several hosts or machines; storage that fails; an operator who resumes the guest
+//! within the pivot; a definition that lags behind the live chain; an order for overlays that comes
+//! twice or late, which nothing forbids yet.
 
 mod agent;
 mod client;
 mod clock;
+mod driver;
 mod event;
 mod guest;
 mod host;
@@ -29,6 +34,7 @@ mod mint;
 mod network;
 mod orders;
 mod record;
+mod run;
 mod schedule;
 mod server;
 mod services;

@@ -18,7 +18,8 @@ use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_storage::{RemovalId, RemovalOrder};
 
-use super::agent::{Agent, Driver, Process, answered};
+use super::agent::{Agent, Process, answered};
+use super::driver::Driver;
 use super::event::Did;
 use super::network::CallId;
 
@@ -80,19 +81,23 @@ impl Agent {
             .collect()
     }
 
-    /// What an order asks for that nobody has looked at yet.
-    pub(super) fn arrived(&self, order: usize) -> Option<&Ask> {
-        match &self.process.as_ref()?.orders[order].stage {
-            Stage::Arrived(ask) => Some(ask),
-            Stage::Checked(_) => None,
+    /// Orders for overlays are taken once, and in the order in which they were asked for, as one
+    /// connection and one lane a machine have it: true when this one is not taken. A late copy
+    /// after a refusal would bring a layer that no record knows. All other orders may come late.
+    pub(super) fn forget_late_overlays(&mut self, order: usize) -> bool {
+        let Some(process) = self.process.as_mut() else {
+            return false;
+        };
+        let Order { call, stage, .. } = &process.orders[order];
+        if !matches!(stage, Stage::Arrived(Ask::Overlays(_))) {
+            return false;
         }
-    }
-
-    /// An order that is not gone on with.
-    pub(super) fn forget(&mut self, order: usize) {
-        if let Some(process) = self.process.as_mut() {
+        let late = *call <= self.overlays;
+        self.overlays = self.overlays.max(*call);
+        if late {
             process.orders.remove(order);
         }
+        late
     }
 
     /// The next stage of an order, and its answer when there is one.

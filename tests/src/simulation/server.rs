@@ -12,29 +12,24 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use livemerge_api_server::hosts::{HostError, HostStatus, MergeSight};
+use livemerge_api_server::hosts::{HostStatus, MergeSight};
 use livemerge_api_server::snapshot::plan::Mint;
-use livemerge_api_server::snapshot::step::{
-    Answer, Ask, Observation, Sign, Step, Wait, awaited_merge,
-};
+use livemerge_api_server::snapshot::step::{Answer, Ask, Observation, Sign, Step, awaited_merge};
 use livemerge_api_server::snapshot::{Operation, Snapshot};
-use livemerge_api_server::store::Change;
 use livemerge_proto::ids::{HostId, OperationId};
-use livemerge_proto::problem::Problem;
-use livemerge_proto::reason::Reason;
 
 use super::clock::WallClock;
 use super::event::Did;
 use super::mint::IdSource;
 use super::network::{CallId, Network, Report};
 use super::record::Record;
+use super::run::{Run, Todo, silent};
 
 /// The function under test, or a wrong one that the invariants must catch.
 pub type OperationStep = fn(&Operation, &Observation<'_>, Timestamp, Mint<'_>) -> Step;
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(6);
-const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// How a write of the record goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,34 +68,6 @@ struct View {
     last_heard: Duration,
     /// Counts its changes.
     version: u64,
-}
-
-/// Takes one operation to its end.
-struct Run {
-    operation: Operation,
-    answer: Option<Answer>,
-    answered_at: Duration,
-    attempts: u32,
-    refusals: u32,
-    unseen_since: Option<Duration>,
-    /// The view's version when it was looked at.
-    seen: u64,
-    todo: Todo,
-}
-
-#[derive(Debug)]
-enum Todo {
-    Turn,
-    /// Written down; the work has moved, or has not.
-    Persist(Box<Change>, bool),
-    Ask(Ask),
-    Calling(CallId, Duration),
-    Sleep {
-        until: Duration,
-        sign: Sign,
-        status: HostStatus,
-    },
-    StoreRetry(Duration),
 }
 
 impl Server {
@@ -360,94 +327,4 @@ impl View {
             _ => MergeSight::Unknown,
         }
     }
-}
-
-impl Run {
-    fn new(operation: Operation, now: Duration) -> Self {
-        Self {
-            operation,
-            answer: None,
-            answered_at: now,
-            attempts: 0,
-            refusals: 0,
-            unseen_since: None,
-            seen: 0,
-            todo: Todo::Turn,
-        }
-    }
-
-    fn persist(
-        &mut self,
-        change: &Change,
-        moved: bool,
-        record: &mut Record,
-        write: Write,
-        now: Duration,
-    ) -> Did {
-        let written = match write {
-            Write::NotDone => None,
-            Write::Good | Write::NotTold => record.apply(change).ok(),
-        };
-        match written {
-            Some(operation) if write == Write::Good => {
-                self.operation = operation;
-                if moved {
-                    self.answer = None;
-                    self.attempts = 0;
-                    self.refusals = 0;
-                }
-                Did::something(("record", &self.operation.state))
-            }
-            _ => {
-                self.todo = Todo::StoreRetry(now + STORE_RETRY);
-                Did::something(("the record cannot be used", write))
-            }
-        }
-    }
-
-    fn reread(&mut self, record: &Record) {
-        let stored = &record.operations[&self.operation.id];
-        if stored.revision != self.operation.revision {
-            self.answer = None;
-        }
-        self.operation = stored.clone();
-    }
-
-    fn answered(&mut self, answer: Answer, now: Duration) {
-        if let Answer::Error(error) = &answer {
-            self.attempts += 1;
-            self.refusals += u32::from(matches!(error, HostError::Refused(_)));
-        }
-        self.answered_at = now;
-        self.answer = Some(answer);
-        self.todo = Todo::Turn;
-    }
-
-    fn time_out(&mut self, call: CallId, limit: Duration, now: Duration) -> Did {
-        if now < limit {
-            self.todo = Todo::Calling(call, limit);
-        } else {
-            self.answered(Answer::Error(silent()), now);
-        }
-        Did::nothing(("out of time", call))
-    }
-
-    fn sleep(&self, wait: &Wait, status: HostStatus, now: Duration) -> Todo {
-        let time = match wait.sign {
-            Sign::Any if self.answer.is_some() => wait.time.saturating_sub(now - self.answered_at),
-            Sign::Any | Sign::Return => wait.time,
-        };
-        Todo::Sleep {
-            until: now + time,
-            sign: wait.sign,
-            status,
-        }
-    }
-}
-
-fn silent() -> HostError {
-    HostError::Unknown(Problem::new(
-        Reason::HostUnreachable,
-        "the host's agent does not answer",
-    ))
 }

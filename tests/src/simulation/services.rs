@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use livemerge_api_server::snapshot::step::Ask;
 use livemerge_host_agent::hypervisor::HypervisorError;
 use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 
-use super::agent::{Driver, Luck};
+use super::agent::Luck;
+use super::driver::Driver;
 use super::event::Did;
 use super::network::Message;
 use super::orders::{Around, Order};
@@ -19,9 +19,6 @@ use super::world::World;
 impl World {
     pub(super) fn message_arrives(&mut self) -> Did {
         match self.take_message() {
-            Some(Message::Request(call, _, ask)) if self.comes_too_late(&ask) => {
-                Did::nothing(("too late", call))
-            }
             Some(Message::Request(call, generation, ask)) => {
                 let did = Did::nothing((call, generation, &ask));
                 if let Some(agent) = self.agent.process.as_mut() {
@@ -37,17 +34,6 @@ impl World {
             }
             None => Did::nothing("there is none"),
         }
-    }
-
-    /// An order for overlays that outlives its operation would bring layers that no record knows.
-    /// Nothing prevents that yet, so it does not happen here; any other order may come at any time.
-    fn comes_too_late(&self, ask: &Ask) -> bool {
-        let Ask::Overlays(order) = ask else {
-            return false;
-        };
-        let record = &self.server.record;
-        let of = record.repeated(order.request.into());
-        of.is_some_and(|of| record.operations[&of].state.ended())
     }
 
     pub(super) fn message_comes_twice(&mut self) -> Did {
@@ -150,9 +136,7 @@ impl World {
         let Some(order) = ready.choose(&mut self.rng).copied() else {
             return Did::nothing("there is none");
         };
-        let arrived = self.agent.arrived(order);
-        if arrived.is_some_and(|ask| self.comes_too_late(ask)) {
-            self.agent.forget(order);
+        if self.agent.forget_late_overlays(order) {
             return Did::nothing("too late");
         }
         if faults {
