@@ -6,6 +6,15 @@ use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{Format, Identity, Locator, VolumeRef};
 
+/// The chains of a machine's disks, and what it did in the same look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmChains {
+    /// What the machine did.
+    pub state: VmState,
+    /// One a disk.
+    pub chains: Vec<Chain>,
+}
+
 /// One disk's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
@@ -59,17 +68,17 @@ pub async fn read(
     disk: Option<&DiskTarget>,
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
-) -> Result<Vec<Chain>, Problem> {
-    let mut chains = read_bare(vm, disk, hypervisor, volumes).await?;
-    let layers: Vec<_> = chains.iter().flat_map(Chain::locators).collect();
+) -> Result<VmChains, Problem> {
+    let mut read = read_bare(vm, disk, hypervisor, volumes).await?;
+    let layers: Vec<_> = read.chains.iter().flat_map(Chain::locators).collect();
     let built_on = volumes.built_on(&layers).await?;
-    for chain in &mut chains {
+    for chain in &mut read.chains {
         let own: Vec<_> = chain.locators().collect();
         for layer in &mut chain.layers {
             layer.shared_with = built_on.sharers(&layer.locator, &own, volumes);
         }
     }
-    Ok(chains)
+    Ok(read)
 }
 
 /// The same without what else is built on the layers, for who does not decide by it.
@@ -81,7 +90,7 @@ pub(crate) async fn read_bare(
     disk: Option<&DiskTarget>,
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
-) -> Result<Vec<Chain>, Problem> {
+) -> Result<VmChains, Problem> {
     let view = hypervisor.vm(vm).await;
     let view = view.map_err(|error| vm_error(vm, &error))?;
     let wanted = |view: &&DiskView| disk.is_none_or(|wanted| view.target == *wanted);
@@ -94,7 +103,10 @@ pub(crate) async fn read_bare(
         let text = format!("virtual machine {} has no disk {wanted}", view.name);
         return Err(Problem::new(Reason::DiskNotFound, text).with("disk", wanted));
     }
-    Ok(chains)
+    Ok(VmChains {
+        state: view.state,
+        chains,
+    })
 }
 
 /// Whether a block job works on the disk. The definition shows only jobs that end in a pivot.
@@ -171,8 +183,19 @@ mod tests {
     use crate::rig::{Rig, vda};
 
     async fn chain(rig: &Rig, vm: VmId) -> Result<Chain, Problem> {
-        let chains = read(vm, Some(&vda()), &rig.host, &rig.volumes).await?;
-        Ok(chains.into_iter().next().unwrap())
+        let read = read(vm, Some(&vda()), &rig.host, &rig.volumes).await?;
+        Ok(read.chains.into_iter().next().unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_state_is_that_of_the_same_look() {
+        let rig = Rig::new().await;
+        rig.volume("base.qcow2", None).await;
+        let vm = rig.machine(1, &[rig.locator("base.qcow2")]);
+        let state = async || read(vm, None, &rig.host, &rig.volumes).await.unwrap().state;
+        assert_eq!(state().await, VmState::Running);
+        rig.host.kill_vm(vm);
+        assert_eq!(state().await, VmState::ShutOff);
     }
 
     #[tokio::test]

@@ -196,12 +196,13 @@ impl Overlays {
             Ok(all) => Ok(all),
             Err(_) => chains::read_bare(order.vm, None, hypervisor, volumes).await,
         };
-        let mut all = all.map_err(|problem| {
+        let all = all.map_err(|problem| {
             let text = format!("the overlays are on, and not shown: {}", problem.message);
             Problem::new(Reason::StorageUnreachable, text)
         })?;
-        all.retain(|chain| order.of(&chain.disk).is_some());
-        Ok(all)
+        let mut chains = all.chains;
+        chains.retain(|chain| order.of(&chain.disk).is_some());
+        Ok(chains)
     }
 
     /// Takes away volumes that never came into use, those of earlier tries too. A no is reported:

@@ -44,13 +44,17 @@ impl Volumes {
         let Locator::File(path) = locator else {
             return None;
         };
-        self.stores.values().find_map(|store| {
-            let name = store.resolve(path)?;
-            Some(VolumeRef {
-                storage: store.id().clone(),
-                name,
-            })
-        })
+        let volume = |store: &Arc<dyn LiveVolumes>, name| VolumeRef {
+            storage: store.id().clone(),
+            name,
+        };
+        // First without a look: what leads to one domain is not asked for in another one's name.
+        let spelled = |store| Some(volume(store, store.spells(path)?));
+        let resolved = |store| Some(volume(store, store.resolve(path)?));
+        let mut stores = self.stores.values();
+        stores
+            .find_map(spelled)
+            .or_else(|| self.stores.values().find_map(resolved))
     }
 
     /// What storage knows of a volume.

@@ -218,6 +218,10 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
         self.call(Call::Space, self.inner.space()).await
     }
 
+    fn spells(&self, path: &Path) -> Option<VolumeName> {
+        self.inner.spells(path)
+    }
+
     fn resolve(&self, path: &Path) -> Option<VolumeName> {
         self.inner.resolve(path)
     }

@@ -167,6 +167,12 @@ pub trait VolumeStore: Send + Sync + 'static {
 
     /// The volume of this domain that a path of QEMU's names; `None` when it is none.
     fn resolve(&self, path: &Path) -> Option<VolumeName>;
+
+    /// The same for a path that is spelled as this domain spells its own: asks nobody, so that a
+    /// file system that hangs cannot be met. `None` says nothing.
+    fn spells(&self, _path: &Path) -> Option<VolumeName> {
+        None
+    }
 }
 
 /// Volumes that a virtual machine can use.

@@ -85,6 +85,15 @@ impl Api {
         Ok(answer.into_inner().operation.unwrap_or_default())
     }
 
+    /// An operation as it stands.
+    pub async fn operation(&mut self, id: &str) -> Result<v1::Operation> {
+        let request = v1::GetOperationRequest {
+            operation_id: id.to_owned(),
+        };
+        let answer = self.operations.get_operation(request).await?;
+        Ok(answer.into_inner().operation.unwrap_or_default())
+    }
+
     /// Waits for the end of an operation, also over restarts of the server.
     pub async fn ended(
         &mut self,
@@ -169,11 +178,21 @@ impl Api {
 
     /// The audit log of a machine.
     pub async fn log(&mut self, vm: Uuid) -> Result<Vec<v1::Event>> {
-        let request = v1::ListEventsRequest {
-            vm_id: vm.to_string(),
-            page_size: 1000,
-            ..Default::default()
-        };
-        Ok(self.events.list_events(request).await?.into_inner().events)
+        let mut log = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListEventsRequest {
+                vm_id: vm.to_string(),
+                page_size: 1000,
+                page_token,
+                ..Default::default()
+            };
+            let page = self.events.list_events(request).await?.into_inner();
+            log.extend(page.events);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(log);
+            }
+        }
     }
 }

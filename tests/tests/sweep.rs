@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use livemerge_host_agent::hypervisor::fake::Pace;
 use livemerge_proto::ids::VmId;
-use livemerge_tests::cluster::{Between, Cluster, Who};
+use livemerge_tests::cluster::{Between, Cluster, Upset, Who};
 use livemerge_tests::sweep::backstage::{Backstage, Witness};
 use livemerge_tests::sweep::case::{Case, Ending};
 use livemerge_tests::sweep::fault::{ACCEPTANCE, Fault, POINTS, QEMU, Site};
@@ -84,6 +84,28 @@ async fn a_second_crash_during_the_recovery_loses_nothing() -> Result<()> {
         plans: plans.to_vec(),
     };
     all_kept(pairs.map(case).to_vec()).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_could_not_be_noted_is_noted_later() -> Result<()> {
+    let unreached = |hit| Plan {
+        site: "store::put_vms",
+        hit,
+        fault: Fault::Upset(Upset::Unreached),
+    };
+    // The hits of a later plan are counted from the fault before it.
+    let stage = Stage::new(&[unreached(1), unreached(1)]);
+    let backstage = Backstage {
+        stage: Arc::clone(&stage),
+        witness: Default::default(),
+    };
+    let mut cluster = Cluster::start_behind(Pace::Manual, Arc::new(backstage)).await?;
+    let first = cluster.add_vm("first", &["vda"]).await?;
+    stage.arm(&cluster, VmId::from(first));
+    // It is in the list only when it stands in the record.
+    cluster.add_vm("second", &["vda"]).await?;
+    assert!(stage.pending().is_empty());
     Ok(())
 }
 

@@ -181,7 +181,7 @@ async fn host(agent: &dyn HostAgent) -> Result<HostSeen, Problem> {
 }
 
 async fn machine(agent: &dyn HostAgent, vm: VmSeen) -> (VmId, VmLook) {
-    let chains = agent.chains(vm.id, None).await;
+    let chains = agent.chains(vm.id, None).await.map(|read| read.chains);
     let look = VmLook {
         name: vm.name,
         state: vm.state,

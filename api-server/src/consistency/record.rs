@@ -89,7 +89,9 @@ pub(super) fn volumes_of(operation: &Operation) -> impl Iterator<Item = &VolumeR
 
 fn overlays(operation: &Operation) -> &[NewOverlay] {
     match &operation.work {
-        Work::Create(CreatePhase::Overlaying(overlays)) => overlays,
+        Work::Create(CreatePhase::Overlaying(overlays) | CreatePhase::Refused(overlays, _)) => {
+            overlays
+        }
         Work::Create(CreatePhase::Planning) | Work::Delete(_) => &[],
     }
 }

@@ -112,15 +112,20 @@ fn phase(work: &Work) -> v1::OperationPhase {
         Work::Create(CreatePhase::Planning) | Work::Delete(DeletePhase::Planning) => {
             v1::OperationPhase::Planning
         }
-        Work::Create(CreatePhase::Overlaying(_)) => v1::OperationPhase::CreatingOverlays,
+        Work::Create(CreatePhase::Overlaying(_) | CreatePhase::Refused(..)) => {
+            v1::OperationPhase::CreatingOverlays
+        }
         Work::Delete(DeletePhase::Disks(tasks)) => {
             let current = tasks
                 .iter()
                 .find(|task| !matches!(task.state, DiskState::Removed { .. }));
             match current.map(|task| &task.state) {
-                Some(DiskState::Pending | DiskState::Merging | DiskState::Failed(_)) => {
-                    v1::OperationPhase::Merging
-                }
+                Some(
+                    DiskState::Pending
+                    | DiskState::Merging
+                    | DiskState::Failed(_)
+                    | DiskState::Refused(_),
+                ) => v1::OperationPhase::Merging,
                 Some(DiskState::Removing { .. } | DiskState::Removed { .. }) | None => {
                     v1::OperationPhase::Removing
                 }
@@ -150,7 +155,7 @@ fn disk(task: &DiskTask, live: Option<&MergeProgress>) -> v1::DiskProgress {
     };
     let phase = match &task.state {
         DiskState::Pending => v1::MergePhase::Pending,
-        DiskState::Failed(_) => v1::MergePhase::Failed,
+        DiskState::Failed(_) | DiskState::Refused(_) => v1::MergePhase::Failed,
         DiskState::Merging => match live {
             Some(live) => return merging(disk, live),
             None => v1::MergePhase::Pending,

@@ -136,13 +136,14 @@ impl InventoryService for InventoryApi {
         let disk = fields.parse_optional::<DiskTarget>("disk", &request.disk);
         let (vm, disk) = fields.finish(vm.zip(disk))?;
         let host = self.hosts.of_vm(vm).ok_or_else(|| no_vm(vm))?;
-        let chains = host
+        let read = host
             .agent
             .chains(vm, disk.as_ref())
             .await
             .map_err(HostError::into_problem)?;
         let now = self.clock.now();
-        let chains = chains
+        let chains = read
+            .chains
             .into_iter()
             .map(|chain| convert::chain(vm, chain, now))
             .collect();

@@ -5,7 +5,7 @@
 
 use super::convert;
 use super::types::{
-    Chain, HostError, HostReport, MergeOrder, OverlayOrder, RemovalOrder, RemovalSeen, Removed,
+    HostError, HostReport, MergeOrder, OverlayOrder, RemovalOrder, RemovalSeen, Removed, VmChains,
     VolumeSeen,
 };
 use super::{HostAgent, volume_ref};
@@ -49,7 +49,7 @@ impl GrpcAgent {
 
 #[async_trait]
 impl HostAgent for GrpcAgent {
-    async fn chains(&self, vm: VmId, disk: Option<&DiskTarget>) -> Result<Vec<Chain>, HostError> {
+    async fn chains(&self, vm: VmId, disk: Option<&DiskTarget>) -> Result<VmChains, HostError> {
         let request = v1::MergeServiceGetVolumeChainRequest {
             vm_id: vm.to_string(),
             disk: disk.map(ToString::to_string).unwrap_or_default(),
@@ -59,8 +59,7 @@ impl HostAgent for GrpcAgent {
             .get_volume_chain(within(SHORT, request))
             .await
             .map_err(classify)?;
-        let chains = answer.into_inner().chains.into_iter().map(convert::chain);
-        chains.collect::<Result<_, _>>().map_err(classify)
+        convert::chains(answer.into_inner()).map_err(classify)
     }
 
     async fn create_overlays(&self, order: &OverlayOrder) -> Result<(), HostError> {

@@ -4,8 +4,8 @@
 //! answer, never as an empty one.
 
 use super::types::{
-    Chain, DiskSeen, HostReport, Layer, LayerFormat, MergePhase, MergeSeen, RemovalSeen, VmSeen,
-    VmState, VolumeSeen,
+    Chain, DiskSeen, HostReport, Layer, LayerFormat, MergePhase, MergeSeen, RemovalSeen, VmChains,
+    VmSeen, VmState, VolumeSeen,
 };
 use crate::snapshot::Mark;
 use jiff::Timestamp;
@@ -18,14 +18,7 @@ use std::time::Duration;
 use tonic::Status;
 
 pub(super) fn vm(vm: &v1::Vm) -> Result<VmSeen, Status> {
-    let state = match vm.state() {
-        v1::VmState::Running => VmState::Running,
-        v1::VmState::Paused => VmState::Paused,
-        v1::VmState::ShutOff => VmState::ShutOff,
-        v1::VmState::Unspecified | v1::VmState::Unknown => {
-            return Err(nonsense("the machine's state"));
-        }
-    };
+    let state = vm_state(vm.state()).ok_or_else(|| nonsense("the machine's state"))?;
     let disks = vm.disks.iter().map(disk).collect::<Result<_, _>>()?;
     Ok(VmSeen {
         id: id(&vm.id)?,
@@ -33,6 +26,15 @@ pub(super) fn vm(vm: &v1::Vm) -> Result<VmSeen, Status> {
         state,
         disks,
     })
+}
+
+fn vm_state(state: v1::VmState) -> Option<VmState> {
+    match state {
+        v1::VmState::Running => Some(VmState::Running),
+        v1::VmState::Paused => Some(VmState::Paused),
+        v1::VmState::ShutOff => Some(VmState::ShutOff),
+        v1::VmState::Unspecified | v1::VmState::Unknown => None,
+    }
 }
 
 fn disk(disk: &v1::VmDisk) -> Result<DiskSeen, Status> {
@@ -73,7 +75,16 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
     Ok((id(&merge.id)?, seen))
 }
 
-pub(super) fn chain(chain: v1::VolumeChain) -> Result<Chain, Status> {
+pub(super) fn chains(answer: v1::MergeServiceGetVolumeChainResponse) -> Result<VmChains, Status> {
+    let state = vm_state(answer.state());
+    let chains = answer.chains.into_iter().map(chain);
+    Ok(VmChains {
+        state,
+        chains: chains.collect::<Result<_, _>>()?,
+    })
+}
+
+fn chain(chain: v1::VolumeChain) -> Result<Chain, Status> {
     let layers = chain
         .layers
         .into_iter()

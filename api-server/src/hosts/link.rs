@@ -36,6 +36,33 @@ pub(super) struct Link {
     channel: Channel,
     view: watch::Sender<HostView>,
     last_heard: Instant,
+    notes: Retry,
+}
+
+/// When the machines' homes are noted again, because they could not be.
+#[derive(Default)]
+struct Retry {
+    at: Option<Instant>,
+    pause: Duration,
+}
+
+impl Retry {
+    /// After a try: later each time, until one succeeds.
+    fn tried(&mut self, noted: bool) {
+        self.pause = (self.pause * 2).clamp(RETRY_FIRST, RETRY_MOST);
+        if noted {
+            self.pause = Duration::ZERO;
+        }
+        self.at = (!noted).then(|| Instant::now() + self.pause);
+    }
+
+    /// Never, when there is nothing to try again.
+    async fn due(at: Option<Instant>) {
+        match at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Link {
@@ -51,6 +78,7 @@ impl Link {
             channel,
             view,
             last_heard: Instant::now(),
+            notes: Retry::default(),
         }
     }
 
@@ -85,7 +113,9 @@ impl Link {
         let mut merges_by = Instant::now() + merges_silence;
         let quiet = |_elapsed| Status::unavailable("no heartbeat");
         loop {
+            let note_at = self.notes.at;
             tokio::select! {
+                () = Retry::due(note_at) => self.note_homes_again().await,
                 piece = tokio::time::timeout_at(machines_by, machines.message()) => {
                     let piece = piece.map_err(quiet)??;
                     let Some(piece) = piece.and_then(|piece| piece.item) else { return Ok(()) };
@@ -145,7 +175,7 @@ impl Link {
                     .map(convert::vm)
                     .collect::<Result<_, _>>()?;
                 let connected = state.host.is_some_and(|host| host.hypervisor_connected);
-                self.hosts.note_homes(&self.host, &vms).await;
+                self.note_homes(&vms).await;
                 let vms: BTreeMap<VmId, VmSeen> = vms.into_iter().map(|vm| (vm.id, vm)).collect();
                 self.show(|view| {
                     view.hypervisor_connected = connected;
@@ -154,9 +184,7 @@ impl Link {
             }
             Item::Changed(vm) => {
                 let vm = convert::vm(&vm)?;
-                self.hosts
-                    .note_homes(&self.host, std::slice::from_ref(&vm))
-                    .await;
+                self.note_homes(std::slice::from_ref(&vm)).await;
                 self.show(|view| {
                     if let Some(vms) = view.vms.as_mut() {
                         Arc::make_mut(vms).insert(vm.id, vm);
@@ -177,6 +205,21 @@ impl Link {
         }
         self.heard().await;
         Ok(())
+    }
+
+    async fn note_homes(&mut self, vms: &[VmSeen]) {
+        let noted = self.hosts.note_homes(&self.host, vms.iter()).await;
+        // What could not be noted before is not noted by another machine's success.
+        if !noted || self.notes.at.is_none() {
+            self.notes.tried(noted);
+        }
+    }
+
+    /// All that the host shows now, since some of it could not be noted.
+    async fn note_homes_again(&mut self) {
+        let vms = self.view.borrow().vms.clone().unwrap_or_default();
+        let noted = self.hosts.note_homes(&self.host, vms.values()).await;
+        self.notes.tried(noted);
     }
 
     fn heard_of_merges(&mut self, item: watch_merges_response::Item) -> Result<(), Status> {

@@ -19,8 +19,8 @@ pub(crate) use convert::volume_ref;
 pub use endpoint::{ENDPOINT_FORM, is_endpoint};
 pub use types::{
     Chain, DiskSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat, MergeOrder,
-    MergePhase, MergeSeen, MergeSight, OverlayOrder, RemovalOrder, RemovalSeen, Removed, VmSeen,
-    VmState, VolumeSeen,
+    MergePhase, MergeSeen, MergeSight, OverlayOrder, RemovalOrder, RemovalSeen, Removed, VmChains,
+    VmSeen, VmState, VolumeSeen,
 };
 
 use crate::snapshot::{EventKind, HostRecord, NewEvent, Severity, VmRecord};
@@ -43,7 +43,7 @@ use tonic::transport::{Channel, Endpoint};
 #[async_trait]
 pub trait HostAgent: Send + Sync + 'static {
     /// The chains of a machine's disks, or of one of them, as they are now.
-    async fn chains(&self, vm: VmId, disk: Option<&DiskTarget>) -> Result<Vec<Chain>, HostError>;
+    async fn chains(&self, vm: VmId, disk: Option<&DiskTarget>) -> Result<VmChains, HostError>;
     /// Puts overlays on. `Ok`: they are on.
     async fn create_overlays(&self, order: &OverlayOrder) -> Result<(), HostError>;
     /// Orders a merge. `Ok`: it is in the host's journal.
@@ -334,10 +334,10 @@ impl Hosts {
         );
     }
 
-    /// Notes where machines are. Only what is new is written.
-    async fn note_homes(&self, host: &HostId, vms: &[VmSeen]) {
+    /// Notes where machines are. Only what is new is written. `false` when it could not be: it is to
+    /// be tried again.
+    async fn note_homes(&self, host: &HostId, vms: impl Iterator<Item = &VmSeen>) -> bool {
         let records: Vec<VmRecord> = vms
-            .iter()
             .map(|vm| VmRecord {
                 id: vm.id,
                 name: vm.name.clone(),
@@ -346,15 +346,17 @@ impl Hosts {
             .filter(|record| self.home(record.id).as_ref() != Some(record))
             .collect();
         if records.is_empty() {
-            return;
+            return true;
         }
         match self.store.put_vms(&records).await {
             Ok(()) => {
                 let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
                 homes.extend(records.into_iter().map(|record| (record.id, record)));
+                true
             }
             Err(error) => {
                 tracing::warn!(%host, error = &error as &dyn std::error::Error, "machines could not be noted");
+                false
             }
         }
     }

@@ -137,6 +137,15 @@ pub enum MergePhase {
     Failed(Failure),
 }
 
+/// The chains of a machine's disks, and what it did in the same look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmChains {
+    /// What the machine did; `None` when an older agent does not say.
+    pub state: Option<VmState>,
+    /// One a disk.
+    pub chains: Vec<Chain>,
+}
+
 /// One disk's chain, base first, active layer last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {

@@ -3,9 +3,10 @@
 use super::plan::{Mint, plan_create};
 use super::step::{Answer, Ask, Draft, Step, Wait, put};
 use super::types::{
-    CreatePhase, EventKind, NewOverlay, OperationState, Severity, SnapshotDisk, SnapshotState, Work,
+    CreatePhase, EventKind, Failure, NewOverlay, OperationState, Severity, SnapshotDisk,
+    SnapshotState, Work,
 };
-use crate::hosts::{HostError, OverlayOrder};
+use crate::hosts::{Chain, HostError, Layer, OverlayOrder};
 use crate::store::SnapshotChange;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -14,6 +15,7 @@ pub(super) fn step(phase: &CreatePhase, draft: &Draft<'_>, mint: Mint<'_>) -> St
     match phase {
         CreatePhase::Planning => planning(draft, mint),
         CreatePhase::Overlaying(overlays) => overlaying(overlays, draft),
+        CreatePhase::Refused(overlays, failure) => refused(overlays, failure, draft),
     }
 }
 
@@ -24,7 +26,7 @@ fn planning(draft: &Draft<'_>, mint: Mint<'_>) -> Step {
         Some(Answer::Error(HostError::Unknown(problem))) => return again(draft, problem),
         _ => return Step::Ask(Ask::Chains(draft.operation.vm)),
     };
-    let overlays = match plan_create(draft.seen.vm_state, chains, mint) {
+    let overlays = match plan_create(chains, mint) {
         Ok(overlays) => overlays,
         Err(problem) => return fail(draft, problem),
     };
@@ -47,7 +49,10 @@ fn planning(draft: &Draft<'_>, mint: Mint<'_>) -> Step {
 fn overlaying(overlays: &[NewOverlay], draft: &Draft<'_>) -> Step {
     match draft.seen.answer {
         Some(Answer::OverlaysOn) => taken(draft),
-        Some(Answer::Error(HostError::Refused(problem))) => fail(draft, problem.clone()),
+        Some(Answer::Error(HostError::Refused(problem))) => {
+            let refused = CreatePhase::Refused(overlays.to_vec(), problem.clone().into());
+            draft.enter(Work::Create(refused), vec![], vec![])
+        }
         Some(Answer::Error(HostError::Unknown(problem))) => again(draft, problem),
         _ => Step::Ask(Ask::Overlays(OverlayOrder {
             request: draft.operation.request.into(),
@@ -55,6 +60,27 @@ fn overlaying(overlays: &[NewOverlay], draft: &Draft<'_>) -> Step {
             overlays: overlays.to_vec(),
         })),
     }
+}
+
+/// Whatever the host has said: overlays that are on are the snapshot. They come on together.
+fn refused(overlays: &[NewOverlay], failure: &Failure, draft: &Draft<'_>) -> Step {
+    match draft.seen.answer {
+        Some(Answer::Chains(vm)) if overlays.iter().any(|new| is_on(new, &vm.chains)) => {
+            taken(draft)
+        }
+        Some(Answer::Chains(_) | Answer::Error(HostError::Refused(_))) => {
+            fail(draft, failure.clone())
+        }
+        Some(Answer::Error(HostError::Unknown(problem))) => again(draft, problem),
+        _ => Step::Ask(Ask::Chains(draft.operation.vm)),
+    }
+}
+
+fn is_on(new: &NewOverlay, chains: &[Chain]) -> bool {
+    let is = |layer: &Layer| layer.mark.as_ref().is_some_and(|m| m.volume == new.overlay);
+    chains
+        .iter()
+        .any(|chain| chain.disk == new.disk && chain.layers.iter().any(is))
 }
 
 fn taken(draft: &Draft<'_>) -> Step {
@@ -77,8 +103,8 @@ fn again(draft: &Draft<'_>, problem: &Problem) -> Step {
 }
 
 /// Nothing of the snapshot is left: its record goes with the operation's end.
-fn fail(draft: &Draft<'_>, problem: Problem) -> Step {
-    let failure = problem.into();
+fn fail(draft: &Draft<'_>, failure: impl Into<Failure>) -> Step {
+    let failure = failure.into();
     let what = format!("snapshot {} was not taken", draft.operation.snapshot_name);
     let event = draft.failed(EventKind::SnapshotCreateFailed, &what, &failure);
     let gone = SnapshotChange::Delete(draft.operation.snapshot);

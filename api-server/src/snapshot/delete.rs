@@ -56,9 +56,9 @@ pub(super) fn awaited_merge(phase: &DeletePhase) -> Option<MergeId> {
         .map(|task| task.merge)
 }
 
-struct Delete<'a> {
-    draft: &'a Draft<'a>,
-    snapshot: &'a Snapshot,
+pub(super) struct Delete<'a> {
+    pub(super) draft: &'a Draft<'a>,
+    pub(super) snapshot: &'a Snapshot,
 }
 
 impl Delete<'_> {
@@ -71,7 +71,7 @@ impl Delete<'_> {
             Some(Answer::Error(HostError::Unknown(problem))) => return self.again(problem),
             _ => return Step::Ask(Ask::Chains(self.draft.operation.vm)),
         };
-        match plan_delete(self.snapshot, self.draft.seen.vm_state, chains, mint) {
+        match plan_delete(self.snapshot, self.draft.seen.others, chains, mint) {
             Ok(tasks) => self.planned(tasks),
             Err(problem) => self.fail(None, problem.into()),
         }
@@ -81,10 +81,12 @@ impl Delete<'_> {
     fn planned(&self, mut tasks: Vec<DiskTask>) -> Step {
         let mut disks = self.snapshot.disks.clone();
         let mut events = Vec::new();
-        for (disk, task) in disks.iter_mut().zip(&tasks) {
-            disk.merging = Some(task.top.clone());
-            events.push(self.planned_event(task));
-        }
+        disks.retain_mut(|disk| {
+            let task = tasks.iter().find(|task| task.disk == disk.disk);
+            disk.merging = task.map(|task| task.top.clone());
+            task.is_some()
+        });
+        events.extend(tasks.iter().map(|task| self.planned_event(task)));
         events.extend(self.begin_next(&mut tasks));
         let repointed = tasks
             .iter()
@@ -103,7 +105,9 @@ impl Delete<'_> {
             DiskState::Pending | DiskState::Merging => self.merging(tasks, current),
             DiskState::Removing { .. } => self.removing(tasks, current),
             DiskState::Removed { .. } => unreachable!("removed disks were passed over"),
-            DiskState::Failed(failure) => self.fail(Some(tasks.to_vec()), failure.clone()),
+            DiskState::Failed(failure) | DiskState::Refused(failure) => {
+                self.fail(Some(tasks.to_vec()), failure.clone())
+            }
         }
     }
 
@@ -122,7 +126,7 @@ impl Delete<'_> {
             MergeSight::Absent => match self.draft.seen.answer {
                 Some(Answer::MergeAccepted) => Step::Wait(Wait::for_a_sign()),
                 Some(Answer::Error(HostError::Refused(problem))) => {
-                    self.merge_failed(tasks, current, problem.clone().into())
+                    self.merge_refused(tasks, current, problem)
                 }
                 Some(Answer::Error(HostError::Unknown(problem))) => self.again(problem),
                 _ => Step::Ask(Ask::Merge(MergeOrder {
@@ -280,50 +284,6 @@ impl Delete<'_> {
             .end(OperationState::Succeeded, work, vec![gone], events)
     }
 
-    fn merge_failed(&self, tasks: &[DiskTask], current: usize, failure: Failure) -> Step {
-        let mut tasks = tasks.to_vec();
-        tasks[current].state = DiskState::Failed(failure.clone());
-        self.fail(Some(tasks), failure)
-    }
-
-    /// The snapshot stays in the list. It is whole only if nothing of it was ever touched.
-    fn fail(&self, tasks: Option<Vec<DiskTask>>, failure: Failure) -> Step {
-        let mut events = Vec::new();
-        for task in tasks.iter().flatten() {
-            if let DiskState::Failed(failure) = &task.state {
-                let what = format!("the live merge of disk {} failed", task.disk);
-                let mut event = self
-                    .draft
-                    .failed(EventKind::LiveMergeFailed, &what, failure);
-                details::of_disk(&mut event, task);
-                events.push(event);
-            }
-        }
-        events.push(failed_event(self.draft, &failure));
-        let touched = tasks.is_some()
-            || self
-                .snapshot
-                .disks
-                .iter()
-                .any(|disk| disk.merging.is_some());
-        let state = if touched {
-            SnapshotState::Incomplete
-        } else {
-            SnapshotState::Ready
-        };
-        let snapshot = put(self.snapshot, state, self.snapshot.disks.clone());
-        let work = tasks.map_or_else(
-            || self.draft.operation.work.clone(),
-            |tasks| Work::Delete(DeletePhase::Disks(tasks)),
-        );
-        self.draft.end(
-            OperationState::Failed(failure),
-            work,
-            vec![snapshot],
-            events,
-        )
-    }
-
     fn again(&self, problem: &Problem) -> Step {
         Step::Wait(Wait::to_ask_again(
             problem.clone(),
@@ -379,7 +339,7 @@ fn follow(disk: &SnapshotDisk, merged: &[&DiskTask]) -> SnapshotDisk {
     disk
 }
 
-fn failed_event(draft: &Draft<'_>, failure: &Failure) -> NewEvent {
+pub(super) fn failed_event(draft: &Draft<'_>, failure: &Failure) -> NewEvent {
     let what = format!("snapshot {} was not deleted", draft.operation.snapshot_name);
     draft.failed(EventKind::SnapshotDeleteFailed, &what, failure)
 }

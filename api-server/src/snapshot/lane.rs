@@ -16,7 +16,7 @@ use super::types::{Operation, Snapshot};
 use crate::hosts::{HostAgent, HostError, HostView, Hosts, MergeSight};
 use crate::store::{Change, Page, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
-use livemerge_proto::ids::HostId;
+use livemerge_proto::ids::{HostId, SnapshotId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::Clock;
@@ -36,6 +36,32 @@ pub(super) struct Surroundings {
     pub(super) clock: Arc<dyn Clock>,
 }
 
+impl Surroundings {
+    /// One snapshot of a machine, if it is there, and the others.
+    pub(super) async fn snapshots(
+        &self,
+        vm: VmId,
+        own: SnapshotId,
+    ) -> Result<(Option<Snapshot>, Vec<Snapshot>), StoreError> {
+        let mut all = Vec::new();
+        let mut page = Page {
+            after: None,
+            limit: 1000,
+        };
+        loop {
+            let some = self.store.snapshots(Some(vm), &page).await?;
+            page.after = some.last().map(|snapshot| snapshot.id);
+            let last = some.len() < page.limit;
+            all.extend(some);
+            if last {
+                break;
+            }
+        }
+        let own = all.iter().position(|snapshot| snapshot.id == own);
+        Ok((own.map(|own| all.remove(own)), all))
+    }
+}
+
 /// Takes one operation to its end.
 pub(super) struct Run {
     around: Arc<Surroundings>,
@@ -45,6 +71,7 @@ pub(super) struct Run {
     answered_by: Option<HostId>,
     attempts: u32,
     refusals: u32,
+    begun: bool,
     unseen_since: Option<Instant>,
     rate: Rate,
     began: Instant,
@@ -61,6 +88,7 @@ impl Run {
             answered_by: None,
             attempts: 0,
             refusals: 0,
+            begun: true,
             unseen_since: None,
             rate: Rate::default(),
             began,
@@ -90,27 +118,26 @@ impl Run {
         if host.as_ref().map(|host| &host.id) != self.answered_by.as_ref() {
             self.answer = None;
         }
-        let (snapshot, others) = self.snapshots().await?;
+        let (snapshot, others) = self
+            .around
+            .snapshots(self.operation.vm, self.operation.snapshot)
+            .await?;
         let view = host
             .as_mut()
             .map(|host| host.view.borrow_and_update().clone());
         let merge = self.merge_sight(view.as_ref());
         let unseen = self.unseen(&merge);
+        self.begun |= matches!(merge, MergeSight::Seen(_));
         let seen = Observation {
             snapshot: snapshot.as_ref(),
             others: &others,
             host: host.as_ref().map(|host| &host.id),
-            vm_state: view.as_ref().and_then(|view| {
-                view.vms
-                    .as_ref()?
-                    .get(&self.operation.vm)
-                    .map(|vm| vm.state)
-            }),
             merge,
             unseen,
             answer: self.answer.as_ref(),
             attempts: self.attempts,
             refusals: self.refusals,
+            begun: self.begun,
         };
         let mut mint = Uuid::now_v7;
         let next = step(&self.operation, &seen, self.around.clock.now(), &mut mint);
@@ -125,31 +152,6 @@ impl Run {
             Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
         }
         Ok(())
-    }
-
-    async fn snapshots(&self) -> Result<(Option<Snapshot>, Vec<Snapshot>), StoreError> {
-        let mut all = Vec::new();
-        let mut page = Page {
-            after: None,
-            limit: 1000,
-        };
-        loop {
-            let some = self
-                .around
-                .store
-                .snapshots(Some(self.operation.vm), &page)
-                .await?;
-            page.after = some.last().map(|snapshot| snapshot.id);
-            let last = some.len() < page.limit;
-            all.extend(some);
-            if last {
-                break;
-            }
-        }
-        let own = all
-            .iter()
-            .position(|snapshot| snapshot.id == self.operation.snapshot);
-        Ok((own.map(|own| all.remove(own)), all))
     }
 
     fn merge_sight(&self, view: Option<&HostView>) -> MergeSight {
@@ -175,6 +177,7 @@ impl Run {
         self.answer = None;
         self.attempts = 0;
         self.refusals = 0;
+        self.begun = false;
         self.unseen_since = None;
         self.rate = Rate::default();
         self.around
@@ -185,7 +188,9 @@ impl Run {
 
     /// What was answered and is shown stays: the work has not moved.
     async fn note(&mut self, change: &Change) -> Result<(), StoreError> {
+        fail::fail_point!("api::before-note");
         self.operation = self.around.store.apply(change).await?;
+        fail::fail_point!("api::after-note");
         let noted = self.operation.clone();
         self.around
             .hub
@@ -203,6 +208,7 @@ impl Run {
             ))),
         };
         fail::fail_point!("api::after-ask");
+        self.begun |= matches!(answer, Answer::MergeAccepted);
         if let Answer::Error(error) = &answer {
             self.attempts += 1;
             self.refusals += u32::from(matches!(error, HostError::Refused(_)));

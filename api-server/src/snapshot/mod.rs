@@ -12,6 +12,7 @@
 //! - `step` is pure: everything it knows is in its arguments.
 //! - Unknown leads to waiting, never to an end and never to a removal.
 
+mod accept;
 mod create;
 mod delete;
 mod details;
@@ -25,6 +26,7 @@ pub mod step;
 #[cfg(test)]
 mod step_tests;
 mod types;
+mod undone;
 
 pub use hub::{Hub, MergeProgress, OperationView, Waiting};
 pub use service::{CreateOrder, DeleteOrder, Snapshots};

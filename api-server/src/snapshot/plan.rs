@@ -1,8 +1,10 @@
 //! Decides what a snapshot's deletion or creation does to each disk: pure, from the record and the
 //! chains as they were just read.
 
-use super::types::{DiskState, DiskTask, Mark, NewOverlay, Snapshot, SnapshotDisk, Told};
-use crate::hosts::{Chain, Layer, VmState};
+use super::types::{
+    DiskState, DiskTask, Mark, NewOverlay, Snapshot, SnapshotDisk, SnapshotState, Told,
+};
+use crate::hosts::{Chain, Layer, VmChains, VmState};
 use livemerge_proto::ids::{DiskTarget, MergeId};
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{RemovalId, VolumeName, VolumeRef};
@@ -12,36 +14,38 @@ use uuid::Uuid;
 /// Where new ids come from.
 pub type Mint<'a> = &'a mut dyn FnMut() -> Uuid;
 
-/// What the deletion of a snapshot does, disk by disk.
+/// What the deletion of a snapshot does, disk by disk. `others` are the machine's other snapshots. A
+/// disk that has nothing to merge is left out: it goes with the snapshot's row.
 ///
 /// # Errors
 /// Says what refuses it. Nothing has been touched then.
 pub fn plan_delete(
     snapshot: &Snapshot,
-    state: Option<VmState>,
-    chains: &[Chain],
+    others: &[Snapshot],
+    vm: &VmChains,
     mint: Mint<'_>,
 ) -> Result<Vec<DiskTask>, Problem> {
-    if state == Some(VmState::ShutOff) {
+    if vm.state == Some(VmState::ShutOff) {
         let text = format!(
             "the virtual machine of snapshot {} does not run",
             snapshot.name
         );
         return Err(Problem::new(Reason::VmNotRunning, text).with("vm", snapshot.vm));
     }
-    snapshot
+    let planned = snapshot
         .disks
         .iter()
-        .map(|disk| plan_disk(snapshot, disk, chains, mint))
-        .collect()
+        .filter_map(|disk| plan_disk(snapshot, others, disk, &vm.chains, mint).transpose());
+    planned.collect()
 }
 
 fn plan_disk(
     snapshot: &Snapshot,
+    others: &[Snapshot],
     disk: &SnapshotDisk,
     chains: &[Chain],
     mint: Mint<'_>,
-) -> Result<DiskTask, Problem> {
+) -> Result<Option<DiskTask>, Problem> {
     let refuse = |reason, text: String| {
         let problem = Problem::new(reason, text).with("snapshot", snapshot.id);
         Err(problem
@@ -64,21 +68,25 @@ fn plan_disk(
             copied_bytes: 0,
             longest_pause: Duration::ZERO,
         };
-        return Ok(task(disk, base, top, false, state, mint));
+        return Ok(Some(task(disk, base, top, false, state, mint)));
     }
-    let Some(top) = chain.layers.get(base + 1) else {
-        let text = format!(
-            "{} is the layer that the guest writes to disk {}",
-            disk.volume, disk.disk
-        );
-        return refuse(Reason::SnapshotIsActiveLayer, text);
-    };
     if chain.job_running {
         return refuse(
             Reason::ConcurrentChange,
             format!("a block job runs on disk {}", disk.disk),
         );
     }
+    let top = chain.layers.get(base + 1);
+    if may_be_unfrozen(snapshot, disk) && (top.is_none() || is_anothers(disk, others)) {
+        return Ok(None);
+    }
+    let Some(top) = top else {
+        let text = format!(
+            "{} is the layer that the guest writes to disk {}",
+            disk.volume, disk.disk
+        );
+        return refuse(Reason::SnapshotIsActiveLayer, text);
+    };
     for layer in [&chain.layers[base], top] {
         if !layer.shared_with.is_empty() {
             let by = layer.shared_with.join(", ");
@@ -90,7 +98,22 @@ fn plan_disk(
     }
     let active = base + 2 == chain.layers.len();
     let (base, top) = (mark(&chain.layers[base])?, mark(top)?);
-    Ok(task(disk, base, top, active, DiskState::Pending, mint))
+    let state = DiskState::Pending;
+    Ok(Some(task(disk, base, top, active, state, mint)))
+}
+
+/// Whether the overlay that was to freeze the disk's volume may never have come on: the snapshot is
+/// INCOMPLETE though no merge of the disk has begun. A READY one has lost its overlay to somebody
+/// else, who should know of it.
+fn may_be_unfrozen(snapshot: &Snapshot, disk: &SnapshotDisk) -> bool {
+    let incomplete = snapshot.was_incomplete || snapshot.state == SnapshotState::Incomplete;
+    incomplete && disk.merging.is_none()
+}
+
+/// Whether another snapshot has frozen the very volume: what lies above it is that one's overlay.
+fn is_anothers(disk: &SnapshotDisk, others: &[Snapshot]) -> bool {
+    let same = |other: &SnapshotDisk| other.disk == disk.disk && other.volume == disk.volume;
+    others.iter().any(|other| other.disks.iter().any(same))
 }
 
 /// The overlay that an earlier delete has merged, if it only has to be removed.
@@ -111,6 +134,7 @@ fn task(
         disk: disk.disk.clone(),
         base,
         top,
+        earlier: disk.merging.clone(),
         active,
         merge: MergeId::from(mint()),
         removal: RemovalId::from(mint()),
@@ -123,24 +147,20 @@ fn task(
 ///
 /// # Errors
 /// Says what refuses it. Nothing has been touched then.
-pub fn plan_create(
-    state: Option<VmState>,
-    chains: &[Chain],
-    mint: Mint<'_>,
-) -> Result<Vec<NewOverlay>, Problem> {
-    if state == Some(VmState::ShutOff) {
+pub fn plan_create(vm: &VmChains, mint: Mint<'_>) -> Result<Vec<NewOverlay>, Problem> {
+    if vm.state == Some(VmState::ShutOff) {
         return Err(Problem::new(
             Reason::VmNotRunning,
             "the virtual machine does not run",
         ));
     }
-    if chains.is_empty() {
+    if vm.chains.is_empty() {
         return Err(Problem::new(
             Reason::DiskNotFound,
             "the virtual machine has no disk",
         ));
     }
-    chains
+    vm.chains
         .iter()
         .map(|chain| plan_overlay(chain, mint))
         .collect()

@@ -1,24 +1,21 @@
-//! What the public API can ask for: checks first, then one transaction that accepts, then the
-//! machine's lane does the work.
+//! What the public API can ask for: checks first, then it is accepted (`accept.rs`), and the machine's
+//! lane does the work.
 
 use super::hub::{Hub, OperationView};
-use super::lane::{Run, Surroundings};
+use super::lane::Surroundings;
 use super::plan::{plan_create, plan_delete};
 use super::types::{
     CreatePhase, DeletePhase, EventKind, NewEvent, Operation, OperationState, Severity, Snapshot,
     SnapshotState, Work,
 };
-use crate::hosts::{Hosts, VmState};
-use crate::store::{
-    Accepted, Change, OperationFilter, Page, RequestRecord, SnapshotChange, StateName, Store,
-    StoreError,
-};
+use crate::hosts::{HostError, Hosts, VmChains};
+use crate::store::{RequestRecord, Store, StoreError};
 use livemerge_proto::ids::{OperationId, RequestId, SnapshotId, SnapshotName, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::Clock;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -54,11 +51,11 @@ pub struct DeleteOrder {
 
 /// The snapshots of all machines, and the operations on them.
 pub struct Snapshots {
-    around: Arc<Surroundings>,
-    lanes: Mutex<HashMap<VmId, mpsc::UnboundedSender<Operation>>>,
+    pub(super) around: Arc<Surroundings>,
+    pub(super) lanes: Mutex<HashMap<VmId, mpsc::UnboundedSender<Operation>>>,
     /// Held while one operation is accepted: a lane's order is the order of acceptance, and the
     /// record says rightly which one waits.
-    accepting: tokio::sync::Mutex<()>,
+    pub(super) accepting: tokio::sync::Mutex<()>,
 }
 
 impl Snapshots {
@@ -120,8 +117,7 @@ impl Snapshots {
         }
         self.known_vm(order.vm).await?;
         if !self.has_open(order.vm).await? {
-            let (state, chains) = self.look(order.vm).await?;
-            plan_create(state, &chains, &mut Uuid::now_v7)?;
+            plan_create(&self.look(order.vm).await?, &mut Uuid::now_v7)?;
         }
         let now = self.around.clock.now();
         let snapshot = Snapshot {
@@ -130,6 +126,7 @@ impl Snapshots {
             name: order.name,
             description: order.description,
             state: SnapshotState::Creating,
+            was_incomplete: false,
             disks: vec![],
             created_at: now,
             revision: 0,
@@ -172,8 +169,9 @@ impl Snapshots {
         };
         deletable(&snapshot, order.revision)?;
         if !self.has_open(snapshot.vm).await? {
-            let (state, chains) = self.look(snapshot.vm).await?;
-            plan_delete(&snapshot, state, &chains, &mut Uuid::now_v7)?;
+            let chains = self.look(snapshot.vm).await?;
+            let (_, others) = self.around.snapshots(snapshot.vm, snapshot.id).await?;
+            plan_delete(&snapshot, &others, &chains, &mut Uuid::now_v7)?;
         }
         let work = Work::Delete(DeletePhase::Planning);
         let operation = self.operation(&snapshot, work, order.request.id, &order.caller);
@@ -184,11 +182,7 @@ impl Snapshots {
             text,
             order.caller,
         );
-        let deleting = Snapshot {
-            state: SnapshotState::Deleting,
-            ..snapshot
-        };
-        self.accept(&order.request, operation, deleting, event)
+        self.accept(&order.request, operation, snapshot.deleting(), event)
             .await
             .map(Some)
     }
@@ -219,65 +213,20 @@ impl Snapshots {
             .unwrap_or_else(|| OperationView::durable(operation))
     }
 
-    /// The operation that the request has got already, driven from now on if it is not: an
-    /// acceptance may have become durable though its answer was an error. What is refused asks here
-    /// once more, because the same request may have been accepted beside it.
-    async fn repeated(&self, request: &RequestRecord) -> Result<Option<OperationView>, Problem> {
-        let known = self.around.store.repeated(request).await?;
-        Ok(known.map(|operation| self.driven(operation)))
-    }
-
-    fn driven(&self, operation: Operation) -> OperationView {
-        if !operation.state.ended() {
-            self.enqueue(operation.clone());
-        }
-        self.shown(operation)
-    }
-
     async fn known_vm(&self, vm: VmId) -> Result<(), Problem> {
         let known =
             self.around.store.vm(vm).await?.is_some() || self.around.hosts.of_vm(vm).is_some();
         if known { Ok(()) } else { Err(no_vm(vm)) }
     }
 
-    async fn has_open(&self, vm: VmId) -> Result<bool, Problem> {
-        let states = vec![StateName::Queued, StateName::Running];
-        let filter = OperationFilter {
-            vm: Some(vm),
-            states,
-        };
-        let open = self
-            .around
-            .store
-            .operations(
-                &filter,
-                &Page {
-                    after: None,
-                    limit: 1,
-                },
-            )
-            .await?;
-        Ok(!open.is_empty())
-    }
-
     /// Looks at the machine, so that what cannot be done is refused before it is accepted.
-    async fn look(&self, vm: VmId) -> Result<(Option<VmState>, Vec<crate::hosts::Chain>), Problem> {
+    async fn look(&self, vm: VmId) -> Result<VmChains, Problem> {
         let host = self.around.hosts.of_vm(vm).ok_or_else(|| {
             let text = format!("no host that answers has virtual machine {vm}");
             Problem::new(Reason::VmStateUnknown, text).with("vm", vm)
         })?;
-        let state = host
-            .view
-            .borrow()
-            .vms
-            .as_ref()
-            .and_then(|vms| vms.get(&vm).map(|vm| vm.state));
-        let chains = host
-            .agent
-            .chains(vm, None)
-            .await
-            .map_err(crate::hosts::HostError::into_problem)?;
-        Ok((state, chains))
+        let chains = host.agent.chains(vm, None).await;
+        chains.map_err(HostError::into_problem)
     }
 
     fn operation(
@@ -305,78 +254,9 @@ impl Snapshots {
             revision: 0,
         }
     }
-
-    async fn accept(
-        &self,
-        request: &RequestRecord,
-        mut operation: Operation,
-        snapshot: Snapshot,
-        event: NewEvent,
-    ) -> Result<OperationView, Problem> {
-        let (id, name) = (snapshot.id, snapshot.name.clone());
-        let _one_at_a_time = self.accepting.lock().await;
-        if !self.has_open(operation.vm).await? {
-            operation.state = OperationState::Running;
-            operation.started_at = Some(operation.created_at);
-        }
-        let change = Change {
-            operation,
-            snapshots: vec![SnapshotChange::Put(snapshot)],
-            events: vec![event],
-        };
-        fail::fail_point!("api::before-accept");
-        let accepted = self.around.store.accept(request, &change).await;
-        fail::fail_point!("api::after-accept");
-        match accepted {
-            Ok(Accepted::New(operation) | Accepted::Repeated(operation)) => {
-                Ok(self.driven(operation))
-            }
-            Err(StoreError::NameTaken) => {
-                let text = format!("the virtual machine has a snapshot named {name}");
-                Err(Problem::new(Reason::SnapshotAlreadyExists, text).with("name", name))
-            }
-            Err(StoreError::Conflict(text)) => {
-                // Most likely another delete was faster: then that is what is said.
-                if let Some(now) = self.around.store.snapshot(id).await? {
-                    deletable(&now, None)?;
-                }
-                Err(StoreError::Conflict(text).into())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Hands an operation to its machine's lane, unless it is there: whatever is open and shown is
-    /// in a lane. A lane works one after the other.
-    fn enqueue(&self, operation: Operation) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.around.hub.get(operation.id).is_some() {
-            return;
-        }
-        let shown = OperationView::durable(operation.clone());
-        self.around.hub.show(shown);
-        let lane = lanes
-            .entry(operation.vm)
-            .or_insert_with(|| start_lane(Arc::clone(&self.around)));
-        if let Err(unsent) = lane.send(operation) {
-            tracing::error!(vm = %unsent.0.vm, "a lane has died; another one takes its place");
-            *lane = start_lane(Arc::clone(&self.around));
-            let _to_a_new_lane = lane.send(unsent.0);
-        }
-    }
 }
 
-fn start_lane(around: Arc<Surroundings>) -> mpsc::UnboundedSender<Operation> {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Some(operation) = receiver.recv().await {
-            Run::new(Arc::clone(&around), operation).finish().await;
-        }
-    });
-    sender
-}
-
-fn deletable(snapshot: &Snapshot, revision: Option<u64>) -> Result<(), Problem> {
+pub(super) fn deletable(snapshot: &Snapshot, revision: Option<u64>) -> Result<(), Problem> {
     if revision.is_some_and(|wanted| wanted != snapshot.revision) {
         let text = format!(
             "snapshot {} has changed since its etag was read",
@@ -443,27 +323,4 @@ pub(crate) fn no_vm(vm: VmId) -> Problem {
         format!("no host has reported virtual machine {vm}"),
     )
     .with("vm", vm)
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        let reason = match &error {
-            StoreError::Conflict(_) => Reason::ConcurrentChange,
-            StoreError::NameTaken => Reason::SnapshotAlreadyExists,
-            StoreError::RequestIdReused => Reason::RequestIdReused,
-            StoreError::Stale { .. } => Reason::StaleGeneration,
-            StoreError::Unavailable(_) | StoreError::Unknown(_) => Reason::StoreUnavailable,
-            StoreError::Corrupt(_) => Reason::InternalBug,
-        };
-        if matches!(reason, Reason::StoreUnavailable | Reason::InternalBug) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the record cannot be used"
-            );
-        }
-        match error {
-            StoreError::Corrupt(_) => Self::new(reason, "internal error"),
-            other => Self::new(reason, other.to_string()),
-        }
-    }
 }

@@ -17,7 +17,7 @@ use super::types::{
 };
 use super::{create, delete, obstacle};
 use crate::hosts::{
-    Chain, HostError, MergeOrder, MergeSight, OverlayOrder, RemovalOrder, Removed, VmState,
+    HostError, MergeOrder, MergeSight, OverlayOrder, RemovalOrder, Removed, VmChains,
 };
 use crate::store::{Change, SnapshotChange};
 use jiff::Timestamp;
@@ -34,8 +34,6 @@ pub struct Observation<'a> {
     pub others: &'a [Snapshot],
     /// The machine's host, if it is known.
     pub host: Option<&'a HostId>,
-    /// What the machine does; `None` while unknown.
-    pub vm_state: Option<VmState>,
     /// The merge that the operation now waits for.
     pub merge: MergeSight,
     /// For how long it could not be told how that merge stands.
@@ -46,6 +44,9 @@ pub struct Observation<'a> {
     pub attempts: u32,
     /// How often of them the host has said no.
     pub refusals: u32,
+    /// Whether the merge may have begun: it was accepted or seen since the record last changed, or
+    /// an earlier run of the server may have had it accepted.
+    pub begun: bool,
 }
 
 /// Asked of the machine's host. Each may be repeated.
@@ -65,7 +66,7 @@ pub enum Ask {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// To [`Ask::Chains`].
-    Chains(Vec<Chain>),
+    Chains(VmChains),
     /// To [`Ask::Overlays`]: they are on.
     OverlaysOn,
     /// To [`Ask::Merge`]: it is in the host's journal, and will be seen.

@@ -81,12 +81,27 @@ pub struct Snapshot {
     pub description: String,
     /// Whether it can be relied on.
     pub state: SnapshotState,
+    /// Whether it was INCOMPLETE when its latest delete was accepted: then no refusal makes it READY.
+    #[serde(default)]
+    pub was_incomplete: bool,
     /// One a disk. A disk whose merge and removal are done leaves the list.
     pub disks: Vec<SnapshotDisk>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// Counts its durable changes; the etag. Set by the store.
     pub revision: u64,
+}
+
+impl Snapshot {
+    /// As it is once its deletion is accepted.
+    #[must_use]
+    pub fn deleting(self) -> Self {
+        Self {
+            was_incomplete: self.state == SnapshotState::Incomplete,
+            state: SnapshotState::Deleting,
+            ..self
+        }
+    }
 }
 
 /// Work that was accepted durably.
@@ -172,6 +187,8 @@ pub enum CreatePhase {
     Planning,
     /// These overlays are asked for; the host may have put them on.
     Overlaying(Vec<NewOverlay>),
+    /// These overlays were refused for this; the chains are read before that is believed.
+    Refused(Vec<NewOverlay>, Failure),
 }
 
 /// An overlay that a snapshot puts on a disk.
@@ -204,6 +221,9 @@ pub struct DiskTask {
     pub base: Mark,
     /// The overlay that is merged into it and then removed.
     pub top: Mark,
+    /// The overlay that the disk named as `merging` before this plan.
+    #[serde(default)]
+    pub earlier: Option<Mark>,
     /// Whether the guest writes `top`, so that the merge ends in a pivot.
     pub active: bool,
     /// The merge's id on its host, also after a restart.
@@ -221,6 +241,11 @@ impl DiskTask {
     /// Whether nothing is left to do.
     pub fn is_removed(&self) -> bool {
         matches!(self.state, DiskState::Removed { .. })
+    }
+
+    /// Whether nothing was done to the disk.
+    pub fn is_untouched(&self) -> bool {
+        matches!(self.state, DiskState::Pending | DiskState::Refused(_))
     }
 }
 
@@ -260,8 +285,10 @@ pub enum DiskState {
         /// Bytes that the removal gave back.
         freed_bytes: u64,
     },
-    /// The merge failed.
+    /// The merge failed; it may have begun to write.
     Failed(Failure),
+    /// The merge was refused and never began.
+    Refused(Failure),
 }
 
 /// What happened, for the audit log.

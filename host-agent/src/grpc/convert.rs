@@ -91,12 +91,16 @@ fn layer(layer: ChainLayer) -> v1::ChainLayer {
     }
 }
 
-pub(super) fn vm(vm: &VmView, volumes: &Volumes) -> v1::Vm {
-    let state = match vm.state {
+pub(super) fn vm_state(state: VmState) -> v1::VmState {
+    match state {
         VmState::Running => v1::VmState::Running,
         VmState::Paused => v1::VmState::Paused,
         VmState::ShutOff => v1::VmState::ShutOff,
-    };
+    }
+}
+
+pub(super) fn vm(vm: &VmView, volumes: &Volumes) -> v1::Vm {
+    let state = vm_state(vm.state);
     let disks = vm.disks.iter().map(|disk| {
         let locator = disk.active().map(|layer| &layer.locator);
         v1::VmDisk {

@@ -110,15 +110,16 @@ impl MergeService for MergeApi {
         let vm = fields.parse::<VmId>("vm_id", &request.vm_id);
         let disk = fields.parse_optional::<DiskTarget>("disk", &request.disk);
         let (vm, disk) = fields.finish(vm.zip(disk))?;
-        let chains =
-            chains::read(vm, disk.as_ref(), self.hypervisor.as_ref(), &self.volumes).await?;
+        let read = chains::read(vm, disk.as_ref(), self.hypervisor.as_ref(), &self.volumes).await?;
         let now = self.clock.now();
-        let chains = chains
+        let chains = read
+            .chains
             .into_iter()
             .map(|chain| convert::chain(vm, chain, now))
             .collect();
         Ok(Response::new(v1::MergeServiceGetVolumeChainResponse {
             chains,
+            state: convert::vm_state(read.state).into(),
         }))
     }
 }

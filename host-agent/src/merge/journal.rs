@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SUFFIX: &str = "merge";
+/// Of a file that cannot be read.
+const LOST: &str = "corrupt";
 
 /// The directory of the merges' files. Its calls block.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ impl Journal {
             match read_file(&path)? {
                 Found::Record(record) if outlived(&record, keep, now) => fs::remove_file(&path)?,
                 Found::Record(record) => contents.records.push(*record),
-                Found::NeverAcknowledged => fs::remove_file(&path)?,
+                Found::NeverAcknowledged => drop_unfinished(&path)?,
                 Found::Corrupt => contents.quarantined.push(set_aside(&path)?),
             }
         }
@@ -107,6 +109,11 @@ impl Journal {
         }
     }
 
+    /// Whether the journal had a merge of that id, and lost it: its file was set aside.
+    pub(super) fn has_lost(&self, id: MergeId) -> io::Result<bool> {
+        self.path(id).with_extension(LOST).try_exists()
+    }
+
     fn path(&self, id: MergeId) -> PathBuf {
         self.dir.join(format!("{id}.{SUFFIX}"))
     }
@@ -147,6 +154,7 @@ fn read_file(path: &Path) -> io::Result<Found> {
         });
     };
     if good < bytes.len() {
+        tracing::warn!(file = %path.display(), "the unfinished last line of a merge's journal was cut off");
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(good as u64)?;
         file.sync_all()?;
@@ -187,8 +195,14 @@ fn outlived(record: &MergeRecord, keep: Duration, now: Timestamp) -> bool {
         .is_some_and(|at| Duration::try_from(now.duration_since(at)).is_ok_and(|age| age > keep))
 }
 
+fn drop_unfinished(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    tracing::warn!(file = %path.display(), "a merge's journal without a whole line was dropped");
+    Ok(())
+}
+
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = path.with_extension("corrupt");
+    let aside = path.with_extension(LOST);
     fs::rename(path, &aside)?;
     tracing::error!(file = %aside.display(), "a merge's journal is damaged and was set aside");
     Ok(aside)

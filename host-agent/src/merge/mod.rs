@@ -135,6 +135,7 @@ impl Merges {
                 Err(Problem::new(Reason::MergeIdConflict, text).with("merge", order.id))
             };
         }
+        self.refuse_lost_merge(order.id).await?;
         self.refuse_second_merge(&order)?;
         let fit = check(&order, self.around.hypervisor.as_ref(), &self.volumes).await?;
         let record = MergeRecord {
@@ -171,6 +172,24 @@ impl Merges {
     /// The merges of the journal now and after each change.
     pub fn watch(&self) -> watch::Receiver<Views> {
         self.around.board.watch()
+    }
+
+    /// A merge whose journal is damaged may have been done. To say what the checks find would be to
+    /// say that it was never begun.
+    async fn refuse_lost_merge(&self, id: MergeId) -> Result<(), Problem> {
+        let journal = Arc::clone(&self.around.journal);
+        match blocking(move || journal.has_lost(id)).await {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let text = format!("the journal of merge {id} is damaged and was set aside");
+                Err(Problem::new(Reason::MergeIdConflict, text).with("merge", id))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be read");
+                let text = "the agent's journal cannot be read";
+                Err(Problem::new(Reason::StoreUnavailable, text))
+            }
+        }
     }
 
     /// At most one block job a disk.

@@ -180,3 +180,16 @@ async fn ended_merges_are_forgotten_when_they_are_old() {
     assert!(host.merges.get(second).is_some() && host.merges.get(third).is_some());
     assert_eq!(host.journal(), 2);
 }
+
+/// What the checks would find says nothing of a merge that may have been done.
+#[tokio::test]
+async fn a_merge_whose_journal_is_damaged_is_not_refused_as_one_that_never_began() {
+    let host = Host::new().await;
+    let pair = host.pair("a").await;
+    let order = order(host.rig.machine(1, &locators(&pair)), &pair);
+    let dir = host.state.path().join("merges");
+    std::fs::write(dir.join(format!("{}.corrupt", order.id)), "no record").unwrap();
+    let refused = host.merges.start(order).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::MergeIdConflict);
+    assert_eq!(host.journal(), 1, "nothing was accepted");
+}

@@ -8,9 +8,9 @@
 //! is swept when the domain is opened.
 
 use super::domain::{Domain, check_name};
+use super::io_error;
 use super::qemu_img::format_name;
 use super::turn::Turn;
-use super::{blocking, io_error};
 use crate::volume::{MAX_VIRTUAL_BYTES, SECTOR_BYTES};
 use crate::{Format, Locator, NewVolume, Parent, StorageError, VolumeInfo, VolumeName};
 use rustix::fs::CWD;
@@ -34,8 +34,8 @@ pub(super) async fn create(
     volume: NewVolume,
 ) -> Result<VolumeInfo, StorageError> {
     let volume = Arc::new(volume);
-    let (begun, wanted) = (Arc::clone(&domain), Arc::clone(&volume));
-    let draft = match blocking(move || begun.draft(&wanted)).await? {
+    let wanted = Arc::clone(&volume);
+    let draft = match domain.with(move |domain| domain.draft(&wanted)).await? {
         Ok(draft) => draft,
         Err(there) => return Ok(there),
     };
@@ -43,15 +43,15 @@ pub(super) async fn create(
         .qemu_img
         .run(&domain.arguments(&draft, &volume))
         .await;
-    blocking(move || {
+    let publish = move |domain: &Domain| {
         let published = made.and_then(|()| domain.publish(&draft, &volume));
         if published.is_err() {
             // What was half made is nobody's; if this fails too, it is swept later.
             let _ = fs::remove_file(&draft.temporary);
         }
         published
-    })
-    .await
+    };
+    domain.with(publish).await
 }
 
 pub(super) async fn grow(
@@ -62,8 +62,8 @@ pub(super) async fn grow(
     let virtual_bytes = virtual_bytes
         .checked_next_multiple_of(SECTOR_BYTES)
         .unwrap_or(u64::MAX);
-    let (looked, of) = (Arc::clone(&domain), name.clone());
-    let info = blocking(move || looked.stat(&of)).await?;
+    let of = name.clone();
+    let info = domain.look(move |domain| domain.stat(&of)).await?;
     if info.virtual_bytes >= virtual_bytes {
         return Ok(info);
     }
@@ -73,15 +73,15 @@ pub(super) async fn grow(
         .into();
     args.extend([domain.path(&name).into(), virtual_bytes.to_string().into()]);
     domain.qemu_img.run(&args).await?;
-    blocking(move || {
+    let sync = move |domain: &Domain| {
         domain
             .image(&name)?
             .file
             .sync_all()
             .map_err(io_error(domain.what(&name)))?;
         domain.stat(&name)
-    })
-    .await
+    };
+    domain.with(sync).await
 }
 
 impl Domain {

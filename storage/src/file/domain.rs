@@ -1,6 +1,8 @@
 //! The directory of a domain: what lies in it, and which of it are volumes.
 
+use super::calls::Calls;
 use super::image::{self, Image, path_of};
+use super::making::Making;
 use super::qemu_img::QemuImg;
 use super::removal::Removals;
 use super::rename::Renames;
@@ -13,6 +15,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Suffixes of files that are volumes; everything else in the directory is foreign.
 const SUFFIXES: [&str; 3] = ["qcow2", "raw", "img"];
@@ -32,6 +35,8 @@ pub(super) struct Domain {
     pub(super) removals: Removals,
     pub(super) qemu_img: QemuImg,
     pub(super) renames: Renames,
+    pub(super) making: Making,
+    calls: Calls,
 }
 
 impl Domain {
@@ -48,6 +53,8 @@ impl Domain {
             removals: Removals::new(own_dir(own.join("removals"))?),
             qemu_img: QemuImg::default(),
             renames: Renames::default(),
+            making: Making::default(),
+            calls: Calls::default(),
             root,
             dir,
         };
@@ -66,6 +73,24 @@ impl Domain {
         }
         let _turn = self.turns.name()?;
         self.removals.sweep()
+    }
+
+    /// Works with the domain, off the async threads, to the end.
+    pub(super) async fn with<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let domain = Arc::clone(self);
+        self.calls.run(&self.id, move || work(&domain)).await
+    }
+
+    /// Looks at the domain, off the async threads, and not for longer than is reasonable.
+    pub(super) async fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let domain = Arc::clone(self);
+        self.calls.look(&self.id, move || work(&domain)).await
     }
 
     pub(super) fn id(&self) -> &StorageId {

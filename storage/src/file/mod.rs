@@ -17,11 +17,13 @@
 //!   `.raw`. Only who asks what may need a volume takes a header within a `.raw` at its word.
 
 mod backing;
+mod calls;
 mod create;
 mod domain;
 mod gate;
 mod image;
 mod lock;
+mod making;
 mod order;
 mod qcow2;
 mod qemu_img;
@@ -50,7 +52,7 @@ fn io_error(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StorageEr
     }
 }
 
-/// Runs file system work off the async threads.
+/// Runs file system work off the async threads, before there is a domain.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {

@@ -30,14 +30,6 @@ impl FileStore {
             domain: Arc::new(domain),
         })
     }
-
-    async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Domain) -> Result<T, StorageError> + Send + 'static,
-    ) -> Result<T, StorageError> {
-        let domain = Arc::clone(&self.domain);
-        blocking(move || work(&domain)).await
-    }
 }
 
 #[async_trait]
@@ -54,16 +46,22 @@ impl VolumeStore for FileStore {
     }
 
     async fn create(&self, volume: &NewVolume) -> Result<VolumeInfo, StorageError> {
-        in_own_task(create::create(Arc::clone(&self.domain), volume.clone())).await
+        let turn = self.domain.making.of(&volume.name).await;
+        let (domain, volume) = (Arc::clone(&self.domain), volume.clone());
+        in_own_task(async move {
+            let _until_the_end = turn;
+            create::create(domain, volume).await
+        })
+        .await
     }
 
     async fn stat(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
         let name = volume.clone();
-        self.with(move |domain| domain.stat(&name)).await
+        self.domain.look(move |domain| domain.stat(&name)).await
     }
 
     fn list(&self) -> BoxStream<'_, Result<VolumeInfo, StorageError>> {
-        let listed = self.with(Domain::list);
+        let listed = self.domain.look(Domain::list);
         stream::once(listed)
             .flat_map(|listed| stream::iter(listed.unwrap_or_else(|error| vec![Err(error)])))
             .boxed()
@@ -84,37 +82,44 @@ impl VolumeStore for FileStore {
 
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
         let order = order.clone();
-        self.with(move |domain| domain.remove(&order)).await
+        self.domain.with(move |domain| domain.remove(&order)).await
     }
 
     async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
-        self.with(Domain::list_removals).await
+        self.domain.look(Domain::list_removals).await
     }
 
     async fn restore(&self, removal: RemovalId) -> Result<VolumeInfo, StorageError> {
-        self.with(move |domain| domain.restore(removal).and_then(|name| domain.stat(&name)))
+        self.domain
+            .with(move |domain| domain.restore(removal).and_then(|name| domain.stat(&name)))
             .await
     }
 
     async fn parent_of(&self, volume: &VolumeName) -> Result<Option<Parent>, StorageError> {
         let name = volume.clone();
-        self.with(move |domain| Ok(domain.image(&name)?.parent(&domain.root)))
+        self.domain
+            .look(move |domain| Ok(domain.image(&name)?.parent(&domain.root)))
             .await
     }
 
     async fn dependents(&self, on: &[Locator]) -> Result<Vec<Dependent>, StorageError> {
         let on = on.to_vec();
-        self.with(move |domain| domain.dependents(&on, removal::now()))
+        self.domain
+            .look(move |domain| domain.dependents(&on, removal::now()))
             .await
     }
 
     async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError> {
         let name = volume.clone();
-        self.with(move |domain| domain.in_use(&name)).await
+        self.domain.look(move |domain| domain.in_use(&name)).await
     }
 
     async fn space(&self) -> Result<Space, StorageError> {
-        self.with(Domain::space).await
+        self.domain.look(Domain::space).await
+    }
+
+    fn spells(&self, path: &Path) -> Option<VolumeName> {
+        self.domain.volume_at(path)
     }
 
     fn resolve(&self, path: &Path) -> Option<VolumeName> {

@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod faults;
 mod foreign;
+mod hanging;
 mod headers;
 mod in_use;
 mod names;

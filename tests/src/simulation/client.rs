@@ -46,6 +46,7 @@ impl Server {
                 .expect("a name"),
             description: String::new(),
             state: SnapshotState::Creating,
+            was_incomplete: false,
             disks: vec![],
             created_at: wall,
             revision: 0,
@@ -71,11 +72,8 @@ impl Server {
         ) {
             return None;
         }
-        let deleting = Snapshot {
-            state: SnapshotState::Deleting,
-            ..snapshot
-        };
-        self.accept(request, Work::Delete(DeletePhase::Planning), deleting, now)
+        let work = Work::Delete(DeletePhase::Planning);
+        self.accept(request, work, snapshot.deleting(), now)
     }
 
     /// What a request that was accepted before gets, if the server runs.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use livemerge_api_server::hosts::{self, HostError, Removed, is_a_no};
 use livemerge_api_server::snapshot::Mark;
 use livemerge_api_server::snapshot::step::{Answer, Ask};
-use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
+use livemerge_host_agent::hypervisor::{self, fake::FakeHypervisor};
 use livemerge_host_agent::merge::{MergeOrder, MergeRecord, Phase, VolumeMark, check};
 use livemerge_host_agent::volumes::Volumes;
 use livemerge_host_agent::{chains, overlays};
@@ -254,9 +254,17 @@ fn read_chains(
     vm: VmId,
     hypervisor: &FakeHypervisor,
     volumes: &Volumes,
-) -> Result<Vec<hosts::Chain>, Problem> {
-    let chains = answered(chains::read(vm, None, hypervisor, volumes))?;
-    Ok(chains.into_iter().map(chain).collect())
+) -> Result<hosts::VmChains, Problem> {
+    let read = answered(chains::read(vm, None, hypervisor, volumes))?;
+    let state = match read.state {
+        hypervisor::VmState::Running => hosts::VmState::Running,
+        hypervisor::VmState::Paused => hosts::VmState::Paused,
+        hypervisor::VmState::ShutOff => hosts::VmState::ShutOff,
+    };
+    Ok(hosts::VmChains {
+        state: Some(state),
+        chains: read.chains.into_iter().map(chain).collect(),
+    })
 }
 
 fn chain(chain: chains::Chain) -> hosts::Chain {

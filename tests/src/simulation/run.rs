@@ -23,6 +23,7 @@ pub(super) struct Run {
     pub(super) answered_at: Duration,
     pub(super) attempts: u32,
     pub(super) refusals: u32,
+    pub(super) begun: bool,
     pub(super) unseen_since: Option<Duration>,
     /// The view's version when it was looked at.
     pub(super) seen: u64,
@@ -52,6 +53,7 @@ impl Run {
             answered_at: now,
             attempts: 0,
             refusals: 0,
+            begun: true,
             unseen_since: None,
             seen: 0,
             todo: Todo::Turn,
@@ -77,6 +79,7 @@ impl Run {
                     self.answer = None;
                     self.attempts = 0;
                     self.refusals = 0;
+                    self.begun = false;
                 }
                 Did::something(("record", &self.operation.state))
             }
@@ -96,6 +99,7 @@ impl Run {
     }
 
     pub(super) fn answered(&mut self, answer: Answer, now: Duration) {
+        self.begun |= matches!(answer, Answer::MergeAccepted);
         if let Answer::Error(error) = &answer {
             self.attempts += 1;
             self.refusals += u32::from(matches!(error, HostError::Refused(_)));

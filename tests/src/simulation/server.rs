@@ -212,6 +212,7 @@ impl Process {
             .partition(|snapshot| snapshot.id == run.operation.snapshot);
         let others: Vec<Snapshot> = others.into_iter().cloned().collect();
         let merge = self.view.merge(&run.operation);
+        run.begun |= matches!(merge, MergeSight::Seen(_));
         let unseen_since = (merge == MergeSight::Unknown
             && awaited_merge(&run.operation).is_some())
         .then(|| run.unseen_since.unwrap_or(now));
@@ -220,12 +221,12 @@ impl Process {
             snapshot: own.first().copied(),
             others: &others,
             host: Some(&self.host),
-            vm_state: self.view.report.as_ref().and_then(|report| report.vm),
             merge,
             unseen: unseen_since.map_or(Duration::ZERO, |since| now - since),
             answer: run.answer.as_ref(),
             attempts: run.attempts,
             refusals: run.refusals,
+            begun: run.begun,
         };
         let mut mint = || self.ids.next(wall);
         let next = step(&run.operation, &seen, wall, &mut mint);

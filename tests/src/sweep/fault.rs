@@ -10,7 +10,7 @@ use crate::cluster::{Upset, Who};
 pub type Site = &'static str;
 
 /// The points in the services' code (`fail::fail_point!`).
-pub const POINTS: [Site; 15] = [
+pub const POINTS: [Site; 17] = [
     "agent::before-persist",
     "agent::after-persist",
     "agent::before-act",
@@ -24,6 +24,8 @@ pub const POINTS: [Site; 15] = [
     "agent::after-overlays-on",
     "api::before-enter",
     "api::after-enter",
+    "api::before-note",
+    "api::after-note",
     "api::before-ask",
     "api::after-ask",
 ];
@@ -91,7 +93,9 @@ pub fn faults_at(site: Site) -> Vec<Fault> {
         "hypervisor::vm" | "hypervisor::job" | "hypervisor::references" => &[Unreached],
         "storage::stat" | "storage::list" => &[Unreached],
         "storage::create" | "storage::remove" => &[Unreached, Lost],
-        "store::accept" | "store::apply" | "store::repeated" => &[Unreached, Lost],
+        "store::accept" | "store::apply" | "store::repeated" | "store::put_vms" => {
+            &[Unreached, Lost]
+        }
         _ if site.starts_with("hypervisor::") => &[Refused, Unreached, Lost, Late],
         _ if site.starts_with("rpc::") => &[Unreached, Lost, Late],
         _ => &[],

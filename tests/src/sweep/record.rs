@@ -74,7 +74,7 @@ impl Store for Record {
     }
 
     async fn put_vms(&self, vms: &[VmRecord]) -> Answer<()> {
-        self.real.put_vms(vms).await
+        self.asked("store::put_vms", self.real.put_vms(vms)).await
     }
 
     async fn vm(&self, id: VmId) -> Answer<Option<VmRecord>> {

@@ -98,6 +98,7 @@ pub(super) fn frozen(number: u64, name: &str) -> Snapshot {
         merging: None,
     };
     Snapshot {
+        was_incomplete: false,
         state: SnapshotState::Ready,
         disks: vec![disk],
         revision: 3,
@@ -138,6 +139,7 @@ pub(super) fn task(base: &str, top: &str, state: DiskState) -> DiskTask {
         disk: "vda".parse().unwrap(),
         base: mark(base),
         top: mark(top),
+        earlier: None,
         active: false,
         merge: id::<MergeId>(1),
         removal: id::<RemovalId>(2),

@@ -53,6 +53,7 @@ pub fn snapshot(number: u64, vm: u64, name: &str) -> Snapshot {
         name: name.parse().unwrap(),
         description: String::new(),
         state: SnapshotState::Creating,
+        was_incomplete: false,
         disks: vec![],
         created_at: at(1_000),
         revision: 0,

@@ -140,17 +140,21 @@ pub(super) fn snapshots() -> impl Strategy<Value = Snapshot> {
         name(),
         text(),
         snapshot_state(),
+        any::<bool>(),
         vec(disk, 0..4),
         timestamp(),
     )
-        .prop_map(|(name, description, state, disks, created_at)| Snapshot {
-            name,
-            description,
-            state,
-            disks,
-            created_at,
-            ..snapshot(1, 1, "a")
-        })
+        .prop_map(
+            |(name, description, state, was_incomplete, disks, created_at)| Snapshot {
+                name,
+                description,
+                state,
+                was_incomplete,
+                disks,
+                created_at,
+                ..snapshot(1, 1, "a")
+            },
+        )
 }
 
 fn operation_states() -> impl Strategy<Value = OperationState> {
@@ -167,7 +171,7 @@ fn operation_states() -> impl Strategy<Value = OperationState> {
 }
 
 fn disk_state() -> impl Strategy<Value = DiskState> {
-    use DiskState::{Failed, Merging, Pending, Removed, Removing};
+    use DiskState::{Failed, Merging, Pending, Refused, Removed, Removing};
     let figures = (any::<u64>(), duration(), any::<u64>(), failure());
     figures.prop_flat_map(|(copied_bytes, longest_pause, freed_bytes, failure)| {
         let next = move |state: &DiskState| match state {
@@ -182,7 +186,8 @@ fn disk_state() -> impl Strategy<Value = DiskState> {
                 freed_bytes,
             }),
             Removed { .. } => Some(Failed(failure.clone())),
-            Failed(_) => None,
+            Failed(failure) => Some(Refused(failure.clone())),
+            Refused(_) => None,
         };
         select(successors(Some(Pending), next).collect::<Vec<_>>())
     })
@@ -210,6 +215,7 @@ fn work() -> impl Strategy<Value = Work> {
         disk(),
         mark(),
         mark(),
+        of(mark()),
         any::<bool>(),
         uuid(),
         uuid(),
@@ -217,10 +223,11 @@ fn work() -> impl Strategy<Value = Work> {
         told(),
     )
         .prop_map(
-            |(disk, base, top, active, merge, removal, state, told)| DiskTask {
+            |(disk, base, top, earlier, active, merge, removal, state, told)| DiskTask {
                 disk,
                 base,
                 top,
+                earlier,
                 active,
                 merge,
                 removal,
@@ -228,12 +235,16 @@ fn work() -> impl Strategy<Value = Work> {
                 told,
             },
         );
-    (vec(overlay, 0..4), vec(task, 0..4)).prop_flat_map(|(overlays, tasks)| {
+    let parts = (vec(overlay, 0..4), vec(task, 0..4), failure());
+    parts.prop_flat_map(|(overlays, tasks, refused)| {
         let next = move |work: &Work| match work {
             Work::Create(CreatePhase::Planning) => {
                 Some(Work::Create(CreatePhase::Overlaying(overlays.clone())))
             }
-            Work::Create(CreatePhase::Overlaying(_)) => Some(Work::Delete(DeletePhase::Planning)),
+            Work::Create(CreatePhase::Overlaying(overlays)) => Some(Work::Create(
+                CreatePhase::Refused(overlays.clone(), refused.clone()),
+            )),
+            Work::Create(CreatePhase::Refused(..)) => Some(Work::Delete(DeletePhase::Planning)),
             Work::Delete(DeletePhase::Planning) => {
                 Some(Work::Delete(DeletePhase::Disks(tasks.clone())))
             }

@@ -2,7 +2,7 @@
 
 use super::open::unavailable;
 use super::read;
-use super::writer::{Tx, Writer, commit};
+use super::writer::{Tx, Writer};
 use crate::snapshot::{HostRecord, NewEvent, Operation, OperationState, Snapshot, VmRecord};
 use crate::store::{Accepted, Change, RequestRecord, SnapshotChange, StateName, StoreError};
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ pub(super) async fn next_generation(writer: &Writer) -> Result<u64, StoreError> 
         .await
         .map_err(unavailable)?;
     let generation: i64 = row.try_get("value").map_err(unavailable)?;
-    commit(tx).await?;
+    writer.commit(tx).await?;
     u64::try_from(generation)
         .map_err(|_| StoreError::Corrupt(format!("the generation is {generation}")))
 }
@@ -66,16 +66,16 @@ pub(super) async fn put_vms(writer: &Writer, vms: &[VmRecord]) -> Result<(), Sto
             .bind(vm.host.as_str());
         query.execute(&mut *tx).await.map_err(unavailable)?;
     }
-    commit(tx).await
+    writer.commit(tx).await
 }
 
 pub(super) async fn add_events(writer: &Writer, events: &[NewEvent]) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return writer.try_change().await;
+    }
     let mut tx = writer.begin().await?;
     for event in events {
         add_event(&mut tx, event).await?;
-    }
-    if events.is_empty() {
-        return commit(tx).await;
     }
     writer.commit_log(tx).await
 }
@@ -130,7 +130,7 @@ pub(super) async fn prune_requests(writer: &Writer, before: Timestamp) -> Result
         .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
-    commit(tx).await?;
+    writer.commit(tx).await?;
     Ok(done.rows_affected())
 }
 

@@ -2,16 +2,20 @@
 //!
 //! A transaction that is not committed (an error, a caller that went away) is rolled back. If even
 //! that fails (SQLite ends a transaction by itself when the disk is full or breaks) the connection
-//! is given up and the next change opens another, so that a fault lasts no longer than its cause.
+//! is given up and the next change opens another, so that a fault lasts no longer than its cause. So
+//! is one on which no change can begin: SQLite opens a file read-only when it may not write it, and
+//! stays so.
 
 use super::open::unavailable;
 use crate::store::StoreError;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use sqlx::{Connection as _, Transaction};
+use sqlx::{Connection as _, Executor as _, Transaction};
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -28,6 +32,10 @@ pub(super) struct Writer {
     path: PathBuf,
     /// Device and inode.
     file: (u64, u64),
+    /// No change could begin on the connection: the next one opens another.
+    given_up: Arc<AtomicBool>,
+    /// A change could not begin or be made durable, and none that writes was since.
+    failing: AtomicBool,
     grows: watch::Sender<()>,
 }
 
@@ -37,12 +45,18 @@ impl Writer {
         options: SqliteConnectOptions,
     ) -> Result<Self, StoreError> {
         let file = identity(&std::fs::metadata(&path).map_err(unavailable)?);
+        let given_up = Arc::<AtomicBool>::default();
+        let gives_up = Arc::clone(&given_up);
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(TURN)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
+            .before_acquire(move |_, _| {
+                let keeps = !gives_up.swap(false, Ordering::Relaxed);
+                Box::pin(async move { Ok(keeps) })
+            })
             .after_release(|connection, _| {
                 Box::pin(async move {
                     // Behind the rollback, if one is under way.
@@ -56,6 +70,8 @@ impl Writer {
             pool,
             path,
             file,
+            given_up,
+            failing: AtomicBool::new(false),
             grows,
         })
     }
@@ -75,14 +91,44 @@ impl Writer {
             .pool
             .begin_with("BEGIN IMMEDIATE")
             .await
-            .map_err(unavailable)?;
+            .map_err(|error| {
+                self.given_up.store(true, Ordering::Relaxed);
+                self.failing.store(true, Ordering::Relaxed);
+                unavailable(error)
+            })?;
         self.still_there()?;
         Ok(tx)
     }
 
+    /// An empty change, which tells whether changes are taken. A full disk takes one that writes
+    /// nothing: after a failure this one writes.
+    pub(super) async fn try_change(&self) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let failing = self.failing.load(Ordering::Relaxed);
+        if failing {
+            // SQLite does not write what has not changed: a row comes, and goes.
+            let page = "INSERT INTO meta (key, value) VALUES ('tried', 1);
+                DELETE FROM meta WHERE key = 'tried'";
+            tx.execute(page).await.map_err(unavailable)?;
+        }
+        self.commit(tx).await?;
+        if failing {
+            self.failing.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes the change durable. A commit that fails may have been made.
+    pub(super) async fn commit(&self, tx: Tx) -> Result<(), StoreError> {
+        tx.commit().await.map_err(|error| {
+            self.failing.store(true, Ordering::Relaxed);
+            StoreError::Unknown(error.into())
+        })
+    }
+
     /// Makes a change durable that may have added to the audit log, and wakes those who follow it.
     pub(super) async fn commit_log(&self, tx: Tx) -> Result<(), StoreError> {
-        let done = commit(tx).await;
+        let done = self.commit(tx).await;
         self.grows.send_replace(());
         done
     }
@@ -99,13 +145,6 @@ impl Writer {
         );
         Err(unavailable(io::Error::other(text)))
     }
-}
-
-/// Makes the change durable. A commit that fails may have been made.
-pub(super) async fn commit(tx: Tx) -> Result<(), StoreError> {
-    tx.commit()
-        .await
-        .map_err(|error| StoreError::Unknown(error.into()))
 }
 
 fn identity(file: &Metadata) -> (u64, u64) {

@@ -1,0 +1,147 @@
+//! The moment from which an operation is driven: one transaction accepts it, then its machine's lane
+//! has it. What is accepted once is the answer to its request from then on.
+
+use super::hub::OperationView;
+use super::lane::{Run, Surroundings};
+use super::service::{Snapshots, deletable};
+use super::types::{NewEvent, Operation, OperationState, Snapshot};
+use crate::store::{
+    Accepted, Change, OperationFilter, Page, RequestRecord, SnapshotChange, StateName, StoreError,
+};
+use livemerge_proto::ids::VmId;
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::mpsc;
+
+impl Snapshots {
+    /// The operation that the request has got already, driven from now on if it is not: an
+    /// acceptance may have become durable though its answer was an error. What is refused asks here
+    /// once more, because the same request may have been accepted beside it.
+    pub(super) async fn repeated(
+        &self,
+        request: &RequestRecord,
+    ) -> Result<Option<OperationView>, Problem> {
+        let known = self.around.store.repeated(request).await?;
+        Ok(known.map(|operation| self.driven(operation)))
+    }
+
+    fn driven(&self, operation: Operation) -> OperationView {
+        if !operation.state.ended() {
+            self.enqueue(operation.clone());
+        }
+        self.shown(operation)
+    }
+
+    pub(super) async fn has_open(&self, vm: VmId) -> Result<bool, Problem> {
+        let states = vec![StateName::Queued, StateName::Running];
+        let filter = OperationFilter {
+            vm: Some(vm),
+            states,
+        };
+        let open = self
+            .around
+            .store
+            .operations(
+                &filter,
+                &Page {
+                    after: None,
+                    limit: 1,
+                },
+            )
+            .await?;
+        Ok(!open.is_empty())
+    }
+
+    pub(super) async fn accept(
+        &self,
+        request: &RequestRecord,
+        mut operation: Operation,
+        snapshot: Snapshot,
+        event: NewEvent,
+    ) -> Result<OperationView, Problem> {
+        let (id, name) = (snapshot.id, snapshot.name.clone());
+        let _one_at_a_time = self.accepting.lock().await;
+        if !self.has_open(operation.vm).await? {
+            operation.state = OperationState::Running;
+            operation.started_at = Some(operation.created_at);
+        }
+        let change = Change {
+            operation,
+            snapshots: vec![SnapshotChange::Put(snapshot)],
+            events: vec![event],
+        };
+        fail::fail_point!("api::before-accept");
+        let accepted = self.around.store.accept(request, &change).await;
+        fail::fail_point!("api::after-accept");
+        match accepted {
+            Ok(Accepted::New(operation) | Accepted::Repeated(operation)) => {
+                Ok(self.driven(operation))
+            }
+            Err(StoreError::NameTaken) => {
+                let text = format!("the virtual machine has a snapshot named {name}");
+                Err(Problem::new(Reason::SnapshotAlreadyExists, text).with("name", name))
+            }
+            Err(StoreError::Conflict(text)) => {
+                // Most likely another delete was faster: then that is what is said.
+                if let Some(now) = self.around.store.snapshot(id).await? {
+                    deletable(&now, None)?;
+                }
+                Err(StoreError::Conflict(text).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Hands an operation to its machine's lane, unless it is there: whatever is open and shown is
+    /// in a lane. A lane works one after the other.
+    pub(super) fn enqueue(&self, operation: Operation) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.around.hub.get(operation.id).is_some() {
+            return;
+        }
+        let shown = OperationView::durable(operation.clone());
+        self.around.hub.show(shown);
+        let lane = lanes
+            .entry(operation.vm)
+            .or_insert_with(|| start_lane(Arc::clone(&self.around)));
+        if let Err(unsent) = lane.send(operation) {
+            tracing::error!(vm = %unsent.0.vm, "a lane has died; another one takes its place");
+            *lane = start_lane(Arc::clone(&self.around));
+            let _to_a_new_lane = lane.send(unsent.0);
+        }
+    }
+}
+
+fn start_lane(around: Arc<Surroundings>) -> mpsc::UnboundedSender<Operation> {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(operation) = receiver.recv().await {
+            Run::new(Arc::clone(&around), operation).finish().await;
+        }
+    });
+    sender
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let reason = match &error {
+            StoreError::Conflict(_) => Reason::ConcurrentChange,
+            StoreError::NameTaken => Reason::SnapshotAlreadyExists,
+            StoreError::RequestIdReused => Reason::RequestIdReused,
+            StoreError::Stale { .. } => Reason::StaleGeneration,
+            StoreError::Unavailable(_) | StoreError::Unknown(_) => Reason::StoreUnavailable,
+            StoreError::Corrupt(_) => Reason::InternalBug,
+        };
+        if matches!(reason, Reason::StoreUnavailable | Reason::InternalBug) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the record cannot be used"
+            );
+        }
+        match error {
+            StoreError::Corrupt(_) => Self::new(reason, "internal error"),
+            other => Self::new(reason, other.to_string()),
+        }
+    }
+}

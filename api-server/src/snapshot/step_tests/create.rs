@@ -1,0 +1,85 @@
+//! Taking a snapshot.
+
+use super::*;
+
+#[test]
+fn taking_a_snapshot_repeats_the_same_overlays_until_they_are_on() {
+    let mut snapshot = snapshot("s", &[]);
+    snapshot.state = SnapshotState::Creating;
+    let create = operation(&snapshot, Work::Create(CreatePhase::Planning));
+    let mut seen = Seen::of(&snapshot);
+    seen.answer = Some(read(vec![chain("vda", &["a"])]));
+    let planned = change(seen.decide(&create));
+    let frozen = put(&planned, snapshot.id).unwrap().clone();
+    assert_eq!(frozen.disks[0].volume, volume("a"));
+    let seen = Seen::of(&frozen);
+    let asked = |step| match step {
+        Step::Ask(Ask::Overlays(order)) => order,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        asked(seen.decide(&planned.operation)),
+        asked(seen.decide(&planned.operation))
+    );
+    let seen = Seen {
+        answer: Some(Answer::OverlaysOn),
+        ..Seen::of(&frozen)
+    };
+    let done = change(seen.decide(&planned.operation));
+    assert_eq!(done.operation.state, OperationState::Succeeded);
+    assert_eq!(put(&done, snapshot.id).unwrap().state, SnapshotState::Ready);
+}
+
+#[test]
+fn a_snapshot_that_was_refused_leaves_nothing() {
+    let snapshot = snapshot("s", &[]);
+    let create = operation(&snapshot, Work::Create(CreatePhase::Planning));
+    let seen = Seen {
+        answer: Some(refused(Reason::VmNotFound)),
+        ..Seen::of(&snapshot)
+    };
+    let failed = change(seen.decide(&create));
+    assert!(deletes(&failed, snapshot.id));
+    assert_eq!(kinds(&failed), [EventKind::SnapshotCreateFailed]);
+}
+
+/// Overlays that the host has refused, and what its chains say then.
+fn after_a_refusal(layers: &[&str]) -> (Snapshot, Change) {
+    let mut snapshot = snapshot("s", &[("vda", "a")]);
+    snapshot.state = SnapshotState::Creating;
+    let overlay = NewOverlay {
+        disk: "vda".parse().unwrap(),
+        below: volume("a"),
+        overlay: volume("b"),
+    };
+    let work = Work::Create(CreatePhase::Overlaying(vec![overlay]));
+    let mut seen = Seen::of(&snapshot);
+    seen.answer = Some(refused(Reason::VmNotRunning));
+    let doubted = change(seen.decide(&operation(&snapshot, work)));
+    assert_eq!(doubted.operation.state, OperationState::Running);
+    seen.answer = None;
+    let asked = seen.decide(&doubted.operation);
+    assert!(matches!(asked, Step::Ask(Ask::Chains(_))), "{asked:?}");
+    seen.answer = Some(read(vec![chain("vda", layers)]));
+    let ended = change(seen.decide(&doubted.operation));
+    (snapshot, ended)
+}
+
+#[test]
+fn overlays_that_are_on_are_the_snapshot_whatever_the_host_has_said() {
+    let (snapshot, ended) = after_a_refusal(&["a", "b"]);
+    assert_eq!(ended.operation.state, OperationState::Succeeded);
+    assert_eq!(
+        put(&ended, snapshot.id).unwrap().state,
+        SnapshotState::Ready
+    );
+}
+
+#[test]
+fn overlays_that_are_not_on_were_refused_for_the_first_reason() {
+    let (snapshot, ended) = after_a_refusal(&["a"]);
+    assert!(
+        matches!(&ended.operation.state, OperationState::Failed(f) if f.reason == Reason::VmNotRunning)
+    );
+    assert!(deletes(&ended, snapshot.id));
+}

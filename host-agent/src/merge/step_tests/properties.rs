@@ -1,0 +1,174 @@
+//! What holds in every phase, whatever is seen.
+
+use super::*;
+use proptest::prelude::*;
+
+fn any_phase() -> impl Strategy<Value = Phase> {
+    let window = prop_oneof![
+        Just(Window::Suspending),
+        Just(Window::Intent),
+        Just(Window::Releasing)
+    ];
+    let suspended = any::<bool>().prop_map(|yes| yes.then(now));
+    prop_oneof![
+        Just(Phase::Pending),
+        (1..5_u32).prop_map(|starts| Phase::Copying {
+            starts,
+            since: now()
+        }),
+        Just(Phase::Ready { not_before: now() }),
+        (window, suspended.clone()).prop_map(|(window, suspended_at)| Phase::Pivoting {
+            window,
+            since: now(),
+            suspended_at
+        }),
+        suspended.prop_map(|suspended_at| Phase::Verifying { suspended_at }),
+    ]
+}
+
+fn any_disk() -> impl Strategy<Value = DiskView> {
+    let chain = prop_oneof![
+        Just(disk(&BEFORE)),
+        Just(disk(&AFTER)),
+        Just(disk(&["old", "base", "top", "newer"])),
+        Just(disk(&["base", "newer"])),
+        Just(disk(&["other"])),
+    ];
+    (chain, 0..4).prop_map(|(disk, mark)| DiskView {
+        mirror: match mark {
+            0 => None,
+            1 => mirror(MirrorState::Copying),
+            2 => mirror(MirrorState::Pivoting),
+            _ => mirror(MirrorState::Ready),
+        },
+        ..disk
+    })
+}
+
+fn any_job() -> impl Strategy<Value = Option<JobProgress>> {
+    let kind = prop_oneof![
+        Just(BlockJobKind::ActiveCommit),
+        Just(BlockJobKind::Commit),
+        Just(BlockJobKind::Other)
+    ];
+    proptest::option::of(
+        (kind, 0..3_u64, 0..3_u64).prop_map(|(kind, cur, end)| JobProgress { kind, cur, end }),
+    )
+}
+
+fn any_observation() -> impl Strategy<Value = Observation> {
+    let state = prop_oneof![
+        Just(VmState::Running),
+        Just(VmState::Paused),
+        Just(VmState::ShutOff)
+    ];
+    let machine = prop_oneof![
+        1 => Just(Machine::Unknown),
+        1 => Just(Machine::Gone),
+        8 => (state, proptest::option::weighted(0.9, any_disk()), any_job())
+            .prop_map(|(state, disk, job)| Machine::Seen { state, disk, job }),
+    ];
+    let told = proptest::option::of(prop_oneof![
+        Just(Told::Job(BlockJobOutcome::Ready)),
+        Just(Told::Job(BlockJobOutcome::Completed)),
+        Just(Told::Job(BlockJobOutcome::Failed)),
+        Just(Told::Job(BlockJobOutcome::Cancelled)),
+        Just(Told::Refused("no".to_owned())),
+    ]);
+    let time = prop_oneof![Just(Duration::ZERO), Just(Duration::from_secs(60))];
+    (machine, told, time.clone(), time, any::<bool>()).prop_map(
+        |(machine, told, in_phase, job_missing_for, fresh_start)| Observation {
+            machine,
+            told,
+            in_phase,
+            job_missing_for,
+            fresh_start,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn unknown_only_waits(phase in any_phase(), active: bool) {
+        let record = MergeRecord { phase, ..record(active) };
+        let mut unknown = seen(VmState::Running, disk(&BEFORE), None);
+        unknown.machine = Machine::Unknown;
+        prop_assert!(matches!(decide(&record, &unknown), Step::Wait(_)));
+    }
+
+    #[test]
+    fn merged_is_said_only_of_a_chain_without_top(
+        phase in any_phase(), active: bool, look in any_observation(),
+    ) {
+        let record = MergeRecord { phase, ..record(active) };
+        if decide(&record, &look) == Step::Finish(Outcome::Merged) {
+            let Machine::Seen { disk: Some(disk), .. } = &look.machine else { panic!("unseen") };
+            prop_assert!(disk.position(&record.top).is_none());
+            prop_assert!(disk.next_start.as_ref() != Some(&record.top));
+        }
+    }
+
+    #[test]
+    fn the_pivot_is_asked_for_only_when_both_read_the_same(
+        phase in any_phase(), look in any_observation(),
+    ) {
+        let record = at(phase);
+        if let Step::Enter(entered, Some(Action::Pivot)) = decide(&record, &look) {
+            let is_intent = matches!(entered, Phase::Pivoting { window: Window::Intent, .. });
+            prop_assert!(is_intent, "the intent is written down first");
+            let Machine::Seen { state, job: Some(job), .. } = &look.machine else { panic!("unseen") };
+            prop_assert_eq!(*state, VmState::Paused);
+            prop_assert_eq!(job.cur, job.end);
+        }
+    }
+
+    #[test]
+    fn a_job_is_started_only_where_none_runs(phase in any_phase(), active: bool, look in any_observation()) {
+        let record = MergeRecord { phase, ..record(active) };
+        if let Step::Enter(_, Some(Action::StartCommit)) = decide(&record, &look) {
+            let Machine::Seen { disk: Some(disk), job, .. } = &look.machine else { panic!("unseen") };
+            prop_assert!(job.is_none() && disk.mirror.is_none());
+        }
+    }
+
+    #[test]
+    fn a_guest_that_we_may_have_stopped_is_never_left_behind(
+        window in prop_oneof![Just(Window::Suspending), Just(Window::Intent), Just(Window::Releasing)],
+        disk in any_disk(), job in any_job(),
+    ) {
+        // A paused guest of ours: the merge may not end before it was resumed.
+        let record = at(pivoting(window));
+        let next = decide(&record, &seen(VmState::Paused, disk, job));
+        prop_assert!(!matches!(next, Step::Finish(_)), "{next:?}");
+    }
+
+    #[test]
+    fn no_guest_runs_again_while_a_pivot_is_on_its_way(look in any_observation(), job in any_job()) {
+        let state = VmState::Paused;
+        let disk = Some(with_mirror(MirrorState::Pivoting));
+        let look = Observation { machine: Machine::Seen { state, disk, job }, ..look };
+        prop_assert!(matches!(decide(&at(pivoting(Window::Intent)), &look), Step::Wait(_)));
+    }
+
+    #[test]
+    fn every_open_phase_has_a_way_out(phase in any_phase(), active: bool) {
+        // The machine is well, nothing runs any more, and time passes: the merge ends.
+        let mut record = MergeRecord { phase, ..record(active) };
+        let policy = Policy::default();
+        let layers = if active { &BEFORE[..] } else { &["old", "base", "top", "newer"] };
+        let mut time = now();
+        for _ in 0..20 {
+            let mut look = seen(VmState::Running, disk(layers), None);
+            look.job_missing_for = Duration::from_secs(60);
+            look.in_phase = Duration::from_secs(60);
+            match step(&record, &look, &policy, time) {
+                Step::Enter(phase, _) => record.phase = phase,
+                Step::Wait(wait) => time = time.saturating_add(jiff::SignedDuration::try_from(wait).unwrap()).unwrap(),
+                Step::Finish(_) => return Ok(()),
+            }
+        }
+        prop_assert!(false, "still {:?}", record.phase);
+    }
+}
