@@ -3,8 +3,11 @@
 //! - [`guest`]: a real guest on QEMU that writes and says which writes were acknowledged.
 //! - [`virsh`]: starts and ends it under libvirt without a daemon.
 //! - [`rig`]: owns all that a test starts, and leaves nothing behind.
+//! - [`filesystem`], [`disk`], [`protection`]: what is full, goes bad, or may not be written.
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
+//! - [`journal`]: the agent's journal, read from outside.
 //! - [`scene`]: a guest, both services and their clients, together.
+//! - [`kills`]: processes killed at many moments of a merge.
 //! - [`cluster`]: both services in one process, with a scripted hypervisor.
 //! - [`simulation`]: both state machines in a simulated world, by seeds.
 //! - [`sweep`]: every fault at every step of it.
@@ -16,10 +19,13 @@ pub mod bench;
 pub mod cluster;
 pub mod daemon;
 pub mod demo;
+pub mod disk;
 pub mod filesystem;
 pub mod guest;
+pub mod journal;
 pub mod kills;
 pub mod process;
+pub mod protection;
 pub mod qmp;
 pub mod rig;
 pub mod scene;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::daemon::Daemon;
+use crate::disk::Disk;
 use crate::filesystem::SmallFileSystem;
 use crate::guest::acks::AckLog;
 use crate::guest::domain::{DiskSpec, Driver, Format, GuestSpec, Workload};
@@ -34,7 +35,8 @@ pub struct Rig {
     children: Vec<Child>,
     daemon: Option<Daemon>,
     virsh: Virsh,
-    small: Option<SmallFileSystem>,
+    small: Vec<SmallFileSystem>,
+    disk: Option<Disk>,
     dir: TempDir,
 }
 
@@ -59,21 +61,56 @@ impl Rig {
             children: Vec::new(),
             daemon: None,
             virsh,
-            small: None,
+            small: Vec::new(),
+            disk: None,
             dir,
         })
     }
 
     /// Puts the guests' images, of which there is none yet, on a file system of this size.
     pub fn limit_images(&mut self, mib: u64) -> Result<()> {
-        let image = self.path().join("images.ext4");
-        self.small = Some(SmallFileSystem::mount(&image, &self.images(), mib)?);
+        self.limit(IMAGES, mib)
+    }
+
+    /// Puts a directory of the rig, in which there is nothing yet, on a file system of this size.
+    pub fn limit(&mut self, dir: &str, mib: u64) -> Result<()> {
+        let (at, image) = (
+            self.path().join(dir),
+            self.path().join(format!("{dir}.ext4")),
+        );
+        fs::create_dir_all(&at)?;
+        let small = SmallFileSystem::make_and_mount(&image, &at, mib)?;
+        self.small.push(small);
         Ok(())
     }
 
     /// The file system that limits the images.
     pub fn small(&self) -> Result<&SmallFileSystem> {
-        self.small.as_ref().context("the images are not limited")
+        self.limited(IMAGES)
+    }
+
+    /// The file system that limits a directory of the rig.
+    pub fn limited(&self, dir: &str) -> Result<&SmallFileSystem> {
+        let at = self.path().join(dir);
+        let found = self.small.iter().find(|small| small.at() == at);
+        found.with_context(|| format!("{dir} is not limited"))
+    }
+
+    /// Puts the guests' images, of which there is none yet, on a disk that can go bad.
+    pub fn put_images_on_a_disk(&mut self, mib: u64) -> Result<()> {
+        let disk = Disk::start(self.path().join("disk"), mib)?;
+        let device = disk.device();
+        self.disk = Some(disk);
+        let small = SmallFileSystem::mount(&device, &self.images())?;
+        self.small.push(small);
+        Ok(())
+    }
+
+    /// The disk of the images.
+    pub fn disk(&mut self) -> Result<&mut Disk> {
+        self.disk
+            .as_mut()
+            .context("the images have no disk of their own")
     }
 
     /// An empty rig whose libvirt is a daemon: virsh can be used while the agent is.
@@ -89,7 +126,8 @@ impl Rig {
             children: Vec::new(),
             daemon: Some(daemon),
             virsh,
-            small: None,
+            small: Vec::new(),
+            disk: None,
             dir,
         })
     }

@@ -18,6 +18,11 @@ use crate::rig::Rig;
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(15);
 
+/// The directory of the API server's database, in the rig's.
+pub const RECORD: &str = "record";
+/// The directory of the agent's journal, in the rig's.
+pub const STATE: &str = "agent";
+
 /// Where a service listens.
 #[derive(Debug, Clone)]
 enum Address {
@@ -127,7 +132,7 @@ impl Service {
         Ok(())
     }
 
-    /// Asks it to stop, and waits.
+    /// Asks it to stop, and waits. It must end with exit code 0.
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());
@@ -136,7 +141,16 @@ impl Service {
         // It may have ended by itself; `try_wait` tells.
         let _ = kill_process(pid, Signal::TERM);
         let begun = Instant::now();
-        while child.try_wait()?.is_none() {
+        loop {
+            if let Some(status) = child.try_wait()? {
+                ensure!(
+                    status.success(),
+                    "{} ended with {status}:\n{}",
+                    self.program.display(),
+                    self.log_text()
+                );
+                return Ok(());
+            }
             if begun.elapsed() > STOP {
                 child.kill()?;
                 child.wait()?;
@@ -148,7 +162,6 @@ impl Service {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
     }
 
     /// Where it is called.
@@ -196,16 +209,18 @@ impl Services {
         let dir = rig.path();
         let api = address(dir, "api", reach, 7420)?;
         let agent = address(dir, "agent", reach, 7421)?;
+        let record = dir.join(RECORD).join("api-server.db");
+        fs::create_dir_all(dir.join(RECORD))?;
         let api_config = format!(
             "[listen]\naddress = \"{}\"\n\n[store]\npath = \"{}\"\n\n[heartbeat]\ninterval_ms = 200\nsilence_ms = 1000\n",
             api.listen(),
-            dir.join("api-server.db").display(),
+            record.display(),
         );
         let agent_config = format!(
             "[listen]\naddress = \"{}\"\n\n[host]\nid = \"host-1\"\nstate_dir = \"{}\"\napi_server = \"{}\"\n\n\
              [hypervisor]\nuri = \"{}\"\n\n[storage.default]\nkind = \"file\"\npath = \"{}\"\n",
             agent.listen(),
-            dir.join("agent").display(),
+            dir.join(STATE).display(),
             api.endpoint(),
             rig.virsh().uri(),
             rig.images().display(),
