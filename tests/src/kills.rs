@@ -1,25 +1,37 @@
-//! Kills of a real QEMU at many moments of a merge, under a guest that writes.
+//! Kills of real processes at many moments of a merge, under a guest that writes.
 //!
 //! ```text
-//!   snapshot ─▶ delete ─▶ phase seen ─▶ delay ─▶ kill -9 QEMU ─▶ the operation ends
+//!   snapshot ─▶ delete ─▶ moment seen ─▶ delay ─▶ kill -9 ─▶ what must be so after it is looked at
 //!      ▲                                                               │
-//!      └── delete again ◀── machine starts again ◀── every acknowledged record is in the image
-//!                                                    that the machine starts from
+//!      └── the next snapshot ◀── machine starts again ◀── every acknowledged record is in the
+//!                                                         images that it starts from
 //! ```
-//! The phase and the delay come from a seed; the exact moment is the machine's.
+//! The moment and the delay come from a seed; the exact instant is the machine's. What is killed, and
+//! what must be so then: [`machine`], [`disks`], [`agent`], [`start`].
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod agent;
+mod disks;
+mod machine;
+mod start;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use livemerge_proto::v1;
 use livemerge_proto::v1::MergePhase;
 
 use crate::guest::domain::Workload;
 use crate::scene::{LIMIT, Scene};
 use crate::sweep::Tally;
 
-const DISK: &str = "vda";
+const WORKLOAD: Workload = Workload {
+    slots: 256,
+    fill_mib: 0,
+    background_kib: 2048,
+    rate: 0,
+};
+/// The longest delay after a phase was seen: about as long as a pivot takes.
+const DELAY_US: u64 = 40_000;
 /// Moments at which the kill's delay begins.
 const PHASES: [MergePhase; 5] = [
     MergePhase::Pending,
@@ -28,142 +40,187 @@ const PHASES: [MergePhase; 5] = [
     MergePhase::Pivoting,
     MergePhase::Verifying,
 ];
-/// The longest delay after the phase was seen: about as long as a pivot takes.
-const DELAY_US: u64 = 40_000;
-const WORKLOAD: Workload = Workload {
-    slots: 256,
-    fill_mib: 0,
-    background_kib: 2048,
-    rate: 0,
-};
+
+/// Who is killed, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Victim {
+    /// QEMU, while its only disk is merged.
+    Machine,
+    /// QEMU, when the first of its two disks is merged and the second in any phase.
+    MachineBetweenDisks,
+    /// The agent, and libvirt within it.
+    Agent,
+    /// The agent, and libvirt within it, while they start the block job.
+    AgentAtStart,
+}
 
 /// What came of one kill.
 #[derive(Debug, Clone)]
 pub struct Kill {
-    /// The phase after which the delay began.
-    pub phase: MergePhase,
+    /// The moment after which the delay began.
+    pub moment: String,
     /// The delay.
     pub delay: Duration,
-    /// Whether the merge had been won all the same.
+    /// Whether the merge had been won when the victim died.
     pub merged: bool,
+    /// Whether QEMU had a block job of which libvirt had not written anything down.
+    pub unmarked: bool,
 }
 
-/// So many kills, half of them on each of two guests, as a part of the sweep. Prints how they ended.
+/// So many kills of a machine with one disk, and a quarter as many of each other victim, as a part
+/// of the sweep. Prints how they ended.
 pub async fn sweep(kills: u32, seed: u64) -> Tally {
-    let half = kills / 2;
+    let (half, quarter) = (kills / 2, kills.div_ceil(4));
     let (first, second) = (seed, seed.wrapping_add(1));
-    let (one, other) = tokio::join!(
-        Box::pin(run(half, first)),
-        Box::pin(run(kills - half, second))
-    );
     let mut tally = Tally {
         seeds: vec![first, second],
         ..Tally::default()
     };
-    let mut done = Vec::new();
-    for part in [one, other] {
-        match part {
-            Ok(part) => done.extend(part),
-            Err(error) => {
-                eprintln!("a promise was broken: {error:#}");
-                tally.failed += 1;
+    let rounds = [
+        [
+            (Victim::Machine, half, first),
+            (Victim::Machine, kills - half, second),
+        ],
+        [
+            (Victim::MachineBetweenDisks, quarter, first),
+            (Victim::Agent, quarter, second),
+        ],
+        [
+            (Victim::AgentAtStart, quarter / 2, first),
+            (Victim::AgentAtStart, quarter - quarter / 2, second),
+        ],
+    ];
+    let mut done = BTreeMap::<Victim, Vec<Kill>>::new();
+    for [one, other] in rounds {
+        let (left, right) = tokio::join!(
+            Box::pin(run(one.0, one.1, one.2)),
+            Box::pin(run(other.0, other.1, other.2))
+        );
+        for (victim, part) in [(one.0, left), (other.0, right)] {
+            match part {
+                Ok(part) => done.entry(victim).or_default().extend(part),
+                Err(error) => {
+                    eprintln!("a promise was broken: {error:#}");
+                    tally.failed += 1;
+                }
             }
         }
     }
-    tally.cases = done.len() + tally.failed;
+    tally.cases = done.values().map(Vec::len).sum::<usize>() + tally.failed;
     print(&done);
     tally
 }
 
 #[allow(clippy::print_stdout, reason = "this is the sweep's output")]
-fn print(kills: &[Kill]) {
-    println!("kills of a real QEMU, delayed by up to 40 ms after a phase was seen:");
-    for phase in PHASES {
-        let of_phase: Vec<&Kill> = kills.iter().filter(|kill| kill.phase == phase).collect();
-        let merged = of_phase.iter().filter(|kill| kill.merged).count();
-        println!(
-            "  {phase:?}: {} kills, {merged} after the merge was won, 0 records lost",
-            of_phase.len()
-        );
+fn print(done: &BTreeMap<Victim, Vec<Kill>>) {
+    println!("kills of real processes, each delayed at random after a moment was seen:");
+    for (victim, kills) in done {
+        let mut moments: Vec<&str> = Vec::new();
+        for kill in kills {
+            if !moments.contains(&kill.moment.as_str()) {
+                moments.push(&kill.moment);
+            }
+        }
+        for moment in moments {
+            let of_moment = || kills.iter().filter(|kill| kill.moment == moment);
+            println!(
+                "  {victim:?}, {moment}: {} kills, {} after the merge was won, {} of a job that \
+                 libvirt did not know, 0 records lost",
+                of_moment().count(),
+                of_moment().filter(|kill| kill.merged).count(),
+                of_moment().filter(|kill| kill.unmarked).count(),
+            );
+        }
     }
 }
 
-/// So many kills on one guest. The same seed gives the same phases and delays.
+/// So many kills on one guest. The same seed gives the same moments and delays.
 ///
 /// # Errors
 /// Names the kill after which something was not as it must be.
-pub async fn run(kills: u32, seed: u64) -> Result<Vec<Kill>> {
-    let mut scene = Scene::begin_with_daemon(&[DISK], WORKLOAD).await?;
+pub async fn run(victim: Victim, kills: u32, seed: u64) -> Result<Vec<Kill>> {
+    let mut scene = begin(victim).await?;
     let mut random = SplitMix(seed);
     let mut done = Vec::new();
     for number in 0..kills {
-        let phase = PHASES[number as usize % PHASES.len()];
-        let delay = Duration::from_micros(random.next() % DELAY_US);
-        let kill = one(&mut scene, number, phase, delay).await;
-        let kill = kill.with_context(|| {
-            format!("seed {seed}, kill {number}: {delay:?} after {phase:?} was seen")
-        })?;
+        let drawn = random.next();
+        let kill = one(&mut scene, victim, number, drawn).await;
+        let kill = kill.with_context(|| format!("{victim:?}, seed {seed}, kill {number}"))?;
         done.push(kill);
     }
     Ok(done)
 }
 
-async fn one(scene: &mut Scene, number: u32, phase: MergePhase, delay: Duration) -> Result<Kill> {
-    let vm = scene.vm();
-    let snapshot = scene.snapshot(&format!("before-{number}")).await?;
-    let images = scene.images_of(DISK).await?;
-    let (base, top) = (&images[images.len() - 2], &images[images.len() - 1]);
-
-    let known = scene.merges().await?.len();
-    let deletion = scene.api.delete(&snapshot).await?;
-    scene.until_phase(known, phase).await?;
-    tokio::time::sleep(delay).await;
-    scene.kill_qemu()?;
-    let ended = scene.api.ended(&deletion, LIMIT).await?;
-    scene.guest.acks.catch_up().await?;
-
-    let merged = ended.state() == v1::OperationState::Succeeded;
-    let starts_from = PathBuf::from(scene.rig.virsh().next_image(&scene.guest.spec.name, DISK)?);
-    let left = scene.api.list(vm).await?;
-    if merged {
-        ensure!(
-            &starts_from == base,
-            "it starts from {}",
-            starts_from.display()
-        );
-        ensure!(
-            left.is_empty() && !top.exists(),
-            "snapshot or volume is left"
-        );
-    } else {
-        let failure = ended.failure.clone().unwrap_or_default();
-        ensure!(failure.reason == "VM_DIED", "{failure:?}");
-        ensure!(
-            left.len() == 1 && left[0].id == snapshot,
-            "snapshots: {left:?}"
-        );
-        ensure!(base.exists() && top.exists(), "a volume is gone");
-        let told = scene.api.log(vm).await?;
-        let failed = told.iter().any(|event| {
-            event.operation_id == ended.id && event.r#type() == v1::EventType::LiveMergeFailed
-        });
-        ensure!(failed, "no live-merge-failure event is in the log");
+async fn begin(victim: Victim) -> Result<Scene> {
+    match victim {
+        Victim::Machine => Scene::begin_with_daemon(&["vda"], WORKLOAD).await,
+        Victim::MachineBetweenDisks => Scene::begin_with_daemon(&["vda", "vdb"], WORKLOAD).await,
+        Victim::Agent => Scene::begin(&["vda"], WORKLOAD).await,
+        Victim::AgentAtStart => Scene::begin_with_monitor(&["vda"], WORKLOAD).await,
     }
-    let verdict = scene.look(DISK, &starts_from)?;
-    ensure!(verdict.lost.is_empty(), "lost: {:?}", verdict.lost);
+}
 
-    scene.restart_guest().await?;
-    if !merged {
-        let again = scene.api.delete(&snapshot).await?;
-        scene.api.succeeded(&again, LIMIT).await?;
-        ensure!(!top.exists(), "{} is still there", top.display());
-    }
-    ensure!(scene.images_of(DISK).await?.len() == images.len() - 1);
-    Ok(Kill {
-        phase,
+async fn one(scene: &mut Scene, victim: Victim, number: u32, drawn: u64) -> Result<Kill> {
+    let phase = PHASES[number as usize % PHASES.len()];
+    let delay = Duration::from_micros(drawn % DELAY_US);
+    let what = || format!("killed {delay:?} after {phase:?} was seen");
+    let kill = |merged| Kill {
+        moment: format!("{phase:?}"),
         delay,
         merged,
-    })
+        unmarked: false,
+    };
+    match victim {
+        Victim::Machine => {
+            let merged = machine::kill(scene, number, phase, delay).await;
+            merged.with_context(what).map(kill)
+        }
+        Victim::MachineBetweenDisks => {
+            let merged = disks::kill(scene, number, phase, delay).await;
+            merged.with_context(what).map(kill)
+        }
+        Victim::Agent => {
+            let merged = agent::kill(scene, number, phase, delay).await;
+            merged.with_context(what).map(kill)
+        }
+        Victim::AgentAtStart => start::kill(scene, number, drawn).await,
+    }
+}
+
+/// Kills the machine, looks for every acknowledged record in the image that it would start from,
+/// and starts it again. A running agent's libvirt is given away meanwhile.
+async fn pull_the_plug(scene: &mut Scene) -> Result<()> {
+    scene.services.agent.stop()?;
+    scene.kill_qemu()?;
+    // The next owner of libvirt's root finds out by itself that the machine has died, in its own time.
+    let begun = Instant::now();
+    while scene.rig.virsh().state(&scene.guest.spec.name)? != "shut off" {
+        ensure!(
+            begun.elapsed() < LIMIT,
+            "libvirt sees no end of the machine"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    nothing_lost(scene).await?;
+    scene.restart_guest().await
+}
+
+/// Every acknowledged record is in the images from which the machine, which is dead, would start.
+async fn nothing_lost(scene: &mut Scene) -> Result<()> {
+    scene.guest.acks.catch_up().await?;
+    for disk in scene.guest.spec.disks.clone() {
+        let name = &scene.guest.spec.name;
+        let image = scene.rig.virsh().next_image(name, &disk.target)?;
+        let verdict = scene.look(&disk.target, image.as_ref())?;
+        ensure!(
+            verdict.lost.is_empty(),
+            "{} lost in {image}: {:?}",
+            disk.target,
+            verdict.lost
+        );
+        ensure!(verdict.acknowledged > 0, "the guest wrote nothing");
+    }
+    Ok(())
 }
 
 /// A small generator that a seed fixes for ever.

@@ -2,18 +2,21 @@
 //!
 //! Ends in order: the services first, then the guest with the rig.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use livemerge_proto::v1;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
+use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
 use crate::api::Api;
 use crate::guest::domain::Workload;
 use crate::guest::oracle::{self, Verdict};
+use crate::journal::{Journal, Line};
+use crate::qmp::Qmp;
 use crate::rig::{Guest, Rig};
 use crate::services::{Reach, Services};
 
@@ -46,6 +49,15 @@ impl Scene {
     /// As [`Self::begin`], with a libvirtd: virsh can be used while the agent runs.
     pub async fn begin_with_daemon(disks: &[&str], workload: Workload) -> Result<Self> {
         Self::begin_on(Rig::with_daemon()?, disks, workload).await
+    }
+
+    /// As [`Self::begin`], with a second monitor of QEMU: see [`Self::monitor`].
+    pub async fn begin_with_monitor(disks: &[&str], workload: Workload) -> Result<Self> {
+        let rig = Rig::new()?;
+        let mut spec = rig.describe(VM, disks, DISK_BYTES, workload)?;
+        spec.monitor = Some(rig.path().join("monitor"));
+        let guest = rig.start(spec)?;
+        Self::around(rig, guest).await
     }
 
     async fn begin_on(rig: Rig, disks: &[&str], workload: Workload) -> Result<Self> {
@@ -142,6 +154,80 @@ impl Scene {
             merge.phase()
         );
         Ok(merge)
+    }
+
+    /// The agent's journal.
+    pub fn journal(&self) -> Journal {
+        Journal::at(self.rig.path().join("agent/merges"))
+    }
+
+    /// Waits until a merge beyond the `known` ones has such a line in the journal. Returns its id.
+    /// Sees it sooner than who asks the agent.
+    pub async fn until_written(
+        &self,
+        known: &[String],
+        wanted: impl Fn(&Line) -> bool + Send + 'static,
+    ) -> Result<String> {
+        let (journal, known) = (self.journal(), known.to_vec());
+        tokio::task::spawn_blocking(move || journal.until(&known, LIMIT, wanted)).await?
+    }
+
+    /// The files of a disk's chain as the agent itself tells it, base first.
+    pub async fn layers_on_host(&self, disk: &str) -> Result<Vec<PathBuf>> {
+        let request = v1::MergeServiceGetVolumeChainRequest {
+            vm_id: self.vm().to_string(),
+            disk: disk.to_owned(),
+        };
+        let answer = self.agent()?.get_volume_chain(request).await?.into_inner();
+        let chain = answer.chains.into_iter().next();
+        let layers = chain.context("the machine has no such disk")?.layers;
+        Ok(layers
+            .into_iter()
+            .map(|layer| PathBuf::from(layer.locator))
+            .collect())
+    }
+
+    /// Waits until the agent, asked itself, says that a disk's chain has an image no more.
+    pub async fn until_off_chain(&self, disk: &str, image: &Path) -> Result<()> {
+        let look = async {
+            while self
+                .layers_on_host(disk)
+                .await?
+                .iter()
+                .any(|at| at == image)
+            {
+                tokio::time::sleep(POLL).await;
+            }
+            Ok(())
+        };
+        let gone = tokio::time::timeout(LIMIT, look).await;
+        gone.with_context(|| format!("{} stays in the chain", image.display()))?
+    }
+
+    /// Waits until QEMU has a block job that `wanted` takes. Needs the second monitor, and no agent.
+    pub async fn until_job(&self, wanted: impl Fn(&Value) -> bool + Send + 'static) -> Result<()> {
+        let mut monitor = self.monitor()?;
+        let look = move || -> Result<()> {
+            let begun = Instant::now();
+            loop {
+                let jobs = monitor.execute("query-block-jobs", &json!({}))?;
+                if jobs.as_array().is_some_and(|jobs| jobs.iter().any(&wanted)) {
+                    return Ok(());
+                }
+                ensure!(
+                    begun.elapsed() < LIMIT,
+                    "QEMU has no such block job: {jobs}"
+                );
+                std::thread::sleep(POLL);
+            }
+        };
+        tokio::task::spawn_blocking(look).await?
+    }
+
+    /// The second monitor of the machine's QEMU. One at a time, and its commands block.
+    pub fn monitor(&self) -> Result<Qmp> {
+        let socket = self.guest.spec.monitor.as_ref();
+        Qmp::connect(socket.context("the guest has no second monitor")?)
     }
 
     /// The merges that the agent knows, oldest first.
@@ -244,7 +330,7 @@ impl Scene {
     }
 
     /// Looks for a disk's acknowledged records in an image that nobody has open.
-    pub fn look(&self, disk: &str, image: &std::path::Path) -> Result<Verdict> {
+    pub fn look(&self, disk: &str, image: &Path) -> Result<Verdict> {
         let acks = self.guest.acks.acknowledged(disk);
         oracle::verify(disk, image, self.guest.spec.workload.slots, &acks)
     }

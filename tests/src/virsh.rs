@@ -107,6 +107,13 @@ impl Virsh {
         self.call(&["dumpxml", name])
     }
 
+    /// What libvirt has written down of a running domain for its own next start. libvirt need not
+    /// run.
+    pub fn written_xml(&self, name: &str) -> Result<String> {
+        let path = self.pids.join(format!("{name}.xml"));
+        fs::read_to_string(&path).with_context(|| path.display().to_string())
+    }
+
     /// The image from which a domain's next start takes a disk (`vda`).
     pub fn next_image(&self, name: &str, disk: &str) -> Result<String> {
         let table = self.call(&["domblklist", name, "--inactive"])?;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use livemerge_proto::v1;
 use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::guest::oracle::Verdict;
+use livemerge_tests::kills::{self, Victim};
 use livemerge_tests::qmp::Qmp;
 use livemerge_tests::rig::Rig;
 use livemerge_tests::scene::{LIMIT, Scene};
@@ -48,7 +49,7 @@ async fn libvirtd_is_killed_in_mid_merge_and_the_job_goes_on() -> Result<()> {
 /// A part of what `make sweep` does at length.
 #[tokio::test(flavor = "multi_thread")]
 async fn qemu_is_killed_around_the_pivot_and_nothing_is_lost() -> Result<()> {
-    let kills = livemerge_tests::kills::run(5, 1).await?;
+    let kills = kills::run(Victim::Machine, 5, 1).await?;
     assert_eq!(kills.len(), 5);
     Ok(())
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 use livemerge_proto::v1;
 use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::guest::oracle::Verdict;
+use livemerge_tests::journal::starts;
 use livemerge_tests::scene::{LIMIT, Scene};
 
 const SLOTS: u64 = 256;
@@ -95,6 +96,9 @@ async fn the_api_server_dies_in_mid_merge_and_the_host_finishes() -> Result<()> 
     let deletion = scene.api.delete(&snapshot).await?;
     let merge = scene.until_copying().await?;
     scene.services.api.kill()?;
+    assert_eq!(scene.layers_on_host("vda").await?, images);
+    scene.until_off_chain("vda", &images[1]).await?;
+    assert_eq!(scene.layers_on_host("vda").await?, images[..1]);
     scene.until_merged(&merge.id).await?;
     assert!(images[1].exists(), "nobody has ordered its removal yet");
     scene.services.api.start()?;
@@ -103,30 +107,56 @@ async fn the_api_server_dies_in_mid_merge_and_the_host_finishes() -> Result<()> 
     assert!(!images[1].exists());
     assert_eq!(scene.api.list(vm).await?, []);
     let log = scene.api.log(vm).await?;
-    let told = types(&log, &ended);
-    assert!(told.contains(&v1::EventType::OperationResumed), "{told:?}");
+    let story = [
+        v1::EventType::SnapshotDeleteRequested,
+        v1::EventType::LiveMergePlanned,
+        v1::EventType::LiveMergeStarted,
+        v1::EventType::OperationResumed,
+        v1::EventType::LiveMergeCompleted,
+        v1::EventType::VolumeRemoved,
+        v1::EventType::SnapshotDeleted,
+    ];
+    let mut told = types(&log, &ended);
+    told.retain(|told| story.contains(told));
+    assert_eq!(told, story);
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_dies_in_mid_merge_and_goes_on_with_the_same_job() -> Result<()> {
-    let mut scene = Scene::begin(&["vda"], busy()).await?;
+    let mut scene = Scene::begin_with_monitor(&["vda"], busy()).await?;
     let vm = scene.vm();
     let snapshot = scene.snapshot("nightly").await?;
     scene.grow_active_layer("vda", HEAVY_BYTES).await?;
     let images = scene.images_of("vda").await?;
 
     let deletion = scene.api.delete(&snapshot).await?;
-    scene.until_copying().await?;
+    let merge = scene.until_copying().await?;
+    scene.until_job(|_any| true).await?;
     scene.services.agent.kill()?;
+    scene.until_host(v1::HostStatus::Unresponsive).await?;
     let acknowledged = scene.guest.acks.count("vda");
     scene.write_more(5).await?;
     assert!(scene.guest.acks.count("vda") > acknowledged);
     assert!(images[1].exists());
+    let before = scene.journal().history(&merge.id)?;
+    assert_eq!(starts(&before), 1, "{before:?}");
+    assert!(
+        before.iter().all(|line| line.phase != "merged"),
+        "{before:?}"
+    );
     scene.services.agent.start()?;
 
+    scene.until_host(v1::HostStatus::Up).await?;
     scene.api.succeeded(&deletion, LIMIT).await?;
+    let story = scene.journal().history(&merge.id)?;
+    assert_eq!(story[..before.len()], before);
+    assert_eq!(story.last().map(|line| line.phase.as_str()), Some("merged"));
+    let asked = story.iter().filter(|line| line.phase == "copying");
+    assert_eq!(asked.count(), 1, "the job was asked for again: {story:?}");
+    assert_eq!(starts(&story), 1);
+    assert_eq!(scene.journal().merges(), [merge.id]);
     assert!(!images[1].exists());
     assert_eq!(scene.api.list(vm).await?, []);
     assert_nothing_lost(&scene.verdicts().await?);
