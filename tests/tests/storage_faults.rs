@@ -64,12 +64,15 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) 
     found.with_context(|| what.to_owned())?
 }
 
-/// Asks for the deletion, and waits until the host copies.
-async fn merging(scene: &mut Scene, snapshot: &str) -> Result<(v1::Operation, v1::Merge)> {
-    let known = scene.merges().await?.len();
+/// Asks for the deletion, and freezes the agent when it copies: the merge cannot end before the fault
+/// is there, however long that takes. Returns the delete and the merge's id.
+async fn held_while_copying(scene: &mut Scene, snapshot: &str) -> Result<(v1::Operation, String)> {
+    let known = scene.journal().merges();
     let deletion = scene.api.delete(snapshot).await?;
-    scene.until_phase(known, v1::MergePhase::Copying).await?;
-    let merge = scene.merges().await?.pop().context("no merge")?;
+    let merge = scene
+        .until_written(&known, |line| line.phase == "copying")
+        .await?;
+    scene.services.agent.freeze(true)?;
     Ok((deletion, merge))
 }
 
@@ -162,10 +165,11 @@ async fn removal_waits(
     let snapshot = scene.snapshot("nightly").await?;
     let images = scene.images_of("vda").await?;
     monitor.write_through(DEVICE, 1024, HEAVY_MIB)?;
-    let (deletion, merge) = merging(scene, &snapshot).await?;
+    let (deletion, merge) = held_while_copying(scene, &snapshot).await?;
     // The merge ends while nobody orders the removal.
     scene.services.api.freeze(true)?;
-    scene.until_merged(&merge.id).await?;
+    scene.services.agent.freeze(false)?;
+    scene.until_merged(&merge).await?;
     let fault = begin(&scene.rig, &images[1])?;
     scene.services.api.freeze(false)?;
 
@@ -270,8 +274,9 @@ async fn merges_without_record(scene: &mut Scene, fault: RecordFault) -> Result<
     let snapshot = scene.snapshot("nightly").await?;
     scene.grow_active_layer("vda", HEAVY_BYTES).await?;
     let images = scene.images_of("vda").await?;
-    let (deletion, merge) = merging(scene, &snapshot).await?;
+    let (deletion, merge) = held_while_copying(scene, &snapshot).await?;
     let broken = fault.begin(&scene.rig).await?;
+    scene.services.agent.freeze(false)?;
 
     let refused = scene.api.create(vm, "another").await;
     let refused = refused.err().context("a snapshot without a record")?;
@@ -281,7 +286,7 @@ async fn merges_without_record(scene: &mut Scene, fault: RecordFault) -> Result<
         Ok((health(scene).await? == ServingStatus::NotServing).then_some(()))
     })
     .await?;
-    scene.until_merged(&merge.id).await?;
+    scene.until_merged(&merge).await?;
     scene.write_more(100).await?;
     assert!(images[1].exists(), "removed without a record");
     let shown = scene.api.operation(&deletion.id).await?;
@@ -339,8 +344,9 @@ async fn waits_for_the_journal(
         log.matches("the journal cannot be written").count()
     };
     let before = complaints(scene);
-    let (deletion, merge) = merging(scene, &snapshot).await?;
+    let (deletion, merge) = held_while_copying(scene, &snapshot).await?;
     let broken = begin(&scene.rig)?;
+    scene.services.agent.freeze(false)?;
 
     until("the agent does not miss its journal", async || {
         Ok((complaints(scene) > before + 3).then_some(()))
@@ -354,7 +360,7 @@ async fn waits_for_the_journal(
 
     drop(broken);
     scene.api.succeeded(&deletion, LIMIT).await?;
-    scene.until_merged(&merge.id).await?;
+    scene.until_merged(&merge).await?;
     assert!(!images[1].exists());
     assert_eq!(scene.api.list(vm).await?, []);
     Ok(())
