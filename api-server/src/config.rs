@@ -5,6 +5,7 @@
 
 use crate::hosts::LinkPolicy;
 use crate::hosts::{ENDPOINT_FORM, is_endpoint};
+use crate::snapshot::{Limit, Limits};
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
 use serde::de::Error as _;
@@ -25,6 +26,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// When a host counts as unresponsive.
     pub heartbeat: HeartbeatConfig,
+    /// How much merges at once, and how fast.
+    pub merge: MergeConfig,
+    /// Whether layers that others have frozen are listed as snapshots.
+    pub discovery: DiscoveryConfig,
     /// Hosts that do not register themselves, by id.
     pub hosts: BTreeMap<HostId, HostConfig>,
 }
@@ -37,6 +42,8 @@ impl Default for Config {
             log: LogConfig::default(),
             store: StoreConfig::default(),
             heartbeat: HeartbeatConfig::default(),
+            merge: MergeConfig::default(),
+            discovery: DiscoveryConfig::default(),
             hosts: BTreeMap::new(),
         }
     }
@@ -101,6 +108,69 @@ impl HeartbeatConfig {
             heartbeat,
             silence: Duration::from_millis(self.silence_ms),
         })
+    }
+}
+
+/// How much merges at once, and how fast. Whatever is beyond waits in a queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MergeConfig {
+    /// So many deletes merge at once on one host; 0 for no limit.
+    pub max_per_host: u32,
+    /// So many deletes merge at once in one storage domain; 0 for no limit.
+    pub max_per_storage: u32,
+    /// So many bytes a second are copied on one host by all of them; 0 for no limit.
+    pub host_bytes_per_second: u64,
+    /// So many bytes a second are copied in one storage domain by all of them; 0 for no limit.
+    pub storage_bytes_per_second: u64,
+}
+
+impl Default for MergeConfig {
+    fn default() -> Self {
+        Self {
+            max_per_host: 4,
+            max_per_storage: 0,
+            host_bytes_per_second: 0,
+            storage_bytes_per_second: 0,
+        }
+    }
+}
+
+impl MergeConfig {
+    /// The same as the domain has it.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            host: Limit {
+                merges: self.max_per_host,
+                bytes_per_second: self.host_bytes_per_second,
+            },
+            storage: Limit {
+                merges: self.max_per_storage,
+                bytes_per_second: self.storage_bytes_per_second,
+            },
+        }
+    }
+}
+
+/// Layers that others have frozen.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiscoveryConfig {
+    /// A machine's chains are looked at when it is seen or changes, and so often, in seconds; 0 for
+    /// never.
+    pub interval_s: u64,
+}
+
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self { interval_s: 60 }
+    }
+}
+
+impl DiscoveryConfig {
+    /// How often it is looked; `None` for never.
+    pub fn every(&self) -> Option<Duration> {
+        (self.interval_s > 0).then(|| Duration::from_secs(self.interval_s))
     }
 }
 

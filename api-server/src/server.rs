@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::consistency::Consistency;
 use crate::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
 use crate::hosts::{Dial, Hosts};
-use crate::snapshot::{HostRecord, Snapshots};
+use crate::snapshot::{Discovery, HostRecord, Snapshots};
 use crate::store::{SqliteStore, Store};
 use anyhow::Context as _;
 use jiff::SignedDuration;
@@ -63,8 +63,18 @@ pub async fn open(
     )
     .await?;
     register_configured(config, &hosts).await?;
-    let snapshots =
-        Snapshots::open(Arc::clone(&store), Arc::clone(&hosts), Arc::clone(&clock)).await?;
+    let snapshots = Snapshots::open(
+        Arc::clone(&store),
+        Arc::clone(&hosts),
+        Arc::clone(&clock),
+        config.merge.limits(),
+    )
+    .await?;
+    if let Some(every) = config.discovery.every() {
+        let discovery = Discovery::new(Arc::clone(&snapshots), every);
+        let until = shutdown.clone();
+        tokio::spawn(until.run_until_cancelled_owned(discovery.keep()));
+    }
     let consistency = Consistency::new(
         Arc::clone(&store),
         Arc::clone(&hosts),

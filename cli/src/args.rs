@@ -1,16 +1,25 @@
 //! The command line.
 
+mod age;
 mod event;
+mod label;
+mod operation;
+mod rate;
+mod snapshot;
 
+pub(crate) use age::Age;
 pub(crate) use event::{EventCommand, EventFilterArgs, WatchEventsArgs};
+pub(crate) use operation::{CancelArgs, LimitArgs, OperationCommand, State};
+pub(crate) use snapshot::{
+    CreateArgs, DeleteArgs, MergeArgs, PlanArgs, SnapshotArgs, SnapshotCommand, UpdateArgs,
+};
 
 use crate::connect::{DEFAULT_SERVER, Server};
 use crate::failure::EXIT_CODES;
 use crate::output::Format;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use livemerge_proto::ids::RequestId;
-use livemerge_proto::v1;
 use std::time::Duration;
 
 /// Snapshots of running virtual machines: take, list, delete by live merge.
@@ -25,27 +34,31 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Stands over them in the help.
+const EVERY: &str = "For every command";
+
 /// What every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The API server: `http://ADDRESS:PORT` or `unix:/PATH`
-    #[arg(long, global = true, value_name = "URL", env = "LIVEMERGE_SERVER", default_value = DEFAULT_SERVER)]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "URL", env = "LIVEMERGE_SERVER", default_value = DEFAULT_SERVER)]
     pub(crate) server: Server,
     /// How answers are written
     #[arg(
         long,
         short,
         global = true,
+        help_heading = EVERY,
         value_name = "FORM",
         default_value = "table"
     )]
     pub(crate) output: Format,
     /// The command's time over all, such as `90s` or `1h 30m` [default: 30s a call, a wait has no end]
-    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
     /// Names the change that a command asks for, so that it can be repeated without being done
     /// twice [default: a fresh UUID]
-    #[arg(long, global = true, value_name = "UUID")]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "UUID")]
     pub(crate) request_id: Option<RequestId>,
 }
 
@@ -78,11 +91,14 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether the command asks for a change, which a request id names.
-    pub(crate) fn mutates(&self) -> bool {
+    /// Whether the command asks for a change that a request id names. What can be repeated
+    /// without one, as a cancel, has none.
+    pub(crate) fn takes_request_id(&self) -> bool {
         match self {
-            Self::Host(HostCommand::Register(_))
-            | Self::Snapshot(SnapshotCommand::Create(_) | SnapshotCommand::Delete(_)) => true,
+            Self::Host(HostCommand::Register(_)) | Self::Snapshot(SnapshotCommand::Create(_)) => {
+                true
+            }
+            Self::Snapshot(SnapshotCommand::Delete(delete)) => !delete.dry_run,
             Self::Doctor(doctor) => doctor.repair.is_some(),
             _ => false,
         }
@@ -148,102 +164,6 @@ pub(crate) enum VmCommand {
     },
 }
 
-/// `livemerge snapshot`
-#[derive(Debug, Subcommand)]
-pub(crate) enum SnapshotCommand {
-    /// Takes a snapshot of all disks of a machine
-    Create(CreateArgs),
-    /// Shows one snapshot
-    Get(SnapshotArgs),
-    /// Lists the snapshots of a machine, oldest first
-    List {
-        /// The machine's id or name; `-` for all machines
-        vm: String,
-    },
-    /// Deletes a snapshot while the machine runs; from then on its point in time is gone
-    Delete(DeleteArgs),
-}
-
-/// `livemerge snapshot create`
-#[derive(Debug, Args)]
-pub(crate) struct CreateArgs {
-    /// The machine's id or name
-    pub(crate) vm: String,
-    /// The snapshot's name, unique among the machine's snapshots
-    #[arg(long)]
-    pub(crate) name: String,
-    /// Free text
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "TEXT"
-    )]
-    pub(crate) description: String,
-    /// Waits for the end, and shows the progress
-    #[arg(long)]
-    pub(crate) wait: bool,
-}
-
-/// Which snapshot.
-#[derive(Debug, Args)]
-pub(crate) struct SnapshotArgs {
-    /// The snapshot's id or name
-    pub(crate) snapshot: String,
-    /// Looks for the name among this machine's snapshots only
-    #[arg(long)]
-    pub(crate) vm: Option<String>,
-}
-
-/// `livemerge snapshot delete`
-#[derive(Debug, Args)]
-pub(crate) struct DeleteArgs {
-    /// Which one.
-    #[command(flatten)]
-    pub(crate) which: SnapshotArgs,
-    /// Refuses unless the snapshot still has this etag
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) etag: String,
-    /// A snapshot that does not exist is no error
-    #[arg(long)]
-    pub(crate) allow_missing: bool,
-    /// Waits for the end, and shows the progress
-    #[arg(long)]
-    pub(crate) wait: bool,
-}
-
-/// `livemerge operation`
-#[derive(Debug, Subcommand)]
-pub(crate) enum OperationCommand {
-    /// Shows one operation
-    Get {
-        /// The operation's id
-        operation: String,
-    },
-    /// Lists the operations, newest first
-    List {
-        /// Only those of this machine, by id or name
-        #[arg(long)]
-        vm: Option<String>,
-        /// Only those in this state; can be given again for several
-        #[arg(long)]
-        state: Vec<State>,
-        /// At most so many
-        #[arg(long, value_name = "NUMBER")]
-        limit: Option<usize>,
-    },
-    /// Shows the progress to the end; as JSON, one document a line for each change
-    Watch {
-        /// The operation's id
-        operation: String,
-    },
-    /// Waits for the end, quietly
-    Wait {
-        /// The operation's id
-        operation: String,
-    },
-}
-
 /// `livemerge doctor`
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
@@ -256,30 +176,6 @@ pub(crate) struct DoctorArgs {
     /// Applies the repair of this finding, if the server finds it again just so
     #[arg(long, value_name = "FINDING", conflicts_with_all = ["vm", "host"])]
     pub(crate) repair: Option<String>,
-}
-
-/// The states of operations.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum State {
-    /// An earlier operation on the same machine goes first
-    Queued,
-    /// Under way
-    Running,
-    /// Done, wholly
-    Succeeded,
-    /// Ended without success
-    Failed,
-}
-
-impl From<State> for v1::OperationState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Queued => Self::Queued,
-            State::Running => Self::Running,
-            State::Succeeded => Self::Succeeded,
-            State::Failed => Self::Failed,
-        }
-    }
 }
 
 /// `90s`, `1h 30m`, `PT5M`, or a plain number of seconds; more than zero.

@@ -51,7 +51,11 @@ pub fn draw(chain: &v1::VolumeChain, snapshots: &[v1::Snapshot]) -> String {
     let rows = layers(chain, snapshots)
         .enumerate()
         .map(|(index, layer)| row(index, &layer));
-    format!("{}{job}\n{}", escape(&chain.disk), columns(rows))
+    let kept = match chain.libvirt_snapshots.as_slice() {
+        [] => String::new(),
+        names => format!("  (libvirt's own snapshots: {})", escape(&names.join(", "))),
+    };
+    format!("{}{job}{kept}\n{}", escape(&chain.disk), columns(rows))
 }
 
 fn row(index: usize, layer: &Layer<'_>) -> Vec<String> {
@@ -71,7 +75,7 @@ fn row(index: usize, layer: &Layer<'_>) -> Vec<String> {
 }
 
 /// Deep chains stop moving to the right, so that the columns stay on the screen.
-fn branch(index: usize) -> String {
+pub(crate) fn branch(index: usize) -> String {
     const DEEPEST: usize = 8;
     match index {
         0 => "base".to_owned(),

@@ -14,8 +14,8 @@
 //!   finds machines and snapshots by name.
 //! * `wait` follows an operation, `follow` the audit log, both over restarts of the server
 //!   (`retry`).
-//! * `output` writes answers for people or scripts, `chain` draws a disk's chain, `failure` says
-//!   why something did not work and how the program ends.
+//! * `output` writes answers for people or scripts, `chain` draws a disk's chain, `forecast`
+//!   what a delete would do, `failure` says why something did not work and how the program ends.
 //!
 //! Invariants: stdout has answers only, stderr everything else. No text of the server reaches the
 //! terminal with characters that steer it. One command makes at most one change, under one request
@@ -29,6 +29,7 @@ mod commands;
 mod connect;
 mod failure;
 mod follow;
+mod forecast;
 mod output;
 mod page;
 mod resolve;

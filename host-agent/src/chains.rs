@@ -24,6 +24,8 @@ pub struct Chain {
     pub layers: Vec<ChainLayer>,
     /// Whether a block job runs on the disk.
     pub job_running: bool,
+    /// The hypervisor's own snapshots of the disk: their metadata name layers of the chain.
+    pub kept_snapshots: Vec<String>,
 }
 
 impl Chain {
@@ -58,7 +60,7 @@ pub struct KnownVolume {
     pub allocated_bytes: u64,
 }
 
-/// Reads the chains of a machine's disks, or of one of them.
+/// Reads the chains of a machine's disks, or of one of them, and what the machine does meanwhile.
 ///
 /// # Errors
 /// `VM_NOT_FOUND`, `DISK_NOT_FOUND`, `HYPERVISOR_UNREACHABLE`; a storage that cannot tell what is
@@ -72,7 +74,11 @@ pub async fn read(
     let mut read = read_bare(vm, disk, hypervisor, volumes).await?;
     let layers: Vec<_> = read.chains.iter().flat_map(Chain::locators).collect();
     let built_on = volumes.built_on(&layers).await?;
+    let kept = hypervisor.kept_snapshots(vm).await;
+    let kept = kept.map_err(|error| vm_error(vm, &error))?;
     for chain in &mut read.chains {
+        let of_disk = kept.iter().filter(|snapshot| snapshot.is_of(&chain.disk));
+        chain.kept_snapshots = of_disk.map(|snapshot| snapshot.name.clone()).collect();
         let own: Vec<_> = chain.locators().collect();
         for layer in &mut chain.layers {
             layer.shared_with = built_on.sharers(&layer.locator, &own, volumes);
@@ -118,8 +124,8 @@ pub(crate) async fn job_runs(
     disk: &DiskView,
     hypervisor: &dyn Hypervisor,
 ) -> Result<bool, Problem> {
-    if disk.mirror.is_some() || vm.state == VmState::ShutOff {
-        return Ok(disk.mirror.is_some());
+    if disk.mirror.is_some() {
+        return Ok(true);
     }
     let job = hypervisor.job(vm.id, &disk.target).await;
     job.map(|job| job.is_some())
@@ -146,6 +152,7 @@ async fn describe(disk: &DiskView, job_running: bool, volumes: &Volumes) -> Resu
         disk: disk.target.clone(),
         layers,
         job_running,
+        kept_snapshots: Vec::new(),
     })
 }
 
@@ -179,7 +186,7 @@ async fn describe_layer(layer: &Layer, volumes: &Volumes) -> Result<ChainLayer, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::CommitOrder;
+    use crate::hypervisor::{BlockJobKind, JobOrder};
     use crate::rig::{Rig, vda};
 
     async fn chain(rig: &Rig, vm: VmId) -> Result<Chain, Problem> {
@@ -232,6 +239,17 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_chain_comes_with_what_its_machine_does() {
+        let rig = Rig::new().await;
+        let base = rig.volume("base.qcow2", None).await;
+        let vm = rig.machine(1, &[base.locator]);
+        let state = async || read(vm, None, &rig.host, &rig.volumes).await.unwrap().state;
+        assert_eq!(state().await, VmState::Running);
+        rig.host.kill_vm(vm);
+        assert_eq!(state().await, VmState::ShutOff);
+    }
+
     /// The definition marks only jobs that end in a pivot.
     #[tokio::test]
     async fn an_intermediate_commit_is_a_running_job() {
@@ -239,13 +257,15 @@ mod tests {
         let layers = ["a.qcow2", "b.qcow2", "c.qcow2"].map(|name| rig.locator(name));
         let vm = rig.machine(1, &layers);
         assert!(!chain(&rig, vm).await.unwrap().job_running);
-        let order = CommitOrder {
+        let order = JobOrder {
             disk: vda(),
-            base: layers[0].clone(),
+            kind: BlockJobKind::Commit,
+            base: Some(layers[0].clone()),
             top: layers[1].clone(),
-            active: false,
+            bytes_per_second: 0,
+            merge: None,
         };
-        rig.host.start_commit(vm, &order).await.unwrap();
+        rig.host.start_job(vm, &order).await.unwrap();
         assert!(chain(&rig, vm).await.unwrap().job_running);
         let error = HypervisorError::Unknown("hangs".to_owned());
         rig.host.fail_next("job", error);

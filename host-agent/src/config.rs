@@ -129,6 +129,9 @@ pub struct MergeConfig {
     pub pivot: PivotMode,
     /// The longest time that the processors stand still before the pivot is put off, 10 to 10,000.
     pub pause_limit_ms: u64,
+    /// How long a copy may not come closer to its end before its limit is lifted, and then the
+    /// guest's writes are limited, 100 to 3,600,000.
+    pub stalled_after_ms: u64,
 }
 
 impl Default for MergeConfig {
@@ -136,6 +139,7 @@ impl Default for MergeConfig {
         Self {
             pivot: PivotMode::Suspended,
             pause_limit_ms: 200,
+            stalled_after_ms: 10_000,
         }
     }
 }
@@ -153,10 +157,17 @@ impl MergeConfig {
                 self.pause_limit_ms
             );
         }
+        if !(100..=3_600_000).contains(&self.stalled_after_ms) {
+            anyhow::bail!(
+                "merge.stalled_after_ms is {}, not within 100 to 3600000",
+                self.stalled_after_ms
+            );
+        }
         let pause_limit = Duration::from_millis(self.pause_limit_ms);
         Ok(Policy {
             pivot: self.pivot,
             pause_limit,
+            stalled_after: Duration::from_millis(self.stalled_after_ms),
             ..Policy::default()
         })
     }

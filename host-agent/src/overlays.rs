@@ -12,10 +12,12 @@
 //!   shows: overlays that are active already are the answer, not an error.
 //! - Whoever is refused has nothing left of the order, of its earlier tries neither. What cannot be
 //!   told is no refusal, and leaves everything as it is for the next try.
+//! - A machine that is shut off gets them by its definition, one that runs by QEMU: that is the
+//!   hypervisor's matter.
 //! - Orders for one machine are carried out one after the other.
 
 use crate::chains::{self, Chain};
-use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, Overlay, VmState, VmView};
+use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, Overlay, VmView};
 use crate::lanes::Lanes;
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::ids::{DiskTarget, VmId};
@@ -99,11 +101,6 @@ impl Overlays {
         let vm = self.look(order).await?;
         if self.all_on(order, &vm).map_err(NotOn::Undo)? {
             return Ok(());
-        }
-        if vm.state == VmState::ShutOff {
-            let text = format!("virtual machine {} does not run", vm.name);
-            let problem = Problem::new(Reason::VmNotRunning, text).with("vm", order.vm);
-            return Err(NotOn::Undo(problem));
         }
         let mut overlays = Vec::with_capacity(order.overlays.len());
         for wanted in &order.overlays {

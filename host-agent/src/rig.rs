@@ -76,6 +76,17 @@ impl Rig {
         self.store.create(&volume).await.unwrap()
     }
 
+    /// Fills a range of a volume, as a guest does.
+    pub(crate) fn write(&self, name: &str, kib: std::ops::Range<u64>) {
+        let command = format!("write -P 7 {}k {}k", kib.start, kib.end - kib.start);
+        let written = std::process::Command::new("qemu-io")
+            .args(["-f", "qcow2", "-c", &command])
+            .arg(self.path(name))
+            .output();
+        let written = written.expect("qemu-io is needed here");
+        assert!(written.status.success(), "{written:?}");
+    }
+
     /// An image outside the machines' chains, whose header has this backing name.
     pub(crate) fn foreign(&self, name: &str, backing: &str) {
         let made = std::process::Command::new("qemu-img")
@@ -90,8 +101,13 @@ impl Rig {
 
     /// A running machine with the disk `vda`.
     pub(crate) fn machine(&self, number: u128, chain: &[Locator]) -> VmId {
+        self.machine_of(number, &[("vda", chain)])
+    }
+
+    /// A running machine with these disks.
+    pub(crate) fn machine_of(&self, number: u128, disks: &[(&str, &[Locator])]) -> VmId {
         let vm = VmId::from(uuid::Uuid::from_u128(number));
-        self.host.add_vm(vm, "one", &[("vda", chain)]);
+        self.host.add_vm(vm, "one", disks);
         vm
     }
 }

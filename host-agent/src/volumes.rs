@@ -13,8 +13,8 @@ use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
 use futures::TryStreamExt as _;
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{
-    Dependent, LiveVolumes, Locator, NewVolume, Removal, RemovalOrder, StorageError, StorageId,
-    VolumeInfo, VolumeRef,
+    Dependent, LiveVolumes, Locator, NewVolume, Removal, RemovalOrder, Share, Space, StorageError,
+    StorageId, VolumeInfo, VolumeRef, shares,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -72,6 +72,21 @@ impl Volumes {
         let mut volumes = volumes.map_err(|error| problem(&error))?;
         volumes.sort_by(|a, b| a.volume.cmp(&b.volume));
         Ok(volumes)
+    }
+
+    /// What a reader of a volume sees of each volume of its chain, its own first, and the room that
+    /// it would need in the volume that is kept.
+    pub async fn shares(&self, from: &VolumeRef, kept: &VolumeRef) -> Result<Vec<Share>, Problem> {
+        let seen = self.store(&from.storage)?.extents(&from.name);
+        let kept = self.store(&kept.storage)?.extents(&kept.name);
+        let shares = shares(seen, kept).await;
+        shares.map_err(|error| problem(&error).with("volume", from))
+    }
+
+    /// Room in a domain.
+    pub async fn space(&self, storage: &StorageId) -> Result<Space, Problem> {
+        let space = self.store(storage)?.space().await;
+        space.map_err(|error| problem(&error).with("storage", storage))
     }
 
     /// What is built on these layers, in every domain of this host.

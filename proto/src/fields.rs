@@ -85,6 +85,15 @@ impl Fields {
         }
     }
 
+    /// A number of bytes, or of bytes a second: 0 or more.
+    pub fn bytes(&mut self, field: &str, bytes: i64) -> Option<u64> {
+        let checked = u64::try_from(bytes).ok();
+        if checked.is_none() {
+            self.reject(field, "must be 0 or more");
+        }
+        checked
+    }
+
     /// A generation: 1 or more.
     pub fn generation(&mut self, field: &str, generation: i64) -> Option<u64> {
         let checked = u64::try_from(generation).ok().filter(|g| *g > 0);

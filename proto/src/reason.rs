@@ -56,6 +56,7 @@ reasons! {
     EtagMismatch = "ETAG_MISMATCH", Aborted, "The snapshot changed since its etag was read. Read it again and decide.";
     ConcurrentChange = "CONCURRENT_CHANGE", Aborted, "Something else works on the same disk. Look again and decide.";
     SnapshotIsActiveLayer = "SNAPSHOT_IS_ACTIVE_LAYER", FailedPrecondition, "The snapshot's volume is the layer that the guest writes; there is nothing above it to merge.";
+    SnapshotProtected = "SNAPSHOT_PROTECTED", FailedPrecondition, "The snapshot is protected against deletion. Take the protection off first, if it may go.";
     SnapshotSharedBase = "SNAPSHOT_SHARED_BASE", FailedPrecondition, "Another chain is built on the snapshot's volume, so it is never written or removed. Delete what shares it first.";
     SnapshotNotReady = "SNAPSHOT_NOT_READY", FailedPrecondition, "The snapshot is being taken or deleted. Wait for its operation.";
     VmStateUnknown = "VM_STATE_UNKNOWN", FailedPrecondition, "The virtual machine's host does not answer, so nothing is known of it. Bring the host back.";
@@ -64,6 +65,7 @@ reasons! {
     VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "Something still needs the volume; the metadata names it. Nothing was removed.";
     StrategyUnsupported = "STRATEGY_UNSUPPORTED", FailedPrecondition, "The chain has a layer that cannot be merged, such as one outside the storage domains.";
     NoSafeRepair = "NO_SAFE_REPAIR", FailedPrecondition, "The finding has no repair that is safe to apply; its text says why and what to do instead.";
+    PointOfNoReturn = "POINT_OF_NO_RETURN", FailedPrecondition, "The merge has gone too far to be cancelled: the guest is being switched, or was. It goes on to its end.";
     StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over. Stop the older one.";
     InsufficientSpace = "INSUFFICIENT_SPACE", ResourceExhausted, "The storage is full. Free space, then try again.";
     HostUnreachable = "HOST_UNREACHABLE", Unavailable, "The host's agent does not answer. Try again; nothing was changed.";

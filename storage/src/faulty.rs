@@ -9,7 +9,7 @@
 //! conformance suite shows.
 
 use crate::{
-    Capabilities, Dependent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
+    Capabilities, Dependent, Extent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
     RemovalOrder, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
 };
 use async_trait::async_trait;
@@ -30,6 +30,7 @@ pub enum Call {
     Restore,
     ParentOf,
     Dependents,
+    Extents,
     InUse,
     Space,
     Activate,
@@ -69,6 +70,7 @@ pub struct Faulty<S> {
 struct State {
     faults: Vec<Fault>,
     calls: Vec<Call>,
+    free_bytes: Option<u64>,
 }
 
 impl<S> Faulty<S> {
@@ -111,6 +113,11 @@ impl<S> Faulty<S> {
         self.state().faults.len()
     }
 
+    /// Lets the domain seem to have so much room from now on.
+    pub fn seem_free(&self, bytes: u64) {
+        self.state().free_bytes = Some(bytes);
+    }
+
     /// The store within.
     pub fn inner(&self) -> &S {
         &self.inner
@@ -148,6 +155,19 @@ impl<S> Faulty<S> {
             Some((Moment::After, error)) => answer.await.and(Err(error)),
         }
     }
+
+    /// A fault `After` it comes behind everything.
+    fn stream<'a, T: Send + 'a>(
+        &self,
+        call: Call,
+        answer: impl FnOnce() -> BoxStream<'a, Result<T, StorageError>>,
+    ) -> BoxStream<'a, Result<T, StorageError>> {
+        match self.enter(call) {
+            None => answer(),
+            Some((Moment::Before, error)) => stream::iter([Err(error)]).boxed(),
+            Some((Moment::After, error)) => answer().chain(stream::iter([Err(error)])).boxed(),
+        }
+    }
 }
 
 #[async_trait]
@@ -168,15 +188,8 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
         self.call(Call::Stat, self.inner.stat(volume)).await
     }
 
-    /// A fault `After` it comes behind all volumes.
     fn list(&self) -> BoxStream<'_, Result<VolumeInfo, StorageError>> {
-        match self.enter(Call::List) {
-            None => self.inner.list(),
-            Some((Moment::Before, error)) => stream::iter([Err(error)]).boxed(),
-            Some((Moment::After, error)) => {
-                self.inner.list().chain(stream::iter([Err(error)])).boxed()
-            }
-        }
+        self.stream(Call::List, || self.inner.list())
     }
 
     async fn grow(
@@ -210,12 +223,21 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
         self.call(Call::Dependents, self.inner.dependents(on)).await
     }
 
+    fn extents(&self, volume: &VolumeName) -> BoxStream<'_, Result<Extent, StorageError>> {
+        self.stream(Call::Extents, || self.inner.extents(volume))
+    }
+
     async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError> {
         self.call(Call::InUse, self.inner.in_use(volume)).await
     }
 
     async fn space(&self) -> Result<Space, StorageError> {
-        self.call(Call::Space, self.inner.space()).await
+        let free_bytes = self.state().free_bytes;
+        let space = self.call(Call::Space, self.inner.space()).await?;
+        Ok(Space {
+            free_bytes: free_bytes.unwrap_or(space.free_bytes),
+            ..space
+        })
     }
 
     fn spells(&self, path: &Path) -> Option<VolumeName> {

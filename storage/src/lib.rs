@@ -8,6 +8,7 @@
 //! The feature `conformance` adds the suite that every back end passes, and a store that fails as
 //! told.
 
+mod allocation;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -17,8 +18,9 @@ mod file;
 mod store;
 mod volume;
 
+pub use allocation::{Content, Extent, Share, shares};
 pub use error::StorageError;
-pub use file::FileStore;
+pub use file::{FileStore, ImageHead, ImageLock, is_written};
 pub use store::{
     Capabilities, Dependent, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,
 };

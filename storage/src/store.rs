@@ -10,7 +10,7 @@
 //! Dropping a call's future cancels nothing: what it began is done, or resumed by the same call.
 
 use crate::{
-    Identity, Locator, NewVolume, Parent, RemovalId, StorageError, StorageId, VolumeInfo,
+    Extent, Identity, Locator, NewVolume, Parent, RemovalId, StorageError, StorageId, VolumeInfo,
     VolumeName, VolumeRef,
 };
 use async_trait::async_trait;
@@ -158,6 +158,13 @@ pub trait VolumeStore: Send + Sync + 'static {
     /// # Errors
     /// `Unreachable` with the name of an image that cannot be read: it might be built on any.
     async fn dependents(&self, on: &[Locator]) -> Result<Vec<Dependent>, StorageError>;
+
+    /// What a reader of the volume sees, from its first byte to its last without gaps, and from
+    /// which volume of its chain. Of one that is being written it is what the storage has by now.
+    ///
+    /// # Errors
+    /// Of the stream: `NotFound`; `Unreachable` when the chain cannot be read in time.
+    fn extents(&self, volume: &VolumeName) -> BoxStream<'_, Result<Extent, StorageError>>;
 
     /// Whether a process has the volume open.
     async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError>;

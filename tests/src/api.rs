@@ -69,20 +69,110 @@ impl Api {
             vm_id: vm.to_string(),
             name: name.to_owned(),
             description: String::new(),
+            ..Default::default()
         };
         let answer = self.snapshots.create_snapshot(request).await?;
         Ok(answer.into_inner().operation.unwrap_or_default())
     }
 
-    /// Asks for a snapshot's deletion.
+    /// Asks for a snapshot's deletion by a commit: which job it is shall not hang on sizes.
     pub async fn delete(&mut self, snapshot: &str) -> Result<v1::Operation, tonic::Status> {
+        let options = v1::MergeOptions {
+            direction: v1::MergeDirection::Commit.into(),
+            bytes_per_second: 0,
+        };
+        self.delete_with(snapshot, options).await
+    }
+
+    /// Asks for a snapshot's deletion.
+    pub async fn delete_with(
+        &mut self,
+        snapshot: &str,
+        options: v1::MergeOptions,
+    ) -> Result<v1::Operation, tonic::Status> {
         let request = v1::DeleteSnapshotRequest {
             request_id: Uuid::new_v4().to_string(),
             snapshot_id: snapshot.to_owned(),
+            options: Some(options),
             ..v1::DeleteSnapshotRequest::default()
         };
         let answer = self.snapshots.delete_snapshot(request).await?;
         Ok(answer.into_inner().operation.unwrap_or_default())
+    }
+
+    /// Asks for the deletion of several snapshots of a machine in one operation.
+    pub async fn delete_batch(
+        &mut self,
+        vm: Uuid,
+        snapshots: &[String],
+        options: v1::MergeOptions,
+    ) -> Result<v1::Operation, tonic::Status> {
+        let request = v1::BatchDeleteSnapshotsRequest {
+            request_id: Uuid::new_v4().to_string(),
+            vm_id: vm.to_string(),
+            snapshot_ids: snapshots.to_vec(),
+            allow_missing: false,
+            options: Some(options),
+        };
+        let answer = self.snapshots.batch_delete_snapshots(request).await?;
+        Ok(answer.into_inner().operation.unwrap_or_default())
+    }
+
+    /// What the deletion of snapshots would do.
+    pub async fn plan(
+        &mut self,
+        snapshots: &[String],
+        options: v1::MergeOptions,
+    ) -> Result<v1::PlanDeleteSnapshotResponse, tonic::Status> {
+        let request = v1::PlanDeleteSnapshotRequest {
+            snapshot_ids: snapshots.to_vec(),
+            options: Some(options),
+        };
+        let answer = self.snapshots.plan_delete_snapshot(request).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// Asks an operation to end before it is done.
+    pub async fn cancel(
+        &mut self,
+        operation: &v1::Operation,
+    ) -> Result<v1::Operation, tonic::Status> {
+        let request = v1::CancelOperationRequest {
+            operation_id: operation.id.clone(),
+        };
+        let answer = self.operations.cancel_operation(request).await?;
+        Ok(answer.into_inner().operation.unwrap_or_default())
+    }
+
+    /// Limits an operation's block jobs; 0 for no limit.
+    pub async fn limit(
+        &mut self,
+        operation: &v1::Operation,
+        bytes_per_second: i64,
+    ) -> Result<v1::Operation, tonic::Status> {
+        let request = v1::UpdateOperationRequest {
+            operation_id: operation.id.clone(),
+            bytes_per_second,
+        };
+        let answer = self.operations.update_operation(request).await?;
+        Ok(answer.into_inner().operation.unwrap_or_default())
+    }
+
+    /// Waits until a machine is seen so.
+    pub async fn until_vm(&mut self, vm: Uuid, state: v1::VmState, limit: Duration) -> Result<()> {
+        let look = async {
+            loop {
+                let vm_id = vm.to_string();
+                let seen = self.inventory.get_vm(v1::GetVmRequest { vm_id }).await;
+                let seen = seen.ok().and_then(|answer| answer.into_inner().vm);
+                if seen.is_some_and(|seen| seen.state() == state) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let seen = tokio::time::timeout(limit, look).await;
+        seen.with_context(|| format!("the machine is not seen as {state:?}"))
     }
 
     /// An operation as it stands.

@@ -12,6 +12,7 @@
 mod agent;
 mod disks;
 mod machine;
+mod pivot;
 mod start;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ const WORKLOAD: Workload = Workload {
 };
 /// The longest delay after a phase was seen: about as long as a pivot takes.
 const DELAY_US: u64 = 40_000;
+/// The longest delay after the pivot was asked for: libvirt has written all down within it.
+const IN_PIVOT_US: u64 = 16_000;
 /// Moments at which the kill's delay begins.
 const PHASES: [MergePhase; 5] = [
     MergePhase::Pending,
@@ -52,6 +55,8 @@ pub enum Victim {
     Agent,
     /// The agent, and libvirt within it, while they start the block job.
     AgentAtStart,
+    /// The agent, and libvirt within it, while they switch the guest.
+    AgentInPivot,
 }
 
 /// What came of one kill.
@@ -86,8 +91,8 @@ pub async fn sweep(kills: u32, seed: u64) -> Tally {
             (Victim::Agent, quarter, second),
         ],
         [
-            (Victim::AgentAtStart, quarter / 2, first),
-            (Victim::AgentAtStart, quarter - quarter / 2, second),
+            (Victim::AgentAtStart, quarter, first),
+            (Victim::AgentInPivot, quarter, second),
         ],
     ];
     let mut done = BTreeMap::<Victim, Vec<Kill>>::new();
@@ -155,7 +160,7 @@ async fn begin(victim: Victim) -> Result<Scene> {
     match victim {
         Victim::Machine => Scene::begin_with_daemon(&["vda"], WORKLOAD).await,
         Victim::MachineBetweenDisks => Scene::begin_with_daemon(&["vda", "vdb"], WORKLOAD).await,
-        Victim::Agent => Scene::begin(&["vda"], WORKLOAD).await,
+        Victim::Agent | Victim::AgentInPivot => Scene::begin(&["vda"], WORKLOAD).await,
         Victim::AgentAtStart => Scene::begin_with_monitor(&["vda"], WORKLOAD).await,
     }
 }
@@ -184,6 +189,17 @@ async fn one(scene: &mut Scene, victim: Victim, number: u32, drawn: u64) -> Resu
             merged.with_context(what).map(kill)
         }
         Victim::AgentAtStart => start::kill(scene, number, drawn).await,
+        Victim::AgentInPivot => {
+            let delay = Duration::from_micros(drawn % IN_PIVOT_US);
+            let merged = pivot::kill(scene, number, delay).await;
+            let merged = merged.with_context(|| format!("killed {delay:?} after the intent"))?;
+            Ok(Kill {
+                moment: "intent written down".to_owned(),
+                delay,
+                merged,
+                unmarked: false,
+            })
+        }
     }
 }
 

@@ -58,6 +58,7 @@ impl Address {
 pub struct Service {
     program: PathBuf,
     config: PathBuf,
+    settings: Vec<String>,
     log: PathBuf,
     address: Address,
     child: Option<Child>,
@@ -71,6 +72,7 @@ impl Service {
         command
             .arg("--config")
             .arg(&self.config)
+            .args(&self.settings)
             .stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         let child = command
@@ -111,12 +113,19 @@ impl Service {
         Ok(kill_process(Pid::from_child(child), signal)?)
     }
 
+    /// Sets a key (`merge.pause_limit_ms=100`) from its next start on.
+    pub fn set(&mut self, setting: &str) {
+        self.settings
+            .extend(["--set".to_owned(), setting.to_owned()]);
+    }
+
     /// Another process of the same configuration, which should not be able to start. Returns what it
     /// says at its end.
     pub fn start_twin(&self) -> Result<String> {
         let output = Command::new(&self.program)
             .arg("--config")
             .arg(&self.config)
+            .args(&self.settings)
             .stdin(Stdio::null())
             .output()?;
         ensure!(!output.status.success(), "the twin started");
@@ -253,6 +262,7 @@ fn service(dir: &Path, name: &str, address: Address, config: &str) -> Result<Ser
     Ok(Service {
         program: program(name)?,
         config: path,
+        settings: Vec::new(),
         log,
         address,
         child: None,

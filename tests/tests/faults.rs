@@ -77,9 +77,25 @@ async fn a_full_file_system_fails_the_merge_and_not_the_guest() -> Result<()> {
     monitor.write_through("/machine/peripheral/virtio-disk0/virtio-backend", 1024, 128)?;
     // All slots of the records are in the new layer: from here the guest needs no more space.
     scene.write_more(2 * WORKLOAD.slots).await?;
+    // Full before it begins: refused, and nothing is touched.
     let ballast = scene.rig.small()?.fill(16)?;
+    let early = scene.api.delete(&snapshot).await?;
+    let early = scene.api.ended(&early, LIMIT).await?;
+    let failure = early.failure.unwrap_or_default();
+    assert_eq!(failure.reason, "INSUFFICIENT_SPACE", "{failure:?}");
+    let listed = scene.api.list(vm).await?;
+    assert_eq!(listed[0].state(), v1::SnapshotState::Ready);
+    std::fs::remove_file(&ballast)?;
 
-    let deletion = scene.api.delete(&snapshot).await?;
+    // Full in the middle of the copy, which is slow until then.
+    let slow = v1::MergeOptions {
+        direction: v1::MergeDirection::Commit.into(),
+        bytes_per_second: 1 << 20,
+    };
+    let deletion = scene.api.delete_with(&snapshot, slow).await?;
+    scene.until_copying().await?;
+    let ballast = scene.rig.small()?.fill(16)?;
+    scene.api.limit(&deletion, 0).await?;
     let ended = scene.api.ended(&deletion, LIMIT).await?;
     assert_eq!(ended.state(), v1::OperationState::Failed);
     let failure = ended.failure.unwrap_or_default();

@@ -181,7 +181,7 @@ fn a_job_that_is_started_twice_is_found() {
     fn wrong(record: &MergeRecord, seen: &MergeSeen, policy: &Policy, now: Timestamp) -> MergeStep {
         match (&record.phase, merge::step(record, seen, policy, now)) {
             (Phase::Copying { .. }, MergeStep::Wait(_)) => {
-                MergeStep::Enter(record.phase.clone(), Some(Action::StartCommit))
+                MergeStep::Enter(record.phase.clone(), Some(Action::StartJob))
             }
             (_, other) => other,
         }

@@ -1,8 +1,8 @@
 //! What the store says, as far as it can be compared.
 
 use crate::snapshot::{
-    CreatePhase, DeletePhase, DiskState, DiskTask, Mark, NewOverlay, Operation, OperationState,
-    Snapshot, Work,
+    CreatePhase, DeletePhase, DiskState, DiskTask, Mark, Merging, NewOverlay, Operation,
+    OperationState, Snapshot, Work,
 };
 use livemerge_proto::ids::{SnapshotId, VmId};
 use livemerge_storage::{RemovalId, VolumeRef};
@@ -26,15 +26,15 @@ impl Record {
 
     pub(super) fn works_on_snapshot(&self, snapshot: SnapshotId) -> bool {
         let mut at_work = self.at_work.iter();
-        at_work.any(|operation| operation.snapshot == snapshot)
+        at_work.any(|operation| operation.snapshots().any(|own| own == snapshot))
     }
 
     /// All volumes that a snapshot or an operation at work names.
     pub(super) fn volumes(&self) -> impl Iterator<Item = &VolumeRef> {
         let disks = self.snapshots.iter().flat_map(|snapshot| &snapshot.disks);
         let of_snapshots = disks.flat_map(|disk| {
-            let merging = disk.merging.as_ref().map(|mark| &mark.volume);
-            std::iter::once(&disk.volume).chain(merging)
+            let merging = disk.merging.iter().flat_map(Merging::marks);
+            std::iter::once(&disk.volume).chain(merging.map(|mark| &mark.volume))
         });
         of_snapshots.chain(self.at_work.iter().flat_map(volumes_of))
     }
@@ -42,7 +42,10 @@ impl Record {
     /// Whether an operation at work removes the volume.
     pub(super) fn drives(&self, removal: RemovalId, volume: &VolumeRef) -> bool {
         self.at_work.iter().any(|operation| {
-            tasks(operation).iter().any(|task| task.removal == removal)
+            tasks(operation)
+                .iter()
+                .flat_map(|task| &task.removed)
+                .any(|leaving| leaving.removal == removal)
                 || overlays(operation).iter().any(|o| o.overlay == *volume)
         })
     }
@@ -73,7 +76,7 @@ fn has_merged(operation: &Operation, mark: &Mark) -> bool {
     operation.state.ended()
         && tasks(operation)
             .iter()
-            .any(|task| task.top == *mark && merged(task))
+            .any(|task| task.removed.iter().any(|leaving| leaving.volume == *mark) && merged(task))
 }
 
 /// All volumes that an operation names.
@@ -81,9 +84,10 @@ pub(super) fn volumes_of(operation: &Operation) -> impl Iterator<Item = &VolumeR
     let made = overlays(operation)
         .iter()
         .flat_map(|overlay| [&overlay.below, &overlay.overlay]);
-    let merged = tasks(operation)
-        .iter()
-        .flat_map(|task| [&task.base.volume, &task.top.volume]);
+    let merged = tasks(operation).iter().flat_map(|task| {
+        let removed = task.removed.iter().map(|leaving| &leaving.volume.volume);
+        removed.chain([&task.kept.volume])
+    });
     made.chain(merged)
 }
 

@@ -16,9 +16,10 @@ use super::Consistency;
 use super::finding::{Finding, FindingId, Kind, Remedy, Repair};
 use crate::hosts::{HostError, RemovalOrder, no_host};
 use crate::snapshot::{
-    DeleteOrder, EventKind, Mark, NewEvent, OperationView, Severity, Snapshot, SnapshotState,
+    DeleteOrder, EventKind, Mark, MergeOptions, NewEvent, OperationView, Severity, Snapshot,
+    SnapshotState,
 };
-use crate::store::RequestRecord;
+use crate::store::{RequestRecord, SnapshotChange};
 use livemerge_proto::ids::{HostId, SnapshotId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -144,9 +145,11 @@ impl Consistency {
         let delete = DeleteOrder {
             request: order.request.clone(),
             caller: order.caller.clone(),
-            snapshot,
+            vm: None,
+            snapshots: vec![snapshot],
             revision: Some(revision),
             allow_missing: true,
+            options: MergeOptions::default(),
         };
         let started = self.snapshots.delete(delete).await.map_err(changed)?;
         let started = started.map(|view| Repaired::Started(Box::new(view)));
@@ -165,7 +168,8 @@ impl Consistency {
             state: SnapshotState::Incomplete,
             ..snapshot.clone()
         };
-        self.store.put_snapshot(&incomplete, &event).await?;
+        let change = [SnapshotChange::Put(incomplete)];
+        self.store.put_snapshots(&change, &[event]).await?;
         Ok(Repaired::Done { freed_bytes: 0 })
     }
 

@@ -1,11 +1,8 @@
 //! From the domain's types to the wire's.
 
-use crate::hosts::{
-    Chain, HostStatus, HostView, Layer, LayerFormat, MergePhase, VmSeen, VmState, volume_ref,
-};
+use crate::hosts::{Chain, HostStatus, HostView, Layer, LayerFormat, VmSeen, VmState, volume_ref};
 use crate::snapshot::{
-    CreatePhase, DeletePhase, DiskState, DiskTask, Event, EventKind, HostRecord, MergeProgress,
-    OperationState, OperationView, Severity, Snapshot, SnapshotState, VmRecord, Waiting, Work,
+    Event, EventKind, HostRecord, Origin, Severity, Snapshot, SnapshotState, VmRecord,
 };
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, VmId};
@@ -19,11 +16,11 @@ pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-fn duration(duration: Duration) -> Option<prost_types::Duration> {
+pub(super) fn duration(duration: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(duration).ok()
 }
 
-fn number(number: u64) -> i64 {
+pub(super) fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -33,6 +30,10 @@ pub(super) fn snapshot(snapshot: Snapshot) -> v1::Snapshot {
         SnapshotState::Ready => v1::SnapshotState::Ready,
         SnapshotState::Deleting => v1::SnapshotState::Deleting,
         SnapshotState::Incomplete => v1::SnapshotState::Incomplete,
+    };
+    let origin = match snapshot.origin {
+        Origin::Requested => v1::SnapshotOrigin::Requested,
+        Origin::Discovered => v1::SnapshotOrigin::Discovered,
     };
     let disks = snapshot.disks.iter().map(|disk| v1::SnapshotDisk {
         disk: disk.disk.to_string(),
@@ -47,6 +48,9 @@ pub(super) fn snapshot(snapshot: Snapshot) -> v1::Snapshot {
         state: state.into(),
         created_at: Some(time(snapshot.created_at)),
         etag: etag(snapshot.revision),
+        origin: origin.into(),
+        labels: snapshot.labels.into_iter().collect(),
+        deletion_protected: snapshot.deletion_protected,
     }
 }
 
@@ -57,161 +61,6 @@ fn etag(revision: u64) -> String {
 /// The revision that an etag stands for.
 pub(super) fn parse_etag(etag: &str) -> Option<u64> {
     etag.strip_prefix('r')?.parse().ok()
-}
-
-pub(super) fn operation(view: OperationView) -> v1::Operation {
-    let OperationView {
-        operation,
-        waiting,
-        merge,
-    } = view;
-    let (state, failure) = match operation.state {
-        OperationState::Queued => (v1::OperationState::Queued, None),
-        OperationState::Running => (v1::OperationState::Running, None),
-        OperationState::Succeeded => (v1::OperationState::Succeeded, None),
-        OperationState::Failed(failure) => (v1::OperationState::Failed, Some(failure)),
-    };
-    let kind = match operation.work {
-        Work::Create(_) => v1::OperationKind::CreateSnapshot,
-        Work::Delete(_) => v1::OperationKind::DeleteSnapshot,
-    };
-    let phase = if state == v1::OperationState::Running {
-        phase(&operation.work)
-    } else {
-        v1::OperationPhase::Unspecified
-    };
-    let disks = match &operation.work {
-        Work::Delete(DeletePhase::Disks(tasks)) => tasks
-            .iter()
-            .map(|task| disk(task, merge.as_ref()))
-            .collect(),
-        Work::Delete(DeletePhase::Planning) | Work::Create(_) => vec![],
-    };
-    v1::Operation {
-        id: operation.id.to_string(),
-        kind: kind.into(),
-        state: state.into(),
-        phase: phase.into(),
-        vm_id: operation.vm.to_string(),
-        snapshot_id: operation.snapshot.to_string(),
-        snapshot_name: operation.snapshot_name.to_string(),
-        request_id: operation.request.to_string(),
-        requested_by: operation.requested_by,
-        disks,
-        waiting: waiting.map(wait),
-        failure: failure.map(Into::into),
-        created_at: Some(time(operation.created_at)),
-        started_at: operation.started_at.map(time),
-        ended_at: operation.ended_at.map(time),
-        revision: number(operation.revision),
-    }
-}
-
-fn phase(work: &Work) -> v1::OperationPhase {
-    match work {
-        Work::Create(CreatePhase::Planning) | Work::Delete(DeletePhase::Planning) => {
-            v1::OperationPhase::Planning
-        }
-        Work::Create(CreatePhase::Overlaying(_) | CreatePhase::Refused(..)) => {
-            v1::OperationPhase::CreatingOverlays
-        }
-        Work::Delete(DeletePhase::Disks(tasks)) => {
-            let current = tasks
-                .iter()
-                .find(|task| !matches!(task.state, DiskState::Removed { .. }));
-            match current.map(|task| &task.state) {
-                Some(
-                    DiskState::Pending
-                    | DiskState::Merging
-                    | DiskState::Failed(_)
-                    | DiskState::Refused(_),
-                ) => v1::OperationPhase::Merging,
-                Some(DiskState::Removing { .. } | DiskState::Removed { .. }) | None => {
-                    v1::OperationPhase::Removing
-                }
-            }
-        }
-    }
-}
-
-/// One disk's progress. `live` is about the one disk that merges now.
-fn disk(task: &DiskTask, live: Option<&MergeProgress>) -> v1::DiskProgress {
-    let kind = if task.active {
-        v1::MergeKind::ActiveCommit
-    } else {
-        v1::MergeKind::IntermediateCommit
-    };
-    let mut disk = v1::DiskProgress {
-        disk: task.disk.to_string(),
-        kind: kind.into(),
-        kept: Some(volume_ref(&task.base.volume)),
-        removed: Some(volume_ref(&task.top.volume)),
-        ..v1::DiskProgress::default()
-    };
-    let mut copied = |copied_bytes: u64, longest_pause: Duration| {
-        disk.done_bytes = number(copied_bytes);
-        disk.total_bytes = number(copied_bytes);
-        disk.longest_pause = duration(longest_pause);
-    };
-    let phase = match &task.state {
-        DiskState::Pending => v1::MergePhase::Pending,
-        DiskState::Failed(_) | DiskState::Refused(_) => v1::MergePhase::Failed,
-        DiskState::Merging => match live {
-            Some(live) => return merging(disk, live),
-            None => v1::MergePhase::Pending,
-        },
-        DiskState::Removing {
-            copied_bytes,
-            longest_pause,
-        } => {
-            copied(*copied_bytes, *longest_pause);
-            v1::MergePhase::Removing
-        }
-        DiskState::Removed {
-            copied_bytes,
-            longest_pause,
-            freed_bytes,
-        } => {
-            copied(*copied_bytes, *longest_pause);
-            disk.freed_bytes = number(*freed_bytes);
-            v1::MergePhase::Removed
-        }
-    };
-    disk.phase = phase.into();
-    disk
-}
-
-fn merging(mut disk: v1::DiskProgress, live: &MergeProgress) -> v1::DiskProgress {
-    let seen = &live.seen;
-    let phase = match seen.phase {
-        MergePhase::Pending => v1::MergePhase::Pending,
-        MergePhase::Copying => v1::MergePhase::Copying,
-        MergePhase::Ready => v1::MergePhase::Ready,
-        MergePhase::Pivoting => v1::MergePhase::Pivoting,
-        MergePhase::Verifying => v1::MergePhase::Verifying,
-        MergePhase::Merged => v1::MergePhase::Merged,
-        MergePhase::Failed(_) => v1::MergePhase::Failed,
-    };
-    disk.phase = phase.into();
-    disk.done_bytes = number(seen.done_bytes);
-    disk.total_bytes = number(seen.total_bytes);
-    disk.bytes_per_second = number(live.bytes_per_second);
-    disk.longest_pause = duration(seen.longest_pause);
-    let left = seen.total_bytes.saturating_sub(seen.done_bytes);
-    disk.time_left = left
-        .checked_div(live.bytes_per_second)
-        .map(Duration::from_secs)
-        .and_then(duration);
-    disk
-}
-
-fn wait(waiting: Waiting) -> v1::Waiting {
-    v1::Waiting {
-        reason: waiting.cause.reason.to_string(),
-        message: waiting.cause.message,
-        next_try_at: waiting.next_try_at.map(time),
-        attempts: i32::try_from(waiting.attempts).unwrap_or(i32::MAX),
-    }
 }
 
 pub(super) fn host(record: HostRecord, view: &HostView) -> v1::Host {
@@ -271,6 +120,7 @@ pub(super) fn chain(vm: VmId, chain: Chain, now: Timestamp) -> v1::VolumeChain {
         layers: chain.layers.into_iter().map(layer).collect(),
         observed_at: Some(time(now)),
         job_running: chain.job_running,
+        libvirt_snapshots: chain.libvirt_snapshots,
     }
 }
 
@@ -332,6 +182,9 @@ pub(super) fn event_kind(wanted: v1::EventType) -> Option<EventKind> {
         v1::EventType::SnapshotDeleteRequested => EventKind::SnapshotDeleteRequested,
         v1::EventType::SnapshotDeleted => EventKind::SnapshotDeleted,
         v1::EventType::SnapshotDeleteFailed => EventKind::SnapshotDeleteFailed,
+        v1::EventType::SnapshotDiscovered => EventKind::SnapshotDiscovered,
+        v1::EventType::SnapshotVanished => EventKind::SnapshotVanished,
+        v1::EventType::SnapshotUpdated => EventKind::SnapshotUpdated,
         v1::EventType::LiveMergePlanned => EventKind::LiveMergePlanned,
         v1::EventType::LiveMergeStarted => EventKind::LiveMergeStarted,
         v1::EventType::LiveMergeCompleted => EventKind::LiveMergeCompleted,
@@ -346,6 +199,12 @@ pub(super) fn event_kind(wanted: v1::EventType) -> Option<EventKind> {
         v1::EventType::OperationResumed => EventKind::OperationResumed,
         v1::EventType::OperationWaiting => EventKind::OperationWaiting,
         v1::EventType::OperationRecovered => EventKind::OperationRecovered,
+        v1::EventType::OperationLimited => EventKind::OperationLimited,
+        v1::EventType::OperationCancelled => EventKind::OperationCancelled,
+        v1::EventType::OperationCancelRequested => EventKind::OperationCancelRequested,
+        v1::EventType::LiveMergeCancelled => EventKind::LiveMergeCancelled,
+        v1::EventType::LiveMergeGuestThrottled => EventKind::LiveMergeGuestThrottled,
+        v1::EventType::LiveMergeLimitLifted => EventKind::LiveMergeLimitLifted,
     })
 }
 
@@ -360,6 +219,9 @@ pub(super) fn event_type(kind: EventKind) -> v1::EventType {
         EventKind::SnapshotDeleteRequested => v1::EventType::SnapshotDeleteRequested,
         EventKind::SnapshotDeleted => v1::EventType::SnapshotDeleted,
         EventKind::SnapshotDeleteFailed => v1::EventType::SnapshotDeleteFailed,
+        EventKind::SnapshotDiscovered => v1::EventType::SnapshotDiscovered,
+        EventKind::SnapshotVanished => v1::EventType::SnapshotVanished,
+        EventKind::SnapshotUpdated => v1::EventType::SnapshotUpdated,
         EventKind::LiveMergePlanned => v1::EventType::LiveMergePlanned,
         EventKind::LiveMergeStarted => v1::EventType::LiveMergeStarted,
         EventKind::LiveMergeCompleted => v1::EventType::LiveMergeCompleted,
@@ -374,5 +236,11 @@ pub(super) fn event_type(kind: EventKind) -> v1::EventType {
         EventKind::OperationResumed => v1::EventType::OperationResumed,
         EventKind::OperationWaiting => v1::EventType::OperationWaiting,
         EventKind::OperationRecovered => v1::EventType::OperationRecovered,
+        EventKind::OperationLimited => v1::EventType::OperationLimited,
+        EventKind::OperationCancelled => v1::EventType::OperationCancelled,
+        EventKind::OperationCancelRequested => v1::EventType::OperationCancelRequested,
+        EventKind::LiveMergeCancelled => v1::EventType::LiveMergeCancelled,
+        EventKind::LiveMergeGuestThrottled => v1::EventType::LiveMergeGuestThrottled,
+        EventKind::LiveMergeLimitLifted => v1::EventType::LiveMergeLimitLifted,
     }
 }

@@ -1,6 +1,6 @@
 //! Findings and repairs for the wire.
 
-use super::convert;
+use super::operation;
 use crate::consistency::{Finding, Kind, Remedy, Repair, Repaired};
 use crate::hosts::volume_ref;
 use crate::snapshot::Severity;
@@ -39,7 +39,7 @@ pub(super) fn repaired(repaired: Repaired) -> v1::ApplyRepairResponse {
     let (outcome, operation, freed_bytes) = match repaired {
         Repaired::Done { freed_bytes } => (Outcome::Done, None, freed_bytes),
         Repaired::GoesOn => (Outcome::Started, None, 0),
-        Repaired::Started(view) => (Outcome::Started, Some(convert::operation(*view)), 0),
+        Repaired::Started(view) => (Outcome::Started, Some(operation::operation(*view)), 0),
         Repaired::AlreadyGone => (Outcome::AlreadyGone, None, 0),
     };
     v1::ApplyRepairResponse {

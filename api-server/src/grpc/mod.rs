@@ -2,10 +2,14 @@
 //! the line to the agents (`hosts`).
 
 mod convert;
+mod delete_order;
 mod event_service;
 mod event_watch;
 mod finding;
+mod forecast;
 mod inventory_service;
+mod labels;
+mod operation;
 mod operation_service;
 mod page;
 mod snapshot_service;

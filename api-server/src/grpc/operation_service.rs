@@ -1,7 +1,7 @@
 //! `livemerge.v1.OperationService`.
 
-use super::{convert, page::Pager, snapshot_service::problem};
-use crate::snapshot::{OperationView, Snapshots};
+use super::{caller, detached, operation, page::Pager, snapshot_service::problem};
+use crate::snapshot::{OperationView, Snapshots, Wish};
 use crate::store::{OperationFilter, StateName, Store};
 use futures::Stream;
 use livemerge_proto::fields::Fields;
@@ -43,7 +43,9 @@ impl OperationService for OperationApi {
         request: Request<v1::GetOperationRequest>,
     ) -> Result<Response<v1::GetOperationResponse>, Status> {
         let id = parse_id(&request.get_ref().operation_id)?;
-        let operation = Some(convert::operation(self.snapshots.operation_view(id).await?));
+        let operation = Some(operation::operation(
+            self.snapshots.operation_view(id).await?,
+        ));
         Ok(Response::new(v1::GetOperationResponse { operation }))
     }
 
@@ -76,7 +78,7 @@ impl OperationService for OperationApi {
         let shown = found
             .into_iter()
             .map(|operation| self.snapshots.shown(operation));
-        let operations = shown.map(convert::operation).collect();
+        let operations = shown.map(operation::operation).collect();
         Ok(Response::new(v1::ListOperationsResponse {
             operations,
             next_page_token,
@@ -117,8 +119,37 @@ impl OperationService for OperationApi {
         );
         let (id, time) = fields.finish(id.zip(time))?;
         let time = deadline.map_or(time, |deadline| time.min(deadline));
-        let operation = Some(convert::operation(self.wait(id, time).await?));
+        let operation = Some(operation::operation(self.wait(id, time).await?));
         Ok(Response::new(v1::WaitOperationResponse { operation }))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<v1::CancelOperationRequest>,
+    ) -> Result<Response<v1::CancelOperationResponse>, Status> {
+        let caller = caller(&request);
+        let id = parse_id(&request.get_ref().operation_id)?;
+        let snapshots = Arc::clone(&self.snapshots);
+        let view = detached(async move { snapshots.wish(id, Wish::Cancel, &caller).await }).await?;
+        let operation = Some(operation::operation(view));
+        Ok(Response::new(v1::CancelOperationResponse { operation }))
+    }
+
+    async fn update_operation(
+        &self,
+        request: Request<v1::UpdateOperationRequest>,
+    ) -> Result<Response<v1::UpdateOperationResponse>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let id = fields.parse("operation_id", &request.operation_id);
+        let limit = fields.bytes("bytes_per_second", request.bytes_per_second);
+        let (id, limit) = fields.finish(id.zip(limit))?;
+        let snapshots = Arc::clone(&self.snapshots);
+        let view =
+            detached(async move { snapshots.wish(id, Wish::Limit(limit), &caller).await }).await?;
+        let operation = Some(operation::operation(view));
+        Ok(Response::new(v1::UpdateOperationResponse { operation }))
     }
 }
 
@@ -149,7 +180,7 @@ fn watch_stream(
         let mut changes = snapshots.hub().watch(id);
         loop {
             let ended = view.operation.state.ended();
-            yield v1::WatchOperationResponse { operation: Some(convert::operation(view.clone())) };
+            yield v1::WatchOperationResponse { operation: Some(operation::operation(view.clone())) };
             if ended {
                 return;
             }
@@ -180,6 +211,7 @@ fn state_name(fields: &mut Fields, state: i32) -> Option<StateName> {
         Ok(v1::OperationState::Running) => Some(StateName::Running),
         Ok(v1::OperationState::Succeeded) => Some(StateName::Succeeded),
         Ok(v1::OperationState::Failed) => Some(StateName::Failed),
+        Ok(v1::OperationState::Cancelled) => Some(StateName::Cancelled),
         Ok(v1::OperationState::Unspecified) | Err(_) => {
             fields.reject(
                 "states",

@@ -1,10 +1,11 @@
 //! `livemerge.v1.SnapshotService`.
 
-use super::{caller, convert, detached, page::Pager};
-use crate::snapshot::{CreateOrder, DeleteOrder, Snapshots, no_snapshot};
+use super::{caller, convert, delete_order, detached, forecast, labels, operation, page::Pager};
+use crate::snapshot::{CreateOrder, DeleteOrder, Snapshots, UpdateOrder, no_snapshot};
 use crate::store::{RequestRecord, Store};
 use livemerge_proto::fields::Fields;
 use livemerge_proto::ids::{RequestId, SnapshotId, VmId};
+use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use livemerge_proto::v1::snapshot_service_server::SnapshotService;
 use sha2::{Digest as _, Sha256};
@@ -33,25 +34,33 @@ impl SnapshotService for SnapshotApi {
         let id = fields.parse::<RequestId>("request_id", &request.request_id);
         let vm = fields.parse("vm_id", &request.vm_id);
         let name = fields.parse("name", &request.name);
-        let fingerprint = fingerprint(
-            "CreateSnapshot",
-            &[&request.vm_id, &request.name, &request.description],
-        );
+        let labels = labels::labels(&mut fields, "labels", request.labels);
         let description = fields.text("description", request.description, MAX_DESCRIPTION);
-        let ((id, vm), (name, description)) =
-            fields.finish(id.zip(vm).zip(name.zip(description)))?;
-        let request = RequestRecord { id, fingerprint };
+        let ((id, vm), ((name, description), labels)) =
+            fields.finish(id.zip(vm).zip(name.zip(description).zip(labels)))?;
+        let deletion_protected = request.deletion_protected;
+        let noted = labels::text(&labels);
+        let mut payload = vec![&*request.vm_id, &request.name, &description];
+        // What is not asked for is left out, so that a repetition is known over an upgrade.
+        payload.extend((!labels.is_empty()).then_some(&*noted));
+        payload.extend(deletion_protected.then_some("protected"));
+        let request = RequestRecord {
+            id,
+            fingerprint: fingerprint("CreateSnapshot", &payload),
+        };
         let order = CreateOrder {
             request,
             caller,
             vm,
             name,
             description,
+            labels,
+            deletion_protected,
         };
         let snapshots = Arc::clone(&self.snapshots);
         let view = detached(async move { snapshots.create(order).await }).await?;
         Ok(Response::new(v1::CreateSnapshotResponse {
-            operation: Some(convert::operation(view)),
+            operation: Some(operation::operation(view)),
         }))
     }
 
@@ -97,6 +106,19 @@ impl SnapshotService for SnapshotApi {
         }))
     }
 
+    async fn update_snapshot(
+        &self,
+        request: Request<v1::UpdateSnapshotRequest>,
+    ) -> Result<Response<v1::UpdateSnapshotResponse>, Status> {
+        let caller = caller(&request);
+        let order = update_order(request.into_inner(), caller)?;
+        let snapshots = Arc::clone(&self.snapshots);
+        let updated = detached(async move { snapshots.update(order).await }).await?;
+        Ok(Response::new(v1::UpdateSnapshotResponse {
+            snapshot: Some(convert::snapshot(updated)),
+        }))
+    }
+
     async fn delete_snapshot(
         &self,
         request: Request<v1::DeleteSnapshotRequest>,
@@ -106,16 +128,15 @@ impl SnapshotService for SnapshotApi {
         let mut fields = Fields::new();
         let id = fields.parse::<RequestId>("request_id", &request.request_id);
         let snapshot = fields.parse("snapshot_id", &request.snapshot_id);
-        let revision = convert::parse_etag(&request.etag);
-        if revision.is_none() && !request.etag.is_empty() {
-            fields.reject("etag", "is not one that a snapshot had");
-        }
-        let (id, snapshot) = fields.finish(id.zip(snapshot))?;
+        let revision = revision(&mut fields, &request.etag);
+        let options = delete_order::options(&mut fields, request.options);
+        let ((id, snapshot), options) = fields.finish(id.zip(snapshot).zip(options))?;
         let allow_missing = request.allow_missing;
         let payload = [
             &*request.snapshot_id,
             &*request.etag,
             if allow_missing { "allow" } else { "" },
+            &delete_order::text(&options),
         ];
         let request = RequestRecord {
             id,
@@ -124,16 +145,90 @@ impl SnapshotService for SnapshotApi {
         let order = DeleteOrder {
             request,
             caller,
-            snapshot,
+            vm: None,
+            snapshots: vec![snapshot],
             revision,
             allow_missing,
+            options,
         };
-        let snapshots = Arc::clone(&self.snapshots);
-        let view = detached(async move { snapshots.delete(order).await }).await?;
-        Ok(Response::new(v1::DeleteSnapshotResponse {
-            operation: view.map(convert::operation),
+        let operation = self.delete(order).await?;
+        Ok(Response::new(v1::DeleteSnapshotResponse { operation }))
+    }
+
+    async fn batch_delete_snapshots(
+        &self,
+        request: Request<v1::BatchDeleteSnapshotsRequest>,
+    ) -> Result<Response<v1::BatchDeleteSnapshotsResponse>, Status> {
+        let caller = caller(&request);
+        let order = delete_order::batch(request.into_inner(), caller)?;
+        let operation = self.delete(order).await?;
+        Ok(Response::new(v1::BatchDeleteSnapshotsResponse {
+            operation,
         }))
     }
+
+    async fn plan_delete_snapshot(
+        &self,
+        request: Request<v1::PlanDeleteSnapshotRequest>,
+    ) -> Result<Response<v1::PlanDeleteSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let snapshots = delete_order::snapshots(&mut fields, &request.snapshot_ids);
+        let options = delete_order::options(&mut fields, request.options);
+        let (snapshots, options) = fields.finish(snapshots.zip(options))?;
+        let forecast = self.snapshots.forecast(&snapshots, &options).await?;
+        Ok(Response::new(forecast::answer(forecast)))
+    }
+}
+
+impl SnapshotApi {
+    async fn delete(&self, order: DeleteOrder) -> Result<Option<v1::Operation>, Status> {
+        let snapshots = Arc::clone(&self.snapshots);
+        let view = detached(async move { snapshots.delete(order).await }).await?;
+        Ok(view.map(operation::operation))
+    }
+}
+
+fn update_order(
+    request: v1::UpdateSnapshotRequest,
+    caller: String,
+) -> Result<UpdateOrder, Problem> {
+    let mut fields = Fields::new();
+    // A repetition is told by what the snapshot is then, so the id is only checked.
+    let id = fields.parse::<RequestId>("request_id", &request.request_id);
+    let snapshot = fields.parse("snapshot_id", &request.snapshot_id);
+    let revision = revision(&mut fields, &request.etag);
+    let name = request.name.map(|name| fields.parse("name", &name));
+    let description = request
+        .description
+        .map(|text| fields.text("description", text, MAX_DESCRIPTION));
+    let labels = request
+        .labels
+        .map(|given| labels::labels(&mut fields, "labels.labels", given.labels));
+    let ((_, snapshot), order) = fields.finish(id.zip(snapshot).zip(Some((
+        name.flatten(),
+        description.flatten(),
+        labels.flatten(),
+    ))))?;
+    let (name, description, labels) = order;
+    Ok(UpdateOrder {
+        caller,
+        snapshot,
+        revision,
+        name,
+        description,
+        labels,
+        deletion_protected: request.deletion_protected,
+    })
+}
+
+/// The revision that an etag stands for; `None` when there is none.
+fn revision(fields: &mut Fields, etag: &str) -> Option<u64> {
+    let revision = convert::parse_etag(etag);
+    if revision.is_none() && !etag.is_empty() {
+        fields.reject("etag", "is not one that a snapshot had");
+    }
+    revision
 }
 
 /// Tells whether two requests of one id are the same.
@@ -151,5 +246,5 @@ pub(super) fn fingerprint(method: &str, payload: &[&str]) -> String {
 }
 
 pub(super) fn problem(error: crate::store::StoreError) -> Status {
-    livemerge_proto::problem::Problem::from(error).into()
+    Problem::from(error).into()
 }

@@ -5,12 +5,13 @@
 
 use super::convert;
 use super::types::{
-    HostError, HostReport, MergeOrder, OverlayOrder, RemovalOrder, RemovalSeen, Removed, VmChains,
-    VolumeSeen,
+    HostError, HostReport, Measured, MergeOrder, OverlayOrder, RemovalOrder, RemovalSeen, Removed,
+    VmChains, VolumeSeen,
 };
 use super::{HostAgent, volume_ref};
+use crate::snapshot::Mark;
 use async_trait::async_trait;
-use livemerge_proto::ids::{DiskTarget, HostId, VmId};
+use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
@@ -82,23 +83,62 @@ impl HostAgent for GrpcAgent {
         Ok(())
     }
 
-    async fn start_merge(&self, order: &MergeOrder) -> Result<(), HostError> {
-        let request = v1::StartMergeRequest {
-            request_id: order.id.to_string(),
-            generation: self.generation,
-            vm_id: order.vm.to_string(),
-            disk: order.disk.to_string(),
-            base: Some(volume_ref(&order.base.volume)),
-            base_identity: order.base.identity.to_string(),
-            top: Some(volume_ref(&order.top.volume)),
-            top_identity: order.top.identity.to_string(),
+    async fn measure(
+        &self,
+        vm: VmId,
+        runs: &[(DiskTarget, Mark, Mark)],
+    ) -> Result<Vec<Measured>, HostError> {
+        let request = v1::PlanMergeRequest {
+            vm_id: vm.to_string(),
+            disks: runs.iter().map(convert::disk_range).collect(),
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
-        client
-            .start_merge(within(SHORT, request))
-            .await
-            .map_err(classify)?;
-        Ok(())
+        let answer = client.plan_merge(within(LONG, request)).await;
+        let plans = answer.map_err(classify)?.into_inner().disks;
+        let measured = plans
+            .iter()
+            .zip(runs)
+            .map(|(plan, (disk, oldest, _))| Measured {
+                disk: disk.clone(),
+                oldest: oldest.volume.clone(),
+                ways: plan.options.iter().filter_map(convert::way).collect(),
+            });
+        Ok(measured.collect())
+    }
+
+    async fn start_merges(&self, orders: &[MergeOrder]) -> Result<(), HostError> {
+        let Some(first) = orders.first() else {
+            return Ok(());
+        };
+        let request = v1::StartMergeRequest {
+            generation: self.generation,
+            vm_id: first.vm.to_string(),
+            disks: orders.iter().map(convert::disk_merge).collect(),
+        };
+        let mut client = MergeServiceClient::new(self.channel.clone());
+        let answer = client.start_merge(within(SHORT, request)).await;
+        answer.map(drop).map_err(classify)
+    }
+
+    async fn cancel_merge(&self, merge: MergeId) -> Result<(), HostError> {
+        let request = v1::CancelMergeRequest {
+            merge_id: merge.to_string(),
+            generation: self.generation,
+        };
+        let mut client = MergeServiceClient::new(self.channel.clone());
+        let answer = client.cancel_merge(within(SHORT, request)).await;
+        answer.map(drop).map_err(classify)
+    }
+
+    async fn limit_merge(&self, merge: MergeId, bytes_per_second: u64) -> Result<(), HostError> {
+        let request = v1::SetMergeBandwidthRequest {
+            merge_id: merge.to_string(),
+            generation: self.generation,
+            bytes_per_second: i64::try_from(bytes_per_second).unwrap_or(i64::MAX),
+        };
+        let mut client = MergeServiceClient::new(self.channel.clone());
+        let answer = client.set_merge_bandwidth(within(SHORT, request)).await;
+        answer.map(drop).map_err(classify)
     }
 
     async fn remove_volume(&self, order: &RemovalOrder) -> Result<Removed, HostError> {
@@ -198,5 +238,42 @@ pub fn is_a_no(reason: Reason) -> bool {
         Code::ResourceExhausted => reason == Reason::InsufficientSpace,
         // It is this server that is too old, or restored; what it has ordered goes on.
         _ => reason != Reason::StaleGeneration,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_answered_otherwise_later_is_no_no() {
+        let open = [
+            Reason::StaleGeneration,
+            Reason::HostUnreachable,
+            Reason::HypervisorUnreachable,
+            Reason::StorageUnreachable,
+            Reason::StoreUnavailable,
+            Reason::ServerDraining,
+            Reason::DeadlineExceeded,
+            Reason::MergeIoError,
+            Reason::InternalBug,
+        ];
+        for reason in Reason::ALL {
+            assert_eq!(is_a_no(*reason), !open.contains(reason), "{reason}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_nobody_we_know_is_no_answer() {
+        let no = Problem::new(Reason::PointOfNoReturn, "too late");
+        assert_eq!(classify(no.clone().into()), HostError::Refused(no));
+        let silent = Problem::new(Reason::StoreUnavailable, "later");
+        assert_eq!(classify(silent.clone().into()), HostError::Unknown(silent));
+        for code in [Code::FailedPrecondition, Code::NotFound, Code::Unavailable] {
+            let HostError::Unknown(problem) = classify(Status::new(code, "a proxy's")) else {
+                panic!("{code} is no answer of an agent");
+            };
+            assert_eq!(problem.reason, Reason::HostUnreachable);
+        }
     }
 }

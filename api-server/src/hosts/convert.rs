@@ -4,12 +4,12 @@
 //! answer, never as an empty one.
 
 use super::types::{
-    Chain, DiskSeen, HostReport, Layer, LayerFormat, MergePhase, MergeSeen, RemovalSeen, VmChains,
-    VmSeen, VmState, VolumeSeen,
+    Chain, DiskSeen, HostReport, Layer, LayerFormat, MeasuredWay, MergeOrder, MergePhase,
+    MergeSeen, RemovalSeen, VmChains, VmSeen, VmState, VolumeSeen,
 };
-use crate::snapshot::Mark;
+use crate::snapshot::{Direction, Mark};
 use jiff::Timestamp;
-use livemerge_proto::ids::{HostId, MergeId};
+use livemerge_proto::ids::{DiskTarget, HostId, MergeId};
 use livemerge_proto::v1;
 use livemerge_storage::VolumeRef;
 use std::fmt::Display;
@@ -53,6 +53,8 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
         v1::MergePhase::Ready => MergePhase::Ready,
         v1::MergePhase::Pivoting => MergePhase::Pivoting,
         v1::MergePhase::Verifying => MergePhase::Verifying,
+        v1::MergePhase::Cancelling => MergePhase::Cancelling,
+        v1::MergePhase::Cancelled => MergePhase::Cancelled,
         v1::MergePhase::Merged => MergePhase::Merged,
         v1::MergePhase::Failed => {
             MergePhase::Failed(merge.failure.clone().unwrap_or_default().into())
@@ -70,9 +72,60 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
         total_bytes: bytes(merge.total_bytes),
         pivot_attempts: u32::try_from(merge.pivot_attempts).unwrap_or(0),
         longest_pause: longest_pause.unwrap_or_default(),
+        bytes_per_second: bytes(merge.bytes_per_second),
+        limit_lifted: merge.limit_lifted,
+        guest_bytes_per_second: bytes(merge.guest_bytes_per_second),
         revision: bytes(merge.revision),
     };
     Ok((id(&merge.id)?, seen))
+}
+
+pub(super) fn disk_merge(order: &MergeOrder) -> v1::DiskMerge {
+    let direction = match order.direction {
+        Direction::Commit => v1::MergeDirection::Commit,
+        Direction::Pull => v1::MergeDirection::Pull,
+    };
+    v1::DiskMerge {
+        merge_id: order.id.to_string(),
+        disk: order.disk.to_string(),
+        direction: direction.into(),
+        kept: Some(marked(&order.kept)),
+        removed: order.removed.iter().map(marked).collect(),
+        bytes_per_second: i64::try_from(order.bytes_per_second).unwrap_or(i64::MAX),
+    }
+}
+
+/// A run by its oldest and its youngest volume.
+pub(super) fn disk_range((disk, lowest, youngest): &(DiskTarget, Mark, Mark)) -> v1::DiskRange {
+    v1::DiskRange {
+        disk: disk.to_string(),
+        lowest: Some(marked(lowest)),
+        youngest: Some(marked(youngest)),
+        forced: v1::MergeDirection::Unspecified.into(),
+    }
+}
+
+pub(super) fn way(option: &v1::MergeOption) -> Option<MeasuredWay> {
+    let direction = match option.direction() {
+        v1::MergeDirection::Commit => Direction::Commit,
+        v1::MergeDirection::Pull => Direction::Pull,
+        v1::MergeDirection::Unspecified => return None,
+    };
+    Some(MeasuredWay {
+        direction,
+        blocker: option.blocker.clone().map(Into::into),
+        copy_bytes: bytes(option.copy_bytes),
+        needed_bytes: bytes(option.space_needed_bytes),
+        free_bytes: bytes(option.free_bytes),
+        freed_bytes: bytes(option.freed_bytes),
+    })
+}
+
+pub(super) fn marked(mark: &Mark) -> v1::MarkedVolume {
+    v1::MarkedVolume {
+        volume: Some(volume_ref(&mark.volume)),
+        identity: mark.identity.to_string(),
+    }
 }
 
 pub(super) fn chains(answer: v1::MergeServiceGetVolumeChainResponse) -> Result<VmChains, Status> {
@@ -94,6 +147,7 @@ fn chain(chain: v1::VolumeChain) -> Result<Chain, Status> {
         disk: id(&chain.disk)?,
         layers,
         job_running: chain.job_running,
+        libvirt_snapshots: chain.libvirt_snapshots,
     })
 }
 

@@ -18,16 +18,16 @@ pub use agent::is_a_no;
 pub(crate) use convert::volume_ref;
 pub use endpoint::{ENDPOINT_FORM, is_endpoint};
 pub use types::{
-    Chain, DiskSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat, MergeOrder,
-    MergePhase, MergeSeen, MergeSight, OverlayOrder, RemovalOrder, RemovalSeen, Removed, VmChains,
-    VmSeen, VmState, VolumeSeen,
+    Chain, DiskSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat, Measured,
+    MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, OverlayOrder, RemovalOrder,
+    RemovalSeen, Removed, VmChains, VmSeen, VmState, VolumeSeen,
 };
 
-use crate::snapshot::{EventKind, HostRecord, NewEvent, Severity, VmRecord};
+use crate::snapshot::{EventKind, HostRecord, Mark, NewEvent, Severity, VmRecord};
 use crate::store::{Page, Store, StoreError, VmFilter};
 use agent::GrpcAgent;
 use async_trait::async_trait;
-use livemerge_proto::ids::{DiskTarget, HostId, VmId};
+use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
@@ -46,8 +46,19 @@ pub trait HostAgent: Send + Sync + 'static {
     async fn chains(&self, vm: VmId, disk: Option<&DiskTarget>) -> Result<VmChains, HostError>;
     /// Puts overlays on. `Ok`: they are on.
     async fn create_overlays(&self, order: &OverlayOrder) -> Result<(), HostError>;
-    /// Orders a merge. `Ok`: it is in the host's journal.
-    async fn start_merge(&self, order: &MergeOrder) -> Result<(), HostError>;
+    /// What merging these runs of a machine's disks costs each way: each by its oldest and its
+    /// youngest volume.
+    async fn measure(
+        &self,
+        vm: VmId,
+        runs: &[(DiskTarget, Mark, Mark)],
+    ) -> Result<Vec<Measured>, HostError>;
+    /// Orders the merges of one machine that go together. `Ok`: they are in the host's journal.
+    async fn start_merges(&self, orders: &[MergeOrder]) -> Result<(), HostError>;
+    /// Gives a merge up. `Ok`: it is on its way to its end.
+    async fn cancel_merge(&self, merge: MergeId) -> Result<(), HostError>;
+    /// Lets a merge's job copy so many bytes a second; 0 for no limit.
+    async fn limit_merge(&self, merge: MergeId, bytes_per_second: u64) -> Result<(), HostError>;
     /// Orders a removal.
     async fn remove_volume(&self, order: &RemovalOrder) -> Result<Removed, HostError>;
     /// What the host is and has. An answer of another host's agent is no answer.

@@ -1,6 +1,6 @@
 //! What the server knows of hosts, and what it asks of them.
 
-use crate::snapshot::{Failure, Mark, NewOverlay};
+use crate::snapshot::{Direction, Failure, Mark, NewOverlay};
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_proto::problem::Problem;
@@ -114,6 +114,12 @@ pub struct MergeSeen {
     pub pivot_attempts: u32,
     /// The longest time that the guest's processors stood still.
     pub longest_pause: Duration,
+    /// How many bytes a second its job may copy; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// Whether that limit is lifted for now, because the copy does not catch up.
+    pub limit_lifted: bool,
+    /// What the guest may write for the same reason, in bytes a second; 0 for no limit.
+    pub guest_bytes_per_second: u64,
     /// Grows with each change.
     pub revision: u64,
 }
@@ -131,8 +137,12 @@ pub enum MergePhase {
     Pivoting,
     /// Looks at the chain.
     Verifying,
+    /// Is being given up.
+    Cancelling,
     /// Done.
     Merged,
+    /// Was given up before the guest was switched.
+    Cancelled,
     /// Ended without the merge.
     Failed(Failure),
 }
@@ -155,6 +165,8 @@ pub struct Chain {
     pub layers: Vec<Layer>,
     /// Whether a block job runs on the disk.
     pub job_running: bool,
+    /// libvirt's own snapshots whose metadata name a layer of it; none can be merged meanwhile.
+    pub libvirt_snapshots: Vec<String>,
 }
 
 /// One layer of a chain.
@@ -229,10 +241,14 @@ pub struct MergeOrder {
     pub vm: VmId,
     /// The disk.
     pub disk: DiskTarget,
+    /// Which way the data goes.
+    pub direction: Direction,
     /// What is kept.
-    pub base: Mark,
-    /// What is merged into it.
-    pub top: Mark,
+    pub kept: Mark,
+    /// What is merged into it, oldest first.
+    pub removed: Vec<Mark>,
+    /// How many bytes a second its job may copy; 0 for no limit.
+    pub bytes_per_second: u64,
 }
 
 /// Orders overlays.
@@ -281,5 +297,40 @@ impl HostError {
         match self {
             Self::Refused(problem) | Self::Unknown(problem) => problem,
         }
+    }
+}
+
+/// What merging neighbouring volumes of a disk costs, as its host has measured it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    /// The disk.
+    pub disk: DiskTarget,
+    /// The oldest of the volumes.
+    pub oldest: VolumeRef,
+    /// Each way that was looked at.
+    pub ways: Vec<MeasuredWay>,
+}
+
+/// What merging costs one way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeasuredWay {
+    /// Which.
+    pub direction: Direction,
+    /// What refuses it; `None` when it is possible.
+    pub blocker: Option<Failure>,
+    /// Bytes to copy.
+    pub copy_bytes: u64,
+    /// Bytes that the kept volume takes in addition.
+    pub needed_bytes: u64,
+    /// Bytes that its storage domain has free.
+    pub free_bytes: u64,
+    /// Bytes that the removed volumes give back.
+    pub freed_bytes: u64,
+}
+
+impl Measured {
+    /// One way.
+    pub fn way(&self, direction: Direction) -> Option<&MeasuredWay> {
+        self.ways.iter().find(|way| way.direction == direction)
     }
 }

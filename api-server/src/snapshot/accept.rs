@@ -57,10 +57,11 @@ impl Snapshots {
         &self,
         request: &RequestRecord,
         mut operation: Operation,
-        snapshot: Snapshot,
-        event: NewEvent,
+        snapshots: Vec<Snapshot>,
+        events: Vec<NewEvent>,
     ) -> Result<OperationView, Problem> {
-        let (id, name) = (snapshot.id, snapshot.name.clone());
+        let name = operation.snapshot_name.clone();
+        let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id).collect();
         let _one_at_a_time = self.accepting.lock().await;
         if !self.has_open(operation.vm).await? {
             operation.state = OperationState::Running;
@@ -68,8 +69,8 @@ impl Snapshots {
         }
         let change = Change {
             operation,
-            snapshots: vec![SnapshotChange::Put(snapshot)],
-            events: vec![event],
+            snapshots: snapshots.into_iter().map(SnapshotChange::Put).collect(),
+            events,
         };
         fail::fail_point!("api::before-accept");
         let accepted = self.around.store.accept(request, &change).await;
@@ -84,8 +85,10 @@ impl Snapshots {
             }
             Err(StoreError::Conflict(text)) => {
                 // Most likely another delete was faster: then that is what is said.
-                if let Some(now) = self.around.store.snapshot(id).await? {
-                    deletable(&now, None)?;
+                for id in ids {
+                    if let Some(now) = self.around.store.snapshot(id).await? {
+                        deletable(&now, None)?;
+                    }
                 }
                 Err(StoreError::Conflict(text).into())
             }

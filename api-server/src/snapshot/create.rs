@@ -1,15 +1,17 @@
 //! Taking a snapshot, step by step. Pure.
 
-use super::plan::{Mint, plan_create};
+use super::plan::{Mint, mark};
 use super::step::{Answer, Ask, Draft, Step, Wait, put};
 use super::types::{
     CreatePhase, EventKind, Failure, NewOverlay, OperationState, Severity, SnapshotDisk,
     SnapshotState, Work,
 };
-use crate::hosts::{Chain, HostError, Layer, OverlayOrder};
+use crate::hosts::{Chain, HostError, Layer, OverlayOrder, VmChains};
 use crate::store::SnapshotChange;
+use livemerge_proto::ids::DiskTarget;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
+use livemerge_storage::{VolumeName, VolumeRef};
 
 pub(super) fn step(phase: &CreatePhase, draft: &Draft<'_>, mint: Mint<'_>) -> Step {
     match phase {
@@ -30,7 +32,7 @@ fn planning(draft: &Draft<'_>, mint: Mint<'_>) -> Step {
         Ok(overlays) => overlays,
         Err(problem) => return fail(draft, problem),
     };
-    let Some(snapshot) = draft.seen.snapshot else {
+    let Some(snapshot) = draft.seen.snapshots.first() else {
         return fail(draft, record_gone(draft));
     };
     let frozen = overlays.iter().map(|overlay| SnapshotDisk {
@@ -84,7 +86,7 @@ fn is_on(new: &NewOverlay, chains: &[Chain]) -> bool {
 }
 
 fn taken(draft: &Draft<'_>) -> Step {
-    let Some(snapshot) = draft.seen.snapshot else {
+    let Some(snapshot) = draft.seen.snapshots.first() else {
         return fail(draft, record_gone(draft));
     };
     let text = format!("snapshot {} was taken", draft.operation.snapshot_name);
@@ -122,4 +124,54 @@ pub(super) fn record_gone(draft: &Draft<'_>) -> Problem {
         draft.operation.snapshot_name
     );
     Problem::new(Reason::InternalBug, text).with("snapshot", draft.operation.snapshot)
+}
+
+/// Which overlays a new snapshot needs: one on each disk of the machine.
+///
+/// # Errors
+/// Says what refuses it. Nothing has been touched then.
+pub(super) fn plan_create(vm: &VmChains, mint: Mint<'_>) -> Result<Vec<NewOverlay>, Problem> {
+    if vm.chains.is_empty() {
+        return Err(Problem::new(
+            Reason::DiskNotFound,
+            "the virtual machine has no disk",
+        ));
+    }
+    vm.chains
+        .iter()
+        .map(|chain| plan_overlay(chain, mint))
+        .collect()
+}
+
+fn plan_overlay(chain: &Chain, mint: Mint<'_>) -> Result<NewOverlay, Problem> {
+    if chain.job_running {
+        let text = format!("a block job runs on disk {}", chain.disk);
+        return Err(Problem::new(Reason::ConcurrentChange, text).with("disk", &chain.disk));
+    }
+    let below = chain
+        .layers
+        .last()
+        .ok_or_else(|| no_layers(&chain.disk))
+        .and_then(mark)?
+        .volume;
+    let name: VolumeName = format!("{}.qcow2", mint())
+        .parse()
+        .expect("a UUID and a suffix are a volume's name");
+    let overlay = VolumeRef {
+        storage: below.storage.clone(),
+        name,
+    };
+    Ok(NewOverlay {
+        disk: chain.disk.clone(),
+        below,
+        overlay,
+    })
+}
+
+fn no_layers(disk: &DiskTarget) -> Problem {
+    Problem::new(
+        Reason::ChainCorrupt,
+        format!("the chain of disk {disk} is empty"),
+    )
+    .with("disk", disk)
 }

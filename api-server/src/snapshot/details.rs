@@ -11,10 +11,17 @@ pub(super) fn add(event: &mut NewEvent, key: &str, value: impl Display) {
 /// Adds what tells a disk's merge and removal from others.
 pub(super) fn of_disk(event: &mut NewEvent, task: &DiskTask) {
     add(event, "disk", &task.disk);
-    add(event, "base", &task.base.volume);
-    add(event, "top", &task.top.volume);
+    add(event, "kept", &task.kept.volume);
+    add(event, "removed", removed(task).join(" "));
     add(event, "merge", task.merge);
-    add(event, "removal", task.removal);
+}
+
+/// The names of the volumes that leave, oldest first.
+pub(super) fn removed(task: &DiskTask) -> Vec<String> {
+    let removed = task.removed.iter();
+    removed
+        .map(|leaving| leaving.volume.volume.to_string())
+        .collect()
 }
 
 /// The same of the disk that the operation is at, if it is at one.

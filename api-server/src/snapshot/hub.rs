@@ -7,12 +7,12 @@
 use super::types::Operation;
 use crate::hosts::MergeSeen;
 use jiff::Timestamp;
-use livemerge_proto::ids::OperationId;
+use livemerge_proto::ids::{MergeId, OperationId};
 use livemerge_proto::problem::Problem;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// Rates are taken over so long.
 const RATE_SPAN: Duration = Duration::from_secs(3);
@@ -24,8 +24,8 @@ pub struct OperationView {
     pub operation: Operation,
     /// What it waits for.
     pub waiting: Option<Waiting>,
-    /// The merge under way.
-    pub merge: Option<MergeProgress>,
+    /// The merges under way.
+    pub merges: BTreeMap<MergeId, MergeProgress>,
 }
 
 impl OperationView {
@@ -39,7 +39,7 @@ impl OperationView {
         Self {
             operation,
             waiting,
-            merge: None,
+            merges: BTreeMap::new(),
         }
     }
 }
@@ -55,7 +55,7 @@ pub struct Waiting {
     pub attempts: u32,
 }
 
-/// How far the merge under way is.
+/// How far a merge under way is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergeProgress {
     /// As the host reports it.
@@ -96,41 +96,47 @@ impl Rate {
     }
 }
 
+type Open = HashMap<OperationId, watch::Sender<OperationView>>;
+
 /// The open operations.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Hub {
-    open: Mutex<HashMap<OperationId, watch::Sender<OperationView>>>,
+    open: Mutex<Open>,
+    asked: broadcast::Sender<OperationId>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let (asked, _) = broadcast::channel(64);
+        Self {
+            open: Mutex::default(),
+            asked,
+        }
+    }
 }
 
 impl Hub {
     /// Shows a state. An ended operation is shown once more to its watchers and then leaves.
     pub fn show(&self, view: OperationView) {
-        let mut open = self.lock();
         let id = view.operation.id;
-        let ended = view.operation.state.ended();
-        match open.get(&id) {
-            Some(sender) => {
-                sender.send_if_modified(|shown| {
-                    let changed = *shown != view;
-                    if changed {
-                        *shown = view;
-                    }
-                    changed
-                });
+        let mut open = self.lock();
+        let Some(sender) = open.get(&id) else {
+            if !view.operation.state.ended() {
+                open.insert(id, watch::Sender::new(view));
             }
-            None if ended => return,
-            None => drop(open.insert(id, watch::Sender::new(view))),
-        }
-        if ended {
+            return;
+        };
+        if replace(sender, |shown| *shown = view) {
             open.remove(&id);
         }
     }
 
     /// Changes what is shown of an open operation.
     pub(super) fn update(&self, id: OperationId, change: impl FnOnce(&mut OperationView)) {
-        let Some(mut view) = self.get(id) else { return };
-        change(&mut view);
-        self.show(view);
+        let mut open = self.lock();
+        if open.get(&id).is_some_and(|sender| replace(sender, change)) {
+            open.remove(&id);
+        }
     }
 
     /// An open operation as it is shown.
@@ -143,14 +149,73 @@ impl Hub {
         self.lock().get(&id).map(watch::Sender::subscribe)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<OperationId, watch::Sender<OperationView>>> {
+    /// Somebody has asked something of an operation, and it stands in the record.
+    pub(super) fn ask(&self, id: OperationId) {
+        // Nobody listens when no operation waits.
+        let _ = self.asked.send(id);
+    }
+
+    /// The operations of which something is asked from now on.
+    pub(super) fn asked(&self) -> broadcast::Receiver<OperationId> {
+        self.asked.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Changes what is shown, but never back: whoever writes an operation's record shows it afterwards,
+/// and another one may have written since. Says whether it has ended.
+fn replace(sender: &watch::Sender<OperationView>, change: impl FnOnce(&mut OperationView)) -> bool {
+    let mut ended = false;
+    sender.send_if_modified(|shown| {
+        let before = shown.clone();
+        change(shown);
+        if shown.operation.revision < before.operation.revision {
+            shown.operation = before.operation.clone();
+        }
+        ended = shown.operation.state.ended();
+        *shown != before
+    });
+    ended
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shown(revision: u64, ended: bool) -> OperationView {
+        let mut operation = crate::store::conformance::records::operation(1, 1);
+        operation.revision = revision;
+        if ended {
+            operation.state = crate::snapshot::OperationState::Cancelled;
+        }
+        OperationView::durable(operation)
+    }
+
+    #[test]
+    fn what_is_shown_never_goes_back() {
+        let hub = Hub::default();
+        let id = shown(1, false).operation.id;
+        hub.show(shown(2, false));
+        let mut watch = hub.watch(id).unwrap();
+        hub.show(shown(1, false));
+        hub.update(id, |view| view.operation = shown(1, false).operation);
+        assert!(!watch.has_changed().unwrap());
+        assert_eq!(hub.get(id), Some(shown(2, false)));
+        hub.update(id, |view| view.operation = shown(3, true).operation);
+        assert_eq!(
+            *watch.borrow_and_update(),
+            shown(3, true),
+            "its end is shown"
+        );
+        assert!(hub.get(id).is_none());
+        // Whoever comes late brings nothing back.
+        hub.update(id, |view| view.operation = shown(2, false).operation);
+        hub.show(shown(3, true));
+        assert!(hub.get(id).is_none());
+    }
 
     #[test]
     fn a_rate_is_of_the_last_seconds() {

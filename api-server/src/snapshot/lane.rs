@@ -11,17 +11,21 @@
 //! A lane may end at any await; the store has all, and the next server goes on.
 
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
-use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merge, step};
-use super::types::{Operation, Snapshot};
-use crate::hosts::{HostAgent, HostError, HostView, Hosts, MergeSight};
+use super::plan::{Wanted, worth_measuring};
+use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
+use super::turns::{Place, Turn, Turns};
+use super::types::{DeletePhase, Operation, OperationState, Snapshot, Work};
+use crate::hosts::{HostAgent, HostError, HostView, Hosts, Measured, MergeSight, VmChains};
 use crate::store::{Change, Page, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
-use livemerge_proto::ids::{HostId, SnapshotId, VmId};
+use livemerge_proto::ids::{HostId, MergeId, OperationId, SnapshotId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::Clock;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -34,15 +38,16 @@ pub(super) struct Surroundings {
     pub(super) hosts: Arc<Hosts>,
     pub(super) hub: Arc<Hub>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) turns: Turns,
 }
 
 impl Surroundings {
-    /// One snapshot of a machine, if it is there, and the others.
+    /// Those of a machine's snapshots that are named, and the others, oldest first.
     pub(super) async fn snapshots(
         &self,
         vm: VmId,
-        own: SnapshotId,
-    ) -> Result<(Option<Snapshot>, Vec<Snapshot>), StoreError> {
+        named: &BTreeSet<SnapshotId>,
+    ) -> Result<(Vec<Snapshot>, Vec<Snapshot>), StoreError> {
         let mut all = Vec::new();
         let mut page = Page {
             after: None,
@@ -57,8 +62,9 @@ impl Surroundings {
                 break;
             }
         }
-        let own = all.iter().position(|snapshot| snapshot.id == own);
-        Ok((own.map(|own| all.remove(own)), all))
+        Ok(all
+            .into_iter()
+            .partition(|snapshot| named.contains(&snapshot.id)))
     }
 }
 
@@ -73,7 +79,9 @@ pub(super) struct Run {
     refusals: u32,
     begun: bool,
     unseen_since: Option<Instant>,
-    rate: Rate,
+    rates: BTreeMap<MergeId, Rate>,
+    turn: Turn,
+    asked: broadcast::Receiver<OperationId>,
     began: Instant,
 }
 
@@ -81,6 +89,7 @@ impl Run {
     pub(super) fn new(around: Arc<Surroundings>, operation: Operation) -> Self {
         let began = Instant::now();
         Self {
+            asked: around.hub.asked(),
             around,
             operation,
             answer: None,
@@ -90,24 +99,98 @@ impl Run {
             refusals: 0,
             begun: true,
             unseen_since: None,
-            rate: Rate::default(),
+            rates: BTreeMap::new(),
+            turn: Turn::default(),
             began,
         }
     }
 
     pub(super) async fn finish(mut self) {
+        // Its turn may have come late: what was asked of it meanwhile stands in the record.
+        self.reread().await;
+        self.turn = self.take_turn().await;
         while !self.operation.state.ended() {
-            if let Err(error) = self.turn().await {
-                tracing::error!(operation = %self.operation.id, error = &error as &dyn std::error::Error, "the record cannot be used");
-                let cause = Problem::new(
-                    Reason::StoreUnavailable,
-                    "the server's database cannot be used",
-                );
-                self.show_waiting(Some(cause), STORE_RETRY);
-                tokio::time::sleep(STORE_RETRY).await;
-                self.reread().await;
+            match self.turn().await {
+                Ok(()) => {}
+                // Somebody has asked something of the operation: that stands in the record now.
+                Err(StoreError::Conflict(_)) => self.reread().await,
+                Err(error) => self.rest(&error).await,
             }
         }
+    }
+
+    /// The places that its merges need. Until they are free the operation is queued.
+    async fn take_turn(&mut self) -> Turn {
+        let places = match &self.operation.work {
+            Work::Delete(_) if !self.operation.state.ended() => self.places().await,
+            _ => BTreeSet::new(),
+        };
+        let turns = Arc::clone(&self.around);
+        if matches!(self.operation.work, Work::Delete(DeletePhase::Disks(_))) {
+            return turns.turns.keep(&places);
+        }
+        if let Some(turn) = turns.turns.try_take(&places) {
+            return turn;
+        }
+        self.stand(OperationState::Queued).await;
+        let turn = loop {
+            tokio::select! {
+                turn = turns.turns.take(&places) => break turn,
+                () = asked_of(&mut self.asked, self.operation.id) => self.reread().await,
+            }
+            if self.operation.state.ended() {
+                return Turn::default();
+            }
+        };
+        self.stand(OperationState::Running).await;
+        turn
+    }
+
+    /// Where its merges take room, as far as is known: when nothing is, nothing holds it up.
+    async fn places(&self) -> BTreeSet<Place> {
+        let named = self.operation.snapshots().collect();
+        let snapshots = self.around.snapshots(self.operation.vm, &named).await;
+        let (snapshots, _) = snapshots.unwrap_or_default();
+        let disks = snapshots.iter().flat_map(|snapshot| &snapshot.disks);
+        let storages = disks.map(|disk| Place::Storage(disk.volume.storage.clone()));
+        let host = match &self.operation.host {
+            Some(host) => Some(host.clone()),
+            None => self
+                .around
+                .hosts
+                .of_vm(self.operation.vm)
+                .map(|host| host.id),
+        };
+        storages.chain(host.map(Place::Host)).collect()
+    }
+
+    /// Writes down that it waits for its turn, or does no longer. When that cannot be written, it is
+    /// not said.
+    async fn stand(&mut self, state: OperationState) {
+        let operation = Operation {
+            state,
+            ..self.operation.clone()
+        };
+        let change = Change {
+            operation,
+            snapshots: vec![],
+            events: vec![],
+        };
+        if let Err(error) = self.note(&change).await {
+            tracing::warn!(operation = %self.operation.id, error = &error as &dyn std::error::Error, "its state cannot be written");
+            self.reread().await;
+        }
+    }
+
+    async fn rest(&mut self, error: &StoreError) {
+        tracing::error!(operation = %self.operation.id, error = error as &dyn std::error::Error, "the record cannot be used");
+        let cause = Problem::new(
+            Reason::StoreUnavailable,
+            "the server's database cannot be used",
+        );
+        self.show_waiting(Some(cause), STORE_RETRY);
+        tokio::time::sleep(STORE_RETRY).await;
+        self.reread().await;
     }
 
     async fn turn(&mut self) -> Result<(), StoreError> {
@@ -118,52 +201,60 @@ impl Run {
         if host.as_ref().map(|host| &host.id) != self.answered_by.as_ref() {
             self.answer = None;
         }
-        let (snapshot, others) = self
-            .around
-            .snapshots(self.operation.vm, self.operation.snapshot)
-            .await?;
+        let named = self.operation.snapshots().collect();
+        let (snapshots, others) = self.around.snapshots(self.operation.vm, &named).await?;
         let view = host
             .as_mut()
             .map(|host| host.view.borrow_and_update().clone());
-        let merge = self.merge_sight(view.as_ref());
-        let unseen = self.unseen(&merge);
-        self.begun |= matches!(merge, MergeSight::Seen(_));
+        let merges = self.sights(view.as_ref());
+        let unseen = self.unseen(&merges);
+        let is_seen = |sight: &MergeSight| matches!(sight, MergeSight::Seen(_));
+        self.begun |= merges.values().any(is_seen);
         let seen = Observation {
-            snapshot: snapshot.as_ref(),
+            snapshots: &snapshots,
             others: &others,
             host: host.as_ref().map(|host| &host.id),
-            merge,
+            merges,
             unseen,
             answer: self.answer.as_ref(),
             attempts: self.attempts,
             refusals: self.refusals,
             begun: self.begun,
+            bytes_per_second: self.turn.bytes_per_second(),
         };
         let mut mint = Uuid::now_v7;
         let next = step(&self.operation, &seen, self.around.clock.now(), &mut mint);
-        self.show_progress(&seen.merge);
+        self.show_progress(&seen.merges);
         match next {
             Step::Enter(change) => self.enter(&change).await?,
             Step::Note(change) => self.note(&change).await?,
             Step::Ask(ask) => {
                 self.answered_by = host.as_ref().map(|host| host.id.clone());
-                self.ask(ask, host.map(|host| host.agent)).await;
+                let wanted = Wanted {
+                    deletes: &snapshots,
+                    others: &others,
+                    options: &self.operation.options.clone(),
+                };
+                self.ask(ask, &wanted, host.map(|host| host.agent)).await;
             }
             Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
         }
         Ok(())
     }
 
-    fn merge_sight(&self, view: Option<&HostView>) -> MergeSight {
-        match (awaited_merge(&self.operation), view) {
-            (Some(merge), Some(view)) => view.merge(merge),
-            _ => MergeSight::Unknown,
-        }
+    fn sights(&self, view: Option<&HostView>) -> BTreeMap<MergeId, MergeSight> {
+        let sight = |merge| view.map_or(MergeSight::Unknown, |view| view.merge(merge));
+        let awaited = awaited_merges(&self.operation);
+        awaited
+            .into_iter()
+            .map(|merge| (merge, sight(merge)))
+            .collect()
     }
 
-    /// For how long the merge could not be seen.
-    fn unseen(&mut self, merge: &MergeSight) -> Duration {
-        if *merge != MergeSight::Unknown {
+    /// For how long one of the merges could not be seen.
+    fn unseen(&mut self, merges: &BTreeMap<MergeId, MergeSight>) -> Duration {
+        let unknown = merges.values().any(|sight| *sight == MergeSight::Unknown);
+        if !unknown {
             self.unseen_since = None;
             return Duration::ZERO;
         }
@@ -172,14 +263,17 @@ impl Run {
 
     async fn enter(&mut self, change: &Change) -> Result<(), StoreError> {
         fail::fail_point!("api::before-enter");
+        let before = awaited_merges(&self.operation);
         self.operation = self.around.store.apply(change).await?;
         fail::fail_point!("api::after-enter");
         self.answer = None;
         self.attempts = 0;
         self.refusals = 0;
-        self.begun = false;
+        // What was ordered together has begun until all of it has ended.
+        self.begun &= before
+            .iter()
+            .any(|merge| awaited_merges(&self.operation).contains(merge));
         self.unseen_since = None;
-        self.rate = Rate::default();
         self.around
             .hub
             .show(OperationView::durable(self.operation.clone()));
@@ -198,17 +292,17 @@ impl Run {
         Ok(())
     }
 
-    async fn ask(&mut self, ask: Ask, agent: Option<Arc<dyn HostAgent>>) {
+    async fn ask(&mut self, ask: Ask, wanted: &Wanted<'_>, agent: Option<Arc<dyn HostAgent>>) {
         fail::fail_point!("api::before-ask");
         let answer = match agent {
-            Some(agent) => put_to(agent.as_ref(), ask).await,
+            Some(agent) => put_to(agent.as_ref(), ask, wanted).await,
             None => Answer::Error(HostError::Unknown(Problem::new(
                 Reason::HostUnreachable,
                 "no host that is known has the virtual machine",
             ))),
         };
         fail::fail_point!("api::after-ask");
-        self.begun |= matches!(answer, Answer::MergeAccepted);
+        self.begun |= matches!(answer, Answer::MergesAccepted);
         if let Answer::Error(error) = &answer {
             self.attempts += 1;
             self.refusals += u32::from(matches!(error, HostError::Refused(_)));
@@ -228,9 +322,14 @@ impl Run {
         };
         self.show_waiting(wait.cause, time);
         let sign = sign_of(view, wait.sign);
-        let out_of_time = tokio::time::timeout(time, sign).await.is_err();
-        if out_of_time || wait.sign == Sign::Return {
-            self.answer = None;
+        let asked = asked_of(&mut self.asked, self.operation.id);
+        tokio::select! {
+            waited = tokio::time::timeout(time, sign) => {
+                if waited.is_err() || wait.sign == Sign::Return {
+                    self.answer = None;
+                }
+            }
+            () = asked => self.reread().await,
         }
     }
 
@@ -258,18 +357,24 @@ impl Run {
             .update(self.operation.id, |view| view.waiting = waiting);
     }
 
-    fn show_progress(&mut self, merge: &MergeSight) {
-        let MergeSight::Seen(seen) = merge else {
-            return;
-        };
-        let bytes_per_second = self.rate.at(self.began.elapsed(), seen.done_bytes);
-        let progress = MergeProgress {
-            seen: seen.clone(),
-            bytes_per_second,
-        };
-        self.around
-            .hub
-            .update(self.operation.id, |view| view.merge = Some(progress));
+    fn show_progress(&mut self, merges: &BTreeMap<MergeId, MergeSight>) {
+        let now = self.began.elapsed();
+        let mut progress = BTreeMap::new();
+        for (id, sight) in merges {
+            let MergeSight::Seen(seen) = sight else {
+                continue;
+            };
+            let rate = self.rates.entry(*id).or_default();
+            let shown = MergeProgress {
+                bytes_per_second: rate.at(now, seen.done_bytes),
+                seen: seen.clone(),
+            };
+            progress.insert(*id, shown);
+        }
+        if !progress.is_empty() {
+            let id = self.operation.id;
+            self.around.hub.update(id, |view| view.merges = progress);
+        }
     }
 }
 
@@ -288,20 +393,59 @@ async fn sign_of(view: Option<watch::Receiver<HostView>>, sign: Sign) {
     }
 }
 
-async fn put_to(agent: &dyn HostAgent, ask: Ask) -> Answer {
+/// Ends when something was asked of the operation.
+async fn asked_of(asked: &mut broadcast::Receiver<OperationId>, id: OperationId) {
+    loop {
+        match asked.recv().await {
+            Ok(other) if other != id => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+async fn put_to(agent: &dyn HostAgent, ask: Ask, wanted: &Wanted<'_>) -> Answer {
     let answer = match ask {
         Ask::Chains(vm) => agent.chains(vm, None).await.map(Answer::Chains),
+        Ask::Survey(vm) => survey(agent, vm, wanted)
+            .await
+            .map(|(chains, costs)| Answer::Survey(chains, costs)),
         Ask::Overlays(order) => agent
             .create_overlays(&order)
             .await
             .map(|()| Answer::OverlaysOn),
-        Ask::Merge(order) => agent
-            .start_merge(&order)
+        Ask::Merges(orders) => agent
+            .start_merges(&orders)
             .await
-            .map(|()| Answer::MergeAccepted),
+            .map(|()| Answer::MergesAccepted),
+        Ask::Cancel(merge) => agent.cancel_merge(merge).await.map(|()| Answer::Heard),
+        Ask::Limit(merges, speed) => limit(agent, &merges, speed).await.map(|()| Answer::Heard),
         Ask::Removal(order) => agent.remove_volume(&order).await.map(Answer::Removal),
     };
     answer.unwrap_or_else(Answer::Error)
+}
+
+async fn limit(agent: &dyn HostAgent, merges: &[MergeId], speed: u64) -> Result<(), HostError> {
+    for merge in merges {
+        agent.limit_merge(*merge, speed).await?;
+    }
+    Ok(())
+}
+
+/// The chains of a machine, and what merging costs each way where it pays to know.
+pub(super) async fn survey(
+    agent: &dyn HostAgent,
+    vm: VmId,
+    wanted: &Wanted<'_>,
+) -> Result<(VmChains, Vec<Measured>), HostError> {
+    let chains = agent.chains(vm, None).await?;
+    let worth = worth_measuring(wanted, &chains);
+    let costs = if worth.is_empty() {
+        vec![]
+    } else {
+        agent.measure(vm, &worth).await?
+    };
+    Ok((chains, costs))
 }
 
 /// Between half and the whole of the time, so that many lanes do not ask at once.

@@ -16,6 +16,9 @@ mod accept;
 mod create;
 mod delete;
 mod details;
+mod discovery;
+mod follow;
+mod forecast;
 mod hub;
 mod lane;
 mod news;
@@ -25,14 +28,23 @@ mod service;
 pub mod step;
 #[cfg(test)]
 mod step_tests;
+mod turns;
 mod types;
 mod undone;
+mod update;
+mod wishes;
 
+pub use discovery::Discovery;
+pub use forecast::{Forecast, Outlook, Space};
 pub use hub::{Hub, MergeProgress, OperationView, Waiting};
 pub use service::{CreateOrder, DeleteOrder, Snapshots};
 pub(crate) use service::{no_snapshot, no_vm};
+pub use turns::{Limit, Limits};
 pub use types::{
-    CreatePhase, DeletePhase, DiskState, DiskTask, Event, EventKind, Failure, HostRecord, Mark,
-    NewEvent, NewOverlay, Obstacle, Operation, OperationState, Severity, Snapshot, SnapshotDisk,
-    SnapshotState, Told, VmRecord, Work,
+    CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, Event, EventKind, Failure,
+    HostRecord, Leaving, Mark, MergeKind, MergeOptions, Merging, NewEvent, NewOverlay, Obstacle,
+    Operation, OperationState, Origin, Severity, Snapshot, SnapshotDisk, SnapshotState, Told,
+    VmRecord, Work,
 };
+pub use update::UpdateOrder;
+pub use wishes::Wish;

@@ -19,6 +19,16 @@ pub(super) fn of_merge(told: &mut Told, seen: &MergeSeen) -> Vec<News> {
     let ready = seen.phase == MergePhase::Ready;
     let begun = seen.pivot_attempts;
     let news = [
+        first(&mut told.lifted, seen.limit_lifted).then_some(News {
+            kind: EventKind::LiveMergeLimitLifted,
+            severity: Severity::Warning,
+            text: "the copy does not catch up with the guest: it goes on without its limit",
+        }),
+        first(&mut told.throttled, seen.guest_bytes_per_second > 0).then_some(News {
+            kind: EventKind::LiveMergeGuestThrottled,
+            severity: Severity::Warning,
+            text: "the copy does not catch up with the guest: its writes are limited meanwhile",
+        }),
         first(&mut told.ready, ready || begun > 0).then_some(News {
             kind: EventKind::LiveMergeReady,
             severity: Severity::Info,
@@ -57,6 +67,9 @@ mod tests {
             total_bytes: 0,
             pivot_attempts,
             longest_pause: Duration::ZERO,
+            bytes_per_second: 0,
+            limit_lifted: false,
+            guest_bytes_per_second: 0,
             revision: 1,
         }
     }

@@ -32,11 +32,13 @@ pub(super) fn told(step: Step, draft: &Draft<'_>) -> Step {
     }
 }
 
-/// The work has moved, so nothing is in its way; one that failed has not recovered.
+/// The work has moved, so nothing is in its way; one that failed or was cancelled has not
+/// recovered.
 fn removed(change: &mut Change, draft: &Draft<'_>) {
     change.operation.obstacle = None;
-    let failed = matches!(change.operation.state, OperationState::Failed(_));
-    if let Some(obstacle) = draft.operation.obstacle.as_ref().filter(|_| !failed) {
+    let state = &change.operation.state;
+    let goes_on = !state.ended() || *state == OperationState::Succeeded;
+    if let Some(obstacle) = draft.operation.obstacle.as_ref().filter(|_| goes_on) {
         change.events.insert(0, recovered(obstacle, draft));
     }
 }

@@ -1,105 +1,373 @@
-//! Decides what a snapshot's deletion or creation does to each disk: pure, from the record and the
-//! chains as they were just read.
+//! Decides what the deletion of snapshots does to each disk: pure, from the record and the chains as
+//! they were just read.
+//!
+//! ```text
+//!   base ◀─ V1 ◀─ V2 ◀─ V3 ◀─ V4 ◀─ active        S1 … S4 froze V1 … V4
+//!           └─ S1, S2 ─┘      └ S4 ┘              deleted: two runs of neighbours
+//!
+//!   commit of the first:  V1 is kept, V2 and V3 leave (V3 held what S2's overlay held)
+//!   pull of the second:   active is kept, V4 leaves
+//! ```
+//!
+//! A run is merged in one job, so that nothing is copied twice. The runs of a disk follow one
+//! another in rounds; one round of all disks goes together.
 
 use super::types::{
-    DiskState, DiskTask, Mark, NewOverlay, Snapshot, SnapshotDisk, SnapshotState, Told,
+    Deleted, Direction, DiskState, DiskTask, Leaving, Mark, MergeKind, MergeOptions, Merging,
+    Snapshot, SnapshotDisk, SnapshotState, Told,
 };
-use crate::hosts::{Chain, Layer, VmChains, VmState};
+use crate::hosts::{Chain, Layer, Measured, VmChains, VmState};
 use livemerge_proto::ids::{DiskTarget, MergeId};
 use livemerge_proto::{problem::Problem, reason::Reason};
-use livemerge_storage::{RemovalId, VolumeName, VolumeRef};
+use livemerge_storage::{RemovalId, VolumeRef};
 use std::time::Duration;
 use uuid::Uuid;
 
 /// Where new ids come from.
 pub type Mint<'a> = &'a mut dyn FnMut() -> Uuid;
 
-/// What the deletion of a snapshot does, disk by disk. `others` are the machine's other snapshots. A
-/// disk that has nothing to merge is left out: it goes with the snapshot's row.
+/// A pull is not looked for when a commit copies no more than this.
+const LITTLE: u64 = 16 << 20;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The snapshots to delete.
+    pub deletes: &'a [Snapshot],
+    /// The machine's other snapshots.
+    pub others: &'a [Snapshot],
+    /// How.
+    pub options: &'a MergeOptions,
+}
+
+/// Neighbouring volumes of a disk that go together, and what may be done to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run<'a> {
+    chain: &'a Chain,
+    /// The volumes that the deleted snapshots froze, oldest first; the layer above them is there.
+    frozen: &'a [Layer],
+    above: &'a Layer,
+    deletes: Vec<Deleted>,
+    way: Way,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Live { active: bool },
+    Off,
+}
+
+/// What the deletion does, and everything that would refuse it.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The merges, the rounds in order.
+    pub tasks: Vec<DiskTask>,
+    /// What refuses it.
+    pub blockers: Vec<Problem>,
+}
+
+/// What the deletion of snapshots does, disk by disk. A disk of a snapshot that has nothing to merge
+/// is left out: it goes with the snapshot's row.
 ///
 /// # Errors
 /// Says what refuses it. Nothing has been touched then.
 pub fn plan_delete(
-    snapshot: &Snapshot,
-    others: &[Snapshot],
+    wanted: &Wanted<'_>,
     vm: &VmChains,
+    costs: &[Measured],
     mint: Mint<'_>,
 ) -> Result<Vec<DiskTask>, Problem> {
-    if vm.state == Some(VmState::ShutOff) {
-        let text = format!(
-            "the virtual machine of snapshot {} does not run",
-            snapshot.name
-        );
-        return Err(Problem::new(Reason::VmNotRunning, text).with("vm", snapshot.vm));
+    let plan = plan_all(wanted, vm, costs, mint);
+    match plan.blockers.into_iter().next() {
+        Some(blocker) => Err(blocker),
+        None => Ok(plan.tasks),
     }
-    let planned = snapshot
-        .disks
-        .iter()
-        .filter_map(|disk| plan_disk(snapshot, others, disk, &vm.chains, mint).transpose());
-    planned.collect()
 }
 
-fn plan_disk(
-    snapshot: &Snapshot,
-    others: &[Snapshot],
-    disk: &SnapshotDisk,
-    chains: &[Chain],
-    mint: Mint<'_>,
-) -> Result<Option<DiskTask>, Problem> {
-    let refuse = |reason, text: String| {
-        let problem = Problem::new(reason, text).with("snapshot", snapshot.id);
-        Err(problem
-            .with("disk", &disk.disk)
-            .with("volume", &disk.volume))
-    };
-    let Some(chain) = chains.iter().find(|chain| chain.disk == disk.disk) else {
-        return refuse(
-            Reason::DiskNotFound,
-            format!("the virtual machine has no disk {}", disk.disk),
-        );
-    };
-    let Some(base) = position(chain, &disk.volume) else {
-        let text = format!("{} is not in the chain of disk {}", disk.volume, disk.disk);
-        return refuse(Reason::ChainDiverged, text);
-    };
-    if let Some(top) = merged_already(disk, chain) {
-        let base = mark(&chain.layers[base])?;
-        let state = DiskState::Removing {
-            copied_bytes: 0,
-            longest_pause: Duration::ZERO,
-        };
-        return Ok(Some(task(disk, base, top, false, state, mint)));
-    }
-    if chain.job_running {
-        return refuse(
-            Reason::ConcurrentChange,
-            format!("a block job runs on disk {}", disk.disk),
-        );
-    }
-    let top = chain.layers.get(base + 1);
-    if may_be_unfrozen(snapshot, disk) && (top.is_none() || is_anothers(disk, others)) {
-        return Ok(None);
-    }
-    let Some(top) = top else {
-        let text = format!(
-            "{} is the layer that the guest writes to disk {}",
-            disk.volume, disk.disk
-        );
-        return refuse(Reason::SnapshotIsActiveLayer, text);
-    };
-    for layer in [&chain.layers[base], top] {
-        if !layer.shared_with.is_empty() {
-            let by = layer.shared_with.join(", ");
-            return refuse(
-                Reason::SnapshotSharedBase,
-                format!("{} is also needed by {by}", layer.locator),
-            );
+/// As [`plan_delete`], with all that refuses it.
+pub fn plan_all(wanted: &Wanted<'_>, vm: &VmChains, costs: &[Measured], mint: Mint<'_>) -> Plan {
+    let mut plan = Plan::default();
+    for disk in disks(wanted) {
+        match look(wanted, &disk, vm) {
+            Ok(found) => {
+                for (merging, deletes) in found.merged {
+                    let task = only_to_remove(disk.clone(), merging, deletes, mint);
+                    plan.tasks.push(task);
+                }
+                for (round, run) in (0..).zip(found.runs) {
+                    match run.task(wanted.options, costs, mint) {
+                        Ok(task) => plan.tasks.push(DiskTask { round, ..task }),
+                        Err(blocker) => plan.blockers.push(blocker),
+                    }
+                }
+            }
+            Err(blocker) => plan.blockers.push(blocker),
         }
     }
-    let active = base + 2 == chain.layers.len();
-    let (base, top) = (mark(&chain.layers[base])?, mark(top)?);
-    let state = DiskState::Pending;
-    Ok(Some(task(disk, base, top, active, state, mint)))
+    plan.tasks.sort_by_key(|task| task.round);
+    plan
+}
+
+/// A run for its host: the disk, the oldest and the youngest volume.
+pub type Range = (DiskTarget, Mark, Mark);
+
+/// The runs for which it pays to measure both ways before they are planned.
+pub fn worth_measuring(wanted: &Wanted<'_>, vm: &VmChains) -> Vec<Range> {
+    let open = wanted.options.direction.is_none();
+    ranges(wanted, vm, |run| {
+        open && run.can_pull() && run.upper_bound() > LITTLE
+    })
+}
+
+/// All runs.
+pub fn measurable(wanted: &Wanted<'_>, vm: &VmChains) -> Vec<Range> {
+    ranges(wanted, vm, |_| true)
+}
+
+fn ranges(wanted: &Wanted<'_>, vm: &VmChains, which: impl Fn(&Run<'_>) -> bool) -> Vec<Range> {
+    let mut ranges = Vec::new();
+    for disk in disks(wanted) {
+        let runs = look(wanted, &disk, vm).map(|found| found.runs);
+        for run in runs.unwrap_or_default().into_iter().filter(&which) {
+            if let (Ok(oldest), Ok(youngest)) = (mark(&run.frozen[0]), mark(run.above)) {
+                ranges.push((disk.clone(), oldest, youngest));
+            }
+        }
+    }
+    ranges
+}
+
+fn disks(wanted: &Wanted<'_>) -> Vec<DiskTarget> {
+    let mut disks = Vec::new();
+    for disk in wanted.deletes.iter().flat_map(|snapshot| &snapshot.disks) {
+        if !disks.contains(&disk.disk) {
+            disks.push(disk.disk.clone());
+        }
+    }
+    disks
+}
+
+/// What there is to do on one disk.
+#[derive(Default)]
+struct Found<'a> {
+    /// Merged by an earlier delete, and only to be removed.
+    merged: Vec<(&'a Merging, Vec<Deleted>)>,
+    runs: Vec<Run<'a>>,
+}
+
+/// A disk of a snapshot that is to be merged, and where its volume lies.
+struct Site<'a> {
+    snapshot: &'a Snapshot,
+    disk: &'a SnapshotDisk,
+    place: usize,
+}
+
+fn look<'a>(
+    wanted: &Wanted<'a>,
+    disk: &DiskTarget,
+    vm: &'a VmChains,
+) -> Result<Found<'a>, Problem> {
+    let mut found = Found::default();
+    let mut sites: Vec<Site<'a>> = Vec::new();
+    let of_disk = wanted.deletes.iter().flat_map(|snapshot| {
+        let disks = snapshot.disks.iter().filter(|it| it.disk == *disk);
+        disks.map(move |it| (snapshot, it))
+    });
+    let mut chain = None;
+    for (snapshot, disk) in of_disk {
+        let refuse = |reason, text| Err(about(snapshot, disk, reason, text));
+        let here = vm.chains.iter().find(|chain| chain.disk == disk.disk);
+        let Some(here) = here else {
+            let text = format!("the virtual machine has no disk {}", disk.disk);
+            return refuse(Reason::DiskNotFound, text);
+        };
+        chain = Some(here);
+        let deleted = Deleted {
+            snapshot: snapshot.id,
+            earlier: disk.merging.clone(),
+        };
+        if let Some(merging) = disk.merging.as_ref().filter(|it| is_merged(it, disk, here)) {
+            match found.merged.iter_mut().find(|(known, _)| *known == merging) {
+                Some((_, deletes)) => deletes.push(deleted),
+                None => found.merged.push((merging, vec![deleted])),
+            }
+            continue;
+        }
+        let Some(place) = position(here, &disk.volume) else {
+            let text = format!("{} is not in the chain of disk {}", disk.volume, disk.disk);
+            return refuse(Reason::ChainDiverged, text);
+        };
+        let above = here.layers.get(place + 1);
+        if may_be_unfrozen(snapshot, disk) && (above.is_none() || is_anothers(disk, wanted.others))
+        {
+            continue;
+        }
+        if above.is_none() {
+            let text = format!(
+                "{} is the layer that the guest writes to disk {}",
+                disk.volume, disk.disk
+            );
+            return refuse(Reason::SnapshotIsActiveLayer, text);
+        }
+        if here.job_running {
+            let text = format!("a block job runs on disk {}", disk.disk);
+            return refuse(Reason::ConcurrentChange, text);
+        }
+        if !here.libvirt_snapshots.is_empty() {
+            let names = here.libvirt_snapshots.join(", ");
+            let text = format!(
+                "libvirt's own snapshots {names} name layers of disk {}: remove libvirt's metadata \
+                 first, with `virsh snapshot-delete --metadata`",
+                disk.disk
+            );
+            let refused = about(snapshot, disk, Reason::StrategyUnsupported, text);
+            return Err(refused.with("libvirt_snapshots", names));
+        }
+        sites.push(Site {
+            snapshot,
+            disk,
+            place,
+        });
+    }
+    if let Some(chain) = chain {
+        found.runs = runs(sites, chain, vm.state)?;
+    }
+    Ok(found)
+}
+
+/// Neighbours together.
+fn runs<'a>(
+    mut sites: Vec<Site<'a>>,
+    chain: &'a Chain,
+    state: Option<VmState>,
+) -> Result<Vec<Run<'a>>, Problem> {
+    sites.sort_by_key(|site| (site.place, site.snapshot.id));
+    let mut groups: Vec<Vec<Site<'a>>> = Vec::new();
+    for site in sites {
+        match groups.last_mut() {
+            Some(group) if group[group.len() - 1].place + 1 >= site.place => group.push(site),
+            _ => groups.push(vec![site]),
+        }
+    }
+    groups
+        .into_iter()
+        .map(|group| run(&group, chain, state))
+        .collect()
+}
+
+fn run<'a>(
+    group: &[Site<'a>],
+    chain: &'a Chain,
+    state: Option<VmState>,
+) -> Result<Run<'a>, Problem> {
+    let (first, last) = (&group[0], &group[group.len() - 1]);
+    let layers = &chain.layers[first.place..=last.place + 1];
+    for layer in layers {
+        if !layer.shared_with.is_empty() {
+            let by = layer.shared_with.join(", ");
+            let text = format!("{} is also needed by {by}", layer.locator);
+            let reason = Reason::SnapshotSharedBase;
+            return Err(about(first.snapshot, first.disk, reason, text).with("shared_with", by));
+        }
+    }
+    let deletes = group.iter().map(|site| Deleted {
+        snapshot: site.snapshot.id,
+        earlier: site.disk.merging.clone(),
+    });
+    let way = match state {
+        Some(VmState::ShutOff) => Way::Off,
+        _ => Way::Live {
+            active: last.place + 2 == chain.layers.len(),
+        },
+    };
+    Ok(Run {
+        chain,
+        frozen: &layers[..layers.len() - 1],
+        above: &layers[layers.len() - 1],
+        deletes: deletes.collect(),
+        way,
+    })
+}
+
+impl Run<'_> {
+    fn can_pull(&self) -> bool {
+        self.way == Way::Live { active: true }
+    }
+
+    /// More than this a commit does not copy.
+    fn upper_bound(&self) -> u64 {
+        let above = self.frozen[1..].iter().chain([self.above]);
+        above.map(|layer| layer.allocated_bytes).sum()
+    }
+
+    fn task(
+        &self,
+        wanted: &MergeOptions,
+        costs: &[Measured],
+        mint: Mint<'_>,
+    ) -> Result<DiskTask, Problem> {
+        let oldest = mark(&self.frozen[0])?;
+        let measured = costs
+            .iter()
+            .find(|cost| cost.disk == self.chain.disk && cost.oldest == oldest.volume);
+        let cost = |direction| {
+            let way = measured.and_then(|measured| measured.way(direction));
+            way.filter(|way| way.blocker.is_none())
+                .map(|way| way.copy_bytes)
+        };
+        let (commit, pull) = (cost(Direction::Commit), cost(Direction::Pull));
+        let pull_is_cheaper = match (commit, pull) {
+            (Some(commit), Some(pull)) => pull < commit,
+            (None, Some(_)) => true,
+            _ => false,
+        };
+        let pulls = match wanted.direction {
+            Some(Direction::Pull) if !self.can_pull() => return Err(self.no_pull()),
+            Some(direction) => direction == Direction::Pull,
+            None => self.can_pull() && pull_is_cheaper,
+        };
+        let mut volumes = Vec::new();
+        for layer in self.frozen.iter().chain([self.above]) {
+            volumes.push(mark(layer)?);
+        }
+        let (kind, kept) = match self.way {
+            _ if pulls => (MergeKind::Pull, volumes.pop()),
+            Way::Live { active: true } => (MergeKind::ActiveCommit, Some(volumes.remove(0))),
+            Way::Live { active: false } => (MergeKind::Commit, Some(volumes.remove(0))),
+            Way::Off => (MergeKind::OfflineCommit, Some(volumes.remove(0))),
+        };
+        let frozen = || self.frozen.iter().map(|layer| layer.allocated_bytes).sum();
+        let planned_bytes = if pulls {
+            pull.unwrap_or_else(frozen)
+        } else {
+            commit.unwrap_or_else(|| self.upper_bound())
+        };
+        let leaving = volumes.into_iter().map(|volume| Leaving {
+            volume,
+            removal: RemovalId::from(mint()),
+        });
+        Ok(DiskTask {
+            disk: self.chain.disk.clone(),
+            round: 0,
+            kind,
+            kept: kept.expect("a run has at least two volumes"),
+            removed: leaving.collect(),
+            deletes: self.deletes.clone(),
+            merge: MergeId::from(mint()),
+            planned_bytes,
+            state: DiskState::Pending,
+            told: Told::default(),
+        })
+    }
+
+    fn no_pull(&self) -> Problem {
+        let why = match self.way {
+            Way::Off => "the virtual machine does not run",
+            Way::Live { .. } => "the layer above is not the one that the guest writes",
+        };
+        let text = format!("disk {} cannot be merged by a pull: {why}", self.chain.disk);
+        Problem::new(Reason::StrategyUnsupported, text).with("disk", &self.chain.disk)
+    }
 }
 
 /// Whether the overlay that was to freeze the disk's volume may never have come on: the snapshot is
@@ -116,87 +384,54 @@ fn is_anothers(disk: &SnapshotDisk, others: &[Snapshot]) -> bool {
     others.iter().any(|other| other.disks.iter().any(same))
 }
 
-/// The overlay that an earlier delete has merged, if it only has to be removed.
-fn merged_already(disk: &SnapshotDisk, chain: &Chain) -> Option<Mark> {
-    let top = disk.merging.as_ref()?;
-    position(chain, &top.volume).is_none().then(|| top.clone())
+/// Whether a merge that an earlier delete began was done, so that its volumes only have to go. One
+/// of which no volume is left to tell by was not (`follow`).
+///
+/// A chain without the volumes proves it of a commit alone: QEMU may have died with what it had
+/// pulled. Who has seen the host say so has let the snapshot name the kept volume.
+fn is_merged(merging: &Merging, disk: &SnapshotDisk, chain: &Chain) -> bool {
+    let there = |mark: &Mark| position(chain, &mark.volume).is_some();
+    let pulled = |mark: &Mark| mark.volume == disk.volume;
+    there(&merging.kept)
+        && !merging.removed.iter().any(pulled)
+        && !merging.removed.is_empty()
+        && !merging.removed.iter().any(there)
 }
 
-fn task(
-    disk: &SnapshotDisk,
-    base: Mark,
-    top: Mark,
-    active: bool,
-    state: DiskState,
+fn only_to_remove(
+    disk: DiskTarget,
+    merging: &Merging,
+    deletes: Vec<Deleted>,
     mint: Mint<'_>,
 ) -> DiskTask {
-    DiskTask {
-        disk: disk.disk.clone(),
-        base,
-        top,
-        earlier: disk.merging.clone(),
-        active,
-        merge: MergeId::from(mint()),
+    let leaving = merging.removed.iter().map(|volume| Leaving {
+        volume: volume.clone(),
         removal: RemovalId::from(mint()),
-        state,
+    });
+    DiskTask {
+        disk,
+        round: 0,
+        kind: MergeKind::Commit,
+        kept: merging.kept.clone(),
+        removed: leaving.collect(),
+        deletes,
+        merge: MergeId::from(mint()),
+        planned_bytes: 0,
+        state: DiskState::Removing {
+            copied_bytes: 0,
+            longest_pause: Duration::ZERO,
+            gone: 0,
+            freed_bytes: 0,
+        },
         told: Told::default(),
     }
 }
 
-/// Which overlays a new snapshot needs: one on each disk of the machine.
-///
-/// # Errors
-/// Says what refuses it. Nothing has been touched then.
-pub fn plan_create(vm: &VmChains, mint: Mint<'_>) -> Result<Vec<NewOverlay>, Problem> {
-    if vm.state == Some(VmState::ShutOff) {
-        return Err(Problem::new(
-            Reason::VmNotRunning,
-            "the virtual machine does not run",
-        ));
-    }
-    if vm.chains.is_empty() {
-        return Err(Problem::new(
-            Reason::DiskNotFound,
-            "the virtual machine has no disk",
-        ));
-    }
-    vm.chains
-        .iter()
-        .map(|chain| plan_overlay(chain, mint))
-        .collect()
-}
-
-fn plan_overlay(chain: &Chain, mint: Mint<'_>) -> Result<NewOverlay, Problem> {
-    if chain.job_running {
-        let text = format!("a block job runs on disk {}", chain.disk);
-        return Err(Problem::new(Reason::ConcurrentChange, text).with("disk", &chain.disk));
-    }
-    let below = chain
-        .layers
-        .last()
-        .ok_or_else(|| no_layers(&chain.disk))
-        .and_then(mark)?
-        .volume;
-    let name: VolumeName = format!("{}.qcow2", mint())
-        .parse()
-        .expect("a UUID and a suffix are a volume's name");
-    let overlay = VolumeRef {
-        storage: below.storage.clone(),
-        name,
-    };
-    Ok(NewOverlay {
-        disk: chain.disk.clone(),
-        below,
-        overlay,
-    })
-}
-
-fn no_layers(disk: &DiskTarget) -> Problem {
-    Problem::new(
-        Reason::ChainCorrupt,
-        format!("the chain of disk {disk} is empty"),
-    )
-    .with("disk", disk)
+fn about(snapshot: &Snapshot, disk: &SnapshotDisk, reason: Reason, text: String) -> Problem {
+    let problem = Problem::new(reason, text).with("snapshot", snapshot.id);
+    problem
+        .with("disk", &disk.disk)
+        .with("volume", &disk.volume)
 }
 
 fn position(chain: &Chain, volume: &VolumeRef) -> Option<usize> {
@@ -206,7 +441,8 @@ fn position(chain: &Chain, volume: &VolumeRef) -> Option<usize> {
         .position(|layer| layer.mark.as_ref().is_some_and(|m| m.volume == *volume))
 }
 
-fn mark(layer: &Layer) -> Result<Mark, Problem> {
+/// The volume of a layer.
+pub(super) fn mark(layer: &Layer) -> Result<Mark, Problem> {
     layer.mark.clone().ok_or_else(|| {
         let text = format!("{} lies in no storage domain of the host", layer.locator);
         Problem::new(Reason::StrategyUnsupported, text).with("locator", &layer.locator)

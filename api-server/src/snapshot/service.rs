@@ -1,20 +1,22 @@
 //! What the public API can ask for: checks first, then it is accepted (`accept.rs`), and the machine's
 //! lane does the work.
 
+use super::create::plan_create;
 use super::hub::{Hub, OperationView};
 use super::lane::Surroundings;
-use super::plan::{plan_create, plan_delete};
+use super::plan::{Wanted, plan_delete};
+use super::turns::{Limits, Turns};
 use super::types::{
-    CreatePhase, DeletePhase, EventKind, NewEvent, Operation, OperationState, Severity, Snapshot,
-    SnapshotState, Work,
+    CreatePhase, DeletePhase, EventKind, MergeOptions, NewEvent, Operation, OperationState, Origin,
+    Severity, Snapshot, SnapshotState, Work,
 };
-use crate::hosts::{HostError, Hosts, VmChains};
+use crate::hosts::{HostError, HostHandle, Hosts, VmChains};
 use crate::store::{RequestRecord, Store, StoreError};
 use livemerge_proto::ids::{OperationId, RequestId, SnapshotId, SnapshotName, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::Clock;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -32,21 +34,29 @@ pub struct CreateOrder {
     pub name: SnapshotName,
     /// Free text.
     pub description: String,
+    /// What its owner notes of it.
+    pub labels: BTreeMap<String, String>,
+    /// Whether deletes are refused until that is taken back.
+    pub deletion_protected: bool,
 }
 
-/// Asks for a snapshot's deletion.
+/// Asks for the deletion of snapshots of one machine.
 #[derive(Debug, Clone)]
 pub struct DeleteOrder {
     /// The request.
     pub request: RequestRecord,
     /// Who asks.
     pub caller: String,
+    /// The machine, when the request names it.
+    pub vm: Option<VmId>,
     /// Which.
-    pub snapshot: SnapshotId,
-    /// The revision that it must have, if any.
+    pub snapshots: Vec<SnapshotId>,
+    /// The revision that each must have, if any.
     pub revision: Option<u64>,
     /// Whether a missing one is no error.
     pub allow_missing: bool,
+    /// How the data are merged.
+    pub options: MergeOptions,
 }
 
 /// The snapshots of all machines, and the operations on them.
@@ -67,8 +77,10 @@ impl Snapshots {
         store: Arc<dyn Store>,
         hosts: Arc<Hosts>,
         clock: Arc<dyn Clock>,
+        limits: Limits,
     ) -> Result<Arc<Self>, StoreError> {
         let around = Surroundings {
+            turns: Turns::new(limits),
             store,
             hosts,
             hub: Arc::default(),
@@ -125,6 +137,9 @@ impl Snapshots {
             vm: order.vm,
             name: order.name,
             description: order.description,
+            origin: Origin::Requested,
+            labels: order.labels,
+            deletion_protected: order.deletion_protected,
             state: SnapshotState::Creating,
             was_incomplete: false,
             disks: vec![],
@@ -140,11 +155,11 @@ impl Snapshots {
             text,
             order.caller,
         );
-        self.accept(&order.request, operation, snapshot, event)
+        self.accept(&order.request, operation, vec![snapshot], vec![event])
             .await
     }
 
-    /// Accepts the deletion of a snapshot; `None` when it is missing and that is allowed.
+    /// Accepts the deletion of snapshots; `None` when all are missing and that is allowed.
     ///
     /// # Errors
     /// Says why not; nothing was done then.
@@ -160,31 +175,69 @@ impl Snapshots {
         if let Some(known) = self.repeated(&order.request).await? {
             return Ok(Some(known));
         }
-        let Some(snapshot) = self.around.store.snapshot(order.snapshot).await? else {
-            return if order.allow_missing {
-                Ok(None)
-            } else {
-                Err(no_snapshot(order.snapshot))
-            };
+        let deletes = self
+            .named(&order.snapshots, order.vm, order.allow_missing)
+            .await?;
+        let Some(oldest) = deletes.first() else {
+            return Ok(None);
         };
-        deletable(&snapshot, order.revision)?;
-        if !self.has_open(snapshot.vm).await? {
-            let chains = self.look(snapshot.vm).await?;
-            let (_, others) = self.around.snapshots(snapshot.vm, snapshot.id).await?;
-            plan_delete(&snapshot, &others, &chains, &mut Uuid::now_v7)?;
+        for snapshot in &deletes {
+            deletable(snapshot, order.revision)?;
+        }
+        if !self.has_open(oldest.vm).await? {
+            let chains = self.look(oldest.vm).await?;
+            let named = deletes.iter().map(|snapshot| snapshot.id).collect();
+            let (_, others) = self.around.snapshots(oldest.vm, &named).await?;
+            let wanted = Wanted {
+                deletes: &deletes,
+                others: &others,
+                options: &order.options,
+            };
+            plan_delete(&wanted, &chains, &[], &mut Uuid::now_v7)?;
         }
         let work = Work::Delete(DeletePhase::Planning);
-        let operation = self.operation(&snapshot, work, order.request.id, &order.caller);
-        let text = format!("the deletion of snapshot {} was asked for", snapshot.name);
-        let event = requested(
-            &operation,
-            EventKind::SnapshotDeleteRequested,
-            text,
-            order.caller,
-        );
-        self.accept(&order.request, operation, snapshot.deleting(), event)
+        let operation = Operation {
+            batch: deletes[1..].iter().map(|snapshot| snapshot.id).collect(),
+            options: order.options,
+            ..self.operation(oldest, work, order.request.id, &order.caller)
+        };
+        let events = deletes.iter().map(|snapshot| {
+            let text = format!("the deletion of snapshot {} was asked for", snapshot.name);
+            let kind = EventKind::SnapshotDeleteRequested;
+            NewEvent {
+                snapshot: Some(snapshot.id),
+                ..requested(&operation, kind, text, order.caller.clone())
+            }
+        });
+        let events = events.collect();
+        let deleting = deletes.into_iter().map(Snapshot::deleting).collect();
+        self.accept(&order.request, operation, deleting, events)
             .await
             .map(Some)
+    }
+
+    /// The snapshots of these ids, oldest first, all of one machine.
+    pub(super) async fn named(
+        &self,
+        ids: &[SnapshotId],
+        vm: Option<VmId>,
+        allow_missing: bool,
+    ) -> Result<Vec<Snapshot>, Problem> {
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.around.store.snapshot(*id).await? {
+                Some(snapshot) => found.push(snapshot),
+                None if allow_missing => {}
+                None => return Err(no_snapshot(*id)),
+            }
+        }
+        found.sort_by_key(|snapshot| snapshot.id);
+        let vm = vm.or_else(|| found.first().map(|snapshot| snapshot.vm));
+        if let Some(foreign) = found.iter().find(|snapshot| Some(snapshot.vm) != vm) {
+            let text = format!("snapshot {} is of another virtual machine", foreign.id);
+            return Err(Problem::new(Reason::SnapshotNotFound, text).with("snapshot", foreign.id));
+        }
+        Ok(found)
     }
 
     /// An operation as it stands.
@@ -221,12 +274,16 @@ impl Snapshots {
 
     /// Looks at the machine, so that what cannot be done is refused before it is accepted.
     async fn look(&self, vm: VmId) -> Result<VmChains, Problem> {
-        let host = self.around.hosts.of_vm(vm).ok_or_else(|| {
+        let chains = self.host_of(vm)?.agent.chains(vm, None).await;
+        chains.map_err(HostError::into_problem)
+    }
+
+    /// The host that has the machine now.
+    pub(super) fn host_of(&self, vm: VmId) -> Result<HostHandle, Problem> {
+        self.around.hosts.of_vm(vm).ok_or_else(|| {
             let text = format!("no host that answers has virtual machine {vm}");
             Problem::new(Reason::VmStateUnknown, text).with("vm", vm)
-        })?;
-        let chains = host.agent.chains(vm, None).await;
-        chains.map_err(HostError::into_problem)
+        })
     }
 
     fn operation(
@@ -242,6 +299,9 @@ impl Snapshots {
             vm: snapshot.vm,
             snapshot: snapshot.id,
             snapshot_name: snapshot.name.clone(),
+            batch: vec![],
+            options: MergeOptions::default(),
+            cancel_requested: false,
             state: OperationState::Queued,
             work,
             host: None,
@@ -257,6 +317,16 @@ impl Snapshots {
 }
 
 pub(super) fn deletable(snapshot: &Snapshot, revision: Option<u64>) -> Result<(), Problem> {
+    unchanged(snapshot, revision)?;
+    settled(snapshot)?;
+    if snapshot.deletion_protected {
+        let text = format!("snapshot {} is protected against deletion", snapshot.name);
+        return Err(Problem::new(Reason::SnapshotProtected, text).with("snapshot", snapshot.id));
+    }
+    Ok(())
+}
+
+pub(super) fn unchanged(snapshot: &Snapshot, revision: Option<u64>) -> Result<(), Problem> {
     if revision.is_some_and(|wanted| wanted != snapshot.revision) {
         let text = format!(
             "snapshot {} has changed since its etag was read",
@@ -264,6 +334,11 @@ pub(super) fn deletable(snapshot: &Snapshot, revision: Option<u64>) -> Result<()
         );
         return Err(Problem::new(Reason::EtagMismatch, text).with("snapshot", snapshot.id));
     }
+    Ok(())
+}
+
+/// No operation works on it, or is to.
+pub(super) fn settled(snapshot: &Snapshot) -> Result<(), Problem> {
     let doing = match snapshot.state {
         SnapshotState::Ready | SnapshotState::Incomplete => return Ok(()),
         SnapshotState::Creating => "taken",
@@ -289,7 +364,7 @@ fn resumed(operation: &Operation, now: jiff::Timestamp) -> NewEvent {
     )
 }
 
-fn about(
+pub(super) fn about(
     operation: &Operation,
     kind: EventKind,
     message: String,
@@ -305,7 +380,7 @@ fn about(
         operation: Some(operation.id),
         actor: None,
         message,
-        details: std::collections::BTreeMap::new(),
+        details: BTreeMap::new(),
     }
 }
 

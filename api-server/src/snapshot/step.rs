@@ -3,8 +3,8 @@
 //! ```text
 //!   create:  Planning ──chains──▶ Overlaying ──overlays on──▶ done
 //!
-//!   delete:  Planning ──chains──▶ each disk: Pending ▶ Merging ──merged──▶ Removing ──gone──▶ Removed
-//!                                                        └──failed──▶ the operation fails
+//!   delete:  Planning ──survey──▶ each disk: Pending ▶ Merging ──merged──▶ Removing ──gone──▶ Removed
+//!                                                        └──failed, cancelled──▶ the operation ends
 //! ```
 //!
 //! [`Step::Ask`] repeats what is safe to repeat; only its *answer*, or what the host shows by
@@ -17,26 +17,27 @@ use super::types::{
 };
 use super::{create, delete, obstacle};
 use crate::hosts::{
-    HostError, MergeOrder, MergeSight, OverlayOrder, RemovalOrder, Removed, VmChains,
+    HostError, Measured, MergeOrder, MergeSight, OverlayOrder, RemovalOrder, Removed, VmChains,
 };
 use crate::store::{Change, SnapshotChange};
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What the decision rests on.
 #[derive(Debug)]
 pub struct Observation<'a> {
-    /// The snapshot of the operation; `None` when its record is gone.
-    pub snapshot: Option<&'a Snapshot>,
+    /// The snapshots of the operation whose records are there, oldest first.
+    pub snapshots: &'a [Snapshot],
     /// The machine's other snapshots.
     pub others: &'a [Snapshot],
     /// The machine's host, if it is known.
     pub host: Option<&'a HostId>,
-    /// The merge that the operation now waits for.
-    pub merge: MergeSight,
-    /// For how long it could not be told how that merge stands.
+    /// The merges that the operation now waits for.
+    pub merges: BTreeMap<MergeId, MergeSight>,
+    /// For how long it could not be told how they stand.
     pub unseen: Duration,
     /// What the last question was answered with, since the record last changed.
     pub answer: Option<&'a Answer>,
@@ -44,9 +45,18 @@ pub struct Observation<'a> {
     pub attempts: u32,
     /// How often of them the host has said no.
     pub refusals: u32,
-    /// Whether the merge may have begun: it was accepted or seen since the record last changed, or
+    /// Whether one of them may have begun: it was accepted or seen since the record last changed, or
     /// an earlier run of the server may have had it accepted.
     pub begun: bool,
+    /// What all of the operation's jobs may copy in a second where they merge; 0 for no limit.
+    pub bytes_per_second: u64,
+}
+
+impl Observation<'_> {
+    /// What is known of one merge.
+    pub fn sight(&self, merge: MergeId) -> &MergeSight {
+        self.merges.get(&merge).unwrap_or(&MergeSight::Unknown)
+    }
 }
 
 /// Asked of the machine's host. Each may be repeated.
@@ -54,10 +64,16 @@ pub struct Observation<'a> {
 pub enum Ask {
     /// The chains of all disks of the machine.
     Chains(VmId),
+    /// The same, and what merging costs each way where both are possible.
+    Survey(VmId),
     /// Overlays, once.
     Overlays(OverlayOrder),
-    /// A merge, once.
-    Merge(MergeOrder),
+    /// Merges that go together, once.
+    Merges(Vec<MergeOrder>),
+    /// That a merge is given up, and those that go together with it.
+    Cancel(MergeId),
+    /// That the job of each of these merges copies no more than so many bytes a second.
+    Limit(Vec<MergeId>, u64),
     /// A removal, once.
     Removal(RemovalOrder),
 }
@@ -67,10 +83,14 @@ pub enum Ask {
 pub enum Answer {
     /// To [`Ask::Chains`].
     Chains(VmChains),
+    /// To [`Ask::Survey`].
+    Survey(VmChains, Vec<Measured>),
     /// To [`Ask::Overlays`]: they are on.
     OverlaysOn,
-    /// To [`Ask::Merge`]: it is in the host's journal, and will be seen.
-    MergeAccepted,
+    /// To [`Ask::Merges`]: they are in the host's journal, and will be seen.
+    MergesAccepted,
+    /// To [`Ask::Cancel`] and [`Ask::Limit`]: what comes of it will be seen.
+    Heard,
     /// To [`Ask::Removal`].
     Removal(Removed),
     /// To any: no, or none.
@@ -147,11 +167,11 @@ pub fn step(operation: &Operation, seen: &Observation<'_>, now: Timestamp, mint:
     obstacle::told(next, &draft)
 }
 
-/// The merge whose state the operation needs to see, if any.
-pub fn awaited_merge(operation: &Operation) -> Option<MergeId> {
+/// The merges whose state the operation needs to see.
+pub fn awaited_merges(operation: &Operation) -> Vec<MergeId> {
     match &operation.work {
-        Work::Delete(phase) => delete::awaited_merge(phase),
-        Work::Create(_) => None,
+        Work::Delete(phase) => delete::awaited_merges(phase),
+        Work::Create(_) => vec![],
     }
 }
 
@@ -235,7 +255,7 @@ impl<'a> Draft<'a> {
             operation: Some(self.operation.id),
             actor: None,
             message,
-            details: std::collections::BTreeMap::new(),
+            details: BTreeMap::new(),
         }
     }
 

@@ -56,6 +56,17 @@ pub enum SnapshotState {
     Incomplete,
 }
 
+/// How a snapshot came to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Somebody asked for it here.
+    #[default]
+    Requested,
+    /// Somebody else froze the layer; it was found in the chain.
+    Discovered,
+}
+
 /// One disk of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotDisk {
@@ -63,9 +74,25 @@ pub struct SnapshotDisk {
     pub disk: DiskTarget,
     /// The volume that holds this point in time; follows the data.
     pub volume: VolumeRef,
-    /// The overlay that a delete has begun to merge into `volume`. Set before the merge starts and
-    /// kept until that overlay is gone from storage, so that a later delete knows what is left.
-    pub merging: Option<Mark>,
+    /// The merge that a delete has begun. Set before the merge is ordered and kept until its volumes
+    /// are gone from storage, so that a later delete knows what is left.
+    pub merging: Option<Merging>,
+}
+
+/// What a merge does to a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merging {
+    /// The volume that is kept and written.
+    pub kept: Mark,
+    /// The volumes that leave the chain, oldest first; without those that another merge has taken.
+    pub removed: Vec<Mark>,
+}
+
+impl Merging {
+    /// All its volumes.
+    pub fn marks(&self) -> impl Iterator<Item = &Mark> {
+        self.removed.iter().chain([&self.kept])
+    }
 }
 
 /// A named point in time of a virtual machine.
@@ -79,6 +106,15 @@ pub struct Snapshot {
     pub name: SnapshotName,
     /// Free text.
     pub description: String,
+    /// How it came to be.
+    #[serde(default)]
+    pub origin: Origin,
+    /// What its owner has noted of it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Whether deletes are refused.
+    #[serde(default)]
+    pub deletion_protected: bool,
     /// Whether it can be relied on.
     pub state: SnapshotState,
     /// Whether it was INCOMPLETE when its latest delete was accepted: then no refusal makes it READY.
@@ -102,6 +138,16 @@ impl Snapshot {
             ..self
         }
     }
+
+    /// Whether it explains a layer of a disk: it is its point in time, or part of a merge that has
+    /// begun.
+    pub fn accounts_for(&self, disk: &DiskTarget, layer: &Mark) -> bool {
+        let mut disks = self.disks.iter().filter(|own| own.disk == *disk);
+        disks.any(|own| {
+            let mut merging = own.merging.iter().flat_map(Merging::marks);
+            own.volume == layer.volume || merging.any(|mark| mark == layer)
+        })
+    }
 }
 
 /// Work that was accepted durably.
@@ -111,10 +157,19 @@ pub struct Operation {
     pub id: OperationId,
     /// The machine.
     pub vm: VmId,
-    /// The snapshot.
+    /// The snapshot; of a batch the oldest.
     pub snapshot: SnapshotId,
     /// The snapshot's name when the operation was accepted.
     pub snapshot_name: SnapshotName,
+    /// The other snapshots of a batch, oldest first.
+    #[serde(default)]
+    pub batch: Vec<SnapshotId>,
+    /// How its data are merged.
+    #[serde(default)]
+    pub options: MergeOptions,
+    /// Whether its end was asked for.
+    #[serde(default)]
+    pub cancel_requested: bool,
     /// Where it stands.
     pub state: OperationState,
     /// What it does, and how far it is.
@@ -139,6 +194,66 @@ pub struct Operation {
     pub revision: u64,
 }
 
+impl Operation {
+    /// All its snapshots, oldest first.
+    pub fn snapshots(&self) -> impl Iterator<Item = SnapshotId> {
+        std::iter::once(self.snapshot).chain(self.batch.iter().copied())
+    }
+
+    /// Whether something is left that need not be done: a merge that is not won, or a round that
+    /// has not begun.
+    pub fn may_turn_back(&self) -> bool {
+        let Work::Delete(DeletePhase::Disks(tasks)) = &self.work else {
+            return true;
+        };
+        let open = |task: &DiskTask| matches!(task.state, DiskState::Pending | DiskState::Merging);
+        tasks.iter().any(open)
+    }
+}
+
+/// How data are merged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeOptions {
+    /// Which way; `None` for the cheaper one that is possible.
+    pub direction: Option<Direction>,
+    /// The limit of all block jobs together, in bytes a second; 0 for none.
+    pub bytes_per_second: u64,
+}
+
+/// Which way the data of a merge goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Down, into the oldest volume.
+    Commit,
+    /// Up, into the youngest volume, which is the active one.
+    Pull,
+}
+
+/// The block job that does a merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeKind {
+    /// A commit of the layer that the guest writes: ends in a pivot.
+    ActiveCommit,
+    /// A commit below that layer.
+    Commit,
+    /// A pull into that layer.
+    Pull,
+    /// A commit while the machine is off.
+    OfflineCommit,
+}
+
+impl MergeKind {
+    /// Which way the data goes.
+    pub fn direction(self) -> Direction {
+        match self {
+            Self::Pull => Direction::Pull,
+            Self::ActiveCommit | Self::Commit | Self::OfflineCommit => Direction::Commit,
+        }
+    }
+}
+
 /// What stands in an operation's way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Obstacle {
@@ -160,12 +275,14 @@ pub enum OperationState {
     Succeeded,
     /// Ended without success.
     Failed(Failure),
+    /// Ended before it was done, as asked for.
+    Cancelled,
 }
 
 impl OperationState {
     /// Whether nothing will change any more.
     pub fn ended(&self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed(_))
+        matches!(self, Self::Succeeded | Self::Failed(_) | Self::Cancelled)
     }
 }
 
@@ -212,29 +329,48 @@ pub enum DeletePhase {
     Disks(Vec<DiskTask>),
 }
 
-/// The deletion of a snapshot on one disk.
+/// A merge of one disk, which deletes one or several neighbouring snapshots on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskTask {
     /// The disk's target name.
     pub disk: DiskTarget,
+    /// The merges of one round are ordered together; rounds follow one another.
+    pub round: u32,
+    /// What block job does it.
+    pub kind: MergeKind,
     /// The volume that is kept and written.
-    pub base: Mark,
-    /// The overlay that is merged into it and then removed.
-    pub top: Mark,
-    /// The overlay that the disk named as `merging` before this plan.
-    #[serde(default)]
-    pub earlier: Option<Mark>,
-    /// Whether the guest writes `top`, so that the merge ends in a pivot.
-    pub active: bool,
+    pub kept: Mark,
+    /// The volumes that are merged into it and then removed, oldest first. At least one.
+    pub removed: Vec<Leaving>,
+    /// The snapshots that go with it, oldest first.
+    pub deletes: Vec<Deleted>,
     /// The merge's id on its host, also after a restart.
     pub merge: MergeId,
-    /// The removal's id.
-    pub removal: RemovalId,
+    /// Bytes to copy, as far as was known when it was planned.
+    pub planned_bytes: u64,
     /// Where it stands.
     pub state: DiskState,
     /// What the audit log has of the merge already.
     #[serde(default)]
     pub told: Told,
+}
+
+/// A volume that leaves a chain, and then storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The volume.
+    pub volume: Mark,
+    /// Its removal's id.
+    pub removal: RemovalId,
+}
+
+/// A snapshot that goes with a merge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Which.
+    pub snapshot: SnapshotId,
+    /// What it said of the disk before: so it is again if this merge touches nothing.
+    pub earlier: Option<Merging>,
 }
 
 impl DiskTask {
@@ -243,9 +379,35 @@ impl DiskTask {
         matches!(self.state, DiskState::Removed { .. })
     }
 
-    /// Whether nothing was done to the disk.
+    /// Whether nothing was done to the disk that a snapshot could miss: a pull that is given up
+    /// leaves every volume as it was.
     pub fn is_untouched(&self) -> bool {
-        matches!(self.state, DiskState::Pending | DiskState::Refused(_))
+        match self.state {
+            DiskState::Pending | DiskState::Refused(_) => true,
+            DiskState::Cancelled => self.kind == MergeKind::Pull,
+            _ => false,
+        }
+    }
+
+    /// What it does to the chain.
+    pub fn merging(&self) -> Merging {
+        let removed = self.removed.iter().map(|leaving| leaving.volume.clone());
+        Merging {
+            kept: self.kept.clone(),
+            removed: removed.collect(),
+        }
+    }
+
+    /// The volume that is removed after so many: the youngest first, because the younger ones are
+    /// built on the older ones.
+    pub fn leaving(&self, gone: usize) -> &Leaving {
+        &self.removed[self.removed.len() - 1 - gone]
+    }
+
+    /// Whether the volume leaves the chain with it.
+    pub fn removes(&self, volume: &VolumeRef) -> bool {
+        let mut removed = self.removed.iter();
+        removed.any(|leaving| leaving.volume.volume == *volume)
     }
 }
 
@@ -259,6 +421,12 @@ pub struct Told {
     pub pivoting: bool,
     /// A pivot was called off.
     pub put_off: bool,
+    /// The limit of its job was lifted.
+    #[serde(default)]
+    pub lifted: bool,
+    /// The guest was held back.
+    #[serde(default)]
+    pub throttled: bool,
 }
 
 /// Where the deletion of a snapshot stands on one disk.
@@ -269,26 +437,34 @@ pub enum DiskState {
     Pending,
     /// The merge was ordered; the host may have begun.
     Merging,
-    /// The chain no longer has `top`; its removal may have begun.
+    /// The chain no longer has the removed volumes; they are being removed from storage.
     Removing {
         /// Bytes that the merge copied.
         copied_bytes: u64,
         /// The longest time that the guest's processors were stopped.
         longest_pause: Duration,
+        /// How many of the volumes are gone from storage, youngest first.
+        #[serde(default)]
+        gone: usize,
+        /// Bytes that their removals gave back.
+        #[serde(default)]
+        freed_bytes: u64,
     },
-    /// `top` is gone from storage.
+    /// They are gone from storage.
     Removed {
         /// Bytes that the merge copied.
         copied_bytes: u64,
         /// The longest time that the guest's processors were stopped.
         longest_pause: Duration,
-        /// Bytes that the removal gave back.
+        /// Bytes that the removals gave back.
         freed_bytes: u64,
     },
     /// The merge failed; it may have begun to write.
     Failed(Failure),
     /// The merge was refused and never began.
     Refused(Failure),
+    /// The merge was given up before the guest was switched; a commit may have begun to write.
+    Cancelled,
 }
 
 /// What happened, for the audit log.
@@ -305,10 +481,19 @@ pub enum EventKind {
     SnapshotDeleteRequested,
     SnapshotDeleted,
     SnapshotDeleteFailed,
+    SnapshotDiscovered,
+    SnapshotVanished,
+    SnapshotUpdated,
     LiveMergePlanned,
     LiveMergeStarted,
     LiveMergeCompleted,
     LiveMergeFailed,
+    LiveMergeCancelled,
+    LiveMergeLimitLifted,
+    LiveMergeGuestThrottled,
+    OperationCancelRequested,
+    OperationCancelled,
+    OperationLimited,
     LiveMergeReady,
     LiveMergePivoting,
     LiveMergePivotPutOff,

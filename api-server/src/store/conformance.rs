@@ -49,6 +49,9 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a snapshot alone changes whole or not at all", |store| {
         changes::snapshot_alone(store).boxed_local()
     }),
+    ("snapshots alone change together or not at all", |store| {
+        changes::snapshots_together(store).boxed_local()
+    }),
     ("names are a machine's own", |store| {
         changes::names(store).boxed_local()
     }),

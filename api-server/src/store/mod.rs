@@ -95,10 +95,14 @@ pub trait Store: Send + Sync + 'static {
     /// Makes a change in one transaction. Returns the operation with its new revision.
     async fn apply(&self, change: &Change) -> Result<Operation, StoreError>;
 
-    /// Changes a snapshot outside of any operation, with its entry of the audit log, in one
-    /// transaction. Its `revision` is the one that it was read with; any other in the store, and a
-    /// snapshot that is gone, is a [`StoreError::Conflict`].
-    async fn put_snapshot(&self, snapshot: &Snapshot, event: &NewEvent) -> Result<(), StoreError>;
+    /// Changes snapshots outside of any operation, with entries of the audit log, in one
+    /// transaction: all or none. The `revision` of one that is put is the one that it was read with;
+    /// any other in the store, and a snapshot that is gone, is a [`StoreError::Conflict`].
+    async fn put_snapshots(
+        &self,
+        snapshots: &[SnapshotChange],
+        events: &[NewEvent],
+    ) -> Result<(), StoreError>;
 
     /// Forgets the ids of requests that were accepted before, of operations that have ended.
     /// Returns how many.
@@ -179,6 +183,7 @@ pub enum StateName {
     Running,
     Succeeded,
     Failed,
+    Cancelled,
 }
 
 /// Which entries of the audit log to list.

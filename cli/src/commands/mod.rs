@@ -4,6 +4,7 @@ mod completions;
 mod doctor;
 mod event;
 mod host;
+mod left;
 mod operation;
 mod snapshot;
 mod vm;
@@ -19,8 +20,8 @@ use crate::output::{Output, Stop};
 /// Why it could not be done, or not to its end.
 pub(crate) async fn run(cli: Cli) -> Result<(), Stop> {
     let Cli { global, command } = cli;
-    if global.request_id.is_some() && !command.mutates() {
-        let message = "--request-id belongs to a command that changes something";
+    if global.request_id.is_some() && !command.takes_request_id() {
+        let message = "this command takes no --request-id: it can be repeated as it is";
         return Err(Failure::new(Exit::Usage, message).into());
     }
     let output = Output::new(global.output);

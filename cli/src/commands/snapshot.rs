@@ -1,12 +1,16 @@
 //! `livemerge snapshot`
 
+mod delete;
+mod plan;
+mod selection;
+mod update;
+
 use super::operation;
-use crate::args::{CreateArgs, DeleteArgs, SnapshotArgs, SnapshotCommand};
+use crate::args::{CreateArgs, SnapshotArgs, SnapshotCommand};
 use crate::connect::Session;
 use crate::failure::Failure;
-use crate::output::{Format, Output, Stop};
+use crate::output::{Output, Stop};
 use crate::resolve;
-use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
 
 pub(super) async fn run(
@@ -18,7 +22,9 @@ pub(super) async fn run(
         SnapshotCommand::Create(args) => create(session, output, args).await,
         SnapshotCommand::Get(which) => output.one(&get(session, &which).await?),
         SnapshotCommand::List { vm } => output.list(&list(session, &vm).await?),
-        SnapshotCommand::Delete(args) => delete(session, output, args).await,
+        SnapshotCommand::Update(args) => update::run(session, output, args).await,
+        SnapshotCommand::Delete(args) => delete::run(session, output, args).await,
+        SnapshotCommand::Plan(args) => plan::run(session, output, args).await,
     }
 }
 
@@ -29,6 +35,8 @@ async fn create(session: &Session, output: Output, args: CreateArgs) -> Result<(
         vm_id: resolve::vm(session, &args.vm).await?,
         name: args.name,
         description: args.description,
+        labels: args.labels.into_iter().collect(),
+        deletion_protected: args.protect,
     };
     let answer = session
         .mutate(request, async |r| client.create_snapshot(r).await)
@@ -37,37 +45,6 @@ async fn create(session: &Session, output: Output, args: CreateArgs) -> Result<(
         .operation
         .ok_or_else(|| Failure::incomplete("operation"))?;
     operation::accepted(session, output, accepted, args.wait).await
-}
-
-async fn delete(session: &Session, output: Output, args: DeleteArgs) -> Result<(), Stop> {
-    let snapshot_id = match find(session, &args.which).await {
-        Err(failure) if args.allow_missing && failure.has_reason(Reason::SnapshotNotFound) => {
-            return nothing_to_delete(output);
-        }
-        found => found?,
-    };
-    let mut client = session.snapshots();
-    let request = v1::DeleteSnapshotRequest {
-        request_id: session.request_id(),
-        snapshot_id,
-        etag: args.etag,
-        allow_missing: args.allow_missing,
-    };
-    let answer = session
-        .mutate(request, async |r| client.delete_snapshot(r).await)
-        .await?;
-    match answer.operation {
-        Some(accepted) => operation::accepted(session, output, accepted, args.wait).await,
-        None if args.allow_missing => nothing_to_delete(output),
-        None => Err(Failure::incomplete("operation").into()),
-    }
-}
-
-fn nothing_to_delete(output: Output) -> Result<(), Stop> {
-    match output.format() {
-        Format::Json => output.json(&()),
-        Format::Table => output.text("no such snapshot: nothing to delete"),
-    }
 }
 
 async fn get(session: &Session, which: &SnapshotArgs) -> Result<v1::Snapshot, Failure> {

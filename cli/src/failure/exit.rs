@@ -7,12 +7,13 @@ use tonic::Code;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
     0  done
-    1  the operation ended without success, or doctor found an error
+    1  the operation ended without success, a delete would be refused, or doctor found an error
     2  usage: the command line cannot be understood
     3  not found
     4  refused: failed precondition, aborted, already exists, not permitted
     5  unavailable, out of resources, or the time was over
     6  invalid argument, also a name that fits several
+    7  the operation was cancelled
    70  internal fault, of the server or of this program
   130  interrupted while waiting; the operation goes on";
 
@@ -34,6 +35,8 @@ pub(crate) enum Exit {
     Unavailable = 5,
     /// A value is not one that the server takes.
     InvalidArgument = 6,
+    /// The operation was given up before it was done, as somebody asked for.
+    Cancelled = 7,
     /// A fault of the server or of this program.
     Internal = 70,
     /// Ctrl-C while waiting.
@@ -85,6 +88,7 @@ mod tests {
             Exit::Refused,
             Exit::Unavailable,
             Exit::InvalidArgument,
+            Exit::Cancelled,
             Exit::Internal,
             Exit::Interrupted,
         ];

@@ -26,6 +26,9 @@ pub(super) fn hint(reason: Reason) -> &'static str {
         Reason::SnapshotSharedBase => {
             "delete what shares the volume first; `livemerge vm chain VM` names it"
         }
+        Reason::SnapshotProtected => {
+            "`livemerge snapshot update SNAPSHOT --unprotect` allows it, if it may go"
+        }
         Reason::SnapshotNotReady => {
             "wait for its operation: `livemerge operation list --state queued --state running`"
         }
@@ -33,6 +36,12 @@ pub(super) fn hint(reason: Reason) -> &'static str {
             "bring the machine's host back; `livemerge host list` says which ones answer"
         }
         Reason::VmNotRunning => "start the machine, then try again",
+        Reason::StrategyUnsupported => {
+            "`livemerge snapshot plan SNAPSHOT` says what is possible, with --direction or without"
+        }
+        Reason::PointOfNoReturn => {
+            "it goes on to its end; `livemerge operation watch OPERATION` shows it"
+        }
         Reason::ChainDiverged => "`livemerge vm chain VM` draws the chain as it is",
         Reason::ConcurrentChange => {
             "something else works on it, or it changed; look again and decide again"

@@ -70,14 +70,29 @@ impl Failure {
         }
     }
 
-    /// What a failed operation tells.
+    /// What an operation tells that has ended without success.
     pub(crate) fn of_operation(operation: &v1::Operation) -> Self {
+        if operation.state() == v1::OperationState::Cancelled {
+            let message = format!("operation {} was cancelled", operation.id);
+            return Self::new(Exit::Cancelled, message);
+        }
         let failure = operation.failure.clone().unwrap_or_default();
         let message = match failure.message.as_str() {
             "" => format!("operation {} failed", operation.id),
             text => format!("operation {} failed: {text}", operation.id),
         };
         Self::new(Exit::Unsuccessful, message).reason(&failure.reason)
+    }
+
+    /// What would refuse a delete. The first blocker's reason is the one that the delete would
+    /// answer.
+    pub(crate) fn blocked(blockers: &[v1::Blocker]) -> Self {
+        let message = match blockers.len() {
+            1 => "the delete would be refused".to_owned(),
+            several => format!("the delete would be refused for {several} reasons"),
+        };
+        let first = blockers.first().map_or("", |blocker| &blocker.reason);
+        Self::new(Exit::Unsuccessful, message).reason(first)
     }
 
     /// Adds a line after the message.

@@ -40,11 +40,21 @@ pub(super) struct VolumeDocument<'a> {
     name: &'a str,
 }
 
+impl<'a> From<&'a v1::VolumeRef> for VolumeDocument<'a> {
+    fn from(volume: &'a v1::VolumeRef) -> Self {
+        Self {
+            storage: &volume.storage,
+            name: &volume.name,
+        }
+    }
+}
+
 pub(super) fn volume(volume: Option<&v1::VolumeRef>) -> Option<VolumeDocument<'_>> {
-    volume.map(|volume| VolumeDocument {
-        storage: &volume.storage,
-        name: &volume.name,
-    })
+    volume.map(VolumeDocument::from)
+}
+
+pub(super) fn volumes(volumes: &[v1::VolumeRef]) -> Vec<VolumeDocument<'_>> {
+    volumes.iter().map(VolumeDocument::from).collect()
 }
 
 #[derive(Debug, Serialize)]
@@ -89,6 +99,9 @@ pub(crate) struct SnapshotDocument<'a> {
     name: &'a str,
     description: &'a str,
     state: String,
+    origin: Option<String>,
+    labels: BTreeMap<&'a str, &'a str>,
+    deletion_protected: bool,
     disks: Vec<SnapshotDiskDocument<'a>>,
     created_at: Option<String>,
     etag: &'a str,
@@ -112,6 +125,9 @@ impl<'a> From<&'a v1::Snapshot> for SnapshotDocument<'a> {
             name: &snapshot.name,
             description: &snapshot.description,
             state: snapshot_state(snapshot),
+            origin: set(snapshot_origin(snapshot)),
+            labels: sorted(&snapshot.labels),
+            deletion_protected: snapshot.deletion_protected,
             disks: disks.collect(),
             created_at: time(snapshot.created_at.as_ref()),
             etag: &snapshot.etag,
@@ -132,6 +148,9 @@ pub(crate) struct OperationDocument<'a> {
     vm_id: &'a str,
     snapshot_id: &'a str,
     snapshot_name: &'a str,
+    snapshot_ids: &'a [String],
+    bytes_per_second: i64,
+    cancel_requested: bool,
     request_id: &'a str,
     requested_by: &'a str,
     disks: Vec<DiskProgressDocument<'a>>,
@@ -149,13 +168,16 @@ struct DiskProgressDocument<'a> {
     kind: Option<String>,
     phase: Option<String>,
     kept: Option<VolumeDocument<'a>>,
-    removed: Option<VolumeDocument<'a>>,
+    removed: Vec<VolumeDocument<'a>>,
     done_bytes: i64,
     total_bytes: i64,
+    planned_bytes: i64,
     bytes_per_second: i64,
     time_left_seconds: Option<f64>,
     longest_pause_seconds: Option<f64>,
     freed_bytes: i64,
+    round: i32,
+    failure: Option<FailureDocument<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -183,6 +205,9 @@ impl<'a> From<&'a v1::Operation> for OperationDocument<'a> {
             vm_id: &operation.vm_id,
             snapshot_id: &operation.snapshot_id,
             snapshot_name: &operation.snapshot_name,
+            snapshot_ids: &operation.snapshot_ids,
+            bytes_per_second: operation.bytes_per_second,
+            cancel_requested: operation.cancel_requested,
             request_id: &operation.request_id,
             requested_by: &operation.requested_by,
             disks: operation
@@ -207,13 +232,16 @@ impl<'a> From<&'a v1::DiskProgress> for DiskProgressDocument<'a> {
             kind: set(word(disk.kind().as_str_name(), "MERGE_KIND_")),
             phase: set(word(disk.phase().as_str_name(), "MERGE_PHASE_")),
             kept: volume(disk.kept.as_ref()),
-            removed: volume(disk.removed.as_ref()),
+            removed: volumes(&disk.removed),
             done_bytes: disk.done_bytes,
             total_bytes: disk.total_bytes,
+            planned_bytes: disk.planned_bytes,
             bytes_per_second: disk.bytes_per_second,
             time_left_seconds: seconds(disk.time_left.as_ref()),
             longest_pause_seconds: seconds(disk.longest_pause.as_ref()),
             freed_bytes: disk.freed_bytes,
+            round: disk.round,
+            failure: disk.failure.as_ref().map(FailureDocument::from),
         }
     }
 }
@@ -279,6 +307,7 @@ pub(crate) struct ChainDocument<'a> {
     vm_id: &'a str,
     disk: &'a str,
     job_running: bool,
+    libvirt_snapshots: &'a [String],
     observed_at: Option<String>,
     layers: Vec<LayerDocument<'a>>,
 }
@@ -312,6 +341,7 @@ impl<'a> ChainDocument<'a> {
             vm_id: &chain.vm_id,
             disk: &chain.disk,
             job_running: chain.job_running,
+            libvirt_snapshots: &chain.libvirt_snapshots,
             observed_at: time(chain.observed_at.as_ref()),
             layers: chain::layers(chain, snapshots)
                 .map(LayerDocument::from)
@@ -345,6 +375,10 @@ impl<'a> From<Layer<'a>> for LayerDocument<'a> {
             snapshots: frozen.collect(),
         }
     }
+}
+
+pub(crate) fn snapshot_origin(snapshot: &v1::Snapshot) -> String {
+    word(snapshot.origin().as_str_name(), "SNAPSHOT_ORIGIN_")
 }
 
 /// An enum's word, unless the enum is unset.

@@ -6,6 +6,7 @@
 mod document;
 mod finding;
 mod json;
+mod plan;
 mod row;
 mod table;
 pub(crate) mod text;
@@ -13,6 +14,7 @@ pub(crate) mod text;
 pub(crate) use document::ChainDocument;
 pub(crate) use document::snapshot_state;
 pub(crate) use finding::Repaired;
+pub(crate) use plan::PlanDocument;
 pub(crate) use table::columns;
 
 use crate::failure::{Exit, Failure};
@@ -30,7 +32,7 @@ pub(crate) enum Format {
 }
 
 /// What lists hold.
-pub(crate) trait Listed {
+pub(crate) trait Listed: Sized {
     /// What scripts get.
     type Document<'a>: Serialize
     where
@@ -43,6 +45,23 @@ pub(crate) trait Listed {
     fn document(&self) -> Self::Document<'_>;
     /// One line of a list; no text in it steers the terminal.
     fn row(&self) -> Vec<String>;
+    /// What a list has one more column for, if any of its items is worth it.
+    const EXTRA: Option<Extra<Self>> = None;
+}
+
+/// A column that most lists do without: its head, whether an item is worth it, and what it says.
+pub(crate) type Extra<T> = (&'static str, fn(&T) -> bool, fn(&T) -> String);
+
+fn table<T: Listed>(items: &[T], terminal: bool) -> String {
+    let extra = T::EXTRA.filter(|(_, worth, _)| items.iter().any(worth));
+    let mut columns = T::COLUMNS.to_vec();
+    columns.extend(extra.map(|(head, _, _)| head));
+    let rows = items.iter().map(|item| {
+        let mut row = item.row();
+        row.extend(extra.map(|(_, _, says)| says(item)));
+        row
+    });
+    table::list(&columns, rows, terminal)
 }
 
 /// What can be shown alone, too.
@@ -78,6 +97,14 @@ impl From<io::Error> for Stop {
     }
 }
 
+/// Shows a list to a person beside the answer. A reader of stderr that went away is no failure.
+pub(crate) fn on_stderr<T: Listed>(items: &[T]) {
+    let mut stderr = io::stderr().lock();
+    let terminal = stderr.is_terminal();
+    let list = table(items, terminal);
+    let _unread = writeln!(stderr, "{list}");
+}
+
 /// Writes to stdout in one form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -102,10 +129,7 @@ impl Output {
     pub(crate) fn list<T: Listed>(self, items: &[T]) -> Result<(), Stop> {
         match self.format {
             Format::Json => self.json(&items.iter().map(Listed::document).collect::<Vec<_>>()),
-            Format::Table => {
-                let rows = items.iter().map(Listed::row);
-                self.text(&table::list(T::COLUMNS, rows, io::stdout().is_terminal()))
-            }
+            Format::Table => self.text(&table(items, io::stdout().is_terminal())),
         }
     }
 

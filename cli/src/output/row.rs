@@ -1,12 +1,14 @@
 //! Answers as tables: one line of a list, and all of one.
 
 use super::document::{
-    EventDocument, HostDocument, OperationDocument, SnapshotDocument, VmDocument, snapshot_state,
+    EventDocument, HostDocument, OperationDocument, SnapshotDocument, VmDocument, snapshot_origin,
+    snapshot_state,
 };
 use super::text::{escape, or_dash, seconds, size, time_or_dash, word};
-use super::{Detailed, Listed};
+use super::{Detailed, Extra, Listed};
 use crate::wait::phase;
 use livemerge_proto::v1;
+use std::collections::BTreeMap;
 
 impl Listed for v1::Host {
     type Document<'a> = HostDocument<'a>;
@@ -101,6 +103,7 @@ impl Listed for v1::Snapshot {
     type Document<'a> = SnapshotDocument<'a>;
 
     const COLUMNS: &'static [&'static str] = &["SNAPSHOT", "NAME", "STATE", "CREATED", "VM"];
+    const EXTRA: Option<Extra<Self>> = Some(("ORIGIN", is_discovered, snapshot_origin));
 
     fn document(&self) -> SnapshotDocument<'_> {
         self.into()
@@ -117,6 +120,10 @@ impl Listed for v1::Snapshot {
     }
 }
 
+fn is_discovered(snapshot: &v1::Snapshot) -> bool {
+    snapshot.origin() == v1::SnapshotOrigin::Discovered
+}
+
 impl Detailed for v1::Snapshot {
     fn details(&self) -> Vec<(&'static str, String)> {
         let mut details = vec![
@@ -128,6 +135,15 @@ impl Detailed for v1::Snapshot {
             ("created", time_or_dash(self.created_at.as_ref())),
             ("etag", or_dash(&self.etag)),
         ];
+        if is_discovered(self) {
+            details.push(("origin", snapshot_origin(self)));
+        }
+        if self.deletion_protected {
+            details.push(("protected", "against deletion".to_owned()));
+        }
+        let labels: BTreeMap<_, _> = self.labels.iter().collect();
+        let label = |(key, value): (&String, &String)| format!("{}={}", escape(key), escape(value));
+        details.extend(labels.into_iter().map(|pair| ("label", label(pair))));
         details.extend(self.disks.iter().map(|disk| {
             (
                 "disk",
@@ -153,7 +169,7 @@ impl Listed for v1::Operation {
             or_dash(&self.id),
             word(self.kind().as_str_name(), "OPERATION_KIND_"),
             word(self.state().as_str_name(), "OPERATION_STATE_"),
-            or_dash(&self.snapshot_name),
+            snapshots(self),
             time_or_dash(self.created_at.as_ref()),
             time_or_dash(self.ended_at.as_ref()),
         ]
@@ -178,19 +194,28 @@ impl Detailed for v1::Operation {
                     escape(&self.snapshot_name)
                 ),
             ),
-            ("vm", or_dash(&self.vm_id)),
+        ];
+        // The first of them is the one above.
+        let others = self.snapshot_ids.iter().skip(1);
+        details.extend(others.map(|id| ("snapshot", or_dash(id))));
+        details.push(("vm", or_dash(&self.vm_id)));
+        if self.bytes_per_second > 0 {
+            details.push(("limit", format!("{}/s", size(self.bytes_per_second))));
+        }
+        details.extend([
             ("request id", or_dash(&self.request_id)),
             ("requested by", or_dash(&self.requested_by)),
             ("created", time_or_dash(self.created_at.as_ref())),
             ("started", time_or_dash(self.started_at.as_ref())),
             ("ended", time_or_dash(self.ended_at.as_ref())),
-        ];
+        ]);
         details.extend(self.disks.iter().map(|disk| ("disk", disk_progress(disk))));
         details.extend(self.waiting.iter().map(|waiting| ("waits", wait(waiting))));
-        if let Some(failure) = &self.failure {
-            let (reason, message) = (escape(&failure.reason), escape(&failure.message));
-            details.push(("failure", format!("{reason}: {message}")));
-        }
+        details.extend(
+            self.failure
+                .iter()
+                .map(|failed| ("failure", failure(failed))),
+        );
         details
     }
 }
@@ -215,6 +240,20 @@ impl Listed for v1::Event {
             or_dash(&self.message),
         ]
     }
+}
+
+/// The snapshot's name; of a batch, how many more there are.
+fn snapshots(operation: &v1::Operation) -> String {
+    let name = or_dash(&operation.snapshot_name);
+    match operation.snapshot_ids.len() {
+        0 | 1 => name,
+        several => format!("{name} and {} more", several - 1),
+    }
+}
+
+fn failure(failure: &v1::Failure) -> String {
+    let (reason, message) = (escape(&failure.reason), escape(&failure.message));
+    format!("{reason}: {message}")
 }
 
 /// What is in the way, and what is done about it.
@@ -243,11 +282,14 @@ fn disk_progress(disk: &v1::DiskProgress) -> String {
             size(disk.done_bytes),
             size(disk.total_bytes)
         ));
+    } else if disk.planned_bytes > 0 && disk.phase() == v1::MergePhase::Pending {
+        parts.push(format!("{} to copy", size(disk.planned_bytes)));
     }
-    if let (Some(removed), Some(kept)) = (&disk.removed, &disk.kept) {
+    if let (false, Some(kept)) = (disk.removed.is_empty(), &disk.kept) {
+        let removed: Vec<String> = disk.removed.iter().map(|v| volume(Some(v))).collect();
         parts.push(format!(
             "{} into {}",
-            volume(Some(removed)),
+            removed.join(" and "),
             volume(Some(kept))
         ));
     }
@@ -257,6 +299,7 @@ fn disk_progress(disk: &v1::DiskProgress) -> String {
     if disk.freed_bytes > 0 {
         parts.push(format!("freed {}", size(disk.freed_bytes)));
     }
+    parts.extend(disk.failure.as_ref().map(failure));
     parts.join(", ")
 }
 

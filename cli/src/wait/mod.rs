@@ -117,8 +117,8 @@ async fn wait_a_while(line: &mut Line<'_>) -> Result<v1::Operation, Failure> {
 
 /// An end that this version has no state for is an end, too.
 fn ended(operation: &v1::Operation) -> bool {
-    let last = [v1::OperationState::Succeeded, v1::OperationState::Failed];
-    operation.ended_at.is_some() || last.contains(&operation.state())
+    use v1::OperationState::{Cancelled, Failed, Succeeded};
+    operation.ended_at.is_some() || matches!(operation.state(), Succeeded | Failed | Cancelled)
 }
 
 /// Races the wait with Ctrl-C, and says how to go on watching when it ends early.

@@ -40,6 +40,9 @@ records! {
     snapshot_list: ["snapshot", "list", "web"];
     snapshot_list_of_all: ["snapshot", "list", "-"];
     snapshot_delete: ["snapshot", "delete", "weekly"];
+    snapshot_plan: ["snapshot", "plan", "weekly"];
+    operation_cancel: ["operation", "cancel", RUNNING];
+    operation_limit: ["operation", "limit", RUNNING, "50MiB"];
     operation_get: ["operation", "get", RUNNING];
     operation_get_failed: ["operation", "get", FAILED];
     operation_list: ["operation", "list"];
@@ -107,6 +110,7 @@ fn requests_carry_what_the_command_line_says() {
         vm_id: WEB.into(),
         name: "n".into(),
         description: "d".into(),
+        ..Default::default()
     };
     assert_eq!(server.last_seen(), format!("{wanted:?}"));
 
@@ -125,6 +129,7 @@ fn requests_carry_what_the_command_line_says() {
         snapshot_id: WEEKLY.into(),
         etag: "3".into(),
         allow_missing: true,
+        options: None,
     };
     assert_eq!(server.last_seen(), format!("{wanted:?}"));
 }

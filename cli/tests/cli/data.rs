@@ -1,5 +1,9 @@
 //! A small site: two hosts, three machines (two of one name), snapshots, chains, operations.
 
+mod plan;
+
+pub(crate) use plan::{blocked, plan};
+
 use crate::server::Script;
 use livemerge_proto::v1;
 use prost_types::{Duration, Timestamp};
@@ -43,6 +47,7 @@ pub(crate) fn site() -> Script {
             operation: None,
             freed_bytes: 3 * MIB,
         },
+        plan: plan(),
         accepted: Some(queued()),
         ..Default::default()
     }
@@ -112,6 +117,9 @@ fn snapshots() -> Vec<v1::Snapshot> {
         disks: ["vda", "vdb"].map(|disk| frozen(disk, layer)).into(),
         created_at: at(0),
         etag: "3".into(),
+        origin: v1::SnapshotOrigin::Requested.into(),
+        labels: [("team".to_owned(), "web".to_owned())].into(),
+        deletion_protected: false,
     };
     let deleting = v1::SnapshotState::Deleting.into();
     vec![
@@ -161,6 +169,7 @@ fn chain(disk: &str) -> v1::VolumeChain {
         layers,
         observed_at: at(0),
         job_running,
+        libvirt_snapshots: Vec::new(),
     }
 }
 
@@ -191,7 +200,8 @@ pub(crate) fn merging() -> v1::Operation {
         kind: v1::MergeKind::IntermediateCommit.into(),
         phase: v1::MergePhase::Copying.into(),
         kept: Some(volume("web-vda-0")),
-        removed: Some(volume("web-vda-1")),
+        removed: vec![volume("web-vda-1")],
+        planned_bytes: 60 * MIB,
         done_bytes: 32 * MIB,
         total_bytes: 64 * MIB,
         bytes_per_second: 8 * MIB,
@@ -246,6 +256,53 @@ pub(crate) fn merged() -> v1::Operation {
         ended_at: at(9),
         ..operation(RUNNING, state)
     }
+}
+
+/// One disk was done by then, the others were given up. Three snapshots went together, of which
+/// one is in nobody's list any more.
+pub(crate) fn cancelled() -> v1::Operation {
+    let merge = |disk: &str, phase: v1::MergePhase| v1::DiskProgress {
+        disk: disk.into(),
+        kind: v1::MergeKind::ActiveCommit.into(),
+        phase: phase.into(),
+        kept: Some(volume(&format!("web-{disk}-0"))),
+        removed: [1, 2].map(|n| volume(&format!("web-{disk}-{n}"))).into(),
+        planned_bytes: 64 * MIB,
+        ..Default::default()
+    };
+    let failure = v1::Failure {
+        reason: "MERGE_IO_ERROR".into(),
+        message: "the job is gone".into(),
+        ..Default::default()
+    };
+    v1::Operation {
+        snapshot_id: DAILY.into(),
+        snapshot_name: "daily".into(),
+        snapshot_ids: [DAILY, WEEKLY, NOWHERE].map(String::from).into(),
+        bytes_per_second: 50 * MIB,
+        cancel_requested: true,
+        disks: vec![
+            merge("vda", v1::MergePhase::Cancelled),
+            v1::DiskProgress {
+                failure: Some(failure),
+                ..merge("vdb", v1::MergePhase::Failed)
+            },
+            v1::DiskProgress {
+                round: 1,
+                ..merge("vda", v1::MergePhase::Pending)
+            },
+        ],
+        started_at: at(2),
+        ended_at: at(9),
+        ..operation(RUNNING, v1::OperationState::Cancelled)
+    }
+}
+
+/// What the snapshots of [`cancelled`] came to.
+pub(crate) fn left() -> Vec<v1::Snapshot> {
+    let mut left = snapshots();
+    left[1].state = v1::SnapshotState::Incomplete.into();
+    left
 }
 
 pub(crate) fn failed() -> v1::Operation {

@@ -25,12 +25,14 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::SnapshotIsActiveLayer
         | Reason::SnapshotSharedBase
         | Reason::SnapshotNotReady
+        | Reason::SnapshotProtected
         | Reason::VmStateUnknown
         | Reason::VmNotRunning
         | Reason::ChainDiverged
         | Reason::VolumeInUse
         | Reason::StrategyUnsupported
         | Reason::NoSafeRepair
+        | Reason::PointOfNoReturn
         | Reason::StaleGeneration
         | Reason::VmDied => 4,
         Reason::InsufficientSpace

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cancelling;
 mod commands;
 mod data;
+mod deleting;
 mod doctor;
 mod errors;
 mod following;
 mod names;
 mod program;
+mod selecting;
 mod server;
 mod terminal;
 mod usage;

@@ -86,6 +86,8 @@ fn no_name_steers_the_terminal() {
     script.chains[0].layers[0].volume.as_mut().unwrap().name = NASTY.into();
     script.operations[0].snapshot_name = NASTY.into();
     script.operations[1].failure.as_mut().unwrap().message = NASTY.into();
+    script.plan.merges[0].disk = NASTY.into();
+    script.plan.merges[1].removed[0].name = NASTY.into();
     script.events[0].message = NASTY.into();
     script.hosts[0].version = NASTY.into();
     let server = Server::start(script);
@@ -98,6 +100,7 @@ fn no_name_steers_the_terminal() {
         &["vm", "chain", WEB],
         &["snapshot", "list", WEB],
         &["snapshot", "get", DAILY],
+        &["snapshot", "plan", DAILY],
         &["operation", "list"],
         &["operation", "get", operations[0]],
         &["operation", "get", operations[1]],

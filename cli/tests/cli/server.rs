@@ -65,6 +65,8 @@ pub(crate) struct Script {
     pub(crate) repaired: v1::ApplyRepairResponse,
     /// What a create or delete answers.
     pub(crate) accepted: Option<v1::Operation>,
+    /// What a dry run of a delete answers.
+    pub(crate) plan: v1::PlanDeleteSnapshotResponse,
     /// What every call answers instead.
     pub(crate) refusal: Option<Status>,
     /// One for each watch; a watch past the last one is silent.

@@ -1,4 +1,4 @@
-//! On a terminal: tables have lines, and a wait has a bar.
+//! On a terminal: tables have lines, and a wait has a bar for each disk.
 
 use crate::data::{RUNNING, merged, merging, site};
 use crate::program::client;
@@ -6,20 +6,20 @@ use crate::server::{Script, Server, Step};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use std::fs::{File, OpenOptions};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
 
-/// A program whose stdout and stderr are a terminal of 100 columns.
-struct Terminal {
+/// A program at a terminal of 100 columns.
+pub(crate) struct Terminal {
     screen: File,
     child: Child,
     shown: Vec<u8>,
 }
 
 impl Terminal {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&screen).unwrap();
         unlockpt(&screen).unwrap();
@@ -39,6 +39,7 @@ impl Terminal {
             .unwrap();
         command
             .env("TERM", "xterm")
+            .stdin(line.try_clone().unwrap())
             .stdout(line.try_clone().unwrap())
             .stderr(line);
         let child = command.spawn().unwrap();
@@ -53,13 +54,18 @@ impl Terminal {
 
     /// Reads until the text is shown.
     #[track_caller]
-    fn shows(&mut self, text: &str) {
+    pub(crate) fn shows(&mut self, text: &str) {
         while !self.text().contains(text) {
             assert!(self.read(), "no {text:?} in {:?}", self.text());
         }
     }
 
-    fn end(mut self) -> (i32, String) {
+    /// Presses keys.
+    pub(crate) fn types(&mut self, text: &str) {
+        self.screen.write_all(text.as_bytes()).unwrap();
+    }
+
+    pub(crate) fn end(mut self) -> (i32, String) {
         while self.read() {}
         (self.child.wait().unwrap().code().unwrap(), self.text())
     }
@@ -88,7 +94,7 @@ fn a_table_has_lines() {
 }
 
 #[test]
-fn a_wait_has_a_bar_with_bytes_rate_time_left_and_phase() {
+fn a_wait_has_a_line_a_disk_with_bytes_rate_time_left_and_phase() {
     let steps = vec![Step::Send(merging()), Step::Gate, Step::Send(merged())];
     let server = Server::start(Script {
         watches: [steps].into(),
@@ -97,7 +103,9 @@ fn a_wait_has_a_bar_with_bytes_rate_time_left_and_phase() {
     let mut command = client(&server);
     command.args(["operation", "watch", RUNNING]);
     let mut terminal = Terminal::start(command);
-    terminal.shows("32.00 MiB of 64.00 MiB  8.00 MiB/s  4s left  merging (vda copying, vd");
+    terminal.shows("] 32.00 MiB of 64.00 MiB  8.00 MiB/s  4s left  copying");
+    terminal.shows("vdb  planned");
+    terminal.shows(" merging");
     server.open_gate();
     let (exit, shown) = terminal.end();
     assert_eq!(exit, 0, "{shown}");

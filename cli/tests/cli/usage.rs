@@ -20,6 +20,58 @@ fn bad_usage_exits_2() {
         &["host", "list", "--server", "https://127.0.0.1:1"],
         &["host", "list", "--server", "unix:relative"],
         &["snapshot", "delete", "x", "--request-id", "x"],
+        &["snapshot", "delete"],
+        &["snapshot", "delete", "--all"],
+        &["snapshot", "delete", "--all", "x", "--vm", "web"],
+        &[
+            "snapshot",
+            "delete",
+            "--all",
+            "--older-than",
+            "7d",
+            "--vm",
+            "web",
+        ],
+        &["snapshot", "delete", "--all", "--vm", "web", "--etag", "3"],
+        &["snapshot", "delete", "--older-than", "7d"],
+        &[
+            "snapshot",
+            "delete",
+            "--older-than",
+            "7d",
+            "x",
+            "--vm",
+            "web",
+        ],
+        &["snapshot", "delete", "--older-than", "soon", "--vm", "web"],
+        &["snapshot", "delete", "--older-than", "7", "--vm", "web"],
+        &["snapshot", "delete", "--older-than", "0d", "--vm", "web"],
+        &["snapshot", "delete", "--older-than=-7d", "--vm", "web"],
+        &["snapshot", "delete", "x", "--direction", "up"],
+        &["snapshot", "delete", "x", "--bandwidth", "50"],
+        &["snapshot", "delete", "x", "--bandwidth", "50Mib"],
+        &["snapshot", "delete", "x", "--bandwidth", "-1MiB"],
+        &["snapshot", "delete", "x", "--bandwidth=-1MiB"],
+        &["snapshot", "delete", "x", "--bandwidth", "9000000000GiB"],
+        &["snapshot", "delete", "x", "--dry-run", "--etag", "3"],
+        &["snapshot", "delete", "x", "--dry-run", "--allow-missing"],
+        &[
+            "snapshot",
+            "delete",
+            "x",
+            "--dry-run",
+            "--request-id",
+            NOWHERE,
+        ],
+        &["snapshot", "plan"],
+        &["snapshot", "plan", "x", "--wait"],
+        &["snapshot", "plan", "x", "--request-id", NOWHERE],
+        &["operation", "cancel"],
+        &["operation", "cancel", "x", "--request-id", NOWHERE],
+        &["operation", "limit", "x"],
+        &["operation", "limit", "x", "fast"],
+        &["operation", "limit", "x", "-1B"],
+        &["operation", "limit", "x", "9223372036854775808B"],
         &["host", "list", "--request-id", NOWHERE],
         &["completions", "cmd"],
         &["doctor", "--request-id", NOWHERE],
@@ -56,6 +108,7 @@ fn help_tells_the_exit_codes() {
     for line in [
         "1  the operation ended without success",
         "5  unavailable",
+        "7  the operation was cancelled",
         "130  interrupted",
     ] {
         assert!(help.contains(line), "{line}: {help}");
@@ -70,10 +123,34 @@ fn help_tells_the_exit_codes() {
 }
 
 #[test]
+fn the_help_of_merges_has_examples() {
+    for command in [
+        ["snapshot", "delete"],
+        ["snapshot", "plan"],
+        ["operation", "cancel"],
+        ["operation", "limit"],
+    ] {
+        let help = run(livemerge().args(command).arg("--help")).shown();
+        let examples = help.split_once("\nExample").unwrap().1;
+        let example = format!("livemerge {} ", command.join(" "));
+        assert!(examples.contains(&example), "{help}");
+    }
+}
+
+#[test]
 fn completions_for_each_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = run(livemerge().args(["completions", shell])).shown();
-        for word in ["snapshot", "operation", "completions", "allow-missing"] {
+        let words = ["snapshot", "operation", "completions", "allow-missing"];
+        let of_merges = [
+            "plan",
+            "dry-run",
+            "older-than",
+            "direction",
+            "cancel",
+            "limit",
+        ];
+        for word in words.into_iter().chain(of_merges) {
             assert!(script.contains(word), "{shell} lacks {word}");
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::chains::{Chain, ChainLayer};
 use crate::hypervisor::{VmState, VmView};
-use crate::merge::{MergeView, Phase};
+use crate::merge::{MergeKind, MergeView, Phase};
 use crate::volumes::Volumes;
 use jiff::Timestamp;
 use livemerge_proto::fields::Fields;
@@ -73,6 +73,7 @@ pub(super) fn chain(vm: VmId, chain: Chain, now: Timestamp) -> v1::VolumeChain {
         layers: chain.layers.into_iter().map(layer).collect(),
         observed_at: Some(time(now)),
         job_running: chain.job_running,
+        libvirt_snapshots: chain.kept_snapshots,
     }
 }
 
@@ -128,16 +129,21 @@ pub(super) fn merge(view: MergeView) -> v1::Merge {
         total_bytes,
         shown,
     } = view;
-    let kind = if record.active {
-        v1::MergeKind::ActiveCommit
-    } else {
-        v1::MergeKind::IntermediateCommit
+    let kind = match record.kind {
+        MergeKind::ActiveCommit => v1::MergeKind::ActiveCommit,
+        MergeKind::Commit => v1::MergeKind::IntermediateCommit,
+        MergeKind::Pull => v1::MergeKind::Pull,
+        MergeKind::OfflineCommit => v1::MergeKind::OfflineCommit,
     };
     let (phase, ended_at, failure) = match record.phase {
         Phase::Pending => (v1::MergePhase::Pending, None, None),
         Phase::Copying { .. } => (v1::MergePhase::Copying, None, None),
         Phase::Ready { .. } => (v1::MergePhase::Ready, None, None),
         Phase::Pivoting { .. } => (v1::MergePhase::Pivoting, None, None),
+        Phase::Cancelling { .. } | Phase::Restoring { .. } => {
+            (v1::MergePhase::Cancelling, None, None)
+        }
+        Phase::Cancelled { at } => (v1::MergePhase::Cancelled, Some(at), None),
         Phase::Verifying { .. } => (v1::MergePhase::Verifying, None, None),
         Phase::Merged { at } => (v1::MergePhase::Merged, Some(at), None),
         Phase::Failed { at, failure } => (v1::MergePhase::Failed, Some(at), Some(failure)),
@@ -147,8 +153,19 @@ pub(super) fn merge(view: MergeView) -> v1::Merge {
         vm_id: record.order.vm.to_string(),
         disk: record.order.disk.to_string(),
         kind: kind.into(),
-        base: Some(volume_ref(&record.order.base.volume)),
-        top: Some(volume_ref(&record.order.top.volume)),
+        kept: Some(volume_ref(&record.order.kept.volume)),
+        removed: record
+            .order
+            .removed
+            .iter()
+            .map(|mark| volume_ref(&mark.volume))
+            .collect(),
+        bytes_per_second: bytes(record.bytes_per_second),
+        limit_lifted: record.help.unlimited,
+        guest_bytes_per_second: record
+            .help
+            .throttle
+            .map_or(0, |throttle| bytes(throttle.bytes_per_second)),
         phase: phase.into(),
         done_bytes: bytes(done_bytes),
         total_bytes: bytes(total_bytes),

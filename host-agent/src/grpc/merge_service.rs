@@ -1,9 +1,9 @@
 //! `livemerge.v1.MergeService`.
 
-use super::{convert, detached, page::page};
+use super::{convert, detached, merge_order, page::page, plan};
 use crate::chains;
 use crate::hypervisor::Hypervisor;
-use crate::merge::{MergeOrder, Merges, Views, VolumeMark};
+use crate::merge::{self, Merges, Views};
 use crate::volumes::Volumes;
 use futures::Stream;
 use livemerge_proto::fields::Fields;
@@ -41,16 +41,56 @@ type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchMergesResponse, Sta
 
 #[tonic::async_trait]
 impl MergeService for MergeApi {
+    async fn plan_merge(
+        &self,
+        request: Request<v1::PlanMergeRequest>,
+    ) -> Result<Response<v1::PlanMergeResponse>, Status> {
+        let (vm, ranges) = plan::parse(request.into_inner())?;
+        let plans = merge::plan(vm, ranges, self.hypervisor.as_ref(), &self.volumes).await?;
+        let disks = plans.into_iter().map(plan::disk_plan).collect();
+        Ok(Response::new(v1::PlanMergeResponse { disks }))
+    }
+
     async fn start_merge(
         &self,
         request: Request<v1::StartMergeRequest>,
     ) -> Result<Response<v1::StartMergeResponse>, Status> {
-        let order = parse_order(request.into_inner())?;
+        let orders = merge_order::parse(request.into_inner())?;
         let merges = Arc::clone(&self.merges);
-        let view = detached(async move { merges.start(order).await }).await?;
-        Ok(Response::new(v1::StartMergeResponse {
-            merge: Some(convert::merge(view)),
-        }))
+        let views = detached(async move { merges.start(orders).await }).await?;
+        let merges = views.into_iter().map(convert::merge).collect();
+        Ok(Response::new(v1::StartMergeResponse { merges }))
+    }
+
+    async fn cancel_merge(
+        &self,
+        request: Request<v1::CancelMergeRequest>,
+    ) -> Result<Response<v1::CancelMergeResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let id = fields.parse::<MergeId>("merge_id", &request.merge_id);
+        let generation = fields.generation("generation", request.generation);
+        let (id, generation) = fields.finish(id.zip(generation))?;
+        let merges = Arc::clone(&self.merges);
+        let view = detached(async move { merges.cancel(id, generation).await }).await?;
+        let merge = Some(convert::merge(view));
+        Ok(Response::new(v1::CancelMergeResponse { merge }))
+    }
+
+    async fn set_merge_bandwidth(
+        &self,
+        request: Request<v1::SetMergeBandwidthRequest>,
+    ) -> Result<Response<v1::SetMergeBandwidthResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let id = fields.parse::<MergeId>("merge_id", &request.merge_id);
+        let generation = fields.generation("generation", request.generation);
+        let limit = fields.bytes("bytes_per_second", request.bytes_per_second);
+        let ((id, generation), limit) = fields.finish(id.zip(generation).zip(limit))?;
+        let merges = Arc::clone(&self.merges);
+        let view = detached(async move { merges.limit(id, generation, limit).await }).await?;
+        let merge = Some(convert::merge(view));
+        Ok(Response::new(v1::SetMergeBandwidthResponse { merge }))
     }
 
     async fn get_merge(
@@ -122,36 +162,6 @@ impl MergeService for MergeApi {
             state: convert::vm_state(read.state).into(),
         }))
     }
-}
-
-fn parse_order(request: v1::StartMergeRequest) -> Result<MergeOrder, Problem> {
-    let mut fields = Fields::new();
-    let id = fields.parse("request_id", &request.request_id);
-    let generation = fields.generation("generation", request.generation);
-    let vm = fields.parse("vm_id", &request.vm_id);
-    let disk = fields.parse("disk", &request.disk);
-    let base = convert::parse_volume(&mut fields, "base", request.base);
-    let base_identity = fields.parse("base_identity", &request.base_identity);
-    let top = convert::parse_volume(&mut fields, "top", request.top);
-    let top_identity = fields.parse("top_identity", &request.top_identity);
-    let order = || {
-        Some(MergeOrder {
-            id: id?,
-            generation: generation?,
-            vm: vm?,
-            disk: disk?,
-            base: VolumeMark {
-                volume: base?,
-                identity: base_identity?,
-            },
-            top: VolumeMark {
-                volume: top?,
-                identity: top_identity?,
-            },
-        })
-    };
-    let order = order();
-    fields.finish(order)
 }
 
 /// All merges first, then each that was shown anew, heartbeats in between. A slow reader misses

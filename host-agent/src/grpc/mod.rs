@@ -2,8 +2,10 @@
 
 mod convert;
 mod host_service;
+mod merge_order;
 mod merge_service;
 mod page;
+mod plan;
 mod volume_service;
 
 pub use host_service::HostApi;

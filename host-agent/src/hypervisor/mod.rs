@@ -21,8 +21,8 @@ mod xml;
 
 pub use libvirt::Libvirt;
 pub use types::{
-    BlockJob, BlockJobKind, BlockJobOutcome, CommitOrder, DiskView, HypervisorError,
-    HypervisorEvent, JobProgress, Layer, MirrorState, Overlay, Reference, VmState, VmView,
+    BlockJob, BlockJobKind, BlockJobOutcome, DiskView, HypervisorError, HypervisorEvent, JobOrder,
+    JobProgress, KeptSnapshot, Layer, MirrorState, Overlay, Reference, VmState, VmView,
 };
 
 use async_trait::async_trait;
@@ -48,15 +48,60 @@ pub trait Hypervisor: Send + Sync + 'static {
         disk: &DiskTarget,
     ) -> Result<Option<JobProgress>, HypervisorError>;
 
-    /// Puts existing volumes on top of the disks' active layers, all or none, without metadata.
+    /// Puts existing volumes on top of the disks' active layers, all or none, without metadata. A
+    /// machine that is shut off has them from its next start on.
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError>;
 
-    /// Starts the commit of `top` into `base`. Returns when the job runs.
-    async fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Result<(), HypervisorError>;
+    /// Starts a commit or a pull. Returns when the job runs. A job of a machine that is shut off
+    /// ends with this process; while it runs the machine cannot be started.
+    async fn start_job(&self, vm: VmId, order: &JobOrder) -> Result<(), HypervisorError>;
 
     /// Switches the guest to the base of a ready active commit. Returns when it is asked for;
     /// whether it happened is observed.
     async fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Result<(), HypervisorError>;
+
+    /// Asks for the end of a disk's block job without its work. Returns when it is asked for;
+    /// whether it has ended is observed.
+    async fn abort_job(&self, vm: VmId, disk: &DiskTarget) -> Result<(), HypervisorError>;
+
+    /// Lets the block job of a disk copy so many bytes a second from now on; 0 for no limit.
+    async fn set_speed(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        bytes_per_second: u64,
+    ) -> Result<(), HypervisorError>;
+
+    /// How many bytes a second the running guest may write to a disk; 0 for no limit.
+    async fn write_limit(&self, vm: VmId, disk: &DiskTarget) -> Result<u64, HypervisorError>;
+
+    /// Lets the running guest write so many bytes a second to a disk from now on; 0 for no limit.
+    async fn limit_writes(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        bytes_per_second: u64,
+    ) -> Result<(), HypervisorError>;
+
+    /// Makes `image` name `backing` as the one below it, on a machine that is shut off. Refused when
+    /// anybody has one of them open. Done already is done.
+    async fn restore_backing(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        image: &Locator,
+        backing: &Layer,
+    ) -> Result<(), HypervisorError>;
+
+    /// Lets a running machine start from `kept` next time, where its definition still names one of
+    /// the removed layers. No error when it names none.
+    async fn set_next_start(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        removed: &[Locator],
+        kept: &Locator,
+    ) -> Result<(), HypervisorError>;
 
     /// Stops the guest's processors. Returns when they stand still.
     async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError>;
@@ -67,6 +112,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Every machine whose live or inactive definition names the locator as a layer.
     /// An answer that is not complete is an error.
     async fn references(&self, locator: &Locator) -> Result<Vec<Reference>, HypervisorError>;
+
+    /// The snapshots of a machine that the hypervisor itself keeps metadata of.
+    async fn kept_snapshots(&self, vm: VmId) -> Result<Vec<KeptSnapshot>, HypervisorError>;
 
     /// What happens from now on. After [`HypervisorEvent::Connected`] or a lagged receiver,
     /// events may have been missed: look again.

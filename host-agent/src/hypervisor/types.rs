@@ -1,6 +1,6 @@
 //! What the hypervisor port speaks of.
 
-use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_storage::{Format, Locator};
 
 /// What a machine does.
@@ -40,14 +40,17 @@ impl VmView {
 pub struct DiskView {
     /// Target name, for example `vda`.
     pub target: DiskTarget,
-    /// The chain, base first, active layer last. Of a machine that is shut off: the inactive
-    /// definition's source alone, unless libvirt knows more.
+    /// The chain, base first, active layer last. Of a machine that is shut off: what it would open,
+    /// as the inactive definition and the images' headers say.
     pub chain: Vec<Layer>,
     /// The source that the machine would start with next time: of the inactive definition.
     /// `None` when the machine is transient or the disk is not in that definition.
     pub next_start: Option<Locator>,
     /// The mark of a running active commit or copy (`<mirror>`), if any.
     pub mirror: Option<BlockJob>,
+    /// The merge for which this very QEMU was asked to pull last. It ends with QEMU: another one
+    /// that runs from the same images does not say so.
+    pub pulls_for: Option<MergeId>,
 }
 
 impl DiskView {
@@ -58,7 +61,7 @@ impl DiskView {
             .position(|layer| layer.locator == *locator)
     }
 
-    /// The layer that the guest writes.
+    /// The layer that the guest writes, or would.
     pub fn active(&self) -> Option<&Layer> {
         self.chain.last()
     }
@@ -82,6 +85,9 @@ pub struct BlockJob {
     pub target: Option<Locator>,
     /// How far it is.
     pub state: MirrorState,
+    /// Whether QEMU writes the target and no longer the layer that is copied from: it has switched,
+    /// whatever the mark says. `None` when that cannot be told.
+    pub switched: Option<bool>,
 }
 
 /// How far a mirror job is, as the definition's mark says.
@@ -102,7 +108,11 @@ pub enum BlockJobKind {
     ActiveCommit,
     /// Intermediate commit: ends by itself.
     Commit,
-    /// Anything else: a pull, a copy, a backup.
+    /// Pull into the active layer: ends by itself.
+    Pull,
+    /// Commit in the chain of a machine that is shut off: ends by itself, and dies with the agent.
+    Offline,
+    /// Anything else: a copy, a backup.
     Other,
 }
 
@@ -114,7 +124,7 @@ pub struct JobProgress {
     /// Bytes done, in the job's own terms.
     pub cur: u64,
     /// Bytes to do, in the job's own terms: dirty bytes of an active commit, the virtual size of
-    /// an intermediate one. Both are 0 before the job has begun.
+    /// the others. Both may be 0 before the job has begun.
     pub end: u64,
 }
 
@@ -127,17 +137,23 @@ pub struct Overlay {
     pub locator: Locator,
 }
 
-/// Asks for a commit of one layer into the layer below it.
+/// Asks for a block job that merges layers of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommitOrder {
+pub struct JobOrder {
     /// Target name of the disk.
     pub disk: DiskTarget,
-    /// The layer that is kept and written.
-    pub base: Locator,
-    /// The layer that is merged into the base.
+    /// Which job; never [`BlockJobKind::Other`].
+    pub kind: BlockJobKind,
+    /// The layer that lies below afterwards: of a commit the one that is written and kept; of a
+    /// pull the one that is left as it is, `None` when nothing shall be left below.
+    pub base: Option<Locator>,
+    /// The layer that the data comes from first: of a commit the youngest that is removed; of a
+    /// pull the active one, which is kept.
     pub top: Locator,
-    /// Whether `top` is the active layer.
-    pub active: bool,
+    /// How many bytes a second it may copy; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// The merge that a pull is for: QEMU says so from then on, see [`DiskView::pulls_for`].
+    pub merge: Option<MergeId>,
 }
 
 /// How a block job ended, as its event says.
@@ -174,6 +190,24 @@ pub enum HypervisorEvent {
     Connected,
     /// The connection broke.
     Disconnected,
+}
+
+/// A snapshot of a machine that the hypervisor itself keeps metadata of. They name layers, and
+/// whoever uses them counts on those.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSnapshot {
+    /// Its name.
+    pub name: String,
+    /// The target names of its disks; `None` when it is of all of them.
+    pub disks: Option<Vec<String>>,
+}
+
+impl KeptSnapshot {
+    /// Whether the disk belongs to it.
+    pub fn is_of(&self, disk: &DiskTarget) -> bool {
+        let named = |disks: &Vec<String>| disks.iter().any(|own| own == disk.as_str());
+        self.disks.as_ref().is_none_or(named)
+    }
 }
 
 /// A machine that names a volume.

@@ -1,31 +1,61 @@
 //! Everything that would refuse a merge, looked at before anything is touched.
 
-use super::types::{MergeOrder, VolumeMark};
+use super::bytes::{Room, Work, measure};
+use super::types::{Direction, MergeKind, MergeOrder, VolumeMark};
 use crate::chains;
-use crate::hypervisor::{DiskView, Hypervisor, VmState, VmView};
+use crate::hypervisor::{DiskView, Hypervisor, Layer, VmState, VmView};
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_storage::{Locator, VolumeInfo};
+use livemerge_storage::{Format, Locator, VolumeInfo, VolumeRef};
+use std::time::Duration;
+
+/// Who orders a merge waits for the answer: a map that takes longer to read is guessed.
+const MAP_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the checks found out beside that the order fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fit {
-    /// What QEMU opens for the base.
-    pub base: Locator,
-    /// What QEMU opens for the top.
-    pub top: Locator,
-    /// Whether `top` is the layer that the guest writes.
-    pub active: bool,
-    /// Bytes that `top` has allocated: about what is to be copied.
-    pub top_bytes: u64,
+    /// What block job does it.
+    pub kind: MergeKind,
+    /// What QEMU opens for the volume that is kept.
+    pub kept: Locator,
+    /// What QEMU opens for the volumes that leave the chain, oldest first.
+    pub removed: Vec<Locator>,
+    /// The layer that a pull leaves below the kept one.
+    pub below: Option<Locator>,
+    /// Format of the youngest removed volume of a pull, when the definition says it.
+    pub backing_format: Option<Format>,
+    /// Bytes to copy; when that cannot be read in time, those that the removed volumes take.
+    pub copy_bytes: u64,
 }
 
-/// Looks whether the order can be carried out as things are.
+/// Looks whether the order can be carried out as things are, and takes the room for it.
 ///
 /// # Errors
 /// Says what refuses it, or what did not answer.
 pub async fn check(
+    order: &MergeOrder,
+    hypervisor: &dyn Hypervisor,
+    volumes: &Volumes,
+    room: &mut Room,
+) -> Result<Fit, Problem> {
+    let fit = fits(order, hypervisor, volumes).await?;
+    let layers = order.layers();
+    let layers: Vec<&VolumeRef> = layers.iter().map(|mark| &mark.volume).collect();
+    let works = measure(&layers, volumes, MAP_LIMIT).await;
+    let estimate = || Work::estimate(fit.copy_bytes);
+    let work = works.map_or_else(estimate, |works| works.of(order.direction));
+    room.take(&order.kept.volume, &work, volumes).await?;
+    let copy_bytes = work.copy_bytes;
+    Ok(Fit { copy_bytes, ..fit })
+}
+
+/// Looks at everything but the room. The bytes to copy are those that the removed volumes take.
+///
+/// # Errors
+/// Says what refuses it, or what did not answer.
+pub(super) async fn fits(
     order: &MergeOrder,
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
@@ -34,17 +64,25 @@ pub async fn check(
         .vm(order.vm)
         .await
         .map_err(|error| chains::vm_error(order.vm, &error))?;
-    same_volume(&order.base, volumes).await?;
-    let overlay = same_volume(&order.top, volumes).await?;
-    let disk = running_disk(order, &vm)?;
+    same_volume(&order.kept, volumes).await?;
+    let mut copy_bytes = 0;
+    for removed in &order.removed {
+        copy_bytes += same_volume(removed, volumes).await?.allocated_bytes;
+    }
+    let disk = disk_of(order, &vm)?;
+    does_not_pull(order, &vm)?;
     idle(order, &vm, disk, hypervisor).await?;
-    let (base, top, active) = neighbours(order, disk, volumes)?;
-    not_shared(order, disk, [&base, &top], hypervisor, volumes).await?;
+    not_kept(order, hypervisor).await?;
+    let fit = neighbours(order, disk, volumes)?;
+    not_shared(order, disk, &fit, hypervisor, volumes).await?;
+    let kind = match vm.state {
+        VmState::ShutOff => MergeKind::OfflineCommit,
+        VmState::Running | VmState::Paused => fit.kind,
+    };
     Ok(Fit {
-        base,
-        top,
-        active,
-        top_bytes: overlay.allocated_bytes,
+        kind,
+        copy_bytes,
+        ..fit
     })
 }
 
@@ -61,15 +99,39 @@ async fn same_volume(wanted: &VolumeMark, volumes: &Volumes) -> Result<VolumeInf
     Err(Problem::new(Reason::ChainDiverged, text).with("volume", &wanted.volume))
 }
 
-fn running_disk<'a>(order: &MergeOrder, vm: &'a VmView) -> Result<&'a DiskView, Problem> {
-    if vm.state == VmState::ShutOff {
-        let text = format!("virtual machine {} does not run", vm.name);
-        return Err(Problem::new(Reason::VmNotRunning, text).with("vm", order.vm));
-    }
+fn disk_of<'a>(order: &MergeOrder, vm: &'a VmView) -> Result<&'a DiskView, Problem> {
     vm.disk(&order.disk).ok_or_else(|| {
         let text = format!("virtual machine {} has no disk {}", vm.name, order.disk);
         Problem::new(Reason::DiskNotFound, text).with("disk", &order.disk)
     })
+}
+
+/// Nobody but QEMU pulls.
+fn does_not_pull(order: &MergeOrder, vm: &VmView) -> Result<(), Problem> {
+    if vm.state != VmState::ShutOff || order.direction == Direction::Commit {
+        return Ok(());
+    }
+    let text = format!("virtual machine {} does not run: nothing pulls", vm.name);
+    Err(Problem::new(Reason::StrategyUnsupported, text).with("vm", order.vm))
+}
+
+/// The hypervisor's own snapshots name layers of the disk: after a merge they would name volumes
+/// that are gone, and data that has changed.
+async fn not_kept(order: &MergeOrder, hypervisor: &dyn Hypervisor) -> Result<(), Problem> {
+    let kept = hypervisor.kept_snapshots(order.vm).await;
+    let mut kept = kept.map_err(|error| chains::vm_error(order.vm, &error))?;
+    kept.retain(|snapshot| snapshot.is_of(&order.disk));
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = kept.into_iter().map(|snapshot| snapshot.name).collect();
+    let names = names.join(", ");
+    let text = format!(
+        "libvirt's own snapshots {names} name layers of disk {}: remove libvirt's metadata first, with          `virsh snapshot-delete --metadata`",
+        order.disk
+    );
+    let problem = Problem::new(Reason::StrategyUnsupported, text).with("disk", &order.disk);
+    Err(problem.with("libvirt_snapshots", names))
 }
 
 /// No block job works on the disk, ours or anybody's.
@@ -86,48 +148,92 @@ async fn idle(
     Err(Problem::new(Reason::ConcurrentChange, text).with("disk", &order.disk))
 }
 
-/// `top` lies directly on `base`. Gives both as QEMU has them open, which may be another spelling
-/// than storage's own, and whether `top` is the active layer.
-fn neighbours(
-    order: &MergeOrder,
-    disk: &DiskView,
-    volumes: &Volumes,
-) -> Result<(Locator, Locator, bool), Problem> {
-    let base = volumes.layer_of(&order.base.volume, &disk.chain);
-    let top = volumes.layer_of(&order.top.volume, &disk.chain);
-    match (base, top) {
-        (Some((below, base)), Some((above, top))) if below + 1 == above => {
-            let active = above + 1 == disk.chain.len();
-            Ok((base.locator.clone(), top.locator.clone(), active))
+/// The volumes lie directly on one another. Gives them as QEMU has them open, which may be another
+/// spelling than storage's own.
+fn neighbours(order: &MergeOrder, disk: &DiskView, volumes: &Volumes) -> Result<Fit, Problem> {
+    let place = |mark: &VolumeMark| volumes.layer_of(&mark.volume, &disk.chain);
+    let places: Option<Vec<_>> = order.layers().into_iter().map(place).collect();
+    let in_a_row =
+        |places: &Vec<(usize, &Layer)>| places.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
+    let Some(places) = places.filter(in_a_row) else {
+        let names: Vec<_> = order
+            .layers()
+            .iter()
+            .map(|mark| mark.volume.to_string())
+            .collect();
+        let text = format!(
+            "{} do not lie directly on one another in the chain of {}",
+            names.join(", "),
+            order.disk
+        );
+        let problem = Problem::new(Reason::ChainDiverged, text).with("disk", &order.disk);
+        return Err(problem.with("volumes", names.join(" ")));
+    };
+    let (first, last) = (places[0].0, places[places.len() - 1].0);
+    let active = last + 1 == disk.chain.len();
+    let locators = places.iter().map(|(_, layer)| layer.locator.clone());
+    let mut removed: Vec<Locator> = locators.collect();
+    let mut backing_format = None;
+    let (kind, kept, below) = match order.direction {
+        Direction::Commit => {
+            let kind = if active {
+                MergeKind::ActiveCommit
+            } else {
+                MergeKind::Commit
+            };
+            (kind, removed.remove(0), None)
         }
-        _ => {
-            let (top, base) = (&order.top.volume, &order.base.volume);
+        Direction::Pull if active => {
+            let below = first
+                .checked_sub(1)
+                .map(|below| disk.chain[below].locator.clone());
+            backing_format = last
+                .checked_sub(1)
+                .and_then(|below| disk.chain[below].format);
+            (MergeKind::Pull, removed.remove(removed.len() - 1), below)
+        }
+        Direction::Pull => {
             let text = format!(
-                "{top} does not lie directly on {base} in the chain of {}",
-                order.disk
+                "{} is not the layer that the guest writes",
+                order.kept.volume
             );
-            let problem = Problem::new(Reason::ChainDiverged, text).with("disk", &order.disk);
-            Err(problem.with("top", top).with("base", base))
+            let problem = Problem::new(Reason::StrategyUnsupported, text);
+            return Err(problem
+                .with("disk", &order.disk)
+                .with("volume", &order.kept.volume));
         }
-    }
+    };
+    Ok(Fit {
+        kind,
+        kept,
+        removed,
+        below,
+        backing_format,
+        copy_bytes: 0,
+    })
 }
 
 /// A volume with more than one overlay is never written, and its overlay never taken away.
 async fn not_shared(
     order: &MergeOrder,
     disk: &DiskView,
-    layers: [&Locator; 2],
+    fit: &Fit,
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
 ) -> Result<(), Problem> {
-    let built_on = volumes.built_on(&layers.map(Locator::clone)).await?;
+    let marks = std::iter::once(&order.kept).chain(&order.removed);
+    let layers: Vec<_> = std::iter::once(&fit.kept)
+        .chain(&fit.removed)
+        .cloned()
+        .collect();
+    let built_on = volumes.built_on(&layers).await?;
     let chain: Vec<_> = disk
         .chain
         .iter()
         .map(|layer| layer.locator.clone())
         .collect();
-    let marks = [&order.base.volume, &order.top.volume];
-    for (volume, layer) in marks.into_iter().zip(layers) {
+    for (mark, layer) in marks.zip(&layers) {
+        let volume = &mark.volume;
         let mut sharers = built_on.sharers(layer, &chain, volumes);
         let machines = hypervisor.references(layer).await;
         let machines = machines.map_err(|error| unanswered(&error))?;

@@ -1,28 +1,37 @@
-//! Takes one merge to its end: observe, decide, write down, act.
+//! Takes the merges of one machine that go together to their end.
 //!
 //! ```text
 //!          ┌───────────────────────────────────────────────┐
 //!          ▼                                               │
 //!   look (hypervisor) ─▶ step (pure) ─┬─ Enter ─▶ journal ─▶ act
-//!          ▲                          ├─ Wait ──▶ event or timer
+//!          ▲                          ├─ Wait ──▶ event, wish or timer
 //!          └──────────────────────────┘  Finish ─▶ journal, end
 //! ```
 //!
-//! An action's reply decides nothing; only a clear refusal is passed on, for its text.
+//! The members take turns. One that may have stopped the guest takes all its turns alone, until the
+//! guest runs again: it never stands still for a look at another disk.
 
 use super::board::{Board, MergeView};
 use super::journal::Journal;
-use super::step::{Action, Machine, Observation, Outcome, Policy, Step, Told, step};
-use super::types::{MergeRecord, Phase, Window};
-use crate::hypervisor::{CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, VmState};
+use super::member::Member;
+use super::step::{Action, Peers, Policy};
+use super::types::{MergeRecord, Phase};
+use crate::hypervisor::{Hypervisor, HypervisorEvent};
+use livemerge_proto::ids::MergeId;
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 
-/// Time before a failed write of the journal is tried again.
-const JOURNAL_RETRY: Duration = Duration::from_millis(100);
+/// The longest time between two rounds of looks.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// A driver's turn at its machine.
+pub(super) type Turn = OwnedMutexGuard<()>;
 
 /// What a driver works with.
 #[derive(Clone)]
@@ -35,223 +44,102 @@ pub(super) struct Surroundings {
     pub(super) shutdown: Shutdown,
 }
 
-/// Drives one merge.
+/// What is asked of a merge under way.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) merge: MergeId,
+    pub(super) what: What,
+    pub(super) answer: oneshot::Sender<Result<MergeView, Problem>>,
+}
+
+/// What a wish is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What {
+    /// That the merge is given up.
+    Cancel,
+    /// That its job copies no more than so many bytes a second; 0 for no limit.
+    Limit(u64),
+}
+
+/// Drives the merges that go together.
 pub(super) struct Driver {
     around: Surroundings,
-    record: MergeRecord,
+    members: Vec<Member>,
     events: Receiver<HypervisorEvent>,
-    told: Option<Told>,
-    phase_entered: Instant,
-    job_missing_since: Option<Instant>,
-    fresh_start: bool,
-    paused_at: Option<Instant>,
+    wishes: mpsc::UnboundedReceiver<Wish>,
 }
 
 impl Driver {
-    /// Prepares to drive a record that is in the journal. Events from now on are heard.
-    pub(super) fn new(around: Surroundings, record: MergeRecord) -> Self {
+    /// Prepares to drive records that are in the journal. Events from now on are heard.
+    pub(super) fn new(
+        around: Surroundings,
+        records: Vec<MergeRecord>,
+        wishes: mpsc::UnboundedReceiver<Wish>,
+    ) -> Self {
         let events = around.hypervisor.events();
+        let member = |record| Member::new(around.clone(), record);
         Self {
+            members: records.into_iter().map(member).collect(),
             around,
-            record,
             events,
-            told: None,
-            phase_entered: Instant::now(),
-            job_missing_since: None,
-            fresh_start: true,
-            paused_at: None,
+            wishes,
         }
     }
 
-    /// Runs to the end of the merge, or to the next point at which the guest needs nobody once the
-    /// agent stops. May be dropped at any await: the journal has all.
-    pub(super) async fn run(mut self) {
-        while !self.record.phase.ended() && !self.may_stop() {
-            let seen = self.look().await;
-            let now = self.around.clock.now();
-            match step(&self.record, &seen, &self.around.policy, now) {
-                Step::Wait(time) => self.wait(time).await,
-                Step::Enter(phase, action) => self.enter(phase, action).await,
-                Step::Finish(Outcome::Merged) => self.finish(Phase::Merged { at: now }).await,
-                Step::Finish(Outcome::Failed(failure)) => {
-                    self.finish(Phase::Failed { at: now, failure }).await;
-                }
+    /// Runs, when it is its turn at the machine's lane, to the end of all members, or to the next point at
+    /// which the guest needs nobody once the agent stops. May be dropped at any await: the journal
+    /// has all.
+    pub(super) async fn run(mut self, lane: Arc<Mutex<()>>, mut turn: Option<Turn>) {
+        while turn.is_none() && !self.ended() {
+            tokio::select! {
+                taken = Arc::clone(&lane).lock_owned() => turn = Some(taken),
+                Some(wish) = self.wishes.recv() => self.grant(wish).await,
             }
         }
+        while !self.ended() && !self.may_stop() {
+            let time = self.round().await;
+            if !time.is_zero() {
+                self.wait(time, true).await;
+            }
+            while let Ok(wish) = self.wishes.try_recv() {
+                self.grant(wish).await;
+            }
+        }
+    }
+
+    fn ended(&self) -> bool {
+        self.members
+            .iter()
+            .all(|member| member.record.phase.ended())
     }
 
     fn may_stop(&self) -> bool {
-        self.around.shutdown.is_cancelled() && !self.within_window()
+        let within_window = self.members.iter().any(Member::within_window);
+        self.around.shutdown.is_cancelled() && !within_window
     }
 
-    /// Whether the guest may stand still for this merge.
-    fn within_window(&self) -> bool {
-        matches!(
-            self.record.phase,
-            Phase::Pivoting { .. } | Phase::Verifying { .. }
-        )
-    }
-
-    async fn look(&mut self) -> Observation {
-        self.hear();
-        let machine = self.machine().await.unwrap_or_else(|error| {
-            tracing::warn!(merge = %self.record.order.id, %error, "cannot look at the machine");
-            Machine::Unknown
-        });
-        let job_there = match &machine {
-            Machine::Seen { job, disk, .. } => {
-                job.is_some() || disk.as_ref().is_some_and(|disk| disk.mirror.is_some())
-            }
-            Machine::Unknown | Machine::Gone => true,
-        };
-        let missing_since =
-            (!job_there).then(|| self.job_missing_since.unwrap_or_else(Instant::now));
-        self.job_missing_since = missing_since;
-        self.report(&machine);
-        Observation {
-            machine,
-            told: self.told.clone(),
-            in_phase: self.phase_entered.elapsed(),
-            job_missing_for: missing_since
-                .map(|since| since.elapsed())
-                .unwrap_or_default(),
-            fresh_start: self.fresh_start,
-        }
-    }
-
-    async fn machine(&self) -> Result<Machine, HypervisorError> {
-        let order = &self.record.order;
-        let hypervisor = &self.around.hypervisor;
-        let vm = match hypervisor.vm(order.vm).await {
-            Ok(vm) => vm,
-            Err(HypervisorError::NotFound(_)) => return Ok(Machine::Gone),
-            Err(error) => return Err(error),
-        };
-        let disk = vm.disk(&order.disk).cloned();
-        let job = match (vm.state, &disk) {
-            (VmState::ShutOff, _) | (_, None) => None,
-            _ => hypervisor.job(order.vm, &order.disk).await?,
-        };
-        Ok(Machine::Seen {
-            state: vm.state,
-            disk,
-            job,
-        })
-    }
-
-    /// Writes the phase down, then acts.
-    async fn enter(&mut self, phase: Phase, action: Option<Action>) {
-        if !self.persist(phase).await {
-            return;
-        }
-        self.told = None;
-        self.fresh_start = false;
-        if let Some(action) = action {
-            self.act(action).await;
-        }
-    }
-
-    async fn finish(&mut self, phase: Phase) {
-        if self.persist(phase).await {
-            let order = &self.record.order;
-            match &self.record.phase {
-                Phase::Failed { failure, .. } => {
-                    tracing::warn!(merge = %order.id, vm = %order.vm, reason = %failure.reason, "{}", failure.message);
+    /// A turn of each member. Returns how long there is nothing to do unless something happens.
+    async fn round(&mut self) -> Duration {
+        let mut rest = ROUND;
+        for place in 0..self.members.len() {
+            while !self.members[place].record.phase.ended() {
+                self.hear();
+                let peers = self.peers(place);
+                let time = self.members[place].turn(peers).await;
+                if !self.members[place].within_window() {
+                    rest = rest.min(time);
+                    break;
                 }
-                _ => {
-                    tracing::info!(merge = %order.id, vm = %order.vm, disk = %order.disk, "merged");
-                }
+                self.wait(time, false).await;
             }
         }
+        rest
     }
 
-    /// True when the record with this phase is durable and is now the record.
-    async fn persist(&mut self, phase: Phase) -> bool {
-        let mut next = self.record.clone();
-        if !same_step(&next.phase, &phase) {
-            tracing::debug!(merge = %next.order.id, ?phase, "enters");
-        }
-        let pivots = |phase: &Phase| matches!(phase, Phase::Pivoting { .. });
-        if pivots(&phase) && !pivots(&next.phase) {
-            next.pivot_attempts += 1;
-        }
-        next.phase = phase;
-        next.revision += 1;
-        let journal = Arc::clone(&self.around.journal);
-        fail::fail_point!("agent::before-persist");
-        let written = blocking(move || journal.write(&next).map(|()| next)).await;
-        match written {
-            Ok(next) => {
-                fail::fail_point!("agent::after-persist");
-                self.record = next;
-                self.phase_entered = Instant::now();
-                self.around.board.show(MergeView {
-                    record: self.record.clone(),
-                    ..self.shown()
-                });
-                true
-            }
-            Err(error) => {
-                tracing::error!(merge = %self.record.order.id, %error, "the journal cannot be written");
-                self.release_unjournaled().await;
-                tokio::time::sleep(JOURNAL_RETRY).await;
-                false
-            }
-        }
-    }
-
-    /// A guest does not stand still for a journal that cannot be written. While no pivot was asked
-    /// for, letting it run is always right, and the journal already says that it may stand still.
-    async fn release_unjournaled(&mut self) {
-        let suspending = matches!(
-            self.record.phase,
-            Phase::Pivoting {
-                window: Window::Suspending,
-                suspended_at: Some(_),
-                ..
-            }
-        );
-        if suspending {
-            self.act(Action::Resume).await;
-            self.fresh_start = true;
-        }
-    }
-
-    async fn act(&mut self, action: Action) {
-        let order = &self.record.order;
-        let hypervisor = Arc::clone(&self.around.hypervisor);
-        fail::fail_point!("agent::before-act");
-        let reply = match action {
-            Action::StartCommit => {
-                let commit = CommitOrder {
-                    disk: order.disk.clone(),
-                    base: self.record.base.clone(),
-                    top: self.record.top.clone(),
-                    active: self.record.active,
-                };
-                hypervisor.start_commit(order.vm, &commit).await
-            }
-            Action::Suspend => {
-                self.paused_at = Some(Instant::now());
-                hypervisor.suspend(order.vm).await
-            }
-            Action::Pivot => hypervisor.pivot(order.vm, &order.disk).await,
-            Action::Resume => {
-                let reply = hypervisor.resume(order.vm).await;
-                if let Some(paused_at) = self.paused_at.take() {
-                    let pause = paused_at.elapsed();
-                    self.record.longest_pause = self.record.longest_pause.max(pause);
-                }
-                reply
-            }
-        };
-        fail::fail_point!("agent::after-act");
-        if let Err(error) = reply {
-            tracing::warn!(merge = %self.record.order.id, ?action, %error, "the hypervisor's reply");
-            if let HypervisorError::Refused(text) = error {
-                self.told = Some(Told::Refused(text));
-            }
-        }
+    fn peers(&self, of: usize) -> Peers {
+        let others = self.members.iter().enumerate();
+        let others = others.filter(|(place, _)| *place != of);
+        Peers::of(others.map(|(_, member)| &member.record))
     }
 
     /// Takes in the events that have arrived.
@@ -267,30 +155,23 @@ impl Driver {
 
     /// True when the event is worth a look.
     fn note(&mut self, event: &HypervisorEvent) -> bool {
-        let order = &self.record.order;
-        match event {
-            HypervisorEvent::BlockJob { vm, disk, outcome }
-                if (*vm, disk) == (order.vm, &order.disk) =>
-            {
-                // A refusal's text says more than the event that may follow it.
-                if !matches!(self.told, Some(Told::Refused(_))) {
-                    self.told = Some(Told::Job(*outcome));
-                }
-                true
-            }
-            HypervisorEvent::Lifecycle { vm } => *vm == order.vm,
-            HypervisorEvent::Connected => true,
-            HypervisorEvent::BlockJob { .. } | HypervisorEvent::Disconnected => false,
+        let mut worth = false;
+        for member in &mut self.members {
+            worth |= member.note(event);
         }
+        worth
     }
 
-    async fn wait(&mut self, time: Duration) {
+    /// Waits for an event that is worth a look, no longer than this; outside a pivot also for a
+    /// wish, and for the agent's stop.
+    async fn wait(&mut self, time: Duration, outside: bool) {
         let end = tokio::time::Instant::now() + time;
         let shutdown = self.around.shutdown.clone();
         loop {
             let heard = tokio::select! {
                 heard = tokio::time::timeout_at(end, self.events.recv()) => heard,
-                () = shutdown.cancelled(), if !self.within_window() => return,
+                () = shutdown.cancelled(), if outside => return,
+                Some(wish) = self.wishes.recv(), if outside => return self.grant(wish).await,
             };
             match heard {
                 Err(_elapsed) => return,
@@ -305,45 +186,76 @@ impl Driver {
         }
     }
 
-    fn shown(&self) -> MergeView {
-        self.around
-            .board
-            .get(self.record.order.id)
-            .unwrap_or_else(|| MergeView::new(self.record.clone()))
+    async fn grant(&mut self, wish: Wish) {
+        let place = self
+            .members
+            .iter()
+            .position(|member| member.record.order.id == wish.merge);
+        let answer = match place {
+            Some(place) => match wish.what {
+                What::Cancel => self.cancel(place).await,
+                What::Limit(bytes_per_second) => self.limit(place, bytes_per_second).await,
+            },
+            None => Err(ended(wish.merge)),
+        };
+        // Who asked may be gone.
+        let _ = wish.answer.send(answer);
     }
 
-    /// Shows how far the copy is.
-    fn report(&self, machine: &Machine) {
-        let Machine::Seen { job: Some(job), .. } = machine else {
-            return;
+    /// Gives a merge up, as long as that can be done. What goes together with it follows.
+    async fn cancel(&mut self, place: usize) -> Result<MergeView, Problem> {
+        let passed = self.peers(place).passed;
+        let now = self.around.clock.now();
+        let member = &mut self.members[place];
+        let written = match &member.record.phase {
+            // It is on its way there, or has come to nothing by itself.
+            phase if phase.lost() => true,
+            Phase::Pending if !passed => member.enter(Phase::Cancelled { at: now }, None).await,
+            Phase::Copying { .. } | Phase::Ready { .. } if !passed => {
+                let cancelling = Phase::Cancelling { since: now };
+                member.enter(cancelling, Some(Action::AbortJob)).await
+            }
+            _ => return Err(past_return(&member.record)),
         };
-        let mut view = self.shown();
-        let (done, total) = if self.record.active {
-            (job.cur, job.end)
-        } else {
-            // An intermediate commit counts the virtual disk, of which only what `top` has
-            // allocated is copied.
-            let all = self.record.top_bytes;
-            (scaled(all, job.cur, job.end), all)
-        };
-        view.total_bytes = view.total_bytes.max(total);
-        view.done_bytes = view.done_bytes.max(done.min(view.total_bytes));
-        view.record = self.record.clone();
-        self.around.board.show(view);
+        for other in &mut self.members {
+            // Of these nothing was touched, and they may have long to wait for their turn.
+            if written && matches!(other.record.phase, Phase::Pending) {
+                other.enter(Phase::Cancelled { at: now }, None).await;
+            }
+        }
+        self.answer(place, written)
+    }
+
+    async fn limit(&mut self, place: usize, bytes_per_second: u64) -> Result<MergeView, Problem> {
+        let member = &mut self.members[place];
+        if member.record.phase.ended() {
+            return Err(ended(member.record.order.id));
+        }
+        let written = member.limit(bytes_per_second).await;
+        self.answer(place, written)
+    }
+
+    fn answer(&self, place: usize, written: bool) -> Result<MergeView, Problem> {
+        if written {
+            return Ok(self.members[place].shown());
+        }
+        let text = "the agent's journal cannot be written";
+        Err(Problem::new(Reason::StoreUnavailable, text))
     }
 }
 
-/// `bytes * cur / end`, 0 before the job has begun.
-fn scaled(bytes: u64, cur: u64, end: u64) -> u64 {
-    if end == 0 {
-        return 0;
-    }
-    let part = u128::from(bytes) * u128::from(cur.min(end)) / u128::from(end);
-    u64::try_from(part).unwrap_or(bytes)
+/// That a merge has ended.
+pub(super) fn ended(merge: MergeId) -> Problem {
+    let text = format!("merge {merge} has ended");
+    Problem::new(Reason::ConcurrentChange, text).with("merge", merge)
 }
 
-fn same_step(a: &Phase, b: &Phase) -> bool {
-    std::mem::discriminant(a) == std::mem::discriminant(b)
+/// That a merge can only go forward.
+pub(super) fn past_return(record: &MergeRecord) -> Problem {
+    let (id, disk) = (record.order.id, &record.order.disk);
+    let text = format!("merge {id} cannot be cancelled: the guest is being switched, or was");
+    let problem = Problem::new(Reason::PointOfNoReturn, text);
+    problem.with("merge", id).with("disk", disk)
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -3,22 +3,39 @@
 //! ```text
 //!   StartMerge ─▶ Merges::start ─▶ fence ─▶ checks ─▶ journal ─▶ accepted
 //!                                                        │
-//!                             one lane a machine ◀───────┘      (driver.rs)
+//!                             one lane a machine ◀───────┘      (driver.rs, member.rs)
 //!                                                               observe ─▶ step ─▶ journal ─▶ act
 //! ```
 //!
 //! Invariants:
-//! - An accepted merge is in the journal, and ends as Merged or Failed whatever restarts.
+//! - An accepted merge is in the journal, and ends as Merged, Cancelled or Failed whatever restarts.
+//! - Merges of several disks that were ordered together are accepted together, and before the first
+//!   pivot all have caught up, or none is done.
 //! - All checks are made before the first mutation; a refused order leaves nothing behind.
-//! - One merge of a machine at a time is past `Pending`; it alone stops and starts the guest.
+//! - One order of a machine at a time is past `Pending`; it alone stops and starts the guest.
 //!
 //! It removes no volume: that is ordered separately, after the merge.
 
 mod board;
+mod bytes;
 mod check;
 mod driver;
+#[cfg(test)]
+mod driver_tests;
 mod fence;
 mod journal;
+mod ladder;
+mod look;
+mod member;
+mod observation;
+#[cfg(test)]
+mod offline_tests;
+mod pivot;
+mod plan;
+#[cfg(test)]
+mod plan_tests;
+mod policy;
+mod restore;
 #[cfg(test)]
 mod samples;
 pub mod step;
@@ -26,29 +43,35 @@ pub mod step;
 mod step_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together_tests;
 mod types;
 
 pub use board::{MergeView, Views};
+pub use bytes::{Room, Work};
 pub use check::{Fit, check};
 pub use fence::{Fence, next_own_generation};
+pub use member::{backing_of, job_order};
+pub use plan::{DiskPlan, DiskRange, MergeOption, plan};
 pub use step::{PivotMode, Policy};
-pub use types::{MergeOrder, MergeRecord, Phase, VolumeMark, Window};
+pub use types::{Direction, Help, MergeKind, MergeOrder, MergeRecord, Phase, VolumeMark, Window};
 
 use crate::hypervisor::Hypervisor;
 use crate::lanes::Lanes;
 use crate::volumes::Volumes;
 use board::Board;
-use driver::{Driver, Surroundings, blocking};
+use driver::{Driver, Surroundings, What, Wish, blocking, ended, past_return};
 use jiff::Timestamp;
 use journal::Journal;
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 /// How long the journal remembers merges that have ended.
@@ -65,6 +88,8 @@ pub struct Merges {
     /// order for a machine.
     accepting: (Lanes<MergeId>, Lanes<VmId>),
     lanes: Lanes<VmId>,
+    /// How the drivers of open merges are told what is wished.
+    wishes: Mutex<HashMap<MergeId, mpsc::UnboundedSender<Wish>>>,
     tasks: TaskTracker,
     quarantined: Vec<PathBuf>,
 }
@@ -84,7 +109,16 @@ impl Merges {
         shutdown: Shutdown,
     ) -> std::io::Result<Arc<Self>> {
         let (dir, now) = (dir.to_owned(), clock.now());
-        let (journal, contents) = blocking(move || Journal::open(&dir, KEEP, now)).await?;
+        let opened = blocking(move || {
+            let (journal, mut contents) = Journal::open(&dir, KEEP, now)?;
+            for id in half_accepted(&contents.records) {
+                tracing::warn!(merge = %id, "was never accepted with those that go together with it");
+                journal.forget(id)?;
+                contents.records.retain(|record| record.order.id != id);
+            }
+            Ok((journal, contents))
+        });
+        let (journal, contents) = opened.await?;
         let around = Surroundings {
             journal: Arc::new(journal),
             hypervisor,
@@ -99,6 +133,7 @@ impl Merges {
             fence,
             accepting: Default::default(),
             lanes: Lanes::default(),
+            wishes: Mutex::default(),
             tasks: TaskTracker::new(),
             quarantined: contents.quarantined,
         });
@@ -118,50 +153,142 @@ impl Merges {
         &self.quarantined
     }
 
-    /// Accepts an order, or says why not. Repeating it returns the merge as it stands.
+    /// Accepts the merges that go together, one a disk of one machine: all or none. Repeating them
+    /// returns them as they stand.
     ///
     /// # Errors
     /// Says why not; nothing was touched then.
-    pub async fn start(self: &Arc<Self>, order: MergeOrder) -> Result<MergeView, Problem> {
-        self.fence.pass(order.generation).await?;
+    pub async fn start(
+        self: &Arc<Self>,
+        orders: Vec<MergeOrder>,
+    ) -> Result<Vec<MergeView>, Problem> {
+        let Some(first) = orders.first() else {
+            return Ok(vec![]);
+        };
+        self.fence.pass(first.generation).await?;
         let (ids, machines) = &self.accepting;
-        let _one_with_the_id = ids.of(order.id).lock_owned().await;
-        let _one_of_a_machine = machines.of(order.vm).lock_owned().await;
-        if let Some(known) = self.get(order.id) {
-            return if known.record.order.same_payload(&order) {
-                Ok(known)
-            } else {
-                let text = format!("merge {} was ordered with another payload", order.id);
-                Err(Problem::new(Reason::MergeIdConflict, text).with("merge", order.id))
-            };
+        let _one_of_a_machine = machines.of(first.vm).lock_owned().await;
+        let mut sorted: Vec<MergeId> = orders.iter().map(|order| order.id).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        if sorted.len() < orders.len() {
+            return Err(another_payload(&orders));
         }
+        let mut _one_with_the_id = Vec::new();
+        for id in sorted {
+            _one_with_the_id.push(ids.of(id).lock_owned().await);
+        }
+        let known: Option<Vec<MergeView>> = orders.iter().map(|order| self.get(order.id)).collect();
+        match known {
+            Some(known) if same_payloads(&known, &orders) => return Ok(known),
+            None if orders.iter().all(|order| self.get(order.id).is_none()) => {}
+            _ => return Err(another_payload(&orders)),
+        }
+        let mut records = Vec::with_capacity(orders.len());
+        let mut room = Room::default();
+        for order in orders {
+            records.push(self.fitting(order, &mut room).await?);
+        }
+        self.accept(&records).await?;
+        let views: Vec<_> = records.iter().cloned().map(MergeView::new).collect();
+        for view in &views {
+            self.around.board.show(view.clone());
+        }
+        self.spawn(records);
+        Ok(views)
+    }
+
+    /// The record of an order that can be carried out as things are.
+    async fn fitting(&self, order: MergeOrder, room: &mut Room) -> Result<MergeRecord, Problem> {
         self.refuse_lost_merge(order.id).await?;
         self.refuse_second_merge(&order)?;
-        let fit = check(&order, self.around.hypervisor.as_ref(), &self.volumes).await?;
-        let record = MergeRecord {
-            order,
-            base: fit.base,
-            top: fit.top,
-            active: fit.active,
-            top_bytes: fit.top_bytes,
-            phase: Phase::Pending,
-            pivot_attempts: 0,
-            longest_pause: Duration::ZERO,
-            accepted_at: self.around.clock.now(),
-            revision: 1,
+        let hypervisor = self.around.hypervisor.as_ref();
+        let fit = check(&order, hypervisor, &self.volumes, room).await?;
+        Ok(MergeRecord::new(order, fit, self.around.clock.now()))
+    }
+
+    /// Writes all of them down, or none.
+    async fn accept(&self, records: &[MergeRecord]) -> Result<(), Problem> {
+        let journal = Arc::clone(&self.around.journal);
+        let records = records.to_vec();
+        let written = blocking(move || {
+            let written = records.iter().try_for_each(|record| journal.write(record));
+            if written.is_err() {
+                // What stays all the same is no group, and is forgotten at the next start.
+                let forgotten = records
+                    .iter()
+                    .try_for_each(|record| journal.forget(record.order.id));
+                forgotten.unwrap_or_else(
+                    |error| tracing::error!(%error, "the journal cannot be written"),
+                );
+            }
+            written
+        });
+        written.await.map_err(|error| {
+            tracing::error!(%error, "the journal cannot be written");
+            let text = "the agent's journal cannot be written";
+            Problem::new(Reason::StoreUnavailable, text)
+        })
+    }
+
+    /// Gives a merge up, and with it those that go together with it, as long as none has pivoted.
+    ///
+    /// # Errors
+    /// `POINT_OF_NO_RETURN` after that, or `MERGE_NOT_FOUND`, or what did not answer.
+    pub async fn cancel(&self, merge: MergeId, generation: u64) -> Result<MergeView, Problem> {
+        self.fence.pass(generation).await?;
+        if let Some(answer) = self.wish(merge, What::Cancel).await {
+            return answer;
+        }
+        let view = self.known(merge)?;
+        match &view.record.phase {
+            phase if phase.lost() => Ok(view),
+            Phase::Merged { .. } => Err(past_return(&view.record)),
+            _ => Err(stopping()),
+        }
+    }
+
+    /// Lets a merge's job copy so many bytes a second from now on; 0 for no limit.
+    ///
+    /// # Errors
+    /// When the merge is not known, has ended, or something did not answer.
+    pub async fn limit(
+        &self,
+        merge: MergeId,
+        generation: u64,
+        bytes_per_second: u64,
+    ) -> Result<MergeView, Problem> {
+        self.fence.pass(generation).await?;
+        let limit = What::Limit(bytes_per_second);
+        if let Some(answer) = self.wish(merge, limit).await {
+            return answer;
+        }
+        let view = self.known(merge)?;
+        Err(if view.record.phase.ended() {
+            ended(merge)
+        } else {
+            stopping()
+        })
+    }
+
+    /// What the merge's driver answers; `None` when it has none, or no longer.
+    async fn wish(&self, merge: MergeId, what: What) -> Option<Result<MergeView, Problem>> {
+        let driver = self.wishes().get(&merge).cloned()?;
+        let (answer, answered) = oneshot::channel();
+        let wish = Wish {
+            merge,
+            what,
+            answer,
         };
-        let (journal, written) = (Arc::clone(&self.around.journal), record.clone());
-        blocking(move || journal.write(&written))
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, "the journal cannot be written");
-                let text = "the agent's journal cannot be written";
-                Problem::new(Reason::StoreUnavailable, text)
-            })?;
-        let view = MergeView::new(record);
-        self.around.board.show(view.clone());
-        self.spawn(view.record.clone());
-        Ok(view)
+        driver.send(wish).ok()?;
+        answered.await.ok()
+    }
+
+    fn known(&self, merge: MergeId) -> Result<MergeView, Problem> {
+        self.get(merge).ok_or_else(|| {
+            let text = format!("merge {merge} is not in this host's journal");
+            Problem::new(Reason::MergeNotFound, text).with("merge", merge)
+        })
     }
 
     /// One merge of the journal.
@@ -213,27 +340,76 @@ impl Merges {
 
     /// Goes on after a restart. The merges that may have stopped a guest come first, and wait for
     /// nothing, storage included.
-    fn go_on(self: &Arc<Self>, mut records: Vec<MergeRecord>) {
-        records.retain(|record| !record.phase.ended());
-        records.sort_by_key(|record| matches!(record.phase, Phase::Pending));
+    fn go_on(self: &Arc<Self>, records: Vec<MergeRecord>) {
+        let mut groups: BTreeMap<MergeId, Vec<MergeRecord>> = BTreeMap::new();
         for record in records {
-            tracing::info!(merge = %record.order.id, vm = %record.order.vm, phase = ?record.phase, "goes on");
-            self.spawn(record);
+            let first = record.order.together.iter().min();
+            let first = first.copied().unwrap_or(record.order.id);
+            groups.entry(first).or_default().push(record);
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.retain(|group| group.iter().any(|record| !record.phase.ended()));
+        let pending = |record: &MergeRecord| matches!(record.phase, Phase::Pending);
+        groups.sort_by_key(|group| (group.iter().all(pending), group[0].accepted_at));
+        for group in groups {
+            for record in group.iter().filter(|record| !record.phase.ended()) {
+                tracing::info!(merge = %record.order.id, vm = %record.order.vm, phase = ?record.phase, "goes on");
+            }
+            self.spawn(group);
         }
     }
 
-    fn spawn(&self, record: MergeRecord) {
-        let lane = self.lanes.of(record.order.vm);
-        let around = self.around.clone();
-        let driver = Driver::new(around.clone(), record);
+    /// Drives the merges that go together.
+    fn spawn(self: &Arc<Self>, records: Vec<MergeRecord>) {
+        let Some(first) = records.first() else { return };
+        let lane = self.lanes.of(first.order.vm);
+        let ids: Vec<_> = records.iter().map(|record| record.order.id).collect();
+        let (wishes, wished) = mpsc::unbounded_channel();
+        for id in &ids {
+            self.wishes().insert(*id, wishes.clone());
+        }
+        // Taken here if it is free: the tasks may begin in another order.
+        let turn = Arc::clone(&lane).try_lock_owned().ok();
+        let merges = Arc::clone(self);
+        let driver = Driver::new(self.around.clone(), records, wished);
         self.tasks.spawn(async move {
-            {
-                let _one_of_a_machine = lane.lock().await;
-                driver.run().await;
-            }
-            forget_outlived(&around).await;
+            driver.run(lane, turn).await;
+            merges.wishes().retain(|id, _| !ids.contains(id));
+            forget_outlived(&merges.around).await;
         });
     }
+
+    fn wishes(&self) -> MutexGuard<'_, HashMap<MergeId, mpsc::UnboundedSender<Wish>>> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Merges of orders of which not all were written down: nobody was told that they are accepted, and
+/// nothing was done for them. Who ordered them will do so again.
+fn half_accepted(records: &[MergeRecord]) -> Vec<MergeId> {
+    let there: BTreeSet<MergeId> = records.iter().map(|record| record.order.id).collect();
+    let whole = |record: &&MergeRecord| record.order.together.iter().all(|id| there.contains(id));
+    let half = records
+        .iter()
+        .filter(|record| matches!(record.phase, Phase::Pending) && !whole(record));
+    half.map(|record| record.order.id).collect()
+}
+
+/// That the agent is about to end; the merge goes on when it starts again.
+fn stopping() -> Problem {
+    Problem::new(Reason::ServerDraining, "the agent is stopping")
+}
+
+fn same_payloads(known: &[MergeView], orders: &[MergeOrder]) -> bool {
+    let mut pairs = known.iter().zip(orders);
+    pairs.all(|(known, order)| known.record.order.same_payload(order))
+}
+
+fn another_payload(orders: &[MergeOrder]) -> Problem {
+    let ids: Vec<_> = orders.iter().map(|order| order.id.to_string()).collect();
+    let ids = ids.join(" ");
+    let text = format!("merge {ids} was ordered with another payload");
+    Problem::new(Reason::MergeIdConflict, text).with("merge", ids)
 }
 
 /// Forgets merges that ended long ago, and the oldest when they are many.

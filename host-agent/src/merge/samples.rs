@@ -1,7 +1,7 @@
 //! Merges and observations for tests.
 
-use super::step::{Machine, Observation};
-use super::types::{MergeOrder, MergeRecord, Phase, VolumeMark};
+use super::step::{Machine, Observation, Peers};
+use super::types::{Direction, Help, MergeKind, MergeOrder, MergeRecord, Phase, VolumeMark};
 use crate::hypervisor::{
     BlockJob, BlockJobKind, DiskView, JobProgress, Layer, MirrorState, VmState,
 };
@@ -38,19 +38,35 @@ pub(crate) fn record(active: bool) -> MergeRecord {
             generation: 1,
             vm: VmId::from(Uuid::from_u128(7)),
             disk: "vda".parse().expect("a target"),
-            base: mark("base"),
-            top: mark("top"),
+            direction: Direction::Commit,
+            kept: mark("base"),
+            removed: vec![mark("top")],
+            together: vec![],
+            bytes_per_second: 0,
         },
-        base: locator("base"),
-        top: locator("top"),
-        active,
-        top_bytes: 1 << 20,
+        kind: if active {
+            MergeKind::ActiveCommit
+        } else {
+            MergeKind::Commit
+        },
+        kept: locator("base"),
+        removed: vec![locator("top")],
+        below: None,
+        backing_format: None,
+        copy_bytes: 1 << 20,
+        bytes_per_second: 0,
+        help: Help::default(),
         phase: Phase::Pending,
         pivot_attempts: 0,
         longest_pause: Duration::ZERO,
         accepted_at: now(),
         revision: 1,
     }
+}
+
+/// The merge that the QEMU of every sample has pulled for.
+pub(crate) fn puller() -> MergeId {
+    MergeId::from(Uuid::from_u128(9))
 }
 
 /// A disk with these layers, base first; it would start with the last one.
@@ -67,6 +83,7 @@ pub(crate) fn disk(layers: &[&str]) -> DiskView {
         next_start: chain.last().map(|layer| layer.locator.clone()),
         chain,
         mirror: None,
+        pulls_for: Some(puller()),
     }
 }
 
@@ -76,6 +93,7 @@ pub(crate) fn mirror(state: MirrorState) -> Option<BlockJob> {
         kind: BlockJobKind::ActiveCommit,
         target: Some(locator("base")),
         state,
+        switched: Some(false),
     })
 }
 
@@ -94,6 +112,9 @@ pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> 
         told: None,
         in_phase: Duration::ZERO,
         job_missing_for: Duration::ZERO,
+        stalled_for: Duration::ZERO,
+        can_help: true,
+        peers: Peers::NONE,
         fresh_start: false,
     }
 }

@@ -25,6 +25,11 @@ impl Host {
         }
     }
 
+    async fn start(&self, order: MergeOrder) -> Result<MergeView, Problem> {
+        let started = self.merges.start(vec![order]).await?;
+        Ok(started.into_iter().next().expect("one a order"))
+    }
+
     fn journal(&self) -> usize {
         let files = std::fs::read_dir(self.state.path().join("merges"));
         files.unwrap().count()
@@ -68,8 +73,11 @@ fn order(vm: VmId, [base, top]: &[VolumeInfo; 2]) -> MergeOrder {
         generation: 1,
         vm,
         disk: vda(),
-        base: mark(base),
-        top: mark(top),
+        direction: Direction::Commit,
+        kept: mark(base),
+        removed: vec![mark(top)],
+        together: vec![],
+        bytes_per_second: 0,
     }
 }
 
@@ -84,9 +92,9 @@ async fn layers_are_those_of_the_chain_however_it_spells_them() {
     let pair = host.pair("a").await;
     let layers = ["a-base.qcow2", "a-top.qcow2"].map(|name| host.rig.alias(name));
     let vm = host.rig.machine(1, &layers);
-    let view = host.merges.start(order(vm, &pair)).await.unwrap();
-    assert_eq!([view.record.base, view.record.top], layers);
-    assert!(view.record.active);
+    let view = host.start(order(vm, &pair)).await.unwrap();
+    assert_eq!([view.record.kept, view.record.removed[0].clone()], layers);
+    assert_eq!(view.record.kind, MergeKind::ActiveCommit);
 }
 
 #[tokio::test]
@@ -96,7 +104,7 @@ async fn a_base_that_a_header_names_in_another_spelling_is_not_written() {
     let vm = host.rig.machine(1, &locators(&pair));
     let alias = host.rig.alias("a-base.qcow2").to_string();
     host.rig.foreign("clone.qcow2", &alias);
-    let refused = host.merges.start(order(vm, &pair)).await.unwrap_err();
+    let refused = host.start(order(vm, &pair)).await.unwrap_err();
     assert_eq!(refused.reason, Reason::SnapshotSharedBase);
     assert_eq!(host.journal(), 0);
 }
@@ -107,7 +115,7 @@ async fn an_image_that_cannot_be_read_lets_an_order_wait() {
     let pair = host.pair("a").await;
     let vm = host.rig.machine(1, &locators(&pair));
     std::fs::write(host.rig.path("half"), b"QFI\xfb\0\0\0\x03").unwrap();
-    let waits = host.merges.start(order(vm, &pair)).await.unwrap_err();
+    let waits = host.start(order(vm, &pair)).await.unwrap_err();
     assert_eq!(waits.reason, Reason::StorageUnreachable);
     assert!(waits.message.contains("half"), "{}", waits.message);
 }
@@ -122,8 +130,8 @@ async fn an_order_waits_for_those_of_its_own_machine_alone() {
     ];
     // As an order does whose storage does not answer.
     let hanging = host.merges.accepting.1.of(vms[0]).lock_owned().await;
-    host.merges.start(order(vms[1], &other)).await.unwrap();
-    let mut waiting = std::pin::pin!(host.merges.start(order(vms[0], &one)));
+    host.start(order(vms[1], &other)).await.unwrap();
+    let mut waiting = std::pin::pin!(host.start(order(vms[0], &one)));
     assert!(futures::poll!(&mut waiting).is_pending());
     drop(hanging);
     waiting.await.unwrap();
@@ -138,7 +146,7 @@ async fn an_id_is_one_merge_s_also_when_two_machines_are_ordered_at_once() {
         id: first.id,
         ..order(host.rig.machine(2, &locators(&other)), &other)
     };
-    let both = [first, second].map(|order| host.merges.start(order));
+    let both = [first, second].map(|order| host.start(order));
     let answers = futures::future::join_all(both).await;
     let (accepted, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert_eq!((accepted.len(), refused.len()), (1, 1));
@@ -154,14 +162,7 @@ async fn ended_merges_are_forgotten_when_they_are_old() {
     let mut board = host.merges.watch();
     let mut ended = async |number: u128| {
         let vm = host.rig.machine(number, &locators(&pair));
-        let id = host
-            .merges
-            .start(order(vm, &pair))
-            .await
-            .unwrap()
-            .record
-            .order
-            .id;
+        let id = host.start(order(vm, &pair)).await.unwrap().record.order.id;
         host.rig.host.kill_vm(vm);
         let is = |views: &Views| views.get(&id).is_some_and(|view| view.record.phase.ended());
         board.wait_for(is).await.unwrap();
@@ -189,7 +190,7 @@ async fn a_merge_whose_journal_is_damaged_is_not_refused_as_one_that_never_began
     let order = order(host.rig.machine(1, &locators(&pair)), &pair);
     let dir = host.state.path().join("merges");
     std::fs::write(dir.join(format!("{}.corrupt", order.id)), "no record").unwrap();
-    let refused = host.merges.start(order).await.unwrap_err();
+    let refused = host.start(order).await.unwrap_err();
     assert_eq!(refused.reason, Reason::MergeIdConflict);
     assert_eq!(host.journal(), 1, "nothing was accepted");
 }

@@ -1,10 +1,12 @@
 //! The merge of one disk, as the journal keeps it.
 
+use super::check::Fit;
 use jiff::Timestamp;
 use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
-use livemerge_storage::{Identity, Locator, VolumeRef};
+use livemerge_storage::{Format, Identity, Locator, VolumeRef};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A very volume: its name, and what tells it from another volume of that name.
@@ -27,17 +29,53 @@ pub struct MergeOrder {
     pub vm: VmId,
     /// The disk's target name.
     pub disk: DiskTarget,
+    /// Which way the data goes.
+    pub direction: Direction,
     /// The volume that is kept and written.
-    pub base: VolumeMark,
-    /// The volume that is merged into `base`: its direct neighbour above.
-    pub top: VolumeMark,
+    pub kept: VolumeMark,
+    /// The volumes that leave the chain, oldest first: direct neighbours, and the last one (pull)
+    /// or the first one (commit) of `kept`. At least one.
+    pub removed: Vec<VolumeMark>,
+    /// The merges that go together, on one disk each, this one among them: before the first pivot
+    /// all have caught up, or none is done.
+    pub together: Vec<MergeId>,
+    /// How many bytes a second its job may copy at first; 0 for no limit.
+    pub bytes_per_second: u64,
+}
+
+/// Which way the data of a merge goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Down, from the younger volumes into the oldest one, which is kept.
+    Commit,
+    /// Up, from the older volumes into the youngest one, which is kept. It is the active one:
+    /// libvirt pulls into no other.
+    Pull,
 }
 
 impl MergeOrder {
     /// Whether both ask for the same, whichever server asked.
     pub fn same_payload(&self, other: &Self) -> bool {
-        (self.vm, &self.disk, &self.base, &self.top)
-            == (other.vm, &other.disk, &other.base, &other.top)
+        let payload = |order: &Self| {
+            let order = order.clone();
+            let volumes = (order.direction, order.kept, order.removed);
+            let together: BTreeSet<MergeId> = order.together.into_iter().collect();
+            (order.vm, order.disk, volumes, together)
+        };
+        payload(self) == payload(other)
+    }
+
+    /// The volumes of the merge as they must lie on one another, oldest first.
+    pub fn layers(&self) -> Vec<&VolumeMark> {
+        in_order(self.direction, &self.kept, &self.removed)
+    }
+}
+
+fn in_order<'a, T>(direction: Direction, kept: &'a T, removed: &'a [T]) -> Vec<&'a T> {
+    match direction {
+        Direction::Commit => std::iter::once(kept).chain(removed).collect(),
+        Direction::Pull => removed.iter().chain([kept]).collect(),
     }
 }
 
@@ -46,16 +84,27 @@ impl MergeOrder {
 pub struct MergeRecord {
     /// What was asked for.
     pub order: MergeOrder,
-    /// What QEMU opens for the base. Kept, unlike libvirt's indexes, which start again with the
-    /// machine.
-    pub base: Locator,
-    /// What QEMU opens for the top.
-    pub top: Locator,
-    /// Whether `top` is the layer that the guest writes, so that the merge ends in a pivot.
-    pub active: bool,
-    /// Bytes that `top` had allocated when the order was accepted: what the commit has to copy,
-    /// without what the guest writes meanwhile.
-    pub top_bytes: u64,
+    /// What block job does it.
+    pub kind: MergeKind,
+    /// What QEMU opens for the volume that is kept, unlike libvirt's indexes, which start again
+    /// with the machine.
+    pub kept: Locator,
+    /// What QEMU opens for the volumes that leave the chain, oldest first.
+    pub removed: Vec<Locator>,
+    /// The layer below the removed ones, which a pull leaves below the kept one; `None` when there
+    /// is none. Of a commit always `None`.
+    pub below: Option<Locator>,
+    /// Format of the youngest removed volume of a pull, when the definition said it.
+    #[serde(default)]
+    pub backing_format: Option<Format>,
+    /// Bytes that the job had to copy when the order was accepted, without what the guest writes
+    /// meanwhile.
+    pub copy_bytes: u64,
+    /// How many bytes a second its job may copy now; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// What is done so that the copy catches up with the guest.
+    #[serde(default)]
+    pub help: Help,
     /// Where it stands.
     pub phase: Phase,
     /// How often the pivot was tried.
@@ -68,13 +117,93 @@ pub struct MergeRecord {
     pub revision: u64,
 }
 
+/// What is done so that a copy catches up with a guest that writes faster than it is copied. It is
+/// written down before it is done, and undone when the copy has ended or the agent has restarted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Help {
+    /// The job copies without its limit.
+    pub unlimited: bool,
+    /// The guest's writes to the disk are limited.
+    pub throttle: Option<Throttle>,
+}
+
+/// A limit of a guest's writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttle {
+    /// The limit that it had before, in bytes a second; 0 for none.
+    pub before: u64,
+    /// The limit that it has now, in bytes a second.
+    pub bytes_per_second: u64,
+}
+
+/// The block job that does a merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeKind {
+    /// The guest writes the youngest removed volume: the commit ends in a pivot.
+    ActiveCommit,
+    /// The guest writes a younger volume than those: the commit ends by itself.
+    Commit,
+    /// The guest writes the kept volume: the pull ends by itself.
+    Pull,
+    /// There is no guest: the machine is shut off, and its definition and its images' headers are
+    /// changed once the data are where they belong.
+    OfflineCommit,
+}
+
+impl MergeRecord {
+    /// A merge that was just accepted.
+    pub fn new(order: MergeOrder, fit: Fit, now: Timestamp) -> Self {
+        Self {
+            bytes_per_second: order.bytes_per_second,
+            order,
+            kind: fit.kind,
+            kept: fit.kept,
+            removed: fit.removed,
+            below: fit.below,
+            backing_format: fit.backing_format,
+            copy_bytes: fit.copy_bytes,
+            help: Help::default(),
+            phase: Phase::Pending,
+            pivot_attempts: 0,
+            longest_pause: Duration::ZERO,
+            accepted_at: now,
+            revision: 1,
+        }
+    }
+
+    /// The layers of the merge as they must lie on one another, oldest first.
+    pub fn layers(&self) -> Vec<&Locator> {
+        in_order(self.order.direction, &self.kept, &self.removed)
+    }
+
+    /// Whether the merge is one of a machine that is shut off.
+    pub fn offline(&self) -> bool {
+        self.kind == MergeKind::OfflineCommit
+    }
+
+    /// Whether the merge ends in a pivot.
+    pub fn pivots(&self) -> bool {
+        self.kind == MergeKind::ActiveCommit
+    }
+
+    /// Whether the merges that go together with it may pivot: it has caught up, has ended, or
+    /// needs no pivot.
+    pub(super) fn in_nobody_s_way(&self) -> bool {
+        !self.pivots() || self.phase.caught_up() || self.phase.ended()
+    }
+}
+
 /// Where a merge stands. The journal has the phase *before* anything of it is done.
 ///
 /// ```text
 /// Pending ─▶ Copying ─▶ Ready ─▶ Pivoting(Suspending ─▶ Intent) ─▶ Verifying ─▶ Merged
 ///               │         ▲                    │           │            ▲
 ///               │         └──── Releasing ◀────┴───────────┘            │
-///               └───────────────── intermediate commit ────────────────┘
+///               └──────────────── intermediate commit ──────────────────┘
+/// Pending, Copying, Ready ─▶ Cancelling ─▶ Cancelled
+/// a pull goes through Pivoting(Suspending), too: stopped, QEMU writes out what it has in memory
+/// a pull whose QEMU died before that: Copying, Ready, Pivoting, Cancelling ─▶ Restoring ─▶ Failed
 /// any phase but Merged ─▶ Failed
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +233,17 @@ pub enum Phase {
         /// still before, or the configuration skips it). Then nothing is resumed either.
         suspended_at: Option<Timestamp>,
     },
+    /// The block job is being given up. Nothing of it may be taken for merged.
+    Cancelling {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// QEMU has died after a pull, perhaps with what it had pulled in its memory alone. The kept
+    /// image is made to name the removed ones again.
+    Restoring {
+        /// How often that was asked for.
+        tries: u32,
+    },
     /// The chain is as it must be. The guest may still stand still.
     Verifying {
         /// As in `Pivoting`.
@@ -111,6 +251,12 @@ pub enum Phase {
     },
     /// Done. The chain no longer has `top`.
     Merged {
+        /// When.
+        at: Timestamp,
+    },
+    /// Given up before the pivot, as asked for, or because a merge of another disk that goes
+    /// together with it came to nothing. The chain is as before and reads the same for the guest.
+    Cancelled {
         /// When.
         at: Timestamp,
     },
@@ -129,10 +275,31 @@ impl Phase {
         self.ended_at().is_some()
     }
 
+    /// Whether an active commit in this phase has caught up once.
+    pub(super) fn caught_up(&self) -> bool {
+        matches!(self, Self::Ready { .. } | Self::Pivoting { .. }) || self.passed()
+    }
+
+    /// Whether the way back is lost: the base is, or may soon be, what the guest writes.
+    pub(super) fn passed(&self) -> bool {
+        let intent = Window::Intent;
+        matches!(self, Self::Pivoting { window, .. } if *window == intent)
+            || matches!(self, Self::Verifying { .. } | Self::Merged { .. })
+    }
+
+    /// Whether the merge has come to nothing, or will.
+    pub(super) fn lost(&self) -> bool {
+        use Phase::{Cancelled, Cancelling, Failed, Restoring};
+        matches!(
+            self,
+            Cancelling { .. } | Cancelled { .. } | Restoring { .. } | Failed { .. }
+        )
+    }
+
     /// When that came to be so.
     pub fn ended_at(&self) -> Option<Timestamp> {
         match self {
-            Self::Merged { at } | Self::Failed { at, .. } => Some(*at),
+            Self::Merged { at } | Self::Cancelled { at } | Self::Failed { at, .. } => Some(*at),
             _ => None,
         }
     }
@@ -144,7 +311,8 @@ impl Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Window {
-    /// The processors are asked to stand still, until both volumes read the same.
+    /// The processors are asked to stand still, until both volumes read the same, or QEMU has
+    /// written out what it pulled.
     Suspending,
     /// The pivot may have been asked for.
     Intent,

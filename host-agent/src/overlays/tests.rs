@@ -48,6 +48,11 @@ fn assert_on(rig: &Rig, answer: Result<Vec<Chain>, Problem>) {
     assert_eq!(layers, expected);
 }
 
+fn refuse(rig: &Rig) {
+    let refused = HypervisorError::Refused("not now".to_owned());
+    rig.host.fail_next("add_overlays", refused);
+}
+
 async fn there(rig: &Rig) -> bool {
     let name = "overlay.qcow2".parse().unwrap();
     rig.store.stat(&name).await.is_ok()
@@ -105,9 +110,9 @@ async fn a_refused_order_leaves_nothing_of_its_earlier_tries() {
     let waits = overlays.create(&order).await.unwrap_err();
     assert_eq!(waits.reason, Reason::HypervisorUnreachable);
     assert!(there(&rig).await, "the next try may find it on");
-    rig.host.kill_vm(order.vm);
+    refuse(&rig);
     let refused = overlays.create(&order).await.unwrap_err();
-    assert_eq!(refused.reason, Reason::VmNotRunning);
+    assert_eq!(refused.reason, Reason::StrategyUnsupported);
     assert!(!there(&rig).await);
 }
 
@@ -118,14 +123,29 @@ async fn an_order_whose_volumes_cannot_be_taken_away_is_not_refused_yet() {
     let unknown = || HypervisorError::Unknown("hangs".to_owned());
     rig.host.fail_next("add_overlays", unknown());
     overlays.create(&order).await.unwrap_err();
-    rig.host.kill_vm(order.vm);
+    refuse(&rig);
     rig.host.fail_next("references", unknown());
     let waits = overlays.create(&order).await.unwrap_err();
     assert_eq!(waits.reason, Reason::HypervisorUnreachable);
     assert!(there(&rig).await);
+    refuse(&rig);
     let refused = overlays.create(&order).await.unwrap_err();
-    assert_eq!(refused.reason, Reason::VmNotRunning);
+    assert_eq!(refused.reason, Reason::StrategyUnsupported);
     assert!(!there(&rig).await);
+}
+
+/// The next start opens them.
+#[tokio::test]
+async fn a_machine_that_is_shut_off_gets_them_for_its_next_start() {
+    let (rig, overlays, order) = ordered().await;
+    rig.host.kill_vm(order.vm);
+    assert_on(&rig, overlays.create(&order).await);
+    assert_on(&rig, overlays.create(&order).await);
+    assert_eq!(added(&rig), 1);
+    rig.host.start_vm(order.vm).unwrap();
+    let view = rig.host.vm(order.vm).await.unwrap();
+    let active = view.disks[0].active().map(|layer| layer.locator.clone());
+    assert_eq!(active, Some(rig.locator("overlay.qcow2")));
 }
 
 #[tokio::test]

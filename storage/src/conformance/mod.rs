@@ -16,10 +16,12 @@
     reason = "these are tests, for other crates' tests"
 )]
 
+mod allocation;
 mod live;
 mod removal;
 mod volume;
 
+pub use allocation::*;
 pub use live::*;
 pub use removal::*;
 pub use volume::*;
@@ -84,6 +86,7 @@ checks![
     growing_grows_and_never_shrinks,
     an_overlay_names_its_parent,
     what_is_built_on_a_volume_is_told,
+    what_a_reader_sees_of_each_volume_is_told,
     space_is_told,
     a_removed_volume_is_gone,
     removing_what_is_gone_is_success,

@@ -13,6 +13,19 @@ use std::io;
 
 const FIRST: i64 = 100;
 const BYTES: i64 = 200;
+/// The byte of the permission to write.
+const WRITES: i64 = 101;
+
+/// Whether a process has the image open for writing. Takes nothing.
+pub(super) fn is_written(image: &File) -> io::Result<bool> {
+    let mut lock = libc::flock {
+        l_start: WRITES,
+        l_len: 1,
+        ..all_bytes(libc::F_WRLCK)
+    };
+    fcntl(image, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(lock.l_type != libc::F_UNLCK as i16)
+}
 
 /// Whether a process has the image open. Takes nothing.
 pub(super) fn is_held(image: &File) -> io::Result<bool> {
@@ -34,12 +47,23 @@ pub(super) fn take(image: &File) -> io::Result<Option<Held<'_>>> {
     }
 }
 
-impl Drop for Held<'_> {
-    /// Not left to closing: a process that is being spawned has a copy of the open file for a
-    /// moment. If this fails, closing does it.
-    fn drop(&mut self) {
-        let _ = fcntl(self.0, FcntlArg::F_OFD_SETLK(&all_bytes(libc::F_UNLCK)));
+impl Held<'_> {
+    /// Leaves the image held, until [`release`].
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
     }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        release(self.0);
+    }
+}
+
+/// Gives an image back. Not left to closing: a process that is being spawned has a copy of the open
+/// file for a moment. If this fails, closing does it.
+pub(super) fn release(image: &File) {
+    let _ = fcntl(image, FcntlArg::F_OFD_SETLK(&all_bytes(libc::F_UNLCK)));
 }
 
 fn all_bytes(kind: libc::c_int) -> libc::flock {
@@ -67,6 +91,33 @@ mod tests {
         drop(held);
         assert!(!is_held(&other).unwrap());
         assert!(take(&other).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_writer_is_told_from_a_reader() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(1 << 20).unwrap();
+        let seen_while = |how: &[&str]| {
+            let mut process = std::process::Command::new("qemu-io")
+                .args(how)
+                .args(["-f", "raw"])
+                .arg(image.path())
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .expect("qemu-io is needed here");
+            let file = image.reopen().unwrap();
+            while !is_held(&file).unwrap() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            let written = is_written(&file).unwrap();
+            drop(process.stdin.take());
+            process.wait().unwrap();
+            written
+        };
+        assert!(seen_while(&[]));
+        assert!(!seen_while(&["-r"]));
+        assert!(!is_written(&image.reopen().unwrap()).unwrap());
     }
 
     #[test]

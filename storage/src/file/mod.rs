@@ -16,11 +16,13 @@
 //!   its first bytes say: a guest that has a raw `.img` could write them, so a raw base is best
 //!   `.raw`. Only who asks what may need a volume takes a header within a `.raw` at its word.
 
+mod allocation;
 mod backing;
 mod calls;
 mod create;
 mod domain;
 mod gate;
+mod head;
 mod image;
 mod lock;
 mod making;
@@ -32,6 +34,7 @@ mod rename;
 mod turn;
 mod volumes;
 
+pub use head::{ImageHead, ImageLock, is_written};
 pub use volumes::FileStore;
 
 use crate::StorageError;

@@ -1,13 +1,13 @@
 //! [`FileStore`]: the volumes of one directory.
 
 use super::domain::Domain;
-use super::{blocking, create, in_own_task, removal};
+use super::{allocation, blocking, create, in_own_task, removal};
 use crate::{
-    Capabilities, Dependent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
+    Capabilities, Dependent, Extent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
     RemovalOrder, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
 };
 use async_trait::async_trait;
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -107,6 +107,15 @@ impl VolumeStore for FileStore {
         self.domain
             .look(move |domain| domain.dependents(&on, removal::now()))
             .await
+    }
+
+    fn extents(&self, volume: &VolumeName) -> BoxStream<'_, Result<Extent, StorageError>> {
+        let name = volume.clone();
+        let begun = self.domain.look(move |domain| {
+            let (path, image) = (domain.path(&name), domain.image(&name)?);
+            Ok(allocation::extents(&domain.qemu_img, &path, image.format()))
+        });
+        stream::once(begun).try_flatten().boxed()
     }
 
     async fn in_use(&self, volume: &VolumeName) -> Result<bool, StorageError> {

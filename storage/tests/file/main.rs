@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod allocation;
 mod conformance;
 mod crash;
 mod faults;

@@ -1,20 +1,13 @@
 //! Medians, their spread, the table and the file of figures.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Result;
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{Round, Rounds};
-
-/// The goal against virsh, by size in MiB.
-fn goal_against_virsh(mib: u64) -> f64 {
-    if mib < 1024 { 0.5 } else { 1.05 }
-}
-/// The goal against the floor, after two durable commits are taken off.
-const GOAL_AGAINST_FLOOR: f64 = 1.2;
+/// Columns of text.
+const WIDTH: u16 = 150;
 
 /// The median of some values, and the smallest and the largest.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,6 +44,17 @@ impl Spread {
     }
 }
 
+/// Ours and the peer's values of the same rounds, and what they are of.
+pub(super) struct Comparison<'a> {
+    pub(super) what: &'a str,
+    pub(super) beside: &'a str,
+    /// The most that the ratio should be. Without one the row is only shown.
+    pub(super) goal: Option<f64>,
+    pub(super) unit: &'static str,
+    pub(super) ours: &'a [f64],
+    pub(super) peer: &'a [f64],
+}
+
 #[derive(Debug, Serialize)]
 struct Entry {
     name: String,
@@ -65,123 +69,63 @@ struct Entry {
 
 /// What was measured so far.
 pub(super) struct Figures {
-    commit_ms: f64,
     entries: Vec<Entry>,
     table: Table,
+    notes: Vec<String>,
 }
 
 impl Figures {
-    pub(super) fn new(commit: Duration) -> Self {
+    pub(super) fn new() -> Self {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header([
-            "overlay",
-            "",
-            "ms",
-            "ours / it",
-            "goal",
-            "longest guest stall, ms",
-        ]);
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(WIDTH);
+        table.set_header(["", "beside", "", "ours", "it", "ours / it", "goal"]);
         Self {
-            commit_ms: commit.as_secs_f64() * 1000.0,
             entries: Vec::new(),
             table,
+            notes: Vec::new(),
         }
     }
 
-    /// Takes the rounds of one size.
-    pub(super) fn add(&mut self, mib: u64, rounds: &Rounds) {
-        let ours = times(&rounds.ours);
-        let peer = times(&rounds.peer);
-        let floor: Vec<f64> = rounds.floor.iter().map(|took| ms(*took)).collect();
-        let commits = 2.0 * self.commit_ms;
-        let bare: Vec<f64> = ours.iter().map(|took| took - commits).collect();
-
-        self.row(
-            &format!("{mib} MiB"),
-            "ours",
-            &ours,
-            None,
-            Some(&rounds.ours),
-        );
-        let goal = goal_against_virsh(mib);
-        let against = Spread::of(&ratios(&ours, &peer));
-        self.row(
-            "",
-            "virsh and rm",
-            &peer,
-            Some((against, goal)),
-            Some(&rounds.peer),
-        );
-        self.entry(
-            format!(
-                "delete a snapshot of {mib} MiB / virsh blockcommit --active --pivot --wait and rm"
-            ),
-            against,
-            goal,
-            &ours,
-            &peer,
-        );
-        let against = Spread::of(&ratios(&bare, &floor));
-        self.row(
-            "",
-            "floor",
-            &floor,
-            Some((against, GOAL_AGAINST_FLOOR)),
-            None,
-        );
-        self.entry(
-            format!(
-                "delete a snapshot of {mib} MiB, less two durable commits / the same by raw QMP"
-            ),
-            against,
-            GOAL_AGAINST_FLOOR,
-            &bare,
-            &floor,
-        );
-    }
-
-    fn entry(&mut self, name: String, ratio: Spread, goal: f64, ours: &[f64], peer: &[f64]) {
+    /// Takes the rounds of one comparison.
+    pub(super) fn add(&mut self, it: &Comparison<'_>) {
+        let ratio = Spread::of(&ratios(it.ours, it.peer));
+        let (ours, peer) = (Spread::of(it.ours), Spread::of(it.peer));
+        self.table.add_row([
+            it.what,
+            it.beside,
+            it.unit,
+            &ours.show(1),
+            &peer.show(1),
+            &ratio.show(2),
+            &it.goal.map_or_else(String::new, |goal| goal.to_string()),
+        ]);
+        let Some(goal) = it.goal else { return };
         self.entries.push(Entry {
-            name,
+            name: format!("{} / {}", it.what, it.beside),
             ratio: ratio.median,
             goal,
             better: "lower",
-            ours: Spread::of(ours).median,
-            peer: Spread::of(peer).median,
-            unit: "ms",
-            runs: ours.len(),
+            ours: ours.median,
+            peer: peer.median,
+            unit: it.unit,
+            runs: it.ours.len(),
         });
     }
 
-    fn row(
-        &mut self,
-        size: &str,
-        who: &str,
-        times: &[f64],
-        against: Option<(Spread, f64)>,
-        rounds: Option<&[Round]>,
-    ) {
-        let (ratio, goal) = against.map_or_else(Default::default, |(ratio, goal)| {
-            (ratio.show(2), format!("{goal}"))
-        });
-        let stall = rounds.map_or_else(String::new, |rounds| {
-            let stalls: Vec<f64> = rounds.iter().map(|round| ms(round.stall)).collect();
-            Spread::of(&stalls).show(0)
-        });
-        let times = Spread::of(times).show(1);
-        self.table
-            .add_row([size, who, &times, &ratio, &goal, &stall]);
+    /// Takes a line to print below the table.
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.push(note);
     }
 
     #[allow(clippy::print_stdout, reason = "this is the bench's output")]
     pub(super) fn print(&self) {
         println!("{}", self.table);
-        println!(
-            "Median (least to most). One durable commit of the record takes {:.1} ms; the ratio to \
-             the floor is without two of them.",
-            self.commit_ms
-        );
+        println!("Median (least to most); a ratio is the median of the rounds' ratios.");
+        for note in &self.notes {
+            println!("{note}");
+        }
     }
 
     /// Writes the figures down for machines.
@@ -189,14 +133,6 @@ impl Figures {
         let text = serde_json::to_string_pretty(&self.entries)?;
         Ok(std::fs::write(path, text + "\n")?)
     }
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
-}
-
-fn times(rounds: &[Round]) -> Vec<f64> {
-    rounds.iter().map(|round| ms(round.took)).collect()
 }
 
 fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
@@ -217,5 +153,27 @@ mod tests {
     #[test]
     fn ratios_are_taken_pair_by_pair() {
         assert_eq!(ratios(&[1.0, 6.0], &[2.0, 3.0]), [0.5, 2.0]);
+    }
+
+    #[test]
+    fn what_has_no_goal_is_shown_and_not_written() {
+        let mut figures = Figures::new();
+        let mut it = Comparison {
+            what: "ours",
+            beside: "theirs",
+            goal: Some(0.5),
+            unit: "ms",
+            ours: &[1.0, 3.0, 2.0],
+            peer: &[4.0, 4.0, 4.0],
+        };
+        figures.add(&it);
+        it.goal = None;
+        figures.add(&it);
+        assert_eq!(figures.table.row_count(), 2);
+        let [entry] = &figures.entries[..] else {
+            panic!("{:?}", figures.entries);
+        };
+        assert_eq!((entry.ratio, entry.runs), (0.5, 3));
+        assert_eq!(entry.name, "ours / theirs");
     }
 }

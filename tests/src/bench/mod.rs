@@ -1,32 +1,41 @@
-//! `make bench`: how long deleting a snapshot takes, beside its peers, in one run.
+//! `make bench`: merges beside their peers, as ratios.
 //!
 //! ```text
-//!   for each size:  one round that is not counted, then RUNS rounds of
-//!     ours  │ DeleteSnapshot ──▶ volume removed              both services, durable record
-//!     peer  │ virsh blockcommit --active --pivot --wait; rm  in a virsh that is already open
-//!     floor │ block-commit, job-complete; unlink             a storage daemon, no guest
+//!   for each benchmark: one round that is not counted, then some that are
+//!     ours │ peer │ …   one after the other within a round, so that the machine's moods hit both
+//!
+//!   delete     one snapshot                / virsh blockcommit and rm, / raw QMP without a guest
+//!   stall      the guest's longest wait    / virsh blockcommit --pivot
+//!   batch      8 snapshots in one pass     / 8 x virsh blockcommit and rm
+//!   direction  the way that copies less    / a commit
+//!   disks      4 disks of one machine      / a machine with 1 disk
 //! ```
 //! Ours and the peer's guest are twins that write records all the time. A ratio is the median of the
 //! rounds' ratios. No figure decides a test.
 
+mod batch;
+mod delete;
+mod direction;
+mod disks;
 mod figures;
 mod floor;
 mod ours;
 mod peer;
+mod stall;
+mod watch;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use clap::ValueEnum;
 
 use crate::guest::domain::Workload;
 use crate::qmp::Qmp;
 use crate::rig::{Guest, Rig};
 use figures::{Figures, Spread};
 
-const SIZES_MIB: [u64; 3] = [1, 64, 1024];
-const RUNS: usize = 7;
 const DISK: &str = "vda";
 const DISK_BYTES: u64 = 4 << 30;
 /// Behind the records, and the same place each time, so that the base has it allocated.
@@ -40,75 +49,85 @@ const WORKLOAD: Workload = Workload {
     rate: 100,
 };
 
-/// One merge.
-#[derive(Debug, Clone, Copy)]
-struct Round {
-    took: Duration,
-    stall: Duration,
+/// One of the benchmarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    /// One snapshot, beside virsh and beside raw QMP
+    Delete,
+    /// The guest's longest wait while a snapshot is deleted, beside virsh
+    Stall,
+    /// Eight snapshots that overlap, in one pass, beside virsh one by one: time and bytes written
+    Batch,
+    /// A light layer under a heavy one, pulled by free choice, beside a commit
+    Direction,
+    /// Four disks at once, beside one alone
+    Disks,
 }
 
-/// All rounds of one size, in order.
-#[derive(Debug, Default)]
-struct Rounds {
-    ours: Vec<Round>,
-    peer: Vec<Round>,
-    floor: Vec<Duration>,
-}
-
-/// Measures, prints a table and writes `target/bench.json`.
-pub async fn run() -> Result<()> {
-    let mut ours = ours::Ours::begin().await?;
-    let mut peer = peer::Peer::begin().await?;
-    let mut floor = floor::Floor::begin()?;
-    let commit = floor::durable_commit(101).await?;
-    let mut figures = Figures::new(commit);
-    for mib in SIZES_MIB {
-        let mut rounds = Rounds::default();
-        for _ in 0..=RUNS {
-            rounds.ours.push(ours.round(mib).await?);
-            rounds.peer.push(peer.round(mib).await?);
-            rounds.floor.push(floor.round(mib)?);
+impl Bench {
+    async fn measure(self, runs: Option<usize>, figures: &mut Figures) -> Result<()> {
+        match self {
+            Self::Delete => Box::pin(delete::measure(runs.unwrap_or(7), figures)).await,
+            Self::Stall => Box::pin(stall::measure(runs.unwrap_or(15), figures)).await,
+            Self::Batch => Box::pin(batch::measure(runs.unwrap_or(7), figures)).await,
+            Self::Direction => Box::pin(direction::measure(runs.unwrap_or(5), figures)).await,
+            Self::Disks => Box::pin(disks::measure(runs.unwrap_or(7), figures)).await,
         }
-        figures.add(mib, &rounds.counted());
+    }
+}
+
+/// Measures, all of them where none is named, prints a table and writes the figures to `json`.
+/// `runs` is how many rounds are counted, where it shall not be what each benchmark takes by itself.
+pub async fn run(benches: &[Bench], runs: Option<usize>, json: &Path) -> Result<()> {
+    let all = Bench::value_variants();
+    let benches = if benches.is_empty() { all } else { benches };
+    let mut figures = Figures::new();
+    for bench in benches {
+        bench.measure(runs, &mut figures).await?;
     }
     figures.print();
-    figures.write(Path::new("target/bench.json"))
+    figures.write(json)
 }
 
-impl Rounds {
-    /// Without the first round, which allocates the base and warms the caches.
-    fn counted(mut self) -> Self {
-        self.ours.remove(0);
-        self.peer.remove(0);
-        self.floor.remove(0);
-        self
-    }
-}
-
-/// A guest that writes, with a monitor through which its disk is filled.
-async fn boot() -> Result<(Rig, Guest, Qmp)> {
+/// A guest that writes, with a monitor through which its disks are filled.
+async fn boot(disks: &[&str], workload: Workload) -> Result<(Rig, Guest, Qmp)> {
     let rig = Rig::new()?;
-    let mut spec = rig.describe("bench", &[DISK], DISK_BYTES, WORKLOAD)?;
+    let mut spec = rig.describe("bench", disks, DISK_BYTES, workload)?;
     let socket = rig.path().join("monitor");
     spec.monitor = Some(socket.clone());
     let guest = rig.start(spec)?;
-    guest.acks.wait_for(DISK, 20, LIMIT).await?;
+    for disk in disks {
+        guest.acks.wait_for(disk, 20, LIMIT).await?;
+    }
     let monitor = Qmp::connect(&socket)?;
     Ok((rig, guest, monitor))
 }
 
-/// Fills the active layer.
-fn fill(monitor: &mut Qmp, overlay: &Path, mib: u64) -> Result<()> {
-    monitor.write_through(
-        "/machine/peripheral/virtio-disk0/virtio-backend",
-        FILL_AT_MIB,
-        mib,
-    )?;
+/// A region of a disk, in MiB.
+#[derive(Debug, Clone, Copy)]
+struct Region {
+    at: u64,
+    mib: u64,
+}
+
+impl Region {
+    /// As the benchmarks use it that need only one.
+    fn of(mib: u64) -> Self {
+        let at = FILL_AT_MIB;
+        Self { at, mib }
+    }
+}
+
+/// Fills a region of the active layer of a guest's disk, by the disk's place among the guest's.
+fn fill(monitor: &mut Qmp, disk: usize, overlay: &Path, region: Region) -> Result<()> {
+    let device = format!("/machine/peripheral/virtio-disk{disk}/virtio-backend");
+    monitor.write_through(&device, region.at, region.mib)?;
     let allocated = std::fs::metadata(overlay)?.blocks() * 512;
     ensure!(
-        allocated >= mib << 20,
-        "{} holds {allocated} bytes, not {mib} MiB",
-        overlay.display()
+        allocated >= region.mib << 20,
+        "{} holds {allocated} bytes, not {} MiB",
+        overlay.display(),
+        region.mib
     );
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! The named peer: one virsh that stays open, so that its start is not counted, and `rm`.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{DISK, Round, fill};
-use crate::guest::acks::AckLog;
+use super::watch::{Round, Watch};
+use super::{DISK, Region, fill};
+use crate::guest::domain::Workload;
 use crate::qmp::Qmp;
 use crate::rig::{Guest, Rig};
 
@@ -17,64 +17,78 @@ pub(super) struct Peer {
     virsh: OpenVirsh,
     monitor: Qmp,
     guest: Guest,
-    rounds: u32,
+    layers: u32,
     rig: Rig,
 }
 
 impl Peer {
-    pub(super) async fn begin() -> Result<Self> {
-        let (rig, guest, monitor) = super::boot().await?;
+    pub(super) async fn begin(workload: Workload) -> Result<Self> {
+        let (rig, guest, monitor) = super::boot(&[DISK], workload).await?;
         let virsh = OpenVirsh::start(&rig.virsh().uri())?;
         Ok(Self {
             virsh,
             monitor,
             guest,
-            rounds: 0,
+            layers: 0,
             rig,
         })
     }
 
-    /// Puts an overlay on, fills it, and merges it: from the command to the file's end.
-    pub(super) async fn round(&mut self, mib: u64) -> Result<Round> {
-        self.rounds += 1;
-        let overlay = self.rig.images().join(format!("peer-{}", self.rounds));
-        let name = &self.guest.spec.name;
+    /// Puts an overlay on and fills it.
+    pub(super) fn layer(&mut self, region: Region) -> Result<PathBuf> {
+        self.layers += 1;
+        let overlay = self.rig.images().join(format!("peer-{}", self.layers));
         self.virsh.call(&format!(
-            "snapshot-create-as {name} --no-metadata --disk-only --atomic \
+            "snapshot-create-as {} --no-metadata --disk-only --atomic \
              --diskspec {DISK},snapshot=external,file={}",
+            self.guest.spec.name,
             overlay.display()
         ))?;
-        fill(&mut self.monitor, &overlay, mib)?;
-        let mark = self.guest.acks.mark();
-        let begun = Instant::now();
+        fill(&mut self.monitor, 0, &overlay, region)?;
+        Ok(overlay)
+    }
+
+    /// Puts a layer on and merges it.
+    pub(super) async fn round(&mut self, mib: u64) -> Result<Round> {
+        let overlay = self.layer(Region::of(mib))?;
+        self.merge(&[overlay]).await
+    }
+
+    /// Merges all layers, oldest first, one by one: that way virsh copies least, each layer once.
+    /// The last one is the active one. From the first command to the last file's end.
+    pub(super) async fn merge(&mut self, layers: &[PathBuf]) -> Result<Round> {
+        let (active, frozen) = layers.split_last().context("nothing to merge")?;
+        let name = &self.guest.spec.name;
+        let base = self.guest.spec.disks[0].path.display();
+        let watch = Watch::begin(&self.rig, &self.guest)?;
+        for layer in frozen {
+            let top = layer.display();
+            self.virsh.call(&format!(
+                "blockcommit {name} {DISK} --base {base} --top {top} --wait"
+            ))?;
+            std::fs::remove_file(layer)?;
+        }
         self.virsh.call(&format!(
             "blockcommit {name} {DISK} --active --shallow --pivot --wait"
         ))?;
-        std::fs::remove_file(&overlay)?;
-        let took = begun.elapsed();
-        self.check(&overlay)?;
-        let stall = stall_since(&self.guest.acks, mark).await?;
-        Ok(Round { took, stall })
+        std::fs::remove_file(active)?;
+        let round = watch.end().await?;
+        self.check(layers)?;
+        Ok(round)
     }
 
     /// virsh prints its failures among its texts: the chain tells.
-    fn check(&mut self, gone: &Path) -> Result<()> {
-        let disks = self
+    fn check(&mut self, gone: &[PathBuf]) -> Result<()> {
+        let xml = self
             .virsh
-            .call(&format!("domblklist {}", self.guest.spec.name))?;
-        let base = self.guest.spec.disks[0].path.display().to_string();
+            .call(&format!("dumpxml {}", self.guest.spec.name))?;
+        let has = |image: &Path| xml.contains(&format!("file='{}'", image.display()));
         ensure!(
-            disks.contains(&base) && !disks.contains(&gone.display().to_string()),
-            "virsh has not pivoted: {disks}"
+            has(&self.guest.spec.disks[0].path) && !gone.iter().any(|image| has(image)),
+            "virsh has not merged all: {xml}"
         );
         Ok(())
     }
-}
-
-/// The longest gap between two acknowledgements, once there are some after the end.
-pub(super) async fn stall_since(acks: &AckLog, mark: crate::guest::acks::Mark) -> Result<Duration> {
-    acks.wait_for_more(DISK, 3, super::LIMIT).await?;
-    Ok(acks.longest_gap_since(DISK, mark))
 }
 
 /// A virsh that reads commands.

@@ -62,6 +62,9 @@ pub struct Cluster {
     /// The agent.
     pub agent: Service,
     between: Arc<dyn Between>,
+    /// Whether the server looks for layers that others have frozen. Its looks would take the faults
+    /// that a test plans for other calls.
+    discovers: bool,
     /// Begins the drain of the server that runs.
     drain: CancellationToken,
     dir: TempDir,
@@ -86,6 +89,7 @@ impl Cluster {
             agent: service(Who::Agent),
             network,
             between,
+            discovers: false,
             drain: CancellationToken::new(),
             dir: TempDir::new()?,
         };
@@ -94,16 +98,27 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// From now on the server looks for layers that others have frozen.
+    pub async fn discover(&mut self) -> Result<()> {
+        self.crash_server();
+        self.discovers = true;
+        self.start_server().await
+    }
+
     /// Starts the API server.
     pub async fn start_server(&mut self) -> Result<()> {
         let dial = self.network.dial();
         let database = self.dir.path().join("api-server.db");
         let line = self.line(Who::Server);
+        let discovery = u32::from(self.discovers);
         let between = Arc::clone(&self.between);
         let shutdown = CancellationToken::new();
         self.drain = shutdown.clone();
         let start = |incoming| async move {
-            let config = toml::from_str("[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n")?;
+            let config = format!(
+                "[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n[discovery]\ninterval_s = {discovery}\n"
+            );
+            let config = toml::from_str(&config)?;
             let store: Arc<dyn Store> = Arc::new(open_store(&database).await?);
             let store = between.store(store);
             let services = server::open(&config, store, dial, shutdown).await?;

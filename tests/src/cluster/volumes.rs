@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use livemerge_host_agent::hypervisor::fake::FakeImages;
 use livemerge_storage::{
-    Capabilities, Dependent, Format, Identity, LiveVolumes, Locator, NewVolume, Parent, Removal,
-    RemovalId, RemovalOrder, RemovalState, Space, StorageError, StorageId, VolumeInfo, VolumeName,
-    VolumeRef, VolumeStore,
+    Capabilities, Content, Dependent, Extent, Format, Identity, LiveVolumes, Locator, NewVolume,
+    Parent, Removal, RemovalId, RemovalOrder, RemovalState, Space, StorageError, StorageId,
+    VolumeInfo, VolumeName, VolumeRef, VolumeStore,
 };
 use tonic::async_trait;
 
 use super::between::{Between, Nothing, Upset};
 
 const ROOT: &str = "/fake";
+/// What one block of the scripted images stands for, in bytes.
+const BLOCK: u64 = 1 << 16;
 const SIZE: u64 = 1 << 30;
 
 /// Volumes and the marks that tell them apart. Clones are the same domain.
@@ -30,6 +32,7 @@ pub struct FakeVolumes {
 #[derive(Debug, Default)]
 struct Marks {
     next: u64,
+    allocated_bytes: Option<u64>,
     by_name: BTreeMap<VolumeName, u64>,
     condemned: BTreeMap<RemovalId, VolumeInfo>,
 }
@@ -64,6 +67,11 @@ impl FakeVolumes {
         let locator = self.add_base(name);
         self.images.create(&locator, Some(below));
         locator
+    }
+
+    /// What every volume takes from now on, whatever was written to it.
+    pub fn allocate(&self, bytes: u64) {
+        self.lock().allocated_bytes = Some(bytes);
     }
 
     /// Somebody puts another volume in the place of one.
@@ -107,7 +115,10 @@ impl FakeVolumes {
     }
 
     fn info(&self, name: &VolumeName) -> Result<VolumeInfo, StorageError> {
-        let mark = self.lock().by_name.get(name).copied();
+        let marks = self.lock();
+        let mark = marks.by_name.get(name).copied();
+        let allocated_bytes = marks.allocated_bytes.unwrap_or(BLOCK);
+        drop(marks);
         let mark = mark.ok_or_else(|| StorageError::NotFound {
             what: format!("volume {name}"),
         })?;
@@ -122,13 +133,40 @@ impl FakeVolumes {
             identity,
             format: Format::Qcow2,
             virtual_bytes: SIZE,
-            allocated_bytes: 1 << 16,
+            allocated_bytes,
             parent: parent.map(|locator| Parent {
                 locator,
                 format: Some(Format::Qcow2),
             }),
             locator,
         })
+    }
+
+    /// What a reader of the volume sees, block by block.
+    fn seen_by(&self, volume: &VolumeName) -> Result<Vec<Extent>, StorageError> {
+        let own = self.info(volume)?.locator;
+        let mut chain = self.images.chain(&own).unwrap_or_default();
+        chain.reverse();
+        let held: Vec<_> = chain
+            .iter()
+            .map(|image| self.images.own_blocks(image))
+            .collect();
+        let last = held.iter().filter_map(|blocks| blocks.last()).max();
+        let blocks = 0..=last.copied().unwrap_or_default();
+        let extent = |block: u64| {
+            let holder = held.iter().position(|blocks| blocks.contains(&block));
+            let content = match holder {
+                Some(_) => Content::Data { in_place: true },
+                None => Content::Nothing,
+            };
+            Extent {
+                start: block * BLOCK,
+                length: BLOCK,
+                depth: holder.unwrap_or_default(),
+                content,
+            }
+        };
+        Ok(blocks.map(extent).collect())
     }
 
     async fn purge(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
@@ -222,6 +260,15 @@ impl VolumeStore for FakeVolumes {
             infos.push(Err(unreached("list")));
         }
         stream::iter(infos).boxed()
+    }
+
+    /// Each block that a volume of the chain has, at the volume that has it; nothing between.
+    fn extents(&self, volume: &VolumeName) -> BoxStream<'_, Result<Extent, StorageError>> {
+        let extents = self.seen_by(volume).map_or_else(
+            |error| vec![Err(error)],
+            |extents| extents.into_iter().map(Ok).collect(),
+        );
+        stream::iter(extents).boxed()
     }
 
     async fn grow(

@@ -157,7 +157,7 @@ impl Show {
         self.report.deleted(how, &ended, stall);
         let gone = disk
             .removed
-            .as_ref()
+            .first()
             .context("the operation names no removed volume")?;
         let layer = chain
             .layers

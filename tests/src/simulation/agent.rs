@@ -1,7 +1,7 @@
 //! The agent: what outlives it, what ends with it, and whose turn it is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -12,6 +12,7 @@ use livemerge_host_agent::merge::{MergeRecord, Phase};
 use livemerge_host_agent::overlays::Overlays;
 use livemerge_host_agent::volumes::Volumes;
 use livemerge_proto::ids::MergeId;
+use tokio::runtime::Runtime;
 
 use super::clock::WallClock;
 use super::driver::{Driver, Turn};
@@ -116,8 +117,15 @@ impl Agent {
     }
 }
 
+/// Time limits of calls want a runtime, though here none is ever reached.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().build().expect("a runtime")
+});
+
 /// The simulated host answers at once.
 pub(super) fn answered<F: Future>(call: F) -> F::Output {
+    let _within = RUNTIME.enter();
     call.now_or_never()
         .expect("nothing in the simulated host waits")
 }

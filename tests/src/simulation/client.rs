@@ -1,9 +1,11 @@
 //! What clients ask of the server, as its service takes it: the checks, then one transaction.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use livemerge_api_server::snapshot::{
-    CreatePhase, DeletePhase, Operation, OperationState, Snapshot, SnapshotState, Work,
+    CreatePhase, DeletePhase, MergeOptions, Operation, OperationState, Origin, Snapshot,
+    SnapshotState, Work,
 };
 use livemerge_api_server::store::{Change, SnapshotChange};
 use livemerge_proto::ids::{OperationId, RequestId, SnapshotId, VmId};
@@ -50,6 +52,9 @@ impl Server {
             disks: vec![],
             created_at: wall,
             revision: 0,
+            labels: BTreeMap::new(),
+            deletion_protected: false,
+            origin: Origin::Requested,
         };
         self.accept(request, Work::Create(CreatePhase::Planning), snapshot, now)
     }
@@ -97,6 +102,9 @@ impl Server {
             vm: snapshot.vm,
             snapshot: snapshot.id,
             snapshot_name: snapshot.name.clone(),
+            batch: vec![],
+            options: MergeOptions::default(),
+            cancel_requested: false,
             state: if queued {
                 OperationState::Queued
             } else {

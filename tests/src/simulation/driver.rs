@@ -12,12 +12,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_host_agent::hypervisor::{
-    CommitOrder, Hypervisor as _, HypervisorError, HypervisorEvent, VmState, VmView,
+    Hypervisor, HypervisorError, HypervisorEvent, VmState, VmView,
 };
 use livemerge_host_agent::merge::step::{
-    Action, Machine, Observation, Outcome, Policy, Step, Told,
+    Action, Machine, Observation, Outcome, Peers, Policy, Step, Told,
 };
-use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
+use livemerge_host_agent::merge::{MergeRecord, Phase, Window, job_order};
 use livemerge_proto::ids::MergeId;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
@@ -163,6 +163,8 @@ impl Turn<'_> {
         self.driver.todo = match next {
             Step::Wait(time) => Todo::Sleep(self.now + time),
             Step::Enter(phase, action) => Todo::Persist(phase, action),
+            Step::Help(_) => unreachable!("nothing can be done about a copy here"),
+            Step::Finish(Outcome::Cancelled) => Todo::Persist(Phase::Cancelled { at: wall }, None),
             Step::Finish(Outcome::Merged) => Todo::Persist(Phase::Merged { at: wall }, None),
             Step::Finish(Outcome::Failed(failure)) => {
                 Todo::Persist(Phase::Failed { at: wall, failure }, None)
@@ -188,6 +190,10 @@ impl Turn<'_> {
             told: self.driver.told.clone(),
             in_phase: now - self.driver.phase_entered,
             job_missing_for: missing_since.map_or(Duration::ZERO, |since| now - since),
+            peers: Peers::NONE,
+            // The simulated copy always catches up.
+            stalled_for: Duration::ZERO,
+            can_help: false,
             fresh_start: self.driver.fresh_start,
         }
     }
@@ -196,7 +202,7 @@ impl Turn<'_> {
         let order = &self.record.order;
         let disk = vm.disk(&order.disk).cloned();
         let job = match (vm.state, &disk) {
-            (VmState::ShutOff, _) | (_, None) => None,
+            (_, None) => None,
             _ => answered(self.hypervisor.job(order.vm, &order.disk)).ok()?,
         };
         Some(Machine::Seen {
@@ -257,16 +263,17 @@ impl Turn<'_> {
             Luck::NotTold => hypervisor.lose_reply(name),
         }
         let reply = match action {
-            Action::StartCommit => {
+            Action::StartJob => {
                 *self.doubled |= hypervisor.running_job(vm, disk).is_some();
-                let order = CommitOrder {
-                    disk: disk.clone(),
-                    base: self.record.base.clone(),
-                    top: self.record.top.clone(),
-                    active: self.record.active,
-                };
-                answered(hypervisor.start_commit(vm, &order))
+                answered(hypervisor.start_job(vm, &job_order(self.record)))
             }
+            Action::AbortJob => answered(hypervisor.abort_job(vm, disk)),
+            Action::SetNextStart => {
+                let (removed, kept) = (&self.record.removed, &self.record.kept);
+                let port: &dyn Hypervisor = hypervisor;
+                answered(port.set_next_start(vm, disk, removed, kept))
+            }
+            Action::RestoreBacking => unreachable!("nothing is pulled here"),
             Action::Suspend => answered(hypervisor.suspend(vm)),
             Action::Pivot => answered(hypervisor.pivot(vm, disk)),
             Action::Resume => answered(hypervisor.resume(vm)),
@@ -281,7 +288,10 @@ impl Turn<'_> {
 
 fn call(action: Action) -> &'static str {
     match action {
-        Action::StartCommit => "start_commit",
+        Action::StartJob => "start_job",
+        Action::AbortJob => "abort_job",
+        Action::SetNextStart => "set_next_start",
+        Action::RestoreBacking => "restore_backing",
         Action::Suspend => "suspend",
         Action::Pivot => "pivot",
         Action::Resume => "resume",

@@ -6,7 +6,8 @@ use livemerge_api_server::snapshot::{
     DeletePhase, EventKind, Operation, OperationState, Snapshot, SnapshotState, Work,
 };
 use livemerge_host_agent::hypervisor::VmState;
-use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
+use livemerge_host_agent::hypervisor::fake::RunningJob;
+use livemerge_host_agent::merge::{MergeRecord, Phase, Window, job_order};
 use livemerge_proto::ids::{DiskTarget, OperationId};
 use livemerge_storage::Locator;
 
@@ -133,6 +134,12 @@ fn snapshots_read_as_promised(world: &mut World) -> Result<(), Broken> {
     Ok(())
 }
 
+/// Whether the job is the merge's.
+fn does(record: &MergeRecord, job: &RunningJob) -> bool {
+    let order = job_order(record);
+    (order.kind, order.base, order.top) == (job.kind, job.base.clone(), job.top.clone())
+}
+
 /// I3, I4: a job that runs is one of an open merge, and the record says what it does to whom.
 fn jobs_are_known(world: &World) -> Result<(), Broken> {
     if world.agent.doubled {
@@ -143,7 +150,7 @@ fn jobs_are_known(world: &World) -> Result<(), Broken> {
             !record.phase.ended()
                 && record.phase != Phase::Pending
                 && record.order.disk == *disk
-                && (&record.base, &record.top) == (&job.base, &job.top)
+                && does(record, job)
         };
         let Some(merge) = world.agent.journal.values().find(of_the_job) else {
             return Err(format!(
@@ -156,17 +163,17 @@ fn jobs_are_known(world: &World) -> Result<(), Broken> {
             matches!(state, SnapshotState::Deleting | SnapshotState::Incomplete)
                 && snapshot.disks.iter().any(|named| {
                     named.disk == *disk
-                        && named.volume == order.base.volume
-                        && named
-                            .merging
-                            .as_ref()
-                            .is_some_and(|top| top.volume == order.top.volume)
+                        && named.merging.as_ref().is_some_and(|merging| {
+                            let removed = order.removed.iter().map(|mark| &mark.volume);
+                            merging.kept.volume == order.kept.volume
+                                && merging.removed.iter().map(|mark| &mark.volume).eq(removed)
+                        })
                 })
         };
         if !world.server.record.snapshots.values().any(marked) {
             return Err(format!(
                 "I4: merge {} works on {}, and no snapshot says so",
-                order.id, order.base.volume
+                order.id, order.kept.volume
             ));
         }
     }
@@ -234,12 +241,26 @@ fn end_is_true(world: &World, operation: &Operation) -> Result<(), Broken> {
                 return Err(format!("{name}: SUCCEEDED without a plan"));
             };
             for task in tasks {
-                if world.locate(&task.top.volume).is_some() {
-                    return Err(format!("{name}: SUCCEEDED, {} is left", task.top.volume));
+                for leaving in &task.removed {
+                    let volume = &leaving.volume.volume;
+                    if world.locate(volume).is_some() {
+                        return Err(format!("{name}: SUCCEEDED, {volume} is left"));
+                    }
                 }
             }
             if snapshot.is_some() || !told(EventKind::SnapshotDeleted) {
                 return Err(format!("{name}: SUCCEEDED, and the record does not say so"));
+            }
+        }
+        OperationState::Cancelled => {
+            let listed = snapshot.is_none_or(|snapshot| {
+                matches!(
+                    snapshot.state,
+                    SnapshotState::Ready | SnapshotState::Incomplete
+                )
+            });
+            if !listed || !told(EventKind::OperationCancelled) {
+                return Err(format!("{name}: CANCELLED: still locked, or not told"));
             }
         }
         OperationState::Failed(failure) => {

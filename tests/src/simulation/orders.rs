@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use livemerge_api_server::hosts::{self, HostError, Removed, is_a_no};
-use livemerge_api_server::snapshot::Mark;
 use livemerge_api_server::snapshot::step::{Answer, Ask};
+use livemerge_api_server::snapshot::{self, Mark};
 use livemerge_host_agent::hypervisor::{self, fake::FakeHypervisor};
-use livemerge_host_agent::merge::{MergeOrder, MergeRecord, Phase, VolumeMark, check};
+use livemerge_host_agent::merge::{Direction, MergeOrder, MergeRecord, Room, VolumeMark, check};
 use livemerge_host_agent::volumes::Volumes;
 use livemerge_host_agent::{chains, overlays};
 use livemerge_proto::ids::{MergeId, VmId};
@@ -73,7 +73,7 @@ impl Agent {
         };
         let accepting = process.orders.iter().any(Order::accepts);
         let ready = |order: &Order| {
-            let waits = matches!(&order.stage, Stage::Arrived(Ask::Merge(_))) && accepting;
+            let waits = matches!(&order.stage, Stage::Arrived(Ask::Merges(_))) && accepting;
             !waits
         };
         (0..process.orders.len())
@@ -146,7 +146,7 @@ impl Agent {
                 let driver = Driver::new(id, &process.hypervisor, around.now);
                 self.journal.insert(id, *record);
                 process.drivers.push(driver);
-                Answer::MergeAccepted
+                Answer::MergesAccepted
             }
         };
         (Did::something((call, &answer)), Some((call, answer)))
@@ -184,11 +184,19 @@ impl Desk<'_> {
                 let done = answered(self.process.overlays.create(&overlay_order(order)));
                 done.map(|_chains| Answer::OverlaysOn)
             }
-            Ask::Merge(order) => match self.accept(&merge_order(order, generation)) {
-                Ok(Some(record)) => return Done::Accept(record),
-                Ok(None) => Ok(Answer::MergeAccepted),
-                Err(problem) => Err(problem),
-            },
+            Ask::Survey(vm) => {
+                read_chains(vm, hypervisor, volumes).map(|chains| Answer::Survey(chains, vec![]))
+            }
+            // The simulated machine has one disk.
+            Ask::Merges(orders) => {
+                let order = orders.into_iter().next().expect("an order has a merge");
+                match self.accept(&merge_order(order, generation)) {
+                    Ok(Some(record)) => return Done::Accept(record),
+                    Ok(None) => Ok(Answer::MergesAccepted),
+                    Err(problem) => Err(problem),
+                }
+            }
+            Ask::Cancel(_) | Ask::Limit(..) => Ok(Answer::Heard),
             Ask::Removal(order) => remove(&order, volumes, self.around).map(Answer::Removal),
         };
         Done::Answer(answer.unwrap_or_else(no))
@@ -206,19 +214,14 @@ impl Desk<'_> {
             return Err(Problem::new(Reason::ConcurrentChange, text));
         }
         let (hypervisor, volumes) = (&self.process.hypervisor, &self.process.volumes);
-        let fit = answered(check(order, hypervisor.as_ref(), volumes))?;
-        Ok(Some(Box::new(MergeRecord {
-            order: order.clone(),
-            base: fit.base,
-            top: fit.top,
-            active: fit.active,
-            top_bytes: fit.top_bytes,
-            phase: Phase::Pending,
-            pivot_attempts: 0,
-            longest_pause: Duration::ZERO,
-            accepted_at: self.wall,
-            revision: 1,
-        })))
+        let fit = answered(check(
+            order,
+            hypervisor.as_ref(),
+            volumes,
+            &mut Room::default(),
+        ))?;
+        let record = MergeRecord::new(order.clone(), fit, self.wall);
+        Ok(Some(Box::new(record)))
     }
 }
 
@@ -283,6 +286,7 @@ fn chain(chain: chains::Chain) -> hosts::Chain {
         disk: chain.disk,
         layers: chain.layers.into_iter().map(layer).collect(),
         job_running: chain.job_running,
+        libvirt_snapshots: chain.kept_snapshots,
     }
 }
 
@@ -309,8 +313,14 @@ fn merge_order(order: hosts::MergeOrder, generation: u64) -> MergeOrder {
         generation,
         vm: order.vm,
         disk: order.disk,
-        base: mark(order.base),
-        top: mark(order.top),
+        direction: match order.direction {
+            snapshot::Direction::Commit => Direction::Commit,
+            snapshot::Direction::Pull => Direction::Pull,
+        },
+        kept: mark(order.kept),
+        removed: order.removed.into_iter().map(mark).collect(),
+        together: vec![order.id],
+        bytes_per_second: order.bytes_per_second,
     }
 }
 

@@ -99,7 +99,7 @@ impl Run {
     }
 
     pub(super) fn answered(&mut self, answer: Answer, now: Duration) {
-        self.begun |= matches!(answer, Answer::MergeAccepted);
+        self.begun |= matches!(answer, Answer::MergesAccepted);
         if let Answer::Error(error) = &answer {
             self.attempts += 1;
             self.refusals += u32::from(matches!(error, HostError::Refused(_)));

@@ -195,7 +195,7 @@ impl Schedule {
             });
         }
         for record in self.world.agent.journal.values() {
-            seen.count(match (&record.phase, record.active) {
+            seen.count(match (&record.phase, record.pivots()) {
                 (Phase::Merged { .. }, true) => "an active commit is merged",
                 (Phase::Merged { .. }, false) => "an intermediate commit is merged",
                 _ => "a merge fails",

@@ -8,15 +8,15 @@
 //!          └──────────────────────────────────────────────┘
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use livemerge_api_server::hosts::{HostStatus, MergeSight};
 use livemerge_api_server::snapshot::plan::Mint;
-use livemerge_api_server::snapshot::step::{Answer, Ask, Observation, Sign, Step, awaited_merge};
+use livemerge_api_server::snapshot::step::{Answer, Ask, Observation, Sign, Step, awaited_merges};
 use livemerge_api_server::snapshot::{Operation, Snapshot};
-use livemerge_proto::ids::{HostId, OperationId};
+use livemerge_proto::ids::{HostId, MergeId, OperationId};
 
 use super::clock::WallClock;
 use super::event::Did;
@@ -206,27 +206,27 @@ impl Process {
             return Did::nothing("no operation is open");
         };
         run.seen = self.view.version;
-        let (own, others): (Vec<&Snapshot>, Vec<&Snapshot>) = record
-            .snapshots
-            .values()
-            .partition(|snapshot| snapshot.id == run.operation.snapshot);
-        let others: Vec<Snapshot> = others.into_iter().cloned().collect();
-        let merge = self.view.merge(&run.operation);
-        run.begun |= matches!(merge, MergeSight::Seen(_));
-        let unseen_since = (merge == MergeSight::Unknown
-            && awaited_merge(&run.operation).is_some())
-        .then(|| run.unseen_since.unwrap_or(now));
+        let named: Vec<_> = run.operation.snapshots().collect();
+        let all = record.snapshots.values().cloned();
+        let (own, others): (Vec<Snapshot>, Vec<Snapshot>) =
+            all.partition(|snapshot| named.contains(&snapshot.id));
+        let merges = self.view.merges(&run.operation);
+        let is_seen = |sight: &MergeSight| matches!(sight, MergeSight::Seen(_));
+        run.begun |= merges.values().any(is_seen);
+        let unknown = merges.values().any(|sight| *sight == MergeSight::Unknown);
+        let unseen_since = unknown.then(|| run.unseen_since.unwrap_or(now));
         run.unseen_since = unseen_since;
         let seen = Observation {
-            snapshot: own.first().copied(),
+            snapshots: &own,
             others: &others,
             host: Some(&self.host),
-            merge,
+            merges,
             unseen: unseen_since.map_or(Duration::ZERO, |since| now - since),
             answer: run.answer.as_ref(),
             attempts: run.attempts,
             refusals: run.refusals,
             begun: run.begun,
+            bytes_per_second: 0,
         };
         let mut mint = || self.ids.next(wall);
         let next = step(&run.operation, &seen, wall, &mut mint);
@@ -318,14 +318,16 @@ impl View {
         }
     }
 
-    fn merge(&self, operation: &Operation) -> MergeSight {
-        match (awaited_merge(operation), &self.report) {
-            (Some(merge), Some(report)) => report
+    fn merges(&self, operation: &Operation) -> BTreeMap<MergeId, MergeSight> {
+        let sight = |merge: &MergeId| match &self.report {
+            Some(report) => report
                 .merges
-                .get(&merge)
+                .get(merge)
                 .cloned()
                 .map_or(MergeSight::Absent, MergeSight::Seen),
-            _ => MergeSight::Unknown,
-        }
+            None => MergeSight::Unknown,
+        };
+        let awaited = awaited_merges(operation).into_iter();
+        awaited.map(|merge| (merge, sight(&merge))).collect()
     }
 }

@@ -221,15 +221,20 @@ fn seen(record: &MergeRecord) -> MergeSeen {
         Phase::Ready { .. } => MergePhase::Ready,
         Phase::Pivoting { .. } => MergePhase::Pivoting,
         Phase::Verifying { .. } => MergePhase::Verifying,
+        Phase::Cancelling { .. } | Phase::Restoring { .. } => MergePhase::Cancelling,
+        Phase::Cancelled { .. } => MergePhase::Cancelled,
         Phase::Merged { .. } => MergePhase::Merged,
         Phase::Failed { failure, .. } => MergePhase::Failed(failure.clone()),
     };
     MergeSeen {
         phase,
         done_bytes: 0,
-        total_bytes: record.top_bytes,
+        total_bytes: record.copy_bytes,
         pivot_attempts: record.pivot_attempts,
         longest_pause: record.longest_pause,
+        bytes_per_second: record.bytes_per_second,
+        limit_lifted: false,
+        guest_bytes_per_second: 0,
         revision: record.revision,
     }
 }

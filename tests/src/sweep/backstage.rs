@@ -59,8 +59,14 @@ impl Between for Backstage {
             (Who::Agent, "CreateOverlays") => "rpc::CreateOverlays",
             (Who::Agent, "StartMerge") => "rpc::StartMerge",
             (Who::Agent, "RemoveVolume") => "rpc::RemoveVolume",
+            (Who::Agent, "PlanMerge") => "rpc::PlanMerge",
+            (Who::Agent, "CancelMerge") => "rpc::CancelMerge",
+            (Who::Agent, "SetMergeBandwidth") => "rpc::SetMergeBandwidth",
             (Who::Server, "CreateSnapshot") => "rpc::CreateSnapshot",
             (Who::Server, "DeleteSnapshot") => "rpc::DeleteSnapshot",
+            (Who::Server, "BatchDeleteSnapshots") => "rpc::BatchDeleteSnapshots",
+            (Who::Server, "CancelOperation") => "rpc::CancelOperation",
+            (Who::Server, "UpdateOperation") => "rpc::UpdateOperation",
             _ => return None,
         };
         upset(&self.stage, site)

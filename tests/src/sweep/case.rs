@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use livemerge_host_agent::hypervisor::fake::Pace;
 use livemerge_proto::ids::VmId;
+use livemerge_proto::v1;
 
 use super::backstage::{Backstage, Witness};
 use super::client::Client;
 use super::ledger::Ledger;
-use super::scenario::Scenario;
+use super::scenario::{Also, Scenario};
 use super::stage::{Hits, Plan, Stage};
 use super::world::World;
 use crate::cluster::{Cluster, Who};
@@ -92,6 +93,7 @@ impl Case {
             witness: std::sync::OnceLock::new(),
         });
         let mut cluster = Cluster::start_behind(Pace::Manual, Arc::clone(&backstage) as _).await?;
+        cluster.volumes.allocate(self.scenario.allocated_bytes);
         let vm = cluster.add_vm("vm", self.scenario.disks).await?;
         let world = World::new(
             cluster.hypervisor.clone(),
@@ -111,6 +113,12 @@ impl Case {
             ledger.taken.insert(id, world.acknowledged());
             world.fill();
         }
+        if self.scenario.off {
+            cluster.hypervisor.kill_vm(VmId::from(vm));
+            let off = v1::VmState::ShutOff;
+            cluster.api.until_vm(vm, off, LIMIT).await?;
+        }
+        world.hold(self.scenario.also != Also::Nothing);
         let _known_once = backstage.witness.set(Witness {
             vm,
             hypervisor: cluster.hypervisor.clone(),
@@ -150,6 +158,7 @@ async fn set_up(cluster: &mut Cluster) {
             let _may_have_died_again = cluster.start_server().await;
         }
         if !cluster.agent.runs() {
+            cluster.hypervisor.lose_offline_jobs();
             let _may_have_died_again = cluster.start_agent().await;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

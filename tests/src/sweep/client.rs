@@ -6,14 +6,13 @@ use anyhow::{Context, Result, bail, ensure};
 use livemerge_host_agent::hypervisor::VmState;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_proto::ids::VmId;
-use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
-use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::ledger::Ledger;
-use super::scenario::{Scenario, Work};
+use super::request::{Asked, Wish, no};
+use super::scenario::{Also, Scenario, Work};
 use super::stage::{Hits, Stage};
 use super::world::World;
 use crate::api::Api;
@@ -23,6 +22,9 @@ use crate::cluster::{Cluster, FakeVolumes, Service};
 const LIMIT: Duration = Duration::from_secs(30);
 /// Time between two tries of a request, and between two looks.
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// How long merges copy nothing after something was asked of them.
+const HELD: Duration = Duration::from_millis(300);
 
 /// One case's client.
 pub struct Client {
@@ -34,20 +36,6 @@ pub struct Client {
     services: [Service; 2],
     world: World,
     ledger: Ledger,
-}
-
-/// What one request asks for.
-#[derive(Debug, Clone)]
-enum Wish {
-    Take(&'static str),
-    Delete { name: &'static str, id: String },
-}
-
-/// A request and what came of it.
-struct Asked {
-    wish: Wish,
-    request: Uuid,
-    answer: Result<v1::Operation, Reason>,
 }
 
 impl Client {
@@ -77,6 +65,7 @@ impl Client {
         for wish in self.wishes().await? {
             all.push(self.ask(wish, false).await?);
         }
+        self.ask_also(&all).await?;
         for asked in &mut all {
             if let Ok(operation) = &mut asked.answer {
                 *operation = self.api.ended(operation, LIMIT).await?;
@@ -86,19 +75,14 @@ impl Client {
         let outcomes: Vec<String> = all.iter().map(Asked::outcome).collect();
         let outcomes = outcomes.join(", ");
         let missed = !stage.pending().is_empty();
-        if must_succeed && !missed && !all.iter().all(Asked::succeeded) {
+        if must_succeed && !missed && !all.iter().all(|asked| self.as_wished(asked)) {
             bail!("ended as {outcomes}, though all that happened can be recovered from");
         }
         self.recover().await?;
         for asked in &all {
             if !asked.succeeded() {
                 self.look_at_failure(asked).await?;
-                let again = self.ask(asked.wish.clone(), true).await?;
-                let operation = again
-                    .answer
-                    .map_err(|no| anyhow::anyhow!("then refused: {no}"))?;
-                let again = self.api.succeeded(&operation, LIMIT).await;
-                again.context("tried again")?;
+                self.try_again(&asked.wish).await?;
             }
         }
         self.look_at_end().await?;
@@ -109,17 +93,87 @@ impl Client {
     }
 
     async fn wishes(&mut self) -> Result<Vec<Wish>> {
-        let names = match self.scenario.work {
+        let (names, batch) = match self.scenario.work {
             Work::Take(name) => return Ok(vec![Wish::Take(name)]),
-            Work::Delete(names) => names,
+            Work::Delete(names) => (names, false),
+            Work::Batch(names) => (names, true),
         };
         let listed = self.api.list(self.vm).await?;
-        let wish = |name: &&'static str| {
+        let named = |name: &&'static str| {
             let found = listed.iter().find(|snapshot| snapshot.name == *name);
             let id = found.context("the snapshot was not taken")?.id.clone();
-            Ok(Wish::Delete { name, id })
+            Ok((*name, id))
         };
-        names.iter().map(wish).collect()
+        let all: Result<Vec<_>> = names.iter().map(named).collect();
+        let all = all?;
+        let at_once = if batch { all.len() } else { 1 };
+        let options = v1::MergeOptions {
+            direction: self.scenario.direction.into(),
+            bytes_per_second: 0,
+        };
+        let wish = |snapshots: &[(&'static str, String)]| Wish::Delete {
+            snapshots: snapshots.to_vec(),
+            batch,
+            options,
+        };
+        Ok(all.chunks(at_once).map(wish).collect())
+    }
+
+    /// A cancelled operation may be done all the same, and nothing else.
+    fn as_wished(&self, asked: &Asked) -> bool {
+        let cancel = self.scenario.also == Also::Cancel;
+        asked.succeeded() || (cancel && asked.cancelled())
+    }
+
+    /// Asks the rest once the merges copy, which then are held a moment longer: what was asked may
+    /// come in time, or too late.
+    async fn ask_also(&mut self, all: &[Asked]) -> Result<()> {
+        let first = all.first().and_then(|asked| asked.answer.as_ref().ok());
+        let (also, Some(operation)) = (self.scenario.also, first) else {
+            self.world.hold(false);
+            return Ok(());
+        };
+        if also != Also::Nothing {
+            let asking = async {
+                while !self.copies_or_has_ended(operation).await {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                while let Err(status) = also.send(&mut self.api, operation).await {
+                    if no(status).is_some() {
+                        break;
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                }
+            };
+            let asked = tokio::time::timeout(LIMIT, asking).await;
+            asked.context("what is asked of the operation is never answered")?;
+            tokio::time::sleep(HELD).await;
+        }
+        self.world.hold(false);
+        Ok(())
+    }
+
+    async fn copies_or_has_ended(&mut self, operation: &v1::Operation) -> bool {
+        let Ok(now) = self.api.operation(&operation.id).await else {
+            return false;
+        };
+        let copies = |disk: &v1::DiskProgress| disk.phase() == v1::MergePhase::Copying;
+        now.ended_at.is_some() || (!now.disks.is_empty() && now.disks.iter().all(copies))
+    }
+
+    /// What has failed, or was cancelled, is done when it is asked for anew.
+    async fn try_again(&mut self, wish: &Wish) -> Result<()> {
+        let listed = self.api.list(self.vm).await?;
+        let Some(wish) = wish.of_the_left(&listed) else {
+            return Ok(());
+        };
+        let again = self.ask(wish, true).await?;
+        let operation = again
+            .answer
+            .map_err(|no| anyhow::anyhow!("then refused: {no}"))?;
+        let again = self.api.succeeded(&operation, LIMIT).await;
+        again.context("tried again")?;
+        Ok(())
     }
 
     /// Asks until there is an answer. A `patient` client also waits for the machine to be seen.
@@ -127,7 +181,7 @@ impl Client {
         let request = Uuid::new_v4();
         let asking = async {
             loop {
-                let answer = match self.send(&wish, request).await {
+                let answer = match wish.send(&mut self.api, self.vm, request).await {
                     Ok(operation) => Ok(operation),
                     Err(status) => match no(status) {
                         None => Err(None),
@@ -151,32 +205,6 @@ impl Client {
         })
     }
 
-    async fn send(&mut self, wish: &Wish, request: Uuid) -> Result<v1::Operation, Status> {
-        let request_id = request.to_string();
-        let operation = match wish {
-            Wish::Take(name) => {
-                let request = v1::CreateSnapshotRequest {
-                    request_id,
-                    vm_id: self.vm.to_string(),
-                    name: (*name).to_owned(),
-                    ..Default::default()
-                };
-                let answer = self.api.snapshots.create_snapshot(request).await?;
-                answer.into_inner().operation
-            }
-            Wish::Delete { id, .. } => {
-                let request = v1::DeleteSnapshotRequest {
-                    request_id,
-                    snapshot_id: id.clone(),
-                    ..Default::default()
-                };
-                let answer = self.api.snapshots.delete_snapshot(request).await?;
-                answer.into_inner().operation
-            }
-        };
-        operation.ok_or_else(|| Status::internal("an answer without an operation"))
-    }
-
     /// Both services run, and the machine.
     async fn recover(&mut self) -> Result<()> {
         let up = async {
@@ -194,36 +222,77 @@ impl Client {
         Ok(())
     }
 
-    /// A failure has a typed reason and an entry in the log; the snapshot is as listed as before.
+    /// A failure has a typed reason and an entry in the log; a snapshot is as listed as before, or
+    /// gone with an entry of its own when all of it was done.
     async fn look_at_failure(&mut self, asked: &Asked) -> Result<()> {
         let listed = self.api.list(self.vm).await?;
-        let name = asked.wish.name();
-        let is_listed = listed.iter().any(|snapshot| snapshot.name == name);
-        ensure!(
-            is_listed == matches!(asked.wish, Wish::Delete { .. }),
-            "after {} snapshot {name} is listed: {is_listed}",
-            asked.outcome()
-        );
-        let Ok(operation) = &asked.answer else {
+        let log = self.api.log(self.vm).await?;
+        let operation = asked.answer.as_ref().ok();
+        let told = |kind: v1::EventType, about: &dyn Fn(&v1::Event) -> bool| {
+            let mut log = log.iter();
+            log.any(|event| {
+                let own = operation.is_some_and(|operation| operation.id == event.operation_id);
+                own && event.r#type() == kind && about(event)
+            })
+        };
+        if let Wish::Delete { snapshots, .. } = &asked.wish {
+            for (name, id) in snapshots {
+                let row = listed.iter().find(|snapshot| snapshot.id == *id);
+                let is_one = |event: &v1::Event| event.snapshot_id == *id;
+                let Some(row) = row else {
+                    let gone = told(v1::EventType::SnapshotDeleted, &is_one);
+                    ensure!(gone, "after {} {name} is not listed", asked.outcome());
+                    continue;
+                };
+                self.look_at_left(asked, row)?;
+            }
+        } else {
+            let names = asked.wish.names();
+            let taken = listed.iter().any(|row| names.contains(&&*row.name));
+            ensure!(!taken, "after {} it is listed", asked.outcome());
+        }
+        let Some(operation) = operation else {
             return Ok(());
         };
         let reason = operation.failure.clone().unwrap_or_default().reason;
-        let typed = reason.parse::<Reason>();
-        typed.with_context(|| format!("failed with the reason {reason:?}"))?;
-        let failed = |event: &v1::Event| {
-            use v1::EventType as T;
-            event.operation_id == operation.id
-                && matches!(
-                    event.r#type(),
-                    T::SnapshotDeleteFailed | T::SnapshotCreateFailed
-                )
-                && event.details.get("reason") == Some(&reason)
+        let has_reason = |event: &v1::Event| event.details.get("reason") == Some(&reason);
+        let in_log = if asked.cancelled() {
+            told(v1::EventType::OperationCancelled, &|_| true)
+        } else {
+            let typed = reason.parse::<Reason>();
+            typed.with_context(|| format!("failed with the reason {reason:?}"))?;
+            told(v1::EventType::SnapshotDeleteFailed, &has_reason)
+                || told(v1::EventType::SnapshotCreateFailed, &has_reason)
         };
-        let log = self.api.log(self.vm).await?;
+        ensure!(in_log, "the log does not tell of {}", asked.outcome());
+        Ok(())
+    }
+
+    /// READY or INCOMPLETE. A cancelled pull has touched nothing; a commit that has begun has.
+    fn look_at_left(&self, asked: &Asked, row: &v1::Snapshot) -> Result<()> {
+        use v1::SnapshotState::{Incomplete, Ready};
+        let (name, state) = (&row.name, row.state());
         ensure!(
-            log.iter().any(failed),
-            "the log does not tell of {}",
+            matches!(state, Ready | Incomplete),
+            "after {} {name} is {state:?}",
             asked.outcome()
+        );
+        let Some(operation) = asked.answer.as_ref().ok().filter(|_| asked.cancelled()) else {
+            return Ok(());
+        };
+        let touched = |disk: &v1::DiskProgress| {
+            let begun = disk.phase() != v1::MergePhase::Pending;
+            begun && disk.kind() != v1::MergeKind::Pull
+        };
+        let expected = if operation.disks.iter().any(touched) {
+            Incomplete
+        } else {
+            Ready
+        };
+        ensure!(
+            state == expected,
+            "cancelled, {name} is {state:?}, the merges {:?}",
+            operation.disks
         );
         Ok(())
     }
@@ -296,7 +365,8 @@ impl Client {
         let Ok(operation) = &asked.answer else {
             return Ok(());
         };
-        let again = self.send(&asked.wish, asked.request).await;
+        let again = asked.wish.send(&mut self.api, self.vm, asked.request);
+        let again = again.await;
         let again = again.context("a repeated request is refused")?;
         ensure!(
             again.id == operation.id,
@@ -304,37 +374,4 @@ impl Client {
         );
         Ok(())
     }
-}
-
-impl Wish {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Take(name) | Self::Delete { name, .. } => name,
-        }
-    }
-}
-
-impl Asked {
-    fn succeeded(&self) -> bool {
-        let succeeded = v1::OperationState::Succeeded;
-        matches!(&self.answer, Ok(operation) if operation.state() == succeeded)
-    }
-
-    fn outcome(&self) -> String {
-        match &self.answer {
-            Err(reason) => format!("refused {reason}"),
-            Ok(_) if self.succeeded() => "succeeded".to_owned(),
-            Ok(operation) => {
-                let failure = operation.failure.clone().unwrap_or_default();
-                format!("failed {}", failure.reason)
-            }
-        }
-    }
-}
-
-/// The reason of a *no*; `None` when asking again may help.
-fn no(status: Status) -> Option<Reason> {
-    let reason = Problem::try_from(status).ok()?.reason;
-    let passing = matches!(reason.code(), Code::Unavailable | Code::DeadlineExceeded);
-    (!passing && reason != Reason::VmStateUnknown).then_some(reason)
 }

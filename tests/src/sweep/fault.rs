@@ -33,6 +33,36 @@ pub const POINTS: [Site; 17] = [
 /// The points that only a request passes.
 pub const ACCEPTANCE: [Site; 2] = ["api::before-accept", "api::after-accept"];
 
+/// The calls that cross a port.
+pub const CALLS: [Site; 26] = [
+    "hypervisor::abort_job",
+    "hypervisor::add_overlays",
+    "hypervisor::job",
+    "hypervisor::pivot",
+    "hypervisor::references",
+    "hypervisor::resume",
+    "hypervisor::set_speed",
+    "hypervisor::start_job",
+    "hypervisor::suspend",
+    "hypervisor::vm",
+    "rpc::BatchDeleteSnapshots",
+    "rpc::CancelMerge",
+    "rpc::CancelOperation",
+    "rpc::CreateOverlays",
+    "rpc::DeleteSnapshot",
+    "rpc::GetVolumeChain",
+    "rpc::PlanMerge",
+    "rpc::RemoveVolume",
+    "rpc::SetMergeBandwidth",
+    "rpc::StartMerge",
+    "rpc::UpdateOperation",
+    "storage::create",
+    "storage::remove",
+    "storage::stat",
+    "store::accept",
+    "store::apply",
+];
+
 /// What happens at a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
@@ -42,6 +72,8 @@ pub enum Fault {
     CrashBoth,
     /// QEMU dies.
     KillVm,
+    /// Somebody starts the machine.
+    StartVm,
     /// The line between the services breaks for a while.
     BreakLine,
     /// The step ends in an error, and whether it was done cannot be told.
@@ -51,9 +83,21 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The same, of a machine that is shut off.
+    #[must_use]
+    pub fn of_off(self) -> Self {
+        match self {
+            Self::KillVm => Self::StartVm,
+            other => other,
+        }
+    }
+
     /// Whether an operation may fail of it; of anything else it must recover.
     pub fn may_fail_operations(self) -> bool {
-        matches!(self, Self::KillVm | Self::Upset(Upset::Refused))
+        matches!(
+            self,
+            Self::KillVm | Self::StartVm | Self::Upset(Upset::Refused)
+        )
     }
 }
 
@@ -64,6 +108,7 @@ impl fmt::Display for Fault {
             Self::Crash(Who::Agent) => "agent crashes",
             Self::CrashBoth => "both crash",
             Self::KillVm => "machine killed",
+            Self::StartVm => "machine started",
             Self::BreakLine => "line breaks",
             Self::Error => "error",
             Self::Upset(Upset::Refused) => "refused",

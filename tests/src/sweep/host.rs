@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_host_agent::hypervisor::{
-    CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, JobProgress, Overlay, Reference,
-    VmView,
+    Hypervisor, HypervisorError, HypervisorEvent, JobOrder, JobProgress, KeptSnapshot, Layer,
+    MirrorState, Overlay, Reference, VmView,
 };
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
@@ -76,6 +76,18 @@ impl Host {
     }
 }
 
+/// A disk whose merge goes together with that of another one and has not caught up: it copies, or it
+/// has as many layers as the other one and no job. All disks of a scenario begin with equal chains.
+fn behind(vm: &VmView, pivots: &DiskTarget) -> Option<DiskTarget> {
+    let layers = vm.disk(pivots)?.chain.len();
+    let others = vm.disks.iter().filter(|disk| disk.target != *pivots);
+    let mut behind = others.filter(|other| match &other.mirror {
+        Some(mirror) => mirror.state == MirrorState::Copying,
+        None => other.chain.len() >= layers,
+    });
+    behind.next().map(|disk| disk.target.clone())
+}
+
 fn unknown() -> HypervisorError {
     HypervisorError::Unknown("no answer, as the test has planned".to_owned())
 }
@@ -104,23 +116,86 @@ impl Hypervisor for Host {
         .await
     }
 
-    async fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Answer<()> {
+    async fn start_job(&self, vm: VmId, order: &JobOrder) -> Answer<()> {
         let (order, stage) = (order.clone(), Arc::clone(&self.stage));
-        self.change("hypervisor::start_commit", move |real| {
+        self.change("hypervisor::start_job", move |real| {
             Box::pin(async move {
                 if let Ok(Some(_)) = real.job(vm, &order.disk).await {
                     stage.violated(format!("disk {} was given a second job", order.disk));
                 }
-                real.start_commit(vm, &order).await
+                real.start_job(vm, &order).await
             })
         })
         .await
     }
 
     async fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {
-        let disk = disk.clone();
+        let (disk, stage) = (disk.clone(), Arc::clone(&self.stage));
         self.change("hypervisor::pivot", move |real| {
-            Box::pin(async move { real.pivot(vm, &disk).await })
+            Box::pin(async move {
+                if let Some(other) = real.peek(vm).and_then(|vm| behind(&vm, &disk)) {
+                    stage.violated(format!("{disk} is pivoted before {other} has caught up"));
+                }
+                real.pivot(vm, &disk).await
+            })
+        })
+        .await
+    }
+
+    async fn abort_job(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {
+        let disk = disk.clone();
+        self.change("hypervisor::abort_job", move |real| {
+            Box::pin(async move { real.abort_job(vm, &disk).await })
+        })
+        .await
+    }
+
+    async fn set_speed(&self, vm: VmId, disk: &DiskTarget, speed: u64) -> Answer<()> {
+        let disk = disk.clone();
+        self.change("hypervisor::set_speed", move |real| {
+            Box::pin(async move { real.set_speed(vm, &disk, speed).await })
+        })
+        .await
+    }
+
+    async fn write_limit(&self, vm: VmId, disk: &DiskTarget) -> Answer<u64> {
+        self.real.write_limit(vm, disk).await
+    }
+
+    async fn limit_writes(&self, vm: VmId, disk: &DiskTarget, limit: u64) -> Answer<()> {
+        let disk = disk.clone();
+        self.change("hypervisor::limit_writes", move |real| {
+            Box::pin(async move { real.limit_writes(vm, &disk, limit).await })
+        })
+        .await
+    }
+
+    async fn set_next_start(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        removed: &[Locator],
+        kept: &Locator,
+    ) -> Answer<()> {
+        let (disk, removed, kept) = (disk.clone(), removed.to_vec(), kept.clone());
+        self.change("hypervisor::set_next_start", move |real| {
+            Box::pin(
+                async move { Hypervisor::set_next_start(&real, vm, &disk, &removed, &kept).await },
+            )
+        })
+        .await
+    }
+
+    async fn restore_backing(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        image: &Locator,
+        backing: &Layer,
+    ) -> Answer<()> {
+        let (disk, image, backing) = (disk.clone(), image.clone(), backing.clone());
+        self.change("hypervisor::restore_backing", move |real| {
+            Box::pin(async move { real.restore_backing(vm, &disk, &image, &backing).await })
         })
         .await
     }
@@ -142,6 +217,10 @@ impl Hypervisor for Host {
     async fn references(&self, locator: &Locator) -> Answer<Vec<Reference>> {
         self.unreached("hypervisor::references")?;
         self.real.references(locator).await
+    }
+
+    async fn kept_snapshots(&self, vm: VmId) -> Answer<Vec<KeptSnapshot>> {
+        self.real.kept_snapshots(vm).await
     }
 
     fn events(&self) -> broadcast::Receiver<HypervisorEvent> {

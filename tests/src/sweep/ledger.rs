@@ -2,6 +2,7 @@
 //!
 //! - Each snapshot's volume is there and its chain is readable.
 //! - A snapshot that is offered as whole (READY) reads what the disk read when it was taken.
+//! - Any other one reads nothing older than that, block by block.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -78,16 +79,20 @@ impl Ledger {
             if self.images.chain(&image).is_none() {
                 return Some(format!("{}: {volume} cannot be read", about()));
             }
-            if snapshot.state() != v1::SnapshotState::Ready {
-                return None;
-            }
+            let whole = snapshot.state() == v1::SnapshotState::Ready;
             let taken = self.taken.get(&snapshot.id)?;
             let contents = taken
                 .iter()
                 .find(|(target, _)| target.to_string() == disk.disk);
             let differs = contents?.1.iter().find_map(|(block, then)| {
                 let now = self.images.read(&image, *block);
-                (now != Some(*then)).then_some((block, then, now))
+                let kept = if whole {
+                    now == Some(*then)
+                } else {
+                    // What is written later is a greater number.
+                    now >= Some(*then)
+                };
+                (!kept).then_some((block, then, now))
             });
             let (block, then, now) = differs?;
             Some(format!(

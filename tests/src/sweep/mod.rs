@@ -26,6 +26,7 @@ pub mod host;
 pub mod ledger;
 pub mod record;
 pub mod report;
+mod request;
 pub mod rows;
 pub mod scenario;
 pub mod stage;
@@ -36,7 +37,7 @@ use anyhow::{Context, Result, ensure};
 use futures::StreamExt as _;
 
 use case::{Case, Ended, Ending};
-use fault::{ACCEPTANCE, POINTS, QEMU};
+use fault::{ACCEPTANCE, CALLS, POINTS, QEMU};
 use report::Report;
 use scenario::{SCENARIOS, Scenario};
 use stage::Hits;
@@ -143,7 +144,12 @@ pub async fn dry_run(scenario: &'static Scenario) -> Result<Hits> {
 
 /// A point that nothing passes would prove nothing.
 fn every_point_is_passed(passed: &[(&Scenario, Hits)]) -> Result<()> {
-    for site in POINTS.into_iter().chain(ACCEPTANCE).chain(QEMU) {
+    for site in POINTS
+        .into_iter()
+        .chain(ACCEPTANCE)
+        .chain(QEMU)
+        .chain(CALLS)
+    {
         let by = passed.iter().find(|(_, hits)| hits.contains_key(site));
         by.with_context(|| format!("no scenario passes {site}"))?;
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use livemerge_api_server::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
 use livemerge_api_server::store::{
-    Accepted, Change, EventFilter, LogEnd, OperationFilter, Page, RequestRecord, Store, StoreError,
-    VmFilter,
+    Accepted, Change, EventFilter, LogEnd, OperationFilter, Page, RequestRecord, SnapshotChange,
+    Store, StoreError, VmFilter,
 };
 use livemerge_proto::ids::{OperationId, SnapshotId, VmId};
 use tokio::sync::watch;
@@ -125,8 +125,8 @@ impl Store for Record {
         self.real.log_grows()
     }
 
-    async fn put_snapshot(&self, snapshot: &Snapshot, event: &NewEvent) -> Answer<()> {
-        self.real.put_snapshot(snapshot, event).await
+    async fn put_snapshots(&self, snapshots: &[SnapshotChange], events: &[NewEvent]) -> Answer<()> {
+        self.real.put_snapshots(snapshots, events).await
     }
 
     async fn prune_requests(&self, before: Timestamp) -> Answer<u64> {

@@ -30,6 +30,7 @@ pub fn singles(scenario: &'static Scenario, passed: &Hits) -> Vec<Case> {
     for (site, hits) in passed {
         for hit in 1..=(*hits).min(most_hits(site)) {
             for fault in faults_at(site) {
+                let fault = if scenario.off { fault.of_off() } else { fault };
                 let plans = vec![Plan { site, hit, fault }];
                 cases.push(Case { scenario, plans });
             }

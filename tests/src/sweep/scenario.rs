@@ -1,5 +1,7 @@
 //! What is done in a case. A new row is a new line here.
 
+use livemerge_proto::v1::MergeDirection;
+
 /// What is asked for once the snapshots are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
@@ -7,6 +9,19 @@ pub enum Work {
     Take(&'static str),
     /// The deletion of these snapshots, one request after the other.
     Delete(&'static [&'static str]),
+    /// The deletion of these snapshots in one operation.
+    Batch(&'static [&'static str]),
+}
+
+/// What else is asked for while the merges copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Also {
+    /// Nothing.
+    Nothing,
+    /// That the operation ends. It ends as that, or as done.
+    Cancel,
+    /// That its jobs copy no more than so many bytes a second.
+    Limit(i64),
 }
 
 /// A row of the sweep.
@@ -20,12 +35,23 @@ pub struct Scenario {
     pub snapshots: &'static [&'static str],
     /// What is done.
     pub work: Work,
+    /// Which way merges shall go; unspecified for the cheaper one.
+    pub direction: MergeDirection,
+    /// What else is asked for.
+    pub also: Also,
+    /// Whether the machine is shut off.
+    pub off: bool,
+    /// What every volume takes on storage: only of large ones both ways are measured.
+    pub allocated_bytes: u64,
     /// Whether second faults are tried: one row that has pivot, record and removal is enough.
     pub pairs: bool,
 }
 
+/// Large enough to be measured.
+const LARGE: u64 = 64 << 20;
+
 /// All rows.
-pub const SCENARIOS: [Scenario; 5] = [
+pub const SCENARIOS: [Scenario; 13] = [
     Scenario {
         pairs: true,
         ..row("active", &["vda"], &["a"], Work::Delete(&["a"]))
@@ -39,6 +65,48 @@ pub const SCENARIOS: [Scenario; 5] = [
         Work::Delete(&["a", "c"]),
     ),
     row("take", &["vda", "vdb"], &["a"], Work::Take("b")),
+    // Three neighbours in one job, and after a gap one more in a second round.
+    row(
+        "batch",
+        &["vda"],
+        &["a", "b", "c", "d", "e"],
+        Work::Batch(&["a", "b", "c", "e"]),
+    ),
+    Scenario {
+        direction: MergeDirection::Pull,
+        ..row("pull", &["vda"], &["a", "b", "c"], Work::Batch(&["b", "c"]))
+    },
+    // Nothing lies below afterwards.
+    Scenario {
+        direction: MergeDirection::Pull,
+        ..row("pull-base", &["vda", "vdb"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        allocated_bytes: LARGE,
+        ..row("cheaper", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        also: Also::Cancel,
+        ..row("cancel", &["vda", "vdb"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        also: Also::Cancel,
+        direction: MergeDirection::Pull,
+        ..row("cancel-pull", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        also: Also::Limit(1_000_000),
+        ..row("limit", &["vda", "vdb"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        off: true,
+        ..row(
+            "offline",
+            &["vda"],
+            &["a", "b", "c"],
+            Work::Batch(&["a", "c"]),
+        )
+    },
 ];
 
 const fn row(
@@ -52,6 +120,10 @@ const fn row(
         disks,
         snapshots,
         work,
+        direction: MergeDirection::Unspecified,
+        also: Also::Nothing,
+        off: false,
+        allocated_bytes: 1 << 16,
         pairs: false,
     }
 }
@@ -62,7 +134,7 @@ impl Scenario {
         let mut left = self.snapshots.to_vec();
         match self.work {
             Work::Take(name) => left.push(name),
-            Work::Delete(names) => left.retain(|name| !names.contains(name)),
+            Work::Delete(names) | Work::Batch(names) => left.retain(|name| !names.contains(name)),
         }
         left
     }

@@ -57,6 +57,14 @@ struct Props {
     vm: VmId,
 }
 
+impl Props {
+    /// With it go the jobs of machines that have no QEMU.
+    fn crash_agent(&self) {
+        self.agent.crash();
+        self.hypervisor.lose_offline_jobs();
+    }
+}
+
 impl Stage {
     /// With these faults to come, once it is armed.
     pub fn new(plans: &[Plan]) -> Arc<Self> {
@@ -111,12 +119,13 @@ impl Stage {
         let props = self.props().clone()?;
         match fault {
             Fault::Crash(Who::Server) => props.server.crash(),
-            Fault::Crash(Who::Agent) => props.agent.crash(),
+            Fault::Crash(Who::Agent) => props.crash_agent(),
             Fault::CrashBoth => {
                 props.server.crash();
-                props.agent.crash();
+                props.crash_agent();
             }
             Fault::KillVm => props.hypervisor.kill_vm(props.vm),
+            Fault::StartVm => drop(props.hypervisor.start_vm(props.vm)),
             Fault::BreakLine => props.network.break_line(Who::Agent.address()),
             Fault::Error | Fault::Upset(_) => return Some(fault),
         }

@@ -2,6 +2,7 @@
 //! a look whether any of them is lost.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ pub struct World {
     vm: VmId,
     stage: Arc<Stage>,
     guest: Arc<Mutex<Guest>>,
+    held: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -48,7 +50,13 @@ impl World {
             vm,
             stage,
             guest: Arc::default(),
+            held: Arc::default(),
         }
+    }
+
+    /// Jobs copy nothing from now on, or they do again.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
     }
 
     /// Goes on until dropped.
@@ -81,6 +89,9 @@ impl World {
             .mirror
             .as_ref()
             .is_some_and(|mirror| mirror.state == MirrorState::Pivoting);
+        if self.held.load(Ordering::SeqCst) {
+            return;
+        }
         if !pivots {
             self.hypervisor.advance(vm, target, COPIED);
             self.stage.pass("qemu::copies");

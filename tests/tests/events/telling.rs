@@ -10,7 +10,7 @@ async fn the_phases_of_a_merge_are_told_once_also_over_restarts() -> Result<()> 
     let refused = HypervisorError::Refused("not now".to_owned());
     cluster.hypervisor.fail_next("pivot", refused);
     let delete = cluster.api.delete(&snapshot).await?;
-    wait_for_call(&cluster, "start_commit").await?;
+    wait_for_call(&cluster, "start_job").await?;
     let disk: DiskTarget = "vda".parse()?;
     cluster
         .hypervisor
@@ -84,7 +84,7 @@ async fn a_refused_removal_is_told_once_and_shown_at_each_try() -> Result<()> {
     let vm = cluster.add_vm("vm", &["vda"]).await?;
     let snapshot = cluster.api.snapshot(vm, "first").await?;
     let delete = cluster.api.delete(&snapshot).await?;
-    wait_for_call(&cluster, "start_commit").await?;
+    wait_for_call(&cluster, "start_job").await?;
     let disk: DiskTarget = "vda".parse()?;
     // Another machine opens the overlay that is about to be removed.
     let seen = cluster
@@ -109,7 +109,7 @@ async fn a_refused_removal_is_told_once_and_shown_at_each_try() -> Result<()> {
     let refused = wait_for(&mut cluster, Type::VolumeRemovalRefused).await?;
     assert_eq!(refused.details["reason"], "VOLUME_IN_USE");
     assert_eq!(refused.severity(), Severity::Warning);
-    assert!(refused.details.contains_key("top") && refused.details.contains_key("removal"));
+    assert!(refused.details.contains_key("removed") && refused.details.contains_key("merge"));
 
     // A new server says so at once, tries again, and tells nothing twice.
     cluster.server.crash();
@@ -138,7 +138,7 @@ async fn a_silent_host_is_told_of_once() -> Result<()> {
     let vm = cluster.add_vm("vm", &["vda"]).await?;
     let snapshot = cluster.api.snapshot(vm, "first").await?;
     let delete = cluster.api.delete(&snapshot).await?;
-    wait_for_call(&cluster, "start_commit").await?;
+    wait_for_call(&cluster, "start_job").await?;
     cluster.agent.crash();
     let shown = waiting(&mut cluster, &delete, |_| true).await?;
     assert_eq!(shown.reason, "HOST_UNREACHABLE", "shown at once");

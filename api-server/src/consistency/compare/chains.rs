@@ -79,13 +79,9 @@ impl Machine<'_> {
     }
 
     fn accounts_for(&self, chain: &Chain, layer: &Layer) -> bool {
-        let Some(mark) = &layer.mark else {
-            return false;
-        };
-        let disks = self.snapshots.iter().flat_map(|s| &s.disks);
-        disks.filter(|disk| disk.disk == chain.disk).any(|disk| {
-            disk.volume == mark.volume || disk.merging.as_ref().is_some_and(|top| top == mark)
-        })
+        let mut snapshots = self.snapshots.iter();
+        let mark = layer.mark.as_ref();
+        mark.is_some_and(|mark| snapshots.any(|s| s.accounts_for(&chain.disk, mark)))
     }
 
     fn foreign(&self, chain: &Chain, layer: &Layer) -> Finding {
@@ -282,8 +278,13 @@ impl Machine<'_> {
 
 /// The overlay of an unfinished delete is gone from the chain, so its base is active rightly.
 fn merged_already(disk: &SnapshotDisk, chain: &Chain) -> bool {
-    disk.merging.as_ref().is_some_and(|top| {
+    disk.merging.as_ref().is_some_and(|merging| {
         let mut marks = chain.layers.iter().filter_map(|layer| layer.mark.as_ref());
-        !marks.any(|mark| mark.volume == top.volume)
+        !marks.any(|mark| {
+            merging
+                .removed
+                .iter()
+                .any(|gone| mark.volume == gone.volume)
+        })
     })
 }

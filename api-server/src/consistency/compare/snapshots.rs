@@ -3,7 +3,6 @@
 use crate::consistency::finding::{Finding, Kind, Remedy, Repair};
 use crate::consistency::record::Record;
 use crate::consistency::seen::Seen;
-use crate::hosts::VmState;
 use crate::snapshot::{Severity, Snapshot, SnapshotState};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -35,17 +34,12 @@ fn stuck(snapshot: &Snapshot, doing: &str) -> Finding {
 }
 
 fn incomplete(snapshot: &Snapshot, seen: &Seen) -> Finding {
-    let remedy = match seen.vm(snapshot.vm).map(|(_, _, look)| look.state) {
+    let remedy = match seen.vm(snapshot.vm) {
         None => Remedy::Unclear(no_sight(snapshot, seen)),
-        Some(VmState::ShutOff) => {
-            Remedy::Nothing("the machine must run: start it, then delete again".to_owned())
-        }
-        Some(VmState::Running | VmState::Paused) => {
-            Remedy::Safe(Repair::DeleteSnapshot(snapshot.id, snapshot.revision))
-        }
+        Some(_) => Remedy::Safe(Repair::DeleteSnapshot(snapshot.id, snapshot.revision)),
     };
     let text = format!(
-        "a delete of snapshot {} began and failed; deleted again, it does what is left",
+        "a delete of snapshot {} began and did not end; deleted again, it does what is left",
         snapshot.name
     );
     Finding::new(Kind::SnapshotIncomplete, Severity::Warning, text, remedy).of_snapshot(snapshot)

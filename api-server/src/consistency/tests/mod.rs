@@ -14,8 +14,8 @@ mod volumes;
 use super::{Finding, HostSeen, Kind, Record, Remedy, Seen, StorageSeen, VmLook, compare};
 use crate::hosts::{Chain, Layer, LayerFormat, RemovalSeen, VmState, VolumeSeen};
 use crate::snapshot::{
-    CreatePhase, DeletePhase, DiskState, DiskTask, Mark, NewOverlay, Operation, OperationState,
-    Severity, Snapshot, SnapshotDisk, SnapshotState, Work,
+    CreatePhase, DeletePhase, Deleted, DiskState, DiskTask, Leaving, Mark, MergeKind, Merging,
+    NewOverlay, Operation, OperationState, Severity, Snapshot, SnapshotDisk, SnapshotState, Work,
 };
 use crate::store::conformance::records::{at, id, operation, snapshot};
 use livemerge_proto::ids::{HostId, MergeId, VmId};
@@ -88,6 +88,7 @@ pub(super) fn chain(disk: &str, names: &[&str]) -> Chain {
         disk: disk.parse().unwrap(),
         layers: names.iter().map(|name| layer(name)).collect(),
         job_running: false,
+        libvirt_snapshots: vec![],
     }
 }
 
@@ -134,17 +135,34 @@ pub(super) fn deleting(number: u64, task: DiskTask) -> Operation {
     }
 }
 
-pub(super) fn task(base: &str, top: &str, state: DiskState) -> DiskTask {
+/// A commit of one layer into another.
+pub(super) fn task(kept: &str, removed: &str, state: DiskState) -> DiskTask {
+    let leaving = Leaving {
+        volume: mark(removed),
+        removal: id::<RemovalId>(2),
+    };
+    let deleted = Deleted {
+        snapshot: id(1),
+        earlier: None,
+    };
     DiskTask {
         disk: "vda".parse().unwrap(),
-        base: mark(base),
-        top: mark(top),
-        earlier: None,
-        active: false,
+        round: 0,
+        kind: MergeKind::Commit,
+        kept: mark(kept),
+        removed: vec![leaving],
+        deletes: vec![deleted],
         merge: id::<MergeId>(1),
-        removal: id::<RemovalId>(2),
+        planned_bytes: 0,
         state,
         told: Default::default(),
+    }
+}
+
+pub(super) fn merging(kept: &str, removed: &[&str]) -> Merging {
+    Merging {
+        kept: mark(kept),
+        removed: removed.iter().map(|name| mark(name)).collect(),
     }
 }
 

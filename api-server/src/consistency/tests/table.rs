@@ -26,9 +26,16 @@ fn a_foreign_snapshot_leaves_a_layer_that_nobody_accounts_for() {
     world.chain().layers[2].shared_with = vec!["/images/clone.qcow2".to_owned()];
     assert_eq!(world.finding().severity, Severity::Info);
     world.chain().layers[2].shared_with.clear();
-    // The overlay of an unfinished delete is accounted for.
-    world.record.snapshots[1].disks[0].merging = Some(mark(&b));
-    assert_eq!(world.findings(), []);
+    // The volumes of an unfinished delete are accounted for: the overlay of a commit, and that of
+    // a pull, which is kept.
+    for left in [
+        merging(&ours(0xa), &[&b]),
+        merging("foreign.qcow2", &[&ours(0xa), &b]),
+        merging(&b, &[&ours(0xa)]),
+    ] {
+        world.record.snapshots[1].disks[0].merging = Some(left);
+        assert_eq!(world.findings(), []);
+    }
 }
 
 #[test]
@@ -94,7 +101,7 @@ fn a_base_that_an_unfinished_delete_made_active_is_right() {
     let mut world = World::sound();
     world.record.snapshots.truncate(1);
     let first = &mut world.record.snapshots[0];
-    first.disks[0].merging = Some(mark(&ours(0xa)));
+    first.disks[0].merging = Some(merging("base.qcow2", &[&ours(0xa)]));
     first.state = SnapshotState::Incomplete;
     world.chain().layers.truncate(1);
     world.volumes().truncate(2);
@@ -169,13 +176,14 @@ fn a_state_that_no_operation_stands_behind_is_stuck() {
 }
 
 #[test]
-fn an_incomplete_snapshot_is_deleted_again_when_its_machine_runs() {
+fn an_incomplete_snapshot_is_deleted_again_while_its_machine_is_seen() {
     let mut world = World::sound();
     world.record.snapshots[0].state = SnapshotState::Incomplete;
-    let repair = Repair::DeleteSnapshot(id(1), 3);
-    assert_eq!(world.finding().remedy, Remedy::Safe(repair));
-    world.vm().state = VmState::ShutOff;
-    nothing(&world.finding().remedy, "start it");
+    for state in [VmState::Running, VmState::Paused, VmState::ShutOff] {
+        world.vm().state = state;
+        let repair = Repair::DeleteSnapshot(id(1), 3);
+        assert_eq!(world.finding().remedy, Remedy::Safe(repair), "{state:?}");
+    }
     world.add_host(HOST, Err(silent()));
     let findings = world.findings();
     let found = findings.iter().find(|f| f.kind == Kind::SnapshotIncomplete);

@@ -20,7 +20,7 @@ fn a_volume_that_a_failed_create_made_is_leaked_and_can_be_removed() {
 }
 
 #[test]
-fn a_merged_top_is_leaked_and_can_be_removed_by_its_identity_only() {
+fn a_merged_volume_is_leaked_and_can_be_removed_by_its_identity_only() {
     let mut world = World::sound();
     let name = ours(0xc);
     world.volumes().push(listed(&name, None));
@@ -37,8 +37,8 @@ fn a_merged_top_is_leaked_and_can_be_removed_by_its_identity_only() {
     nothing(&found.remedy, "no operation of the record");
     assert!(found.id() != before && found.id().same_subject(&before));
 
-    // A merge that was never seen done says nothing about the data of its top.
-    for state in [DiskState::Pending, DiskState::Merging] {
+    // A merge that was never seen done says nothing about the data of its volumes.
+    for state in [DiskState::Pending, DiskState::Merging, DiskState::Cancelled] {
         let mut world = World::sound();
         world.volumes().push(listed(&name, None));
         let task = task("base.qcow2", &name, state);
@@ -107,7 +107,7 @@ fn whatever_names_a_volume_keeps_it_from_being_leaked() {
         world
     };
     type Naming<'a> = (&'a str, &'a dyn Fn(&mut World));
-    let ways: [Naming<'_>; 9] = [
+    let ways: [Naming<'_>; 10] = [
         ("a header", &|world| {
             let child = listed("clone.img", Some(&name));
             world.volumes().push(child);
@@ -148,12 +148,17 @@ fn whatever_names_a_volume_keeps_it_from_being_leaked() {
             create.state = OperationState::Running;
             world.record.at_work = vec![create];
         }),
-        ("a top of an operation at work", &|world| {
+        ("a volume that an operation at work removes", &|world| {
             let task = task("base.qcow2", &name, DiskState::Merging);
             world.record.at_work = vec![deleting(10, task)];
         }),
-        ("the overlay of an unfinished delete", &|world| {
-            world.record.snapshots[0].disks[0].merging = Some(mark(&name));
+        ("an unfinished delete that removes it", &|world| {
+            let left = merging("base.qcow2", &[&ours(0xa), &name]);
+            world.record.snapshots[0].disks[0].merging = Some(left);
+        }),
+        ("an unfinished delete that keeps it", &|world| {
+            let left = merging(&name, &["base.qcow2"]);
+            world.record.snapshots[0].disks[0].merging = Some(left);
         }),
     ];
     for (what, way) in ways {

@@ -1,14 +1,22 @@
-//! A delete, from its plan to the end of the row.
+//! A delete of one snapshot, from its plan to the end of the row.
 
 use super::*;
+
+fn merging_delete() -> (Snapshot, Operation) {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let of = std::slice::from_ref(&snapshot);
+    let task = task(of, "vda", "a", &["b"], DiskState::Merging);
+    let delete = operation(&snapshot, disks(vec![task]));
+    (snapshot, delete)
+}
 
 #[test]
 fn the_plan_marks_the_snapshot_before_anything_is_ordered() {
     let snapshot = snapshot("s", &[("vda", "a")]);
-    let delete = operation(&snapshot, Work::Delete(DeletePhase::Planning));
+    let delete = operation(&snapshot, planning());
     let mut seen = Seen::of(&snapshot);
-    assert!(matches!(seen.decide(&delete), Step::Ask(Ask::Chains(_))));
-    seen.answer = Some(read(vec![chain("vda", &["a", "b", "c"])]));
+    assert_eq!(ask(seen.decide(&delete)), Ask::Survey(snapshot.vm));
+    seen.answer = Some(surveyed(vec![chain("vda", &["a", "b", "c"])]));
     let planned = change(seen.decide(&delete));
     assert_eq!(
         kinds(&planned),
@@ -16,49 +24,47 @@ fn the_plan_marks_the_snapshot_before_anything_is_ordered() {
     );
     let marked = put(&planned, snapshot.id).unwrap();
     assert_eq!(marked.state, SnapshotState::Deleting);
-    assert_eq!(marked.disks[0].merging, Some(mark("b")));
+    assert_eq!(marked.disks[0].merging, Some(merging("a", &["b"])));
     let task = &tasks(&planned)[0];
+    assert_eq!(task.merging(), merging("a", &["b"]));
     assert_eq!(
-        (&task.base, &task.top, task.active),
-        (&mark("a"), &mark("b"), false)
+        (task.kind, &task.state),
+        (MergeKind::Commit, &DiskState::Merging)
     );
-    assert_eq!(task.state, DiskState::Merging);
 }
 
 #[test]
 fn the_merge_is_ordered_until_it_is_seen() {
-    let snapshot = snapshot("s", &[("vda", "a")]);
-    let work = Work::Delete(DeletePhase::Disks(vec![task(
-        "vda",
-        "a",
-        "b",
-        DiskState::Merging,
-    )]));
-    let delete = operation(&snapshot, work);
+    let (snapshot, delete) = merging_delete();
     let mut seen = Seen::of(&snapshot);
-    assert!(matches!(seen.decide(&delete), Step::Ask(Ask::Merge(_))));
-    seen.answer = Some(Answer::MergeAccepted);
-    assert!(matches!(seen.decide(&delete), Step::Wait(_)));
+    let order = orders(seen.decide(&delete));
+    let task = &work(&delete)[0];
+    let wanted = MergeOrder {
+        id: task.merge,
+        vm: snapshot.vm,
+        disk: task.disk.clone(),
+        direction: Direction::Commit,
+        kept: mark("a"),
+        removed: vec![mark("b")],
+        bytes_per_second: 0,
+    };
+    assert_eq!(order, [wanted]);
+    seen.answer = Some(Answer::MergesAccepted);
+    assert_eq!(wait(seen.decide(&delete)).cause, None);
     seen.answer = Some(unknown());
-    let waits = hindered(&delete, Reason::HostUnreachable);
-    assert!(
-        matches!(seen.decide(&waits), Step::Wait(wait) if wait.sign == Sign::Return && wait.cause.is_some())
-    );
+    let waits = wait(seen.decide(&hindered(&delete, Reason::HostUnreachable)));
+    assert!(waits.sign == Sign::Return && waits.cause.is_some());
     seen.merge = merge(MergePhase::Copying);
-    assert!(matches!(seen.decide(&delete), Step::Wait(_)));
+    wait(seen.decide(&delete));
 }
 
 #[test]
 fn after_the_merge_the_record_follows_the_data() {
     let old = snapshot("old", &[("vda", "a"), ("vdb", "a")]);
     let young = snapshot("young", &[("vda", "b"), ("vdb", "b")]);
-    let work = Work::Delete(DeletePhase::Disks(vec![task(
-        "vda",
-        "a",
-        "b",
-        DiskState::Merging,
-    )]));
-    let delete = operation(&old, work);
+    let of = std::slice::from_ref(&old);
+    let task = task(of, "vda", "a", &["b"], DiskState::Merging);
+    let delete = operation(&old, disks(vec![task]));
     let others = [young.clone()];
     let seen = Seen {
         others: &others,
@@ -82,6 +88,7 @@ fn after_the_merge_the_record_follows_the_data() {
         tasks(&merged)[0].state,
         DiskState::Removing {
             copied_bytes: 5,
+            gone: 0,
             ..
         }
     ));
@@ -91,14 +98,12 @@ fn after_the_merge_the_record_follows_the_data() {
 #[test]
 fn the_rows_end_comes_with_the_volumes_end() {
     let snapshot = snapshot("s", &[("vda", "a")]);
-    let work = Work::Delete(DeletePhase::Disks(vec![task("vda", "a", "b", removing())]));
-    let delete = operation(&snapshot, work);
+    let of = std::slice::from_ref(&snapshot);
+    let task = task(of, "vda", "a", &["b"], removing());
+    let delete = operation(&snapshot, disks(vec![task]));
     let mut seen = Seen::of(&snapshot);
-    assert!(matches!(seen.decide(&delete), Step::Ask(Ask::Removal(_))));
-    seen.answer = Some(Answer::Removal(Removed {
-        gone: true,
-        freed_bytes: 3,
-    }));
+    assert_eq!(removal(seen.decide(&delete)).volume, mark("b"));
+    seen.answer = Some(gone());
     let done = change(seen.decide(&delete));
     assert_eq!(done.operation.state, OperationState::Succeeded);
     assert_eq!(
@@ -109,53 +114,129 @@ fn the_rows_end_comes_with_the_volumes_end() {
 }
 
 #[test]
-fn disks_go_one_after_the_other() {
-    let snapshot = snapshot("s", &[("vda", "a"), ("vdb", "c")]);
-    let both = vec![
-        task("vda", "a", "b", removing()),
-        task("vdb", "c", "d", DiskState::Pending),
-    ];
-    let delete = operation(&snapshot, Work::Delete(DeletePhase::Disks(both)));
-    let mut seen = Seen::of(&snapshot);
-    seen.answer = Some(Answer::Removal(Removed {
-        gone: true,
-        freed_bytes: 3,
-    }));
-    let next = change(seen.decide(&delete));
-    assert_eq!(
-        kinds(&next),
-        [EventKind::VolumeRemoved, EventKind::LiveMergeStarted]
+fn volumes_go_one_by_one_the_youngest_first_and_each_is_written_down() {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let of = std::slice::from_ref(&snapshot);
+    let task = task(of, "vda", "d", &["a", "b", "c"], removing());
+    let removals: Vec<_> = task.removed.iter().map(|it| it.removal).collect();
+    let mut record = Record::of(of, disks(vec![task]));
+    for (place, name) in ["a", "b", "c"].iter().enumerate().rev() {
+        // A server that starts here asks for this one, under the same id, and not for those before.
+        for _ in 0..2 {
+            let order = removal(record.decide(MergeSight::Absent, None));
+            assert_eq!((order.volume, order.id), (mark(name), removals[place]));
+        }
+        assert!(record.snapshot("s").is_some());
+        let entered = record.enter(MergeSight::Absent, Some(gone()));
+        assert_eq!(entered.events[0].kind, EventKind::VolumeRemoved);
+        assert_eq!(
+            entered.events[0].details["volume"],
+            volume(name).to_string()
+        );
+    }
+    assert_eq!(record.operation.state, OperationState::Succeeded);
+    assert!(
+        matches!(
+            record.tasks()[0].state,
+            DiskState::Removed {
+                freed_bytes: 9,
+                copied_bytes: 5,
+                ..
+            }
+        ),
+        "{:?}",
+        record.tasks()[0].state
     );
-    assert_eq!(tasks(&next)[1].state, DiskState::Merging);
-    let left: Vec<_> = put(&next, snapshot.id)
-        .unwrap()
-        .disks
-        .iter()
-        .map(|d| d.disk.to_string())
-        .collect();
-    assert_eq!(left, ["vdb"], "what is done leaves the snapshot");
-    assert_eq!(next.operation.state, OperationState::Running);
+    assert!(record.snapshot("s").is_none());
 }
 
 #[test]
 fn what_an_earlier_delete_has_merged_is_only_removed() {
     let mut snapshot = snapshot("s", &[("vda", "a")]);
-    snapshot.disks[0].merging = Some(mark("b"));
-    let young = self::snapshot("young", &[("vda", "b")]);
-    let delete = operation(&snapshot, Work::Delete(DeletePhase::Planning));
-    let others = [young.clone()];
-    let answer = Some(read(vec![chain("vda", &["a", "c"])]));
-    let seen = Seen {
-        others: &others,
-        answer,
-        ..Seen::of(&snapshot)
-    };
-    let planned = change(seen.decide(&delete));
-    let task = &tasks(&planned)[0];
-    assert_eq!(task.top, mark("b"));
+    snapshot.disks[0].merging = Some(merging("a", &["b", "c"]));
+    let young = self::snapshot("young", &[("vda", "c")]);
+    let mut record = Record::of(&[snapshot], planning());
+    record.others = vec![young];
+    let answer = surveyed(vec![chain("vda", &["a", "d"])]);
+    record.enter(MergeSight::Absent, Some(answer));
+    let task = &record.tasks()[0];
+    assert_eq!(task.merging(), merging("a", &["b", "c"]));
     assert!(matches!(task.state, DiskState::Removing { .. }));
+    let young = record.snapshot("young").unwrap();
+    assert_eq!(young.disks[0].volume, volume("a"));
     assert_eq!(
-        put(&planned, young.id).unwrap().disks[0].volume,
-        volume("a")
+        removal(record.decide(MergeSight::Absent, None)).volume,
+        mark("c"),
+        "c is built on b"
     );
+}
+
+#[test]
+fn what_a_failed_batch_has_merged_is_only_removed_for_each_of_its_snapshots() {
+    let marked = |name, frozen| {
+        let mut snapshot = snapshot(name, &[("vda", frozen)]);
+        snapshot.disks[0].merging = Some(merging("a", &["b", "c"]));
+        snapshot.was_incomplete = true;
+        snapshot
+    };
+    let mut record = Record::of(&[marked("s1", "a")], planning());
+    record.others = vec![marked("s2", "b")];
+    let chains = || surveyed(vec![chain("vda", &["a", "d"])]);
+    record.enter(MergeSight::Absent, Some(chains()));
+    record.enter(MergeSight::Absent, Some(gone()));
+    record.enter(MergeSight::Absent, Some(gone()));
+    assert_eq!(record.operation.state, OperationState::Succeeded);
+    assert!(record.snapshot("s1").is_none());
+    // The other one names `a` now, which has its data and more: nothing is merged into that.
+    let mut second = Record::of(&record.others, planning());
+    second.enter(MergeSight::Absent, Some(chains()));
+    assert!(matches!(
+        second.tasks()[0].state,
+        DiskState::Removing { .. }
+    ));
+}
+
+/// A snapshot of which a merge was begun, when another delete on its disk has merged.
+fn after_another(own: (&str, Merging), other: DiskTask) -> SnapshotDisk {
+    let mut snapshot = snapshot("s", &[("vda", own.0)]);
+    snapshot.disks[0].merging = Some(own.1);
+    let deleted = self::snapshot("deleted", &[("vda", "x")]);
+    let mut record = Record::of(&[deleted], disks(vec![other]));
+    record.others = vec![snapshot];
+    record.enter(merge(MergePhase::Merged), None);
+    record.snapshot("s").unwrap().disks[0].clone()
+}
+
+#[test]
+fn an_unfinished_merge_follows_the_data_too() {
+    let commit = |kept, removed| task(&[], "vda", kept, &[removed], DiskState::Merging);
+    // `b` was merged into `a` and could not be removed; then `a` is merged into `z`.
+    let done = after_another(("a", merging("a", &["b"])), commit("z", "a"));
+    assert_eq!(done.volume, volume("z"));
+    assert_eq!(done.merging, Some(merging("z", &["b"])));
+    // `b` was not merged into `a`; then it is merged into `c`: that is no sign of the first.
+    let undone = after_another(("a", merging("a", &["b"])), commit("c", "b"));
+    assert_eq!(undone.volume, volume("a"));
+    assert_eq!(undone.merging, Some(merging("a", &[])));
+    // Part of it is left to do.
+    let part = after_another(("a", merging("a", &["b", "c"])), commit("a", "b"));
+    assert_eq!(part.merging, Some(merging("a", &["c"])));
+    // It would have been the same; but this time it was done for another one alone.
+    let same = after_another(("b", merging("a", &["b"])), commit("a", "b"));
+    assert_eq!(same.volume, volume("a"));
+    assert_eq!(same.merging, Some(merging("a", &[])));
+}
+
+#[test]
+fn a_merge_that_was_begun_and_of_which_nothing_is_left_is_planned_anew() {
+    let mut left = snapshot("s", &[("vda", "a")]);
+    left.disks[0].merging = Some(merging("a", &[]));
+    left.was_incomplete = true;
+    let mut record = Record::of(&[left], planning());
+    // Another one that was begun, too, and names the same volume.
+    record.others = vec![snapshot("other", &[("vda", "a")])];
+    let chains = surveyed(vec![chain("vda", &["a", "c", "d"])]);
+    record.enter(MergeSight::Absent, Some(chains));
+    assert_eq!(record.tasks()[0].merging(), merging("a", &["c"]));
+    assert_eq!(record.tasks()[0].state, DiskState::Merging);
 }

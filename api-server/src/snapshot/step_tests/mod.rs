@@ -1,26 +1,38 @@
 //! The decisions of an operation, row by row, and what must hold for all of them.
 
+mod cancel;
+mod costs;
 mod create;
 mod delete;
+mod history;
+mod limit;
+mod look;
 mod plan;
 mod properties;
 mod refusal;
+mod rounds;
+mod runs;
+mod together;
 mod told;
 
-use super::step::{Answer, Ask, Observation, Sign, Step, step};
+use look::{Record, Seen};
+
+use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
 use super::types::{
-    CreatePhase, DeletePhase, DiskState, DiskTask, EventKind, Failure, Mark, NewOverlay, Obstacle,
-    Operation, OperationState, Severity, Snapshot, SnapshotDisk, SnapshotState, Told, Work,
+    CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, EventKind, Failure, Leaving,
+    Mark, MergeKind, MergeOptions, Merging, NewOverlay, Obstacle, Operation, OperationState,
+    Origin, Severity, Snapshot, SnapshotDisk, SnapshotState, Told, Work,
 };
 use crate::hosts::{
-    Chain, HostError, Layer, LayerFormat, MergePhase, MergeSeen, MergeSight, Removed, VmChains,
-    VmState,
+    Chain, HostError, Layer, LayerFormat, Measured, MeasuredWay, MergeOrder, MergePhase, MergeSeen,
+    MergeSight, RemovalOrder, Removed, VmChains, VmState,
 };
 use crate::store::{Change, SnapshotChange};
 use jiff::Timestamp;
 use livemerge_proto::ids::{MergeId, OperationId, RequestId, SnapshotId, VmId};
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{RemovalId, VolumeRef};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -55,6 +67,7 @@ fn chain(disk: &str, layers: &[&str]) -> Chain {
         disk: disk.parse().unwrap(),
         layers: layers.iter().map(layer).collect(),
         job_running: false,
+        libvirt_snapshots: vec![],
     }
 }
 
@@ -69,6 +82,9 @@ fn snapshot(name: &str, disks: &[(&str, &str)]) -> Snapshot {
         vm: VmId::from(Uuid::from_u128(7)),
         name: name.parse().unwrap(),
         description: String::new(),
+        origin: Origin::Requested,
+        labels: BTreeMap::new(),
+        deletion_protected: false,
         state: SnapshotState::Deleting,
         was_incomplete: false,
         disks: disks.iter().map(disk).collect(),
@@ -83,6 +99,9 @@ fn operation(snapshot: &Snapshot, work: Work) -> Operation {
         vm: snapshot.vm,
         snapshot: snapshot.id,
         snapshot_name: snapshot.name.clone(),
+        batch: vec![],
+        options: MergeOptions::default(),
+        cancel_requested: false,
         state: OperationState::Running,
         work,
         request: RequestId::from(Uuid::now_v7()),
@@ -96,17 +115,57 @@ fn operation(snapshot: &Snapshot, work: Work) -> Operation {
     }
 }
 
-fn task(disk: &str, base: &str, top: &str, state: DiskState) -> DiskTask {
+/// An operation that deletes several snapshots.
+fn batch(snapshots: &[Snapshot], work: Work) -> Operation {
+    Operation {
+        batch: snapshots[1..].iter().map(|snapshot| snapshot.id).collect(),
+        ..operation(&snapshots[0], work)
+    }
+}
+
+/// A delete with these merges.
+fn disks(tasks: Vec<DiskTask>) -> Work {
+    Work::Delete(DeletePhase::Disks(tasks))
+}
+
+fn planning() -> Work {
+    Work::Delete(DeletePhase::Planning)
+}
+
+/// A commit, of which these snapshots are deleted.
+fn task(
+    snapshots: &[Snapshot],
+    disk: &str,
+    kept: &str,
+    removed: &[&str],
+    state: DiskState,
+) -> DiskTask {
+    let leaving = |name: &&str| Leaving {
+        volume: mark(name),
+        removal: RemovalId::from(Uuid::now_v7()),
+    };
+    let deleted = |snapshot: &Snapshot| Deleted {
+        snapshot: snapshot.id,
+        earlier: None,
+    };
     DiskTask {
         disk: disk.parse().unwrap(),
-        base: mark(base),
-        top: mark(top),
-        earlier: None,
-        active: false,
+        round: 0,
+        kind: MergeKind::Commit,
+        kept: mark(kept),
+        removed: removed.iter().map(leaving).collect(),
+        deletes: snapshots.iter().map(deleted).collect(),
         merge: MergeId::from(Uuid::now_v7()),
-        removal: RemovalId::from(Uuid::now_v7()),
+        planned_bytes: 4,
         state,
         told: Told::default(),
+    }
+}
+
+fn merging(kept: &str, removed: &[&str]) -> Merging {
+    Merging {
+        kept: mark(kept),
+        removed: removed.iter().map(|name| mark(name)).collect(),
     }
 }
 
@@ -114,7 +173,21 @@ fn removing() -> DiskState {
     DiskState::Removing {
         copied_bytes: 5,
         longest_pause: Duration::ZERO,
+        gone: 0,
+        freed_bytes: 0,
     }
+}
+
+fn removed() -> DiskState {
+    DiskState::Removed {
+        copied_bytes: 5,
+        longest_pause: Duration::ZERO,
+        freed_bytes: 3,
+    }
+}
+
+fn died() -> Failure {
+    Failure::new(Reason::VmDied, "it died")
 }
 
 fn merge(phase: MergePhase) -> MergeSight {
@@ -124,7 +197,17 @@ fn merge(phase: MergePhase) -> MergeSight {
         total_bytes: 9,
         pivot_attempts: 0,
         longest_pause: Duration::from_millis(7),
+        bytes_per_second: 0,
+        limit_lifted: false,
+        guest_bytes_per_second: 0,
         revision: 1,
+    })
+}
+
+fn gone() -> Answer {
+    Answer::Removal(Removed {
+        gone: true,
+        freed_bytes: 3,
     })
 }
 
@@ -139,6 +222,11 @@ fn read(chains: Vec<Chain>) -> Answer {
     Answer::Chains(running(chains))
 }
 
+/// What a plan is made from.
+fn surveyed(chains: Vec<Chain>) -> Answer {
+    Answer::Survey(running(chains), vec![])
+}
+
 fn refused(reason: Reason) -> Answer {
     Answer::Error(HostError::Refused(Problem::new(reason, "no")))
 }
@@ -148,46 +236,6 @@ fn unknown() -> Answer {
         Reason::HostUnreachable,
         "silence",
     )))
-}
-
-/// What is seen, with nothing special.
-struct Seen<'a> {
-    snapshot: Option<&'a Snapshot>,
-    others: &'a [Snapshot],
-    merge: MergeSight,
-    answer: Option<Answer>,
-    attempts: u32,
-    begun: bool,
-    unseen: Duration,
-}
-
-impl<'a> Seen<'a> {
-    fn of(snapshot: &'a Snapshot) -> Self {
-        Self {
-            snapshot: Some(snapshot),
-            others: &[],
-            merge: MergeSight::Absent,
-            answer: None,
-            attempts: 0,
-            begun: false,
-            unseen: Duration::ZERO,
-        }
-    }
-
-    fn decide(&self, operation: &Operation) -> Step {
-        let seen = Observation {
-            snapshot: self.snapshot,
-            others: self.others,
-            host: None,
-            merge: self.merge.clone(),
-            unseen: self.unseen,
-            answer: self.answer.as_ref(),
-            attempts: self.attempts,
-            refusals: self.attempts,
-            begun: self.begun,
-        };
-        step(operation, &seen, now(), &mut Uuid::now_v7)
-    }
 }
 
 /// The operation after it has told what is in its way.
@@ -216,8 +264,40 @@ fn change(step: Step) -> Change {
     }
 }
 
+fn wait(step: Step) -> Wait {
+    match step {
+        Step::Wait(wait) => wait,
+        other => panic!("expected a wait, got {other:?}"),
+    }
+}
+
+fn ask(step: Step) -> Ask {
+    match step {
+        Step::Ask(ask) => ask,
+        other => panic!("expected a question, got {other:?}"),
+    }
+}
+
+fn orders(step: Step) -> Vec<MergeOrder> {
+    match ask(step) {
+        Ask::Merges(orders) => orders,
+        other => panic!("expected orders, got {other:?}"),
+    }
+}
+
+fn removal(step: Step) -> RemovalOrder {
+    match ask(step) {
+        Ask::Removal(order) => order,
+        other => panic!("expected a removal, got {other:?}"),
+    }
+}
+
 fn tasks(change: &Change) -> &[DiskTask] {
-    match &change.operation.work {
+    work(&change.operation)
+}
+
+fn work(operation: &Operation) -> &[DiskTask] {
+    match &operation.work {
         Work::Delete(DeletePhase::Disks(tasks)) => tasks,
         other => panic!("expected disks, got {other:?}"),
     }

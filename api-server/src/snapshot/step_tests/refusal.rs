@@ -4,101 +4,108 @@ use super::*;
 
 #[test]
 fn a_failed_merge_leaves_the_snapshot_in_the_list() {
-    let snapshot = snapshot("s", &[("vda", "a")]);
-    let work = Work::Delete(DeletePhase::Disks(vec![task(
-        "vda",
-        "a",
-        "b",
-        DiskState::Merging,
-    )]));
-    let delete = operation(&snapshot, work);
-    let failure = Failure::new(Reason::VmDied, "it died");
-    let seen = Seen {
-        merge: merge(MergePhase::Failed(failure.clone())),
-        ..Seen::of(&snapshot)
-    };
-    let failed = change(seen.decide(&delete));
-    assert_eq!(failed.operation.state, OperationState::Failed(failure));
-    assert_eq!(
-        kinds(&failed),
-        [EventKind::LiveMergeFailed, EventKind::SnapshotDeleteFailed]
-    );
-    assert_eq!(
-        put(&failed, snapshot.id).unwrap().state,
-        SnapshotState::Incomplete
-    );
+    let snapshot = marked("s", &[("vda", "a", Some("b"))]);
+    let of = std::slice::from_ref(&snapshot);
+    let task = task(of, "vda", "a", &["b"], DiskState::Merging);
+    let mut record = Record::of(of, disks(vec![task]));
+    let lost = record.enter(merge(MergePhase::Failed(died())), None);
+    assert_eq!(kinds(&lost), [EventKind::LiveMergeFailed]);
+    assert_eq!(tasks(&lost)[0].state, DiskState::Failed(died()));
+    assert_eq!(lost.operation.state, OperationState::Running);
+    let failed = record.enter(MergeSight::Absent, None);
+    assert_eq!(kinds(&failed), [EventKind::SnapshotDeleteFailed]);
+    assert_eq!(record.operation.state, OperationState::Failed(died()));
+    let left = record.snapshot("s").unwrap();
+    assert_eq!(left.state, SnapshotState::Incomplete);
+    assert_eq!(left.disks[0].merging, Some(merging("a", &["b"])));
 }
 
 #[test]
 fn a_refusal_at_planning_leaves_the_snapshot_whole() {
     let snapshot = snapshot("s", &[("vda", "a")]);
-    let delete = operation(&snapshot, Work::Delete(DeletePhase::Planning));
+    let delete = operation(&snapshot, planning());
     let mut seen = Seen::of(&snapshot);
-    seen.answer = Some(read(vec![chain("vda", &["x", "y"])]));
+    seen.answer = Some(surveyed(vec![chain("vda", &["x", "y"])]));
     let failed = change(seen.decide(&delete));
     assert!(
         matches!(failed.operation.state, OperationState::Failed(ref f) if f.reason == Reason::ChainDiverged)
     );
-    assert_eq!(
-        put(&failed, snapshot.id).unwrap().state,
-        SnapshotState::Ready
-    );
+    let left = put(&failed, snapshot.id).unwrap();
+    assert_eq!(left.state, SnapshotState::Ready);
+    // Even one that has no disk: what has no plan is not done.
+    let empty = self::snapshot("empty", &[]);
+    let seen = Seen {
+        answer: Some(refused(Reason::VmNotFound)),
+        ..Seen::of(&empty)
+    };
+    let failed = change(seen.decide(&operation(&empty, planning())));
+    assert!(put(&failed, empty.id).is_some());
 }
 
-/// A delete with these disks.
-fn disks(snapshot: &Snapshot, tasks: Vec<DiskTask>) -> Operation {
-    operation(snapshot, Work::Delete(DeletePhase::Disks(tasks)))
-}
-
+/// A snapshot of these disks: target, volume, and the one that is being merged into it.
 fn marked(name: &str, disks: &[(&str, &str, Option<&str>)]) -> Snapshot {
-    let named: Vec<_> = disks.iter().map(|(disk, base, _)| (*disk, *base)).collect();
+    let named: Vec<_> = disks.iter().map(|(disk, kept, _)| (*disk, *kept)).collect();
     let mut snapshot = snapshot(name, &named);
-    for (disk, (_, _, top)) in snapshot.disks.iter_mut().zip(disks) {
-        disk.merging = top.map(mark);
+    for (disk, (_, kept, removed)) in snapshot.disks.iter_mut().zip(disks) {
+        disk.merging = removed.map(|removed| merging(kept, &[removed]));
     }
     snapshot
 }
 
-/// What a refusal of the merge that is ordered now leaves of the snapshot.
+/// What a refusal of the merges that are ordered now leaves of the snapshot.
 fn left_by(snapshot: &Snapshot, tasks: Vec<DiskTask>, reason: Reason) -> Snapshot {
-    let seen = Seen {
-        answer: Some(refused(reason)),
-        attempts: 1,
-        ..Seen::of(snapshot)
+    let mut record = Record::of(std::slice::from_ref(snapshot), disks(tasks));
+    let refused_now = |record: &Record| {
+        let seen = Seen {
+            answer: Some(refused(reason)),
+            attempts: 1,
+            ..record.seen()
+        };
+        change(seen.decide(&record.operation))
     };
-    let failed = change(seen.decide(&disks(snapshot, tasks)));
-    assert_eq!(
-        kinds(&failed),
-        [EventKind::LiveMergeFailed, EventKind::SnapshotDeleteFailed]
-    );
-    put(&failed, snapshot.id).unwrap().clone()
+    let ordered = record
+        .tasks()
+        .iter()
+        .filter(|task| task.state == DiskState::Merging)
+        .count();
+    let lost = refused_now(&record);
+    assert_eq!(kinds(&lost), vec![EventKind::LiveMergeFailed; ordered]);
+    record.apply(&lost);
+    let failed = record.enter(MergeSight::Absent, None);
+    assert_eq!(kinds(&failed), [EventKind::SnapshotDeleteFailed]);
+    record.snapshot("s").unwrap().clone()
 }
 
 #[test]
-fn a_merge_that_was_refused_leaves_the_snapshot_whole() {
+fn merges_that_were_refused_leave_the_snapshot_whole() {
     let snapshot = marked("s", &[("vda", "a", Some("b")), ("vdb", "c", Some("d"))]);
-    let tasks = vec![
-        task("vda", "a", "b", DiskState::Merging),
-        task("vdb", "c", "d", DiskState::Pending),
-    ];
-    let left = left_by(&snapshot, tasks, Reason::ConcurrentChange);
-    assert_eq!(left.state, SnapshotState::Ready);
-    assert!(left.disks.iter().all(|disk| disk.merging.is_none()));
-    assert_eq!(left.disks.len(), 2);
+    let of = std::slice::from_ref(&snapshot);
+    for second in [DiskState::Merging, DiskState::Pending] {
+        let tasks = vec![
+            task(of, "vda", "a", &["b"], DiskState::Merging),
+            DiskTask {
+                round: u32::from(second == DiskState::Pending),
+                ..task(of, "vdb", "c", &["d"], second)
+            },
+        ];
+        let left = left_by(&snapshot, tasks, Reason::ConcurrentChange);
+        assert_eq!(left.state, SnapshotState::Ready);
+        assert!(left.disks.iter().all(|disk| disk.merging.is_none()));
+        assert_eq!(left.disks.len(), 2);
+    }
 }
 
 #[test]
 fn a_refusal_after_another_disk_was_merged_unmarks_the_disk_alone() {
     let snapshot = marked("s", &[("vdb", "c", Some("d")), ("vdc", "e", Some("f"))]);
-    let removed = DiskState::Removed {
-        copied_bytes: 1,
-        longest_pause: Duration::ZERO,
-        freed_bytes: 1,
-    };
+    let of = std::slice::from_ref(&snapshot);
     let tasks = vec![
-        task("vda", "a", "b", removed),
-        task("vdb", "c", "d", DiskState::Merging),
-        task("vdc", "e", "f", DiskState::Pending),
+        task(of, "vda", "a", &["b"], removed()),
+        task(of, "vdb", "c", &["d"], DiskState::Merging),
+        DiskTask {
+            round: 1,
+            ..task(of, "vdc", "e", &["f"], DiskState::Pending)
+        },
     ];
     let left = left_by(&snapshot, tasks, Reason::VmNotRunning);
     assert_eq!(left.state, SnapshotState::Incomplete);
@@ -109,20 +116,22 @@ fn a_refusal_after_another_disk_was_merged_unmarks_the_disk_alone() {
 fn a_refusal_gives_back_what_an_earlier_delete_had_marked() {
     let mut snapshot = marked("s", &[("vda", "a", Some("b")), ("vdb", "c", Some("d"))]);
     snapshot.was_incomplete = true;
-    let mut begun = task("vda", "a", "b", DiskState::Merging);
-    begun.earlier = Some(mark("b"));
-    let tasks = vec![begun, task("vdb", "c", "d", DiskState::Pending)];
+    let of = std::slice::from_ref(&snapshot);
+    let mut begun = task(of, "vda", "a", &["b"], DiskState::Merging);
+    begun.deletes[0].earlier = Some(merging("a", &["b", "x"]));
+    let tasks = vec![begun, task(of, "vdb", "c", &["d"], DiskState::Merging)];
     let left = left_by(&snapshot, tasks, Reason::SnapshotSharedBase);
     assert_eq!(left.state, SnapshotState::Incomplete);
-    assert_eq!(left.disks[0].merging, Some(mark("b")));
+    assert_eq!(left.disks[0].merging, Some(merging("a", &["b", "x"])));
     assert_eq!(left.disks[1].merging, None);
 }
 
 #[test]
 fn a_refusal_is_no_proof_when_the_merge_may_have_begun() {
     let snapshot = marked("s", &[("vda", "a", Some("b"))]);
-    let tasks = || vec![task("vda", "a", "b", DiskState::Merging)];
-    let whole = disks(&snapshot, tasks());
+    let of = std::slice::from_ref(&snapshot);
+    let begin = || vec![task(of, "vda", "a", &["b"], DiskState::Merging)];
+    let whole = operation(&snapshot, disks(begin()));
     let old = Operation {
         started_at: Some(now() - jiff::SignedDuration::from_hours(25)),
         ..whole.clone()
@@ -142,10 +151,12 @@ fn a_refusal_is_no_proof_when_the_merge_may_have_begun() {
             begun,
             ..Seen::of(&snapshot)
         };
-        let failed = change(seen.decide(operation));
+        let lost = change(seen.decide(operation));
+        assert!(matches!(tasks(&lost)[0].state, DiskState::Failed(_)));
+        let failed = change(Seen::of(&snapshot).decide(&lost.operation));
         let left = put(&failed, snapshot.id).unwrap();
         assert_eq!(left.state, SnapshotState::Incomplete, "{attempts} {reason}");
-        assert_eq!(left.disks[0].merging, Some(mark("b")));
+        assert_eq!(left.disks[0].merging, Some(merging("a", &["b"])));
     }
 }
 
@@ -153,7 +164,7 @@ fn a_refusal_is_no_proof_when_the_merge_may_have_begun() {
 fn a_snapshot_that_was_incomplete_is_never_ready_again() {
     let mut snapshot = snapshot("s", &[("vda", "a")]);
     snapshot.was_incomplete = true;
-    let delete = operation(&snapshot, Work::Delete(DeletePhase::Planning));
+    let delete = operation(&snapshot, planning());
     let seen = Seen {
         answer: Some(refused(Reason::VmNotFound)),
         ..Seen::of(&snapshot)
@@ -161,4 +172,32 @@ fn a_snapshot_that_was_incomplete_is_never_ready_again() {
     let failed = change(seen.decide(&delete));
     let left = put(&failed, snapshot.id).unwrap();
     assert_eq!(left.state, SnapshotState::Incomplete);
+}
+
+#[test]
+fn a_volume_that_stays_in_use_ends_the_operation_and_a_later_delete_goes_on() {
+    let snapshot = marked("s", &[("vda", "a", Some("b"))]);
+    let of = std::slice::from_ref(&snapshot);
+    let task = task(of, "vda", "a", &["b"], removing());
+    let mut record = Record::of(of, disks(vec![task]));
+    let tried = |record: &Record, attempts| {
+        let seen = Seen {
+            answer: Some(refused(Reason::VolumeInUse)),
+            attempts,
+            ..record.seen()
+        };
+        seen.decide(&record.operation)
+    };
+    record.apply(&note(tried(&record, 11)));
+    wait(tried(&record, 11));
+    record.apply(&change(tried(&record, 12)));
+    let left = record.snapshot("s").unwrap().clone();
+    assert_eq!(left.state, SnapshotState::Incomplete);
+    let mut second = Record::of(&[left.deleting()], planning());
+    second.enter(
+        MergeSight::Absent,
+        Some(surveyed(vec![chain("vda", &["a", "c"])])),
+    );
+    let order = removal(second.decide(MergeSight::Absent, None));
+    assert_eq!(order.volume, mark("b"));
 }

@@ -3,13 +3,15 @@
 use super::*;
 
 fn merging(snapshot: &Snapshot) -> Operation {
-    let task = task("vda", "a", "b", DiskState::Merging);
-    operation(snapshot, Work::Delete(DeletePhase::Disks(vec![task])))
+    let of = std::slice::from_ref(snapshot);
+    let task = task(of, "vda", "a", &["b"], DiskState::Merging);
+    operation(snapshot, disks(vec![task]))
 }
 
 fn to_remove(snapshot: &Snapshot) -> Operation {
-    let task = task("vda", "a", "b", removing());
-    operation(snapshot, Work::Delete(DeletePhase::Disks(vec![task])))
+    let of = std::slice::from_ref(snapshot);
+    let task = task(of, "vda", "a", &["b"], removing());
+    operation(snapshot, disks(vec![task]))
 }
 
 #[test]
@@ -31,7 +33,7 @@ fn a_cause_is_told_once_and_again_when_it_is_another() {
     assert_eq!(kinds(&refused), [EventKind::VolumeRemovalRefused]);
     let details = &refused.events[0].details;
     assert_eq!(details["reason"], "VOLUME_IN_USE");
-    assert_eq!(details["top"], volume("b").to_string());
+    assert_eq!(details["removed"], volume("b").to_string());
     assert_eq!(refused.operation.work, delete.work, "nothing has moved");
     assert!(matches!(seen.decide(&refused.operation), Step::Wait(_)));
     // The next question is asked as it would have been.
@@ -84,6 +86,16 @@ fn what_failed_has_not_recovered() {
 }
 
 #[test]
+fn what_was_cancelled_has_not_recovered() {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let mut waits = hindered(&operation(&snapshot, planning()), Reason::HostUnreachable);
+    waits.cancel_requested = true;
+    let cancelled = change(Seen::of(&snapshot).decide(&waits));
+    assert_eq!(kinds(&cancelled), [EventKind::OperationCancelled]);
+    assert_eq!(cancelled.operation.obstacle, None);
+}
+
+#[test]
 fn a_host_that_is_not_seen_is_told_of_when_it_lasts() {
     let snapshot = snapshot("s", &[("vda", "a")]);
     let delete = merging(&snapshot);
@@ -104,6 +116,62 @@ fn a_host_that_is_not_seen_is_told_of_when_it_lasts() {
     seen.merge = merge(MergePhase::Copying);
     let seen_again = note(seen.decide(&waits.operation));
     assert_eq!(kinds(&seen_again), [EventKind::OperationRecovered]);
+}
+
+#[test]
+fn a_copy_that_does_not_catch_up_is_told_once() {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let mut delete = merging(&snapshot);
+    let sight = |limit_lifted, guest_bytes_per_second| match merge(MergePhase::Copying) {
+        MergeSight::Seen(seen) => MergeSight::Seen(MergeSeen {
+            limit_lifted,
+            guest_bytes_per_second,
+            ..seen
+        }),
+        other => other,
+    };
+    let mut seen = Seen::of(&snapshot);
+    for (merge, kind) in [
+        (sight(true, 0), EventKind::LiveMergeLimitLifted),
+        (sight(true, 7), EventKind::LiveMergeGuestThrottled),
+    ] {
+        seen.merge = merge;
+        let told = note(seen.decide(&delete));
+        assert_eq!(kinds(&told), [kind]);
+        assert_eq!(told.events[0].severity, Severity::Warning);
+        delete = told.operation;
+        wait(seen.decide(&delete));
+    }
+    seen.merge = sight(false, 0);
+    wait(seen.decide(&delete));
+    seen.merge = sight(true, 9);
+    wait(seen.decide(&delete));
+}
+
+#[test]
+fn of_several_disks_all_have_caught_up_before_one_is_switched() {
+    let snapshot = snapshot("s", &[("vda", "a"), ("vdb", "m")]);
+    let of = std::slice::from_ref(&snapshot);
+    let first = task(of, "vda", "a", &["b"], DiskState::Merging);
+    let second = task(of, "vdb", "m", &["n"], DiskState::Merging);
+    let delete = operation(&snapshot, disks(vec![first.clone(), second]));
+    let MergeSight::Seen(pivoting) = merge(MergePhase::Pivoting) else {
+        unreachable!("it is seen");
+    };
+    let pivoting = MergeSight::Seen(MergeSeen {
+        pivot_attempts: 1,
+        ..pivoting
+    });
+    let seen = Seen {
+        merge: merge(MergePhase::Ready),
+        ..Seen::of(&snapshot)
+    };
+    let told = note(seen.but(&first, pivoting).decide(&delete));
+    use EventKind::{LiveMergePivoting, LiveMergeReady};
+    assert_eq!(
+        kinds(&told),
+        [LiveMergeReady, LiveMergeReady, LiveMergePivoting]
+    );
 }
 
 #[test]

@@ -199,6 +199,10 @@ pub(super) async fn stale_revision(store: Arc<dyn Store>) {
 /// A snapshot that is changed without an operation is replaced with its event, or neither is.
 pub(super) async fn snapshot_alone(store: Arc<dyn Store>) {
     let (first, one, _) = seeded(store.as_ref()).await;
+    let put = async |snapshot: &Snapshot, text: &str| {
+        let change = [SnapshotChange::Put(snapshot.clone())];
+        store.put_snapshots(&change, &[event(text)]).await
+    };
     let marked = Snapshot {
         state: SnapshotState::Incomplete,
         ..one.clone()
@@ -213,7 +217,7 @@ pub(super) async fn snapshot_alone(store: Arc<dyn Store>) {
         ..marked.clone()
     };
     for stale in [late(2), late(u64::MAX), missing, twin] {
-        let error = store.put_snapshot(&stale, &event("never")).await;
+        let error = put(&stale, "never").await;
         let error = error.unwrap_err();
         assert!(
             matches!(&error, StoreError::Conflict(what) if what.contains(&stale.id.to_string())),
@@ -224,7 +228,7 @@ pub(super) async fn snapshot_alone(store: Arc<dyn Store>) {
     assert_eq!(stored, Some(one));
     assert_eq!(messages(store.as_ref()).await, ["seed"]);
 
-    store.put_snapshot(&marked, &event("marked")).await.unwrap();
+    put(&marked, "marked").await.unwrap();
     let stored = store.snapshot(id(1)).await.unwrap();
     let revision = 2;
     assert_eq!(
@@ -237,8 +241,32 @@ pub(super) async fn snapshot_alone(store: Arc<dyn Store>) {
     assert_eq!(messages(store.as_ref()).await, ["seed", "marked"]);
     assert_eq!(store.operation(id(1)).await.unwrap(), Some(first));
     // Whoever had read it before comes too late.
-    let error = store.put_snapshot(&marked, &event("never")).await;
+    let error = put(&marked, "never").await;
     assert!(matches!(error, Err(StoreError::Conflict(_))), "{error:?}");
+}
+
+/// Of several snapshots that are changed without an operation all are, with their events, or none.
+pub(super) async fn snapshots_together(store: Arc<dyn Store>) {
+    let (_, one, _) = seeded(store.as_ref()).await;
+    let new = |number, name| SnapshotChange::Put(snapshot(number, 1, name));
+    let taken = [
+        new(7, "g"),
+        SnapshotChange::Delete(one.id),
+        new(8, one.name.as_str()),
+        new(9, "g"),
+    ];
+    let error = store.put_snapshots(&taken, &[event("never")]).await;
+    assert!(matches!(error, Err(StoreError::NameTaken)), "{error:?}");
+    assert_eq!(store.snapshot(id(7)).await.unwrap(), None);
+    assert_eq!(store.snapshot(one.id).await.unwrap(), Some(one.clone()));
+    assert_eq!(messages(store.as_ref()).await, ["seed"]);
+
+    let events = [event("found"), event("lost")];
+    store.put_snapshots(&taken[..3], &events).await.unwrap();
+    assert_eq!(store.snapshot(one.id).await.unwrap(), None);
+    let stored = store.snapshot(id(8)).await.unwrap();
+    assert_eq!(stored.map(|it| it.name), Some(one.name));
+    assert_eq!(messages(store.as_ref()).await, ["seed", "found", "lost"]);
 }
 
 /// Of many changes that build on the same revision, one is made.

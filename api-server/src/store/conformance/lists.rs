@@ -7,11 +7,12 @@ use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
 use std::fmt::Debug;
 use std::sync::Arc;
 
-const STATES: [StateName; 4] = [
+const STATES: [StateName; 5] = [
     StateName::Queued,
     StateName::Running,
     StateName::Succeeded,
     StateName::Failed,
+    StateName::Cancelled,
 ];
 
 /// Reads a list page by page, as a client does, to its end.
@@ -263,17 +264,19 @@ pub(super) async fn filtered_operations(store: Arc<dyn Store>) {
             .apply(&change(&operation(1 + number, 1 + number / 8)))
             .await
             .unwrap();
-        let state = state(STATES[number as usize % 4]);
+        let state = state(STATES[number as usize % STATES.len()]);
         store
             .apply(&change(&Operation { state, ..operation }))
             .await
             .unwrap();
     }
-    for set in 0..16_usize {
-        let chosen: Vec<usize> = (0..4).filter(|bit| set >> bit & 1 == 1).collect();
+    for set in 0..1_usize << STATES.len() {
+        let chosen: Vec<usize> = (0..STATES.len())
+            .filter(|bit| set >> bit & 1 == 1)
+            .collect();
         for vm in [None, Some(1), Some(2), Some(3)] {
             let fits = |number: &u64| {
-                (chosen.is_empty() || chosen.contains(&(*number as usize % 4)))
+                (chosen.is_empty() || chosen.contains(&(*number as usize % STATES.len())))
                     && vm.is_none_or(|vm| vm == 1 + number / 8)
             };
             let wanted: Vec<OperationId> = ids((0..12).rev().filter(fits).map(|number| 1 + number));
@@ -400,7 +403,7 @@ pub(super) async fn open_operations(store: Arc<dyn Store>) {
     let store = store.as_ref();
     assert_eq!(store.open_operations().await.unwrap(), []);
     let mut all = vec![];
-    for number in [4_u64, 1, 3, 2] {
+    for number in [4_u64, 1, 3, 2, 5] {
         all.push(
             store
                 .apply(&change(&operation(number, number % 2 + 1)))
@@ -413,6 +416,7 @@ pub(super) async fn open_operations(store: Arc<dyn Store>) {
         (0, StateName::Running),
         (2, StateName::Succeeded),
         (3, StateName::Failed),
+        (4, StateName::Cancelled),
     ] {
         let operation = Operation {
             state: state(name),
@@ -437,5 +441,5 @@ pub(super) async fn open_operations(store: Arc<dyn Store>) {
         .operations(&OperationFilter::default(), &everything())
         .await
         .unwrap();
-    assert_eq!(listed.len(), 204);
+    assert_eq!(listed.len(), 205);
 }

@@ -2,8 +2,8 @@
 //! ids grow with the number.
 
 use crate::snapshot::{
-    CreatePhase, Event, EventKind, Failure, HostRecord, NewEvent, Operation, OperationState,
-    Severity, Snapshot, SnapshotState, VmRecord, Work,
+    CreatePhase, Event, EventKind, Failure, HostRecord, MergeOptions, NewEvent, Operation,
+    OperationState, Origin, Severity, Snapshot, SnapshotState, VmRecord, Work,
 };
 use crate::store::{Change, EventFilter, Page, RequestRecord, SnapshotChange, StateName, Store};
 use jiff::Timestamp;
@@ -52,6 +52,9 @@ pub fn snapshot(number: u64, vm: u64, name: &str) -> Snapshot {
         vm: id(vm),
         name: name.parse().unwrap(),
         description: String::new(),
+        origin: Origin::Requested,
+        labels: Default::default(),
+        deletion_protected: false,
         state: SnapshotState::Creating,
         was_incomplete: false,
         disks: vec![],
@@ -67,6 +70,9 @@ pub fn operation(number: u64, vm: u64) -> Operation {
         vm: id(vm),
         snapshot: id(number),
         snapshot_name: "a".parse().unwrap(),
+        batch: vec![],
+        options: MergeOptions::default(),
+        cancel_requested: false,
         state: OperationState::Queued,
         work: Work::Create(CreatePhase::Planning),
         request: id(number),
@@ -87,6 +93,7 @@ pub fn state(name: StateName) -> OperationState {
         StateName::Running => OperationState::Running,
         StateName::Succeeded => OperationState::Succeeded,
         StateName::Failed => OperationState::Failed(Failure::new(Reason::VmDied, "it stopped")),
+        StateName::Cancelled => OperationState::Cancelled,
     }
 }
 

@@ -171,10 +171,11 @@ pub(super) async fn racing_payloads(store: Arc<dyn Store>) {
 /// What is forgotten may be asked for anew; what is open or young is not forgotten.
 pub(super) async fn pruned(store: Arc<dyn Store>) {
     let rows = [
-        (1, 1_000, true),
-        (2, 1_000, false),
-        (3, 2_000, true),
-        (4, 3_000, true),
+        (1, 1_000, StateName::Succeeded),
+        (2, 1_000, StateName::Running),
+        (3, 2_000, StateName::Failed),
+        (4, 3_000, StateName::Succeeded),
+        (6, 2_000, StateName::Cancelled),
     ];
     for (number, second, ends) in rows {
         let operation = Operation {
@@ -185,18 +186,16 @@ pub(super) async fn pruned(store: Arc<dyn Store>) {
             .accept(&request(number), &change(&operation))
             .await
             .unwrap());
-        if ends {
-            let ended = Operation {
-                state: state(StateName::Succeeded),
-                ..accepted
-            };
-            store.apply(&change(&ended)).await.unwrap();
-        }
+        let later = Operation {
+            state: state(ends),
+            ..accepted
+        };
+        store.apply(&change(&later)).await.unwrap();
     }
     assert_eq!(store.prune_requests(at(1_000)).await.unwrap(), 0);
-    assert_eq!(store.prune_requests(at(3_000)).await.unwrap(), 2);
+    assert_eq!(store.prune_requests(at(3_000)).await.unwrap(), 3);
     assert_eq!(store.prune_requests(at(3_000)).await.unwrap(), 0);
-    for (number, known) in [(1, false), (2, true), (3, false), (4, true)] {
+    for (number, known) in [(1, false), (2, true), (3, false), (4, true), (6, false)] {
         let found = store.repeated(&request(number)).await.unwrap();
         assert_eq!(found.is_some(), known, "request {number}");
         assert!(

@@ -6,9 +6,10 @@
 
 use super::records::{operation, snapshot};
 use crate::snapshot::{
-    CreatePhase, DeletePhase, DiskState, DiskTask, EventKind, Failure, HostRecord, Mark, NewEvent,
-    NewOverlay, Obstacle, Operation, OperationState, Severity, Snapshot, SnapshotDisk,
-    SnapshotState, Told, VmRecord, Work,
+    CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, EventKind, Failure,
+    HostRecord, Leaving, Mark, MergeKind, MergeOptions, Merging, NewEvent, NewOverlay, Obstacle,
+    Operation, OperationState, Origin, Severity, Snapshot, SnapshotDisk, SnapshotState, Told,
+    VmRecord, Work,
 };
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, HostId, SnapshotName};
@@ -94,6 +95,22 @@ fn mark() -> impl Strategy<Value = Mark> {
     (volume(), parsed("[!-~]{1,200}")).prop_map(|(volume, identity)| Mark { volume, identity })
 }
 
+fn merging() -> impl Strategy<Value = Merging> {
+    (mark(), vec(mark(), 1..4)).prop_map(|(kept, removed)| Merging { kept, removed })
+}
+
+fn options() -> impl Strategy<Value = MergeOptions> {
+    let next = |direction: &Direction| match direction {
+        Direction::Commit => Some(Direction::Pull),
+        Direction::Pull => None,
+    };
+    let directions: Vec<_> = successors(Some(Direction::Commit), next).collect();
+    (of(select(directions)), any::<u64>()).prop_map(|(direction, bytes_per_second)| MergeOptions {
+        direction,
+        bytes_per_second,
+    })
+}
+
 fn failure() -> impl Strategy<Value = Failure> {
     (select(Reason::ALL), text(), btree_map(text(), text(), 0..4)).prop_map(
         |(reason, message, metadata)| Failure {
@@ -131,11 +148,17 @@ fn snapshot_state() -> impl Strategy<Value = SnapshotState> {
 }
 
 pub(super) fn snapshots() -> impl Strategy<Value = Snapshot> {
-    let disk = (disk(), volume(), of(mark())).prop_map(|(disk, volume, merging)| SnapshotDisk {
+    let disk = (disk(), volume(), of(merging())).prop_map(|(disk, volume, merging)| SnapshotDisk {
         disk,
         volume,
         merging,
     });
+    let next = |origin: &Origin| match origin {
+        Origin::Requested => Some(Origin::Discovered),
+        Origin::Discovered => None,
+    };
+    let origins = select(successors(Some(Origin::Requested), next).collect::<Vec<_>>());
+    let noted = (origins, btree_map(text(), text(), 0..4), any::<bool>());
     (
         name(),
         text(),
@@ -143,42 +166,53 @@ pub(super) fn snapshots() -> impl Strategy<Value = Snapshot> {
         any::<bool>(),
         vec(disk, 0..4),
         timestamp(),
+        noted,
     )
         .prop_map(
-            |(name, description, state, was_incomplete, disks, created_at)| Snapshot {
-                name,
-                description,
-                state,
-                was_incomplete,
-                disks,
-                created_at,
-                ..snapshot(1, 1, "a")
+            |(name, description, state, was_incomplete, disks, created_at, noted)| {
+                let (origin, labels, deletion_protected) = noted;
+                Snapshot {
+                    name,
+                    description,
+                    origin,
+                    labels,
+                    deletion_protected,
+                    state,
+                    was_incomplete,
+                    disks,
+                    created_at,
+                    ..snapshot(1, 1, "a")
+                }
             },
         )
 }
 
 fn operation_states() -> impl Strategy<Value = OperationState> {
-    use OperationState::{Failed, Queued, Running, Succeeded};
+    use OperationState::{Cancelled, Failed, Queued, Running, Succeeded};
     failure().prop_flat_map(|failure| {
         let next = move |state: &OperationState| match state {
             Queued => Some(Running),
             Running => Some(Succeeded),
             Succeeded => Some(Failed(failure.clone())),
-            Failed(_) => None,
+            Failed(_) => Some(Cancelled),
+            Cancelled => None,
         };
         select(successors(Some(Queued), next).collect::<Vec<_>>())
     })
 }
 
 fn disk_state() -> impl Strategy<Value = DiskState> {
-    use DiskState::{Failed, Merging, Pending, Refused, Removed, Removing};
-    let figures = (any::<u64>(), duration(), any::<u64>(), failure());
-    figures.prop_flat_map(|(copied_bytes, longest_pause, freed_bytes, failure)| {
+    use DiskState::{Cancelled, Failed, Merging, Pending, Refused, Removed, Removing};
+    let figures = (any::<u64>(), duration(), any::<usize>(), any::<u64>());
+    (figures, failure()).prop_flat_map(|(figures, failure)| {
+        let (copied_bytes, longest_pause, gone, freed_bytes) = figures;
         let next = move |state: &DiskState| match state {
             Pending => Some(Merging),
             Merging => Some(Removing {
                 copied_bytes,
                 longest_pause,
+                gone,
+                freed_bytes,
             }),
             Removing { .. } => Some(Removed {
                 copied_bytes,
@@ -187,17 +221,55 @@ fn disk_state() -> impl Strategy<Value = DiskState> {
             }),
             Removed { .. } => Some(Failed(failure.clone())),
             Failed(failure) => Some(Refused(failure.clone())),
-            Refused(_) => None,
+            Refused(_) => Some(Cancelled),
+            Cancelled => None,
         };
         select(successors(Some(Pending), next).collect::<Vec<_>>())
     })
 }
 
+fn merge_kind() -> impl Strategy<Value = MergeKind> {
+    use MergeKind::{ActiveCommit, Commit, OfflineCommit, Pull};
+    let next = |kind: &MergeKind| match kind {
+        ActiveCommit => Some(Commit),
+        Commit => Some(Pull),
+        Pull => Some(OfflineCommit),
+        OfflineCommit => None,
+    };
+    select(successors(Some(ActiveCommit), next).collect::<Vec<_>>())
+}
+
+fn task() -> impl Strategy<Value = DiskTask> {
+    let leaving = (mark(), uuid()).prop_map(|(volume, removal)| Leaving { volume, removal });
+    let deleted =
+        (uuid(), of(merging())).prop_map(|(snapshot, earlier)| Deleted { snapshot, earlier });
+    let volumes = (mark(), vec(leaving, 1..4), vec(deleted, 1..4));
+    let numbers = (any::<u32>(), uuid(), any::<u64>());
+    (disk(), merge_kind(), volumes, numbers, disk_state(), told()).prop_map(
+        |(disk, kind, (kept, removed, deletes), (round, merge, planned_bytes), state, told)| {
+            DiskTask {
+                disk,
+                round,
+                kind,
+                kept,
+                removed,
+                deletes,
+                merge,
+                planned_bytes,
+                state,
+                told,
+            }
+        },
+    )
+}
+
 fn told() -> impl Strategy<Value = Told> {
-    any::<(bool, bool, bool)>().prop_map(|(ready, pivoting, put_off)| Told {
+    any::<[bool; 5]>().prop_map(|[ready, pivoting, put_off, lifted, throttled]| Told {
         ready,
         pivoting,
         put_off,
+        lifted,
+        throttled,
     })
 }
 
@@ -211,31 +283,7 @@ fn work() -> impl Strategy<Value = Work> {
         below,
         overlay,
     });
-    let task = (
-        disk(),
-        mark(),
-        mark(),
-        of(mark()),
-        any::<bool>(),
-        uuid(),
-        uuid(),
-        disk_state(),
-        told(),
-    )
-        .prop_map(
-            |(disk, base, top, earlier, active, merge, removal, state, told)| DiskTask {
-                disk,
-                base,
-                top,
-                earlier,
-                active,
-                merge,
-                removal,
-                state,
-                told,
-            },
-        );
-    let parts = (vec(overlay, 0..4), vec(task, 0..4), failure());
+    let parts = (vec(overlay, 0..4), vec(task(), 0..4), failure());
     parts.prop_flat_map(|(overlays, tasks, refused)| {
         let next = move |work: &Work| match work {
             Work::Create(CreatePhase::Planning) => {
@@ -257,8 +305,8 @@ fn work() -> impl Strategy<Value = Work> {
 pub(super) fn operations() -> impl Strategy<Value = Operation> {
     let times = (timestamp(), of(timestamp()), of(timestamp()));
     (
-        uuid(),
-        name(),
+        (uuid(), name(), vec(uuid(), 0..3)),
+        (options(), any::<bool>()),
         operation_states(),
         work(),
         uuid(),
@@ -269,8 +317,8 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
     )
         .prop_map(
             |(
-                snapshot,
-                snapshot_name,
+                (snapshot, snapshot_name, batch),
+                (options, cancel_requested),
                 state,
                 work,
                 request,
@@ -282,6 +330,9 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
                 Operation {
                     snapshot,
                     snapshot_name,
+                    batch,
+                    options,
+                    cancel_requested,
                     state,
                     work,
                     request,
@@ -299,12 +350,14 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
 
 pub(super) fn kinds() -> Vec<EventKind> {
     use EventKind::{
-        HostRegistered, HostUnresponsive, HostUp, LiveMergeCompleted, LiveMergeFailed,
-        LiveMergePivotPutOff, LiveMergePivoting, LiveMergePlanned, LiveMergeReady,
-        LiveMergeStarted, OperationRecovered, OperationResumed, OperationWaiting, RepairApplied,
-        RepairRequested, SnapshotCreateFailed, SnapshotCreateRequested, SnapshotCreated,
-        SnapshotDeleteFailed, SnapshotDeleteRequested, SnapshotDeleted, VolumeRemovalRefused,
-        VolumeRemoved,
+        HostRegistered, HostUnresponsive, HostUp, LiveMergeCancelled, LiveMergeCompleted,
+        LiveMergeFailed, LiveMergeGuestThrottled, LiveMergeLimitLifted, LiveMergePivotPutOff,
+        LiveMergePivoting, LiveMergePlanned, LiveMergeReady, LiveMergeStarted,
+        OperationCancelRequested, OperationCancelled, OperationLimited, OperationRecovered,
+        OperationResumed, OperationWaiting, RepairApplied, RepairRequested, SnapshotCreateFailed,
+        SnapshotCreateRequested, SnapshotCreated, SnapshotDeleteFailed, SnapshotDeleteRequested,
+        SnapshotDeleted, SnapshotDiscovered, SnapshotUpdated, SnapshotVanished,
+        VolumeRemovalRefused, VolumeRemoved,
     };
     let next = |kind: &EventKind| match kind {
         HostRegistered => Some(HostUp),
@@ -315,11 +368,17 @@ pub(super) fn kinds() -> Vec<EventKind> {
         SnapshotCreateFailed => Some(SnapshotDeleteRequested),
         SnapshotDeleteRequested => Some(SnapshotDeleted),
         SnapshotDeleted => Some(SnapshotDeleteFailed),
-        SnapshotDeleteFailed => Some(LiveMergePlanned),
+        SnapshotDeleteFailed => Some(SnapshotDiscovered),
+        SnapshotDiscovered => Some(SnapshotVanished),
+        SnapshotVanished => Some(SnapshotUpdated),
+        SnapshotUpdated => Some(LiveMergePlanned),
         LiveMergePlanned => Some(LiveMergeStarted),
         LiveMergeStarted => Some(LiveMergeCompleted),
         LiveMergeCompleted => Some(LiveMergeFailed),
-        LiveMergeFailed => Some(LiveMergeReady),
+        LiveMergeFailed => Some(LiveMergeCancelled),
+        LiveMergeCancelled => Some(LiveMergeLimitLifted),
+        LiveMergeLimitLifted => Some(LiveMergeGuestThrottled),
+        LiveMergeGuestThrottled => Some(LiveMergeReady),
         LiveMergeReady => Some(LiveMergePivoting),
         LiveMergePivoting => Some(LiveMergePivotPutOff),
         LiveMergePivotPutOff => Some(VolumeRemoved),
@@ -327,7 +386,10 @@ pub(super) fn kinds() -> Vec<EventKind> {
         VolumeRemovalRefused => Some(OperationResumed),
         OperationResumed => Some(OperationWaiting),
         OperationWaiting => Some(OperationRecovered),
-        OperationRecovered => Some(RepairRequested),
+        OperationRecovered => Some(OperationCancelRequested),
+        OperationCancelRequested => Some(OperationCancelled),
+        OperationCancelled => Some(OperationLimited),
+        OperationLimited => Some(RepairRequested),
         RepairRequested => Some(RepairApplied),
         RepairApplied => None,
     };

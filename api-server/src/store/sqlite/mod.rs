@@ -12,8 +12,8 @@ mod write;
 mod writer;
 
 use super::{
-    Accepted, Change, EventFilter, LogEnd, OperationFilter, Page, RequestRecord, Store, StoreError,
-    VmFilter,
+    Accepted, Change, EventFilter, LogEnd, OperationFilter, Page, RequestRecord, SnapshotChange,
+    Store, StoreError, VmFilter,
 };
 use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
 use async_trait::async_trait;
@@ -140,8 +140,12 @@ impl Store for SqliteStore {
         write::apply(&self.writer, change).await
     }
 
-    async fn put_snapshot(&self, snapshot: &Snapshot, event: &NewEvent) -> Result<(), StoreError> {
-        write::put_snapshot_alone(&self.writer, snapshot, event).await
+    async fn put_snapshots(
+        &self,
+        snapshots: &[SnapshotChange],
+        events: &[NewEvent],
+    ) -> Result<(), StoreError> {
+        write::put_snapshots(&self.writer, snapshots, events).await
     }
 
     async fn prune_requests(&self, before: Timestamp) -> Result<u64, StoreError> {

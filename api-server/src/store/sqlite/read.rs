@@ -252,6 +252,7 @@ pub(super) fn state_text(state: StateName) -> &'static str {
         StateName::Running => "running",
         StateName::Succeeded => "succeeded",
         StateName::Failed => "failed",
+        StateName::Cancelled => "cancelled",
     }
 }
 

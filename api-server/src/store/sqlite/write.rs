@@ -110,21 +110,20 @@ pub(super) async fn apply(writer: &Writer, change: &Change) -> Result<Operation,
     Ok(operation)
 }
 
-pub(super) async fn put_snapshot_alone(
+pub(super) async fn put_snapshots(
     writer: &Writer,
-    snapshot: &Snapshot,
-    event: &NewEvent,
+    snapshots: &[SnapshotChange],
+    events: &[NewEvent],
 ) -> Result<(), StoreError> {
     let mut tx = writer.begin().await?;
-    put_snapshot(&mut tx, snapshot).await?;
-    add_event(&mut tx, event).await?;
+    change_snapshots(&mut tx, snapshots, events).await?;
     writer.commit_log(tx).await
 }
 
 pub(super) async fn prune_requests(writer: &Writer, before: Timestamp) -> Result<u64, StoreError> {
     let mut tx = writer.begin().await?;
     let query = "DELETE FROM requests WHERE accepted_at < ? AND operation_id IN
-         (SELECT id FROM operations WHERE state IN ('succeeded', 'failed'))";
+         (SELECT id FROM operations WHERE state NOT IN ('queued', 'running'))";
     let done = sqlx::query(query)
         .bind(before.as_second())
         .execute(&mut *tx)
@@ -136,7 +135,16 @@ pub(super) async fn prune_requests(writer: &Writer, before: Timestamp) -> Result
 
 async fn change_all(tx: &mut Tx, change: &Change) -> Result<Operation, StoreError> {
     let operation = put_operation(tx, &change.operation).await?;
-    for snapshot in &change.snapshots {
+    change_snapshots(tx, &change.snapshots, &change.events).await?;
+    Ok(operation)
+}
+
+async fn change_snapshots(
+    tx: &mut Tx,
+    snapshots: &[SnapshotChange],
+    events: &[NewEvent],
+) -> Result<(), StoreError> {
+    for snapshot in snapshots {
         match snapshot {
             SnapshotChange::Put(snapshot) => put_snapshot(tx, snapshot).await?,
             SnapshotChange::Delete(id) => {
@@ -145,10 +153,10 @@ async fn change_all(tx: &mut Tx, change: &Change) -> Result<Operation, StoreErro
             }
         }
     }
-    for event in &change.events {
+    for event in events {
         add_event(tx, event).await?;
     }
-    Ok(operation)
+    Ok(())
 }
 
 async fn put_operation(tx: &mut Tx, operation: &Operation) -> Result<Operation, StoreError> {
@@ -161,6 +169,7 @@ async fn put_operation(tx: &mut Tx, operation: &Operation) -> Result<Operation, 
         OperationState::Running => StateName::Running,
         OperationState::Succeeded => StateName::Succeeded,
         OperationState::Failed(_) => StateName::Failed,
+        OperationState::Cancelled => StateName::Cancelled,
     });
     let query = if operation.revision == 0 {
         "INSERT INTO operations (id, vm_id, state, revision, record) VALUES (?1, ?2, ?3, ?4, ?5)

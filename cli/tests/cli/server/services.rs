@@ -188,12 +188,49 @@ impl SnapshotService for Scripted {
         }))
     }
 
+    async fn update_snapshot(
+        &self,
+        request: Request<v1::UpdateSnapshotRequest>,
+    ) -> Answer<v1::UpdateSnapshotResponse> {
+        let r = request.get_ref();
+        let answer = self.answer(&request, |s| {
+            one(
+                &s.snapshots,
+                |it| it.id == r.snapshot_id,
+                Reason::SnapshotNotFound,
+            )
+        });
+        let mut snapshot = answer.await??;
+        snapshot.name = r.name.clone().unwrap_or(snapshot.name);
+        Ok(Response::new(v1::UpdateSnapshotResponse {
+            snapshot: Some(snapshot),
+        }))
+    }
+
     async fn delete_snapshot(
         &self,
         request: Request<v1::DeleteSnapshotRequest>,
     ) -> Answer<v1::DeleteSnapshotResponse> {
         let operation = self.answer(&request, |s| s.accepted.clone()).await?;
         Ok(Response::new(v1::DeleteSnapshotResponse { operation }))
+    }
+
+    async fn batch_delete_snapshots(
+        &self,
+        request: Request<v1::BatchDeleteSnapshotsRequest>,
+    ) -> Answer<v1::BatchDeleteSnapshotsResponse> {
+        let operation = self.answer(&request, |s| s.accepted.clone()).await?;
+        Ok(Response::new(v1::BatchDeleteSnapshotsResponse {
+            operation,
+        }))
+    }
+
+    async fn plan_delete_snapshot(
+        &self,
+        request: Request<v1::PlanDeleteSnapshotRequest>,
+    ) -> Answer<v1::PlanDeleteSnapshotResponse> {
+        let plan = self.answer(&request, |s| s.plan.clone()).await?;
+        Ok(Response::new(plan))
     }
 }
 
@@ -265,6 +302,38 @@ impl OperationService for Scripted {
             return std::future::pending().await;
         };
         Ok(Response::new(v1::WaitOperationResponse {
+            operation: Some(operation),
+        }))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<v1::CancelOperationRequest>,
+    ) -> Answer<v1::CancelOperationResponse> {
+        let id = &request.get_ref().operation_id;
+        let missing = Reason::OperationNotFound;
+        let found = self.answer(&request, |s| {
+            one(&s.operations, |found| found.id == *id, missing)
+        });
+        let mut operation = found.await??;
+        operation.cancel_requested = true;
+        Ok(Response::new(v1::CancelOperationResponse {
+            operation: Some(operation),
+        }))
+    }
+
+    async fn update_operation(
+        &self,
+        request: Request<v1::UpdateOperationRequest>,
+    ) -> Answer<v1::UpdateOperationResponse> {
+        let r = request.get_ref();
+        let missing = Reason::OperationNotFound;
+        let found = self.answer(&request, |s| {
+            one(&s.operations, |found| found.id == r.operation_id, missing)
+        });
+        let mut operation = found.await??;
+        operation.bytes_per_second = r.bytes_per_second;
+        Ok(Response::new(v1::UpdateOperationResponse {
             operation: Some(operation),
         }))
     }

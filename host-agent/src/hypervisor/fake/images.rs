@@ -73,10 +73,22 @@ impl FakeImages {
         )
     }
 
+    /// The blocks that an image holds itself.
+    pub fn own_blocks(&self, image: &Locator) -> BTreeSet<u64> {
+        self.allocated(std::slice::from_ref(image))
+    }
+
     /// Writes a block of one image.
     pub fn write(&self, image: &Locator, block: u64, value: u64) {
         if let Some(image) = self.lock().get_mut(image) {
             image.blocks.insert(block, value);
+        }
+    }
+
+    /// Loses a block of one image, as if it had never been written.
+    pub(super) fn lose(&self, image: &Locator, block: u64) {
+        if let Some(image) = self.lock().get_mut(image) {
+            image.blocks.remove(&block);
         }
     }
 
@@ -115,9 +127,9 @@ impl FakeImages {
             .collect()
     }
 
-    pub(super) fn set_backing(&self, image: &Locator, backing: &Locator) {
+    pub(super) fn rebase(&self, image: &Locator, backing: Option<&Locator>) {
         if let Some(image) = self.lock().get_mut(image) {
-            image.backing = Some(backing.clone());
+            image.backing = backing.cloned();
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_storage::{Format, Locator};
 
 use super::images::FakeImages;
 use crate::hypervisor::{
-    BlockJob, BlockJobKind, BlockJobOutcome, CommitOrder, DiskView, HypervisorError, JobProgress,
+    BlockJob, BlockJobKind, BlockJobOutcome, DiskView, HypervisorError, JobOrder, JobProgress,
     Layer, MirrorState, VmState, VmView,
 };
 
@@ -29,18 +29,27 @@ pub(super) struct Disk {
     /// What the machine's definition names.
     pub(super) next_start: Locator,
     pub(super) job: Option<Job>,
+    /// How many bytes a second the guest may write; 0 for no limit. Ends with QEMU.
+    pub(super) write_limit: u64,
+    /// The merge for which QEMU was asked to pull last.
+    pub(super) pulls_for: Option<MergeId>,
+    /// Blocks that were pulled into the active layer, and of which only QEMU's memory knows where
+    /// they are. The headers tell of the pull's end at once.
+    pub(super) unflushed: BTreeSet<u64>,
 }
 
-/// A commit that runs.
+/// A job that runs.
 #[derive(Debug)]
 pub(super) struct Job {
     kind: BlockJobKind,
-    base: Locator,
+    /// What lies below afterwards; of a pull perhaps nothing.
+    base: Option<Locator>,
     top: Locator,
-    /// Blocks that the base lacks.
+    /// Blocks that the kept layer lacks.
     dirty: BTreeSet<u64>,
     copied: u64,
     stage: Stage,
+    speed: u64,
 }
 
 /// How far a job is.
@@ -55,13 +64,17 @@ enum Stage {
     Switched,
 }
 
-/// A commit that runs, for whoever looks behind the port.
+/// A job that runs, for whoever looks behind the port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningJob {
-    /// What is kept and written.
-    pub base: Locator,
-    /// What is merged into it.
+    /// Which.
+    pub kind: BlockJobKind,
+    /// What lies below afterwards: of a commit what is kept and written.
+    pub base: Option<Locator>,
+    /// Where the data comes from first: of a pull what is kept and written.
     pub top: Locator,
+    /// How many bytes a second it may copy; 0 for no limit.
+    pub speed: u64,
     /// QEMU was asked to pivot, and has not switched.
     pub asked: bool,
     /// QEMU writes the base, and nobody knows it yet.
@@ -72,8 +85,12 @@ pub struct RunningJob {
 pub(super) type Told = Option<BlockJobOutcome>;
 
 impl Machine {
-    pub(super) fn view(&self) -> VmView {
-        let disks = self.disks.iter().map(Disk::view).collect();
+    /// As it is seen, with the disks whose chains can be read.
+    pub(super) fn view(&self, images: &FakeImages) -> VmView {
+        let readable = |disk: &&Disk| self.chain(disk, images).is_some();
+        let disks = self.disks.iter().filter(readable);
+        let disks = disks.map(|disk| disk.view(self.chain(disk, images).unwrap_or_default()));
+        let disks = disks.collect();
         VmView {
             id: self.id,
             name: self.name.clone(),
@@ -90,38 +107,96 @@ impl Machine {
             .ok_or_else(missing)
     }
 
-    /// QEMU is gone: its jobs with it, and what it knew of the chains.
-    pub(super) fn stop(&mut self) {
-        self.state = VmState::ShutOff;
+    /// The same, or that one of its chains cannot be read.
+    pub(super) fn whole_view(&self, images: &FakeImages) -> Result<VmView, HypervisorError> {
+        let view = self.view(images);
+        if view.disks.len() == self.disks.len() {
+            return Ok(view);
+        }
+        let text = format!("a chain of {} cannot be read", self.name);
+        Err(HypervisorError::Unknown(text))
+    }
+
+    /// What QEMU has open; without one, what the headers say that it would.
+    pub(super) fn chain(&self, disk: &Disk, images: &FakeImages) -> Option<Vec<Locator>> {
+        match self.state {
+            VmState::ShutOff => images.chain(&disk.next_start),
+            _ => Some(disk.chain.clone()),
+        }
+    }
+
+    /// The guest's processors run or stand still. When they stop, QEMU writes everything out.
+    pub(super) fn set_state(&mut self, state: VmState) {
+        self.state = state;
+        if state == VmState::Paused {
+            self.disks
+                .iter_mut()
+                .for_each(|disk| disk.unflushed.clear());
+        }
+    }
+
+    /// QEMU is gone, and with it its jobs and what it had in its memory alone.
+    pub(super) fn stop(&mut self, images: &FakeImages) {
+        if self.state != VmState::ShutOff {
+            self.state = VmState::ShutOff;
+            self.end_jobs();
+            for disk in &mut self.disks {
+                disk.pulls_for = None;
+                for block in std::mem::take(&mut disk.unflushed) {
+                    images.lose(disk.active(), block);
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_jobs(&mut self) {
         for disk in &mut self.disks {
             disk.job = None;
-            disk.chain = vec![disk.next_start.clone()];
+            disk.write_limit = 0;
         }
+    }
+
+    /// Brings what is known of the chains up to the headers, when there is no QEMU.
+    pub(super) fn refresh(&mut self, images: &FakeImages) -> Result<(), HypervisorError> {
+        if self.state == VmState::ShutOff {
+            self.open(images)?;
+        }
+        Ok(())
     }
 
     /// Opens the chains as the headers have them.
     pub(super) fn start(&mut self, images: &FakeImages) -> Result<(), HypervisorError> {
+        if let Some(disk) = self.disks.iter().find(|disk| disk.job.is_some()) {
+            let text = format!("disk {}: its images are locked", disk.target);
+            return Err(HypervisorError::Refused(text));
+        }
+        self.open(images)?;
+        self.state = VmState::Running;
+        Ok(())
+    }
+
+    fn open(&mut self, images: &FakeImages) -> Result<(), HypervisorError> {
         for disk in &mut self.disks {
             let broken =
                 || HypervisorError::Refused(format!("disk {} cannot be opened", disk.target));
             disk.chain = images.chain(&disk.next_start).ok_or_else(broken)?;
         }
-        self.state = VmState::Running;
         Ok(())
     }
 }
 
 impl Disk {
-    pub(super) fn view(&self) -> DiskView {
-        let layer = |locator: &Locator| Layer {
-            locator: locator.clone(),
+    fn view(&self, chain: Vec<Locator>) -> DiskView {
+        let layer = |locator| Layer {
+            locator,
             format: Some(Format::Qcow2),
         };
         DiskView {
             target: self.target.clone(),
-            chain: self.chain.iter().map(layer).collect(),
+            chain: chain.into_iter().map(layer).collect(),
             next_start: Some(self.next_start.clone()),
             mirror: self.job.as_ref().and_then(Job::mark),
+            pulls_for: self.pulls_for,
         }
     }
 
@@ -131,8 +206,14 @@ impl Disk {
 
     /// A write that the guest gets acknowledged.
     pub(super) fn write(&mut self, images: &FakeImages, block: u64, value: u64) {
+        self.unflushed.remove(&block);
         match &mut self.job {
-            Some(job) if job.stage == Stage::Switched => images.write(&job.base, block, value),
+            Some(job) if job.stage == Stage::Switched => images.write(job.target(), block, value),
+            Some(job) if job.kind == BlockJobKind::Pull => {
+                // What the guest writes need not be pulled any more.
+                job.dirty.remove(&block);
+                images.write(self.chain.last().expect("it has layers"), block, value);
+            }
             Some(job) if job.kind == BlockJobKind::ActiveCommit => {
                 job.dirty.insert(block);
                 images.write(self.active(), block, value);
@@ -144,20 +225,22 @@ impl Disk {
     pub(super) fn read(&self, images: &FakeImages, block: u64) -> u64 {
         match &self.job {
             Some(job) if job.stage == Stage::Switched => {
-                images.read_chain(&self.chain[..=self.place(&job.base)], block)
+                images.read_chain(&self.chain[..=self.place(job.target())], block)
             }
             _ => images.read_chain(&self.chain, block),
         }
     }
 
     pub(super) fn push(&mut self, overlay: &Locator) {
+        // Before the layer is only read QEMU writes everything out.
+        self.unflushed.clear();
         self.chain.push(overlay.clone());
         self.next_start = overlay.clone();
     }
 
-    pub(super) fn start_commit(
+    pub(super) fn start_job(
         &mut self,
-        order: &CommitOrder,
+        order: &JobOrder,
         images: &FakeImages,
     ) -> Result<(), HypervisorError> {
         let refused = |why: &str| HypervisorError::Refused(format!("disk {}: {why}", order.disk));
@@ -165,52 +248,88 @@ impl Disk {
             return Err(refused("a block job runs already"));
         }
         let place = |locator| self.chain.iter().position(|layer| layer == locator);
-        let (Some(base), Some(top)) = (place(&order.base), place(&order.top)) else {
-            return Err(refused("not layers of the chain"));
+        let Some(top) = place(&order.top) else {
+            return Err(refused("not a layer of the chain"));
         };
-        if base >= top || order.active != (top + 1 == self.chain.len()) {
+        let base = order.base.as_ref().map(place);
+        // Where the layers above the base begin.
+        let above = match base {
+            Some(None) => return Err(refused("not a layer of the chain")),
+            Some(Some(base)) => base + 1,
+            None => 0,
+        };
+        let at_the_end = top + 1 == self.chain.len();
+        let wanted_at_the_end = match order.kind {
+            BlockJobKind::Offline => at_the_end,
+            kind => kind != BlockJobKind::Commit,
+        };
+        if above > top || at_the_end != wanted_at_the_end {
             return Err(refused("the layers are in another order"));
         }
-        let kind = if order.active {
-            BlockJobKind::ActiveCommit
-        } else {
-            BlockJobKind::Commit
+        let dirty = match order.kind {
+            BlockJobKind::Pull => {
+                let own = images.allocated(&self.chain[top..]);
+                let below = images.allocated(&self.chain[above..top]);
+                below.difference(&own).copied().collect()
+            }
+            _ => images.allocated(&self.chain[above..=top]),
         };
+        if order.kind == BlockJobKind::Pull {
+            self.pulls_for = order.merge;
+        }
         self.job = Some(Job {
-            kind,
+            kind: order.kind,
             base: order.base.clone(),
             top: order.top.clone(),
-            dirty: images.allocated(&self.chain[base + 1..=top]),
+            dirty,
             copied: 0,
             stage: Stage::Copying,
+            speed: order.bytes_per_second,
         });
         Ok(())
     }
 
     /// Copies up to so many blocks; a copy that has caught up says so once.
     pub(super) fn copy(&mut self, images: &FakeImages, blocks: usize) -> Told {
-        let (base, top) = {
-            let job = self.job.as_ref()?;
-            (self.place(&job.base), self.place(&job.top))
-        };
+        let job = self.job.as_ref()?;
+        let (above, top) = (self.above_base(job), self.place(&job.top));
+        let from = self.chain[above..=top].to_vec();
         let job = self.job.as_mut()?;
         for _ in 0..blocks {
             let Some(block) = job.dirty.pop_first() else {
                 break;
             };
-            let value = images.read_chain(&self.chain[base + 1..=top], block);
-            images.write(&job.base, block, value);
+            let value = images.read_chain(&from, block);
+            images.write(job.target(), block, value);
+            if job.kind == BlockJobKind::Pull {
+                self.unflushed.insert(block);
+            }
             job.copied += 1;
         }
         if job.stage != Stage::Copying || !job.dirty.is_empty() {
             return None;
         }
-        if job.kind == BlockJobKind::ActiveCommit {
-            job.stage = Stage::Ready;
-            return Some(BlockJobOutcome::Ready);
+        match job.kind {
+            BlockJobKind::ActiveCommit => {
+                job.stage = Stage::Ready;
+                return Some(BlockJobOutcome::Ready);
+            }
+            BlockJobKind::Pull => {
+                images.rebase(
+                    &self.chain[top],
+                    above.checked_sub(1).map(|base| &self.chain[base]),
+                );
+                self.chain.drain(above..top);
+            }
+            _ => {
+                let base = self.chain[above - 1].clone();
+                match self.chain.get(top + 1) {
+                    Some(overlay) => images.rebase(overlay, Some(&base)),
+                    None => self.next_start = base,
+                }
+                self.chain.drain(above..=top);
+            }
         }
-        images.set_backing(&self.chain[top + 1], &self.chain[base]);
-        self.chain.drain(base + 1..=top);
         self.job = None;
         Some(BlockJobOutcome::Completed)
     }
@@ -243,9 +362,9 @@ impl Disk {
     /// The hypervisor learns of the switch.
     pub(super) fn notice(&mut self) -> Told {
         let job = self.job.take_if(|job| job.stage == Stage::Switched)?;
-        let base = self.place(&job.base);
+        let base = self.place(job.target());
         self.chain.truncate(base + 1);
-        self.next_start = job.base;
+        self.next_start = job.target().clone();
         Some(BlockJobOutcome::Completed)
     }
 
@@ -262,6 +381,8 @@ impl Disk {
     pub(super) fn running_job(&self) -> Option<RunningJob> {
         let job = self.job.as_ref()?;
         Some(RunningJob {
+            kind: job.kind,
+            speed: job.speed,
             base: job.base.clone(),
             top: job.top.clone(),
             asked: job.stage == Stage::Asked,
@@ -276,6 +397,25 @@ impl Disk {
             .is_some()
     }
 
+    /// As the hypervisor is asked for it.
+    pub(super) fn abort_job(&mut self) -> Result<(), HypervisorError> {
+        if self.end_job() {
+            return Ok(());
+        }
+        Err(HypervisorError::Refused("no block job runs".to_owned()))
+    }
+
+    pub(super) fn set_speed(&mut self, speed: u64) -> Result<(), HypervisorError> {
+        let none = || HypervisorError::Refused("no block job runs".to_owned());
+        self.job.as_mut().ok_or_else(none)?.speed = speed;
+        Ok(())
+    }
+
+    /// The place of the oldest layer above the job's base.
+    fn above_base(&self, job: &Job) -> usize {
+        job.base.as_ref().map_or(0, |base| self.place(base) + 1)
+    }
+
     fn place(&self, locator: &Locator) -> usize {
         let place = self.chain.iter().position(|layer| layer == locator);
         place.expect("the layers of a running job are in the chain")
@@ -283,15 +423,24 @@ impl Disk {
 }
 
 impl Job {
+    /// The layer that it writes.
+    fn target(&self) -> &Locator {
+        match (&self.base, self.kind) {
+            (Some(base), kind) if kind != BlockJobKind::Pull => base,
+            _ => &self.top,
+        }
+    }
+
     fn mark(&self) -> Option<BlockJob> {
         (self.kind == BlockJobKind::ActiveCommit).then(|| BlockJob {
             kind: self.kind,
-            target: Some(self.base.clone()),
+            target: self.base.clone(),
             state: match self.stage {
                 Stage::Ready => MirrorState::Ready,
                 Stage::Asked | Stage::Switched => MirrorState::Pivoting,
                 _ => MirrorState::Copying,
             },
+            switched: Some(self.stage == Stage::Switched),
         })
     }
 }

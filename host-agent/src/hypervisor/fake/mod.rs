@@ -2,7 +2,7 @@
 //! the test says so.
 //!
 //! ```text
-//!   start_commit ─▶ copying ─▶ ready ─▶ asked ─▶ switched ─▶ noticed
+//!   start_job ─▶ copying ─▶ ready ─▶ asked ─▶ switched ─▶ noticed
 //!                   advance()      pivot()   switch()    notice()
 //! ```
 //!
@@ -25,7 +25,7 @@ pub use images::FakeImages;
 pub use machine::RunningJob;
 pub use script::Call;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ use tokio::sync::broadcast;
 
 use self::machine::{Disk, Machine};
 use self::script::{Fault, Script};
-use super::{BlockJobOutcome, HypervisorError, HypervisorEvent, VmState, VmView};
+use super::{BlockJobOutcome, HypervisorError, HypervisorEvent, KeptSnapshot, VmState, VmView};
 
 /// Who moves the block jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub struct FakeHypervisor {
 struct Host {
     connected: bool,
     machines: BTreeMap<VmId, Machine>,
+    kept: BTreeMap<VmId, Vec<KeptSnapshot>>,
     script: Script,
 }
 
@@ -67,6 +68,7 @@ impl FakeHypervisor {
         let host = Host {
             connected: true,
             machines: BTreeMap::new(),
+            kept: BTreeMap::new(),
             script: Script::default(),
         };
         let (events, _) = broadcast::channel(1024);
@@ -116,6 +118,9 @@ impl FakeHypervisor {
             chain: chain.to_vec(),
             next_start: below.expect("a disk has at least one layer").clone(),
             job: None,
+            write_limit: 0,
+            pulls_for: None,
+            unflushed: BTreeSet::new(),
         }
     }
 
@@ -125,18 +130,29 @@ impl FakeHypervisor {
         self.tell(HypervisorEvent::Lifecycle { vm });
     }
 
-    /// Ends a machine's QEMU at once. Its jobs end without an event of their own.
+    /// Ends a machine's QEMU at once. Its jobs end without an event of their own, and what was pulled
+    /// since the guest stood still last is lost.
     pub fn kill_vm(&self, vm: VmId) {
         if let Some(machine) = self.host().machines.get_mut(&vm) {
-            machine.stop();
+            machine.stop(&self.images);
         }
         self.tell(HypervisorEvent::Lifecycle { vm });
+    }
+
+    /// Ends the jobs of machines that are shut off, as the agent's death does: without an event.
+    pub fn lose_offline_jobs(&self) {
+        let mut host = self.host();
+        let off = |machine: &&mut Machine| machine.state == VmState::ShutOff;
+        host.machines
+            .values_mut()
+            .filter(off)
+            .for_each(Machine::end_jobs);
     }
 
     /// Starts a machine from the images that its definition names, as their headers say.
     ///
     /// # Errors
-    /// When there is no such machine, it runs, or an image is missing.
+    /// When there is no such machine, it runs, an image is missing, or a job works on its images.
     pub fn start_vm(&self, vm: VmId) -> Result<(), HypervisorError> {
         {
             let mut host = self.host();
@@ -157,13 +173,55 @@ impl FakeHypervisor {
         if let Some(machine) = self.host().machines.get_mut(&vm)
             && machine.state != VmState::ShutOff
         {
-            machine.state = if paused {
+            machine.set_state(if paused {
                 VmState::Paused
             } else {
                 VmState::Running
-            };
+            });
         }
         self.tell(HypervisorEvent::Lifecycle { vm });
+    }
+
+    /// Puts layers on a disk, oldest first, as somebody else may do: the guest writes the last one.
+    /// Images that are not there are made.
+    ///
+    /// # Panics
+    /// When there is no such machine or disk.
+    pub fn freeze(&self, vm: VmId, disk: &DiskTarget, layers: &[Locator]) {
+        let frozen = self.with_disk(vm, disk, |disk, images| {
+            for layer in layers {
+                if !images.exists(layer) {
+                    images.create(layer, Some(disk.active()));
+                }
+                disk.push(layer);
+            }
+        });
+        frozen.expect("a disk of the host");
+        self.tell(HypervisorEvent::Lifecycle { vm });
+    }
+
+    /// Takes the youngest frozen layer and the active one together, as `virsh blockcommit` does.
+    ///
+    /// # Panics
+    /// When there is no such machine or disk.
+    pub fn thaw(&self, vm: VmId, disk: &DiskTarget) {
+        let thawed = self.with_disk(vm, disk, |disk, images| {
+            let gone = disk.active().clone();
+            let written = images.own_blocks(&gone);
+            disk.chain.pop();
+            for block in written {
+                let value = images.read(&gone, block).unwrap_or_default();
+                images.write(disk.active(), block, value);
+            }
+            disk.next_start = disk.active().clone();
+        });
+        thawed.expect("a disk of the host");
+        self.tell(HypervisorEvent::Lifecycle { vm });
+    }
+
+    /// What metadata of snapshots the hypervisor itself keeps of a machine.
+    pub fn set_kept_snapshots(&self, vm: VmId, kept: Vec<KeptSnapshot>) {
+        self.host().kept.insert(vm, kept);
     }
 
     /// Names another image in the machine's definition, as somebody else may do.
@@ -251,7 +309,9 @@ impl FakeHypervisor {
 
     /// A machine as it is, also while nobody can ask for it. It is no call of the port.
     pub fn peek(&self, vm: VmId) -> Option<VmView> {
-        self.host().machines.get(&vm).map(Machine::view)
+        let host = self.host();
+        let machine = host.machines.get(&vm)?;
+        Some(machine.view(&self.images))
     }
 
     /// The commit that runs on a disk, as it is.

@@ -9,8 +9,8 @@ use super::machine::Machine;
 use super::script::{Call, Fault};
 use super::{FakeHypervisor, Host, Pace};
 use crate::hypervisor::{
-    CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, JobProgress, Overlay, Reference,
-    VmState, VmView,
+    BlockJobKind, BlockJobOutcome, Hypervisor, HypervisorError, HypervisorEvent, JobOrder,
+    JobProgress, KeptSnapshot, Layer, Overlay, Reference, VmState, VmView,
 };
 
 type Answer<T> = Result<T, HypervisorError>;
@@ -50,7 +50,7 @@ impl FakeHypervisor {
 
     fn set_state(&self, vm: VmId, call: Call, state: VmState) -> Answer<()> {
         let done = self.answer(call, |host| {
-            running(host.machine(vm)?)?.state = state;
+            running(host.machine(vm)?)?.set_state(state);
             Ok(())
         });
         self.tell(HypervisorEvent::Lifecycle { vm });
@@ -62,13 +62,14 @@ impl FakeHypervisor {
 impl Hypervisor for FakeHypervisor {
     async fn vms(&self) -> Answer<Vec<VmView>> {
         self.answer(Call::Vms, |host| {
-            Ok(host.machines.values().map(Machine::view).collect())
+            let machines = host.machines.values();
+            Ok(machines.map(|machine| machine.view(&self.images)).collect())
         })
     }
 
     async fn vm(&self, vm: VmId) -> Answer<VmView> {
         self.answer(Call::Vm(vm), |host| {
-            host.machine(vm).map(|machine| machine.view())
+            host.machine(vm)?.whole_view(&self.images)
         })
     }
 
@@ -80,7 +81,8 @@ impl Hypervisor for FakeHypervisor {
 
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Answer<()> {
         self.answer(Call::AddOverlays(vm, overlays.to_vec()), |host| {
-            let machine = running(host.machine(vm)?)?;
+            let machine = host.machine(vm)?;
+            machine.refresh(&self.images)?;
             // All or none.
             for overlay in overlays {
                 let disk = machine.disk(&overlay.disk)?;
@@ -105,11 +107,15 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
-    async fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Answer<()> {
-        self.answer(Call::StartCommit(vm, order.clone()), |host| {
-            running(host.machine(vm)?)?
-                .disk(&order.disk)?
-                .start_commit(order, &self.images)?;
+    async fn start_job(&self, vm: VmId, order: &JobOrder) -> Answer<()> {
+        self.answer(Call::StartJob(vm, order.clone()), |host| {
+            let machine = host.machine(vm)?;
+            if order.kind == BlockJobKind::Offline {
+                off(machine)?.refresh(&self.images)?;
+            } else {
+                running(machine)?;
+            }
+            machine.disk(&order.disk)?.start_job(order, &self.images)?;
             self.keep_pace(vm, &order.disk);
             Ok(())
         })
@@ -118,6 +124,76 @@ impl Hypervisor for FakeHypervisor {
     async fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {
         self.answer(Call::Pivot(vm, disk.clone()), |host| {
             running(host.machine(vm)?)?.disk(disk)?.ask_pivot()
+        })
+    }
+
+    async fn abort_job(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {
+        let call = Call::AbortJob(vm, disk.clone());
+        let ended = self.answer(call, |host| host.machine(vm)?.disk(disk)?.abort_job());
+        if ended.is_ok() {
+            self.tell_job(vm, disk, Some(BlockJobOutcome::Cancelled));
+        }
+        ended
+    }
+
+    async fn set_speed(&self, vm: VmId, disk: &DiskTarget, bytes_per_second: u64) -> Answer<()> {
+        let call = Call::SetSpeed(vm, disk.clone(), bytes_per_second);
+        self.answer(call, |host| {
+            host.machine(vm)?.disk(disk)?.set_speed(bytes_per_second)
+        })
+    }
+
+    async fn write_limit(&self, vm: VmId, disk: &DiskTarget) -> Answer<u64> {
+        let call = Call::WriteLimit(vm, disk.clone());
+        self.answer(call, |host| {
+            Ok(running(host.machine(vm)?)?.disk(disk)?.write_limit)
+        })
+    }
+
+    async fn limit_writes(&self, vm: VmId, disk: &DiskTarget, bytes_per_second: u64) -> Answer<()> {
+        let call = Call::LimitWrites(vm, disk.clone(), bytes_per_second);
+        self.answer(call, |host| {
+            running(host.machine(vm)?)?.disk(disk)?.write_limit = bytes_per_second;
+            Ok(())
+        })
+    }
+
+    async fn restore_backing(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        image: &Locator,
+        backing: &Layer,
+    ) -> Answer<()> {
+        let (image, backing) = (image.clone(), backing.locator.clone());
+        let call = Call::RestoreBacking(vm, disk.clone(), image.clone(), backing.clone());
+        self.answer(call, |host| {
+            off(host.machine(vm)?)?.disk(disk)?;
+            for needed in [&image, &backing] {
+                if !self.images.exists(needed) {
+                    let text = format!("{needed} does not exist");
+                    return Err(HypervisorError::Refused(text));
+                }
+            }
+            self.images.rebase(&image, Some(&backing));
+            Ok(())
+        })
+    }
+
+    async fn set_next_start(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        removed: &[Locator],
+        kept: &Locator,
+    ) -> Answer<()> {
+        let call = Call::SetNextStart(vm, disk.clone(), kept.clone());
+        self.answer(call, |host| {
+            let disk = running(host.machine(vm)?)?.disk(disk)?;
+            if removed.contains(&disk.next_start) {
+                disk.next_start = kept.clone();
+            }
+            Ok(())
         })
     }
 
@@ -133,8 +209,10 @@ impl Hypervisor for FakeHypervisor {
         self.answer(Call::References(locator.clone()), |host| {
             let named = host.machines.values().flat_map(|machine| {
                 let disks = machine.disks.iter();
-                let disks = disks
-                    .filter(|disk| disk.chain.contains(locator) || disk.next_start == *locator);
+                let disks = disks.filter(|disk| {
+                    let chain = machine.chain(disk, &self.images).unwrap_or_default();
+                    chain.contains(locator) || disk.next_start == *locator
+                });
                 disks.map(|disk| Reference {
                     vm: machine.id,
                     name: machine.name.clone(),
@@ -142,6 +220,13 @@ impl Hypervisor for FakeHypervisor {
                 })
             });
             Ok(named.collect())
+        })
+    }
+
+    async fn kept_snapshots(&self, vm: VmId) -> Answer<Vec<KeptSnapshot>> {
+        self.answer(Call::KeptSnapshots(vm), |host| {
+            host.machine(vm)?;
+            Ok(host.kept.get(&vm).cloned().unwrap_or_default())
         })
     }
 
@@ -165,4 +250,11 @@ fn running(machine: &mut Machine) -> Answer<&mut Machine> {
         ));
     }
     Ok(machine)
+}
+
+fn off(machine: &mut Machine) -> Answer<&mut Machine> {
+    if machine.state == VmState::ShutOff {
+        return Ok(machine);
+    }
+    Err(HypervisorError::Refused("the machine runs".to_owned()))
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
 
-use crate::hypervisor::{CommitOrder, HypervisorError, Overlay};
+use crate::hypervisor::{HypervisorError, JobOrder, Overlay};
 
 /// A call of the port, as it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,24 +15,38 @@ pub enum Call {
     Vm(VmId),
     Job(VmId, DiskTarget),
     AddOverlays(VmId, Vec<Overlay>),
-    StartCommit(VmId, CommitOrder),
+    StartJob(VmId, JobOrder),
     Pivot(VmId, DiskTarget),
+    AbortJob(VmId, DiskTarget),
+    SetSpeed(VmId, DiskTarget, u64),
+    WriteLimit(VmId, DiskTarget),
+    LimitWrites(VmId, DiskTarget, u64),
+    SetNextStart(VmId, DiskTarget, Locator),
+    RestoreBacking(VmId, DiskTarget, Locator, Locator),
     Suspend(VmId),
     Resume(VmId),
     References(Locator),
+    KeptSnapshots(VmId),
 }
 
 impl Call {
-    const NAMES: [&'static str; 9] = [
+    const NAMES: [&'static str; 16] = [
         "vms",
         "vm",
         "job",
         "add_overlays",
-        "start_commit",
+        "start_job",
         "pivot",
+        "abort_job",
+        "set_speed",
+        "write_limit",
+        "limit_writes",
+        "set_next_start",
+        "restore_backing",
         "suspend",
         "resume",
         "references",
+        "kept_snapshots",
     ];
 
     /// The method's name.
@@ -42,11 +56,18 @@ impl Call {
             Self::Vm(_) => "vm",
             Self::Job(..) => "job",
             Self::AddOverlays(..) => "add_overlays",
-            Self::StartCommit(..) => "start_commit",
+            Self::StartJob(..) => "start_job",
             Self::Pivot(..) => "pivot",
+            Self::AbortJob(..) => "abort_job",
+            Self::SetSpeed(..) => "set_speed",
+            Self::WriteLimit(..) => "write_limit",
+            Self::LimitWrites(..) => "limit_writes",
+            Self::SetNextStart(..) => "set_next_start",
+            Self::RestoreBacking(..) => "restore_backing",
             Self::Suspend(_) => "suspend",
             Self::Resume(_) => "resume",
             Self::References(_) => "references",
+            Self::KeptSnapshots(_) => "kept_snapshots",
         }
     }
 
@@ -54,7 +75,12 @@ impl Call {
     pub fn mutates(&self) -> bool {
         !matches!(
             self,
-            Self::Vms | Self::Vm(_) | Self::Job(..) | Self::References(_)
+            Self::Vms
+                | Self::Vm(_)
+                | Self::Job(..)
+                | Self::References(_)
+                | Self::KeptSnapshots(_)
+                | Self::WriteLimit(..)
         )
     }
 }

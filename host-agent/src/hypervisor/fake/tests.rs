@@ -7,7 +7,7 @@ use livemerge_storage::Locator;
 use proptest::prelude::*;
 
 use super::*;
-use crate::hypervisor::{BlockJobKind, CommitOrder, Hypervisor, HypervisorEvent, Overlay};
+use crate::hypervisor::{BlockJobKind, Hypervisor, HypervisorEvent, JobOrder, Overlay};
 
 fn image(name: &str) -> Locator {
     Locator::File(format!("/images/{name}").into())
@@ -32,12 +32,22 @@ fn host(pace: Pace) -> FakeHypervisor {
     host
 }
 
-fn order(base: &str, top: &str, active: bool) -> CommitOrder {
-    CommitOrder {
+fn order(base: &str, top: &str, active: bool) -> JobOrder {
+    JobOrder {
         disk: vda(),
-        base: image(base),
+        kind: kind(active),
+        base: Some(image(base)),
         top: image(top),
-        active,
+        bytes_per_second: 0,
+        merge: None,
+    }
+}
+
+fn kind(active: bool) -> BlockJobKind {
+    if active {
+        BlockJobKind::ActiveCommit
+    } else {
+        BlockJobKind::Commit
     }
 }
 
@@ -67,9 +77,7 @@ async fn an_intermediate_commit_moves_data_and_ends_by_itself() {
     host.images().write(&image("b"), 1, 11);
     host.images().write(&image("b"), 2, 12);
     let mut events = host.events();
-    host.start_commit(vm(), &order("a", "b", false))
-        .await
-        .unwrap();
+    host.start_job(vm(), &order("a", "b", false)).await.unwrap();
     host.advance(vm(), &vda(), 1);
     let progress = host.job(vm(), &vda()).await.unwrap().unwrap();
     assert_eq!(
@@ -92,9 +100,7 @@ async fn an_active_commit_waits_for_the_pivot() {
     let host = host(Pace::Manual);
     host.guest_write(vm(), &vda(), 1, 5);
     let mut events = host.events();
-    host.start_commit(vm(), &order("b", "c", true))
-        .await
-        .unwrap();
+    host.start_job(vm(), &order("b", "c", true)).await.unwrap();
     assert!(matches!(
         host.pivot(vm(), &vda()).await,
         Err(HypervisorError::Refused(_))
@@ -120,9 +126,7 @@ async fn an_active_commit_waits_for_the_pivot() {
 #[tokio::test]
 async fn a_death_in_the_pivot_window_leaves_the_last_writes_in_one_image_only() {
     let host = host(Pace::Manual);
-    host.start_commit(vm(), &order("b", "c", true))
-        .await
-        .unwrap();
+    host.start_job(vm(), &order("b", "c", true)).await.unwrap();
     host.advance(vm(), &vda(), usize::MAX);
     host.pivot(vm(), &vda()).await.unwrap();
     host.guest_write(vm(), &vda(), 1, 1);
@@ -131,10 +135,57 @@ async fn a_death_in_the_pivot_window_leaves_the_last_writes_in_one_image_only() 
     host.kill_vm(vm());
     assert_eq!(host.guest_read(vm(), &vda(), 1), None);
     // The definition still names the overlay, which never saw the second write.
-    assert_eq!(chain(&host).await, [image("c")]);
+    assert_eq!(chain(&host).await, ["a", "b", "c"].map(image));
     host.start_vm(vm()).unwrap();
     assert_eq!(host.guest_read(vm(), &vda(), 1), Some(1));
     assert_eq!(host.images().read(&image("b"), 1), Some(2));
+}
+
+fn offline(base: &str, top: &str) -> JobOrder {
+    JobOrder {
+        kind: BlockJobKind::Offline,
+        ..order(base, top, false)
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_shut_off_is_merged_under_locks() {
+    let host = host(Pace::Manual);
+    let running = host.start_job(vm(), &offline("a", "b")).await;
+    assert!(matches!(running, Err(HypervisorError::Refused(_))));
+    host.guest_write(vm(), &vda(), 1, 1);
+    host.kill_vm(vm());
+    let live = host.start_job(vm(), &order("a", "b", false)).await;
+    assert!(matches!(live, Err(HypervisorError::Refused(_))));
+    let mut events = host.events();
+    // Under an overlay, whose header follows; then the top, which the definition follows.
+    for (base, top, after) in [("a", "b", &["a", "c"][..]), ("a", "c", &["a"])] {
+        host.start_job(vm(), &offline(base, top)).await.unwrap();
+        let job = host.job(vm(), &vda()).await.unwrap().unwrap();
+        assert_eq!(job.kind, BlockJobKind::Offline);
+        assert!(host.start_vm(vm()).is_err());
+        host.lose_offline_jobs();
+        assert_eq!(host.job(vm(), &vda()).await.unwrap(), None);
+        host.start_job(vm(), &offline(base, top)).await.unwrap();
+        host.advance(vm(), &vda(), usize::MAX);
+        let after: Vec<_> = after.iter().map(|name| image(name)).collect();
+        assert_eq!(chain(&host).await, after);
+        assert_eq!(outcomes(&mut events), [BlockJobOutcome::Completed]);
+    }
+    assert_eq!(host.images().read(&image("a"), 1), Some(1));
+    host.start_vm(vm()).unwrap();
+    assert_eq!(host.guest_read(vm(), &vda(), 1), Some(1));
+}
+
+#[tokio::test]
+async fn a_broken_chain_is_not_known_and_not_listed() {
+    let host = host(Pace::Manual);
+    host.kill_vm(vm());
+    assert_eq!(chain(&host).await, ["a", "b", "c"].map(image));
+    host.images().remove(&image("a"));
+    let unknown = host.vm(vm()).await;
+    assert!(matches!(unknown, Err(HypervisorError::Unknown(_))));
+    assert_eq!(host.vms().await.unwrap()[0].disks, []);
 }
 
 #[tokio::test]
@@ -159,9 +210,7 @@ async fn faults_come_as_planned() {
 #[tokio::test]
 async fn without_a_connection_nothing_is_known_and_jobs_go_on() {
     let host = host(Pace::Manual);
-    host.start_commit(vm(), &order("a", "b", false))
-        .await
-        .unwrap();
+    host.start_job(vm(), &order("a", "b", false)).await.unwrap();
     let mut events = host.events();
     host.disconnect();
     assert!(!host.connected());
@@ -215,9 +264,7 @@ async fn at_its_own_pace_a_job_needs_nobody() {
         disk: vda(),
         outcome,
     };
-    host.start_commit(vm(), &order("b", "c", true))
-        .await
-        .unwrap();
+    host.start_job(vm(), &order("b", "c", true)).await.unwrap();
     assert_eq!(events.recv().await.unwrap(), event(BlockJobOutcome::Ready));
     host.pivot(vm(), &vda()).await.unwrap();
     assert_eq!(
@@ -232,7 +279,7 @@ async fn at_its_own_pace_a_job_needs_nobody() {
 enum Happening {
     Write(u64),
     Copy(usize),
-    Start(bool),
+    Start(BlockJobKind),
     Pivot,
     Switch,
     Notice,
@@ -243,7 +290,12 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         4 => (0_u64..6).prop_map(Happening::Write),
         3 => (0_usize..4).prop_map(Happening::Copy),
-        2 => any::<bool>().prop_map(Happening::Start),
+        2 => proptest::sample::select(vec![
+            BlockJobKind::ActiveCommit,
+            BlockJobKind::Commit,
+            BlockJobKind::Pull,
+        ])
+        .prop_map(Happening::Start),
         2 => Just(Happening::Pivot),
         2 => Just(Happening::Switch),
         2 => Just(Happening::Notice),
@@ -256,23 +308,26 @@ async fn happen(host: &FakeHypervisor, what: Happening, value: u64) {
     match what {
         Happening::Write(block) => assert!(host.guest_write(vm, &vda, block, value)),
         Happening::Copy(blocks) => host.advance(vm, &vda, blocks),
-        Happening::Start(active) => {
+        Happening::Start(kind) => {
             let chain = chain(host).await;
             let [.., base, top] = chain.as_slice() else {
                 return;
             };
-            let (base, top) = match (active, chain.as_slice()) {
-                (false, [base, top, _, ..]) => (base, top),
-                _ => (base, top),
+            let (kind, base, top) = match (kind, chain.as_slice()) {
+                (BlockJobKind::Commit, [base, top, _, ..]) => (kind, Some(base), top),
+                (BlockJobKind::Pull, [below, _, _]) => (kind, Some(below), top),
+                (BlockJobKind::Pull, _) => (kind, None, top),
+                _ => (BlockJobKind::ActiveCommit, Some(base), top),
             };
-            let active = chain.last() == Some(top);
-            let order = CommitOrder {
+            let order = JobOrder {
                 disk: vda,
-                base: base.clone(),
+                kind,
+                base: base.cloned(),
                 top: top.clone(),
-                active,
+                bytes_per_second: 0,
+                merge: None,
             };
-            let _ = host.start_commit(vm, &order).await;
+            let _ = host.start_job(vm, &order).await;
         }
         Happening::Pivot => drop(host.pivot(vm, &vda).await),
         Happening::Switch => drop(host.switch(vm, &vda)),

@@ -1,19 +1,22 @@
 //! What the port asks, as libvirt calls. All of it blocks.
 
-use livemerge_proto::ids::{DiskTarget, VmId};
-use livemerge_storage::Locator;
+use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
+use livemerge_storage::{Locator, is_written};
 use virt::domain::{Domain, DomainState};
 use virt::error::Error;
 
 use super::connection::Connection;
 use super::error::meaning;
+use super::headers::{self, Missing};
 use super::identity::Identity;
+use super::offline;
 use super::overlay;
 use super::view::view;
-use crate::hypervisor::ffi::{self, Held};
-use crate::hypervisor::xml::{Definition, Disk, Source};
+use crate::hypervisor::ffi::{self, Held, IoLimits};
+use crate::hypervisor::xml::{Definition, Disk, PullMark, Source, kept_snapshot};
 use crate::hypervisor::{
-    BlockJobKind, CommitOrder, HypervisorError, JobProgress, Overlay, Reference, VmState, VmView,
+    BlockJobKind, HypervisorError, JobOrder, JobProgress, KeptSnapshot, Layer, Overlay, Reference,
+    VmState, VmView,
 };
 
 type Answer<T> = Result<T, HypervisorError>;
@@ -23,12 +26,31 @@ const TRIES: usize = 3;
 
 impl Connection {
     pub(super) fn vms(&self) -> Answer<Vec<VmView>> {
-        self.each(|domain| read(domain, listed))
+        self.each(|domain| read(domain, Reading::Listed))
     }
 
-    pub(super) fn vm(&self, vm: VmId) -> Answer<VmView> {
+    /// `own`: its images are written by this process.
+    pub(super) fn vm(&self, vm: VmId, own: bool) -> Answer<VmView> {
         let domain = self.domain(vm)?;
-        read(&domain, definition)
+        let seen = read(&domain, Reading::Whole)?;
+        if seen.state == VmState::ShutOff && !own {
+            nobody_writes(&seen)?;
+        }
+        Ok(seen)
+    }
+
+    pub(super) fn set_next_start(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        removed: &[Locator],
+        kept: &Locator,
+    ) -> Answer<()> {
+        let domain = self.domain(vm)?;
+        let now = running(&domain)?;
+        let place = position(disk_of(&now, disk)?, kept);
+        let format = place.and_then(|place| disk_of(&now, disk).ok()?.chain[place].format);
+        offline::set_next_start(self, &domain, disk, removed, (kept, format))
     }
 
     pub(super) fn job(&self, vm: VmId, disk: &DiskTarget) -> Answer<Option<JobProgress>> {
@@ -52,7 +74,10 @@ impl Connection {
 
     pub(super) fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Answer<()> {
         let domain = self.domain(vm)?;
-        let now = running(&domain)?;
+        let now = present(&domain)?;
+        if !now.live {
+            return offline::add(self, &domain, overlays);
+        }
         // What is on top already was put there before, and the reply was lost.
         let mut missing = Vec::new();
         for overlay in overlays {
@@ -75,36 +100,88 @@ impl Connection {
         .map(drop)
     }
 
-    pub(super) fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Answer<()> {
+    pub(super) fn start_job(&self, vm: VmId, order: &JobOrder) -> Answer<()> {
         let domain = self.domain(vm)?;
         let now = running(&domain)?;
         let disk = disk_of(&now, &order.disk)?;
-        let (base, top) = (position(disk, &order.base), position(disk, &order.top));
-        let (Some(base), Some(top)) = (base, top) else {
-            return Err(refused(
-                &order.disk,
-                "no longer has both layers of the commit",
-            ));
+        let gone = || refused(&order.disk, "no longer has the layers of the merge");
+        let top = position(disk, &order.top).ok_or_else(gone)?;
+        let base = match &order.base {
+            Some(base) => Some(position(disk, base).ok_or_else(gone)?),
+            None => None,
         };
-        if base >= top || order.active != (top + 1 == disk.chain.len()) {
+        let at_the_end = top + 1 == disk.chain.len();
+        let wanted_at_the_end = order.kind != BlockJobKind::Commit;
+        if base.is_some_and(|base| base >= top) || at_the_end != wanted_at_the_end {
             return Err(refused(
                 &order.disk,
-                "has the layers of the commit in another order",
+                "has the layers of the merge in another order",
             ));
         }
-        let (base, top) = (indexed(disk, base)?, indexed(disk, top)?);
-        told(ffi::block_commit(
-            &domain,
-            disk.target.as_str(),
-            &base,
-            &top,
-            order.active,
+        let (target, speed) = (disk.target.as_str(), order.bytes_per_second);
+        let base = base.map(|base| indexed(disk, base)).transpose()?;
+        match (order.kind, base) {
+            (BlockJobKind::Pull, base) => {
+                if let Some(merge) = order.merge {
+                    mark_pull(&domain, &disk.target, merge)?;
+                }
+                told(ffi::block_pull(&domain, target, base.as_deref(), speed))
+            }
+            (kind @ (BlockJobKind::ActiveCommit | BlockJobKind::Commit), Some(base)) => {
+                let top = indexed(disk, top)?;
+                let active = kind == BlockJobKind::ActiveCommit;
+                told(ffi::block_commit(
+                    &domain, target, &base, &top, active, speed,
+                ))
+            }
+            _ => Err(refused(&order.disk, "cannot be merged like that")),
+        }
+    }
+
+    pub(super) fn restore_backing(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        image: &Locator,
+        backing: &Layer,
+    ) -> Answer<()> {
+        offline::restore(&*self.domain(vm)?, disk, image, backing)
+    }
+
+    pub(super) fn abort_job(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {
+        told(ffi::block_job_abort(&*self.domain(vm)?, disk.as_str()))
+    }
+
+    pub(super) fn set_speed(&self, vm: VmId, disk: &DiskTarget, speed: u64) -> Answer<()> {
+        told(ffi::block_job_speed(
+            &*self.domain(vm)?,
+            disk.as_str(),
+            speed,
         ))
     }
 
     pub(super) fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {
         let domain = self.domain(vm)?;
         told(ffi::block_job_pivot(&domain, disk.as_str()))
+    }
+
+    pub(super) fn write_limit(&self, vm: VmId, disk: &DiskTarget) -> Answer<u64> {
+        let limits = told(ffi::io_limits(&*self.domain(vm)?, disk.as_str()))?;
+        Ok(limits.write)
+    }
+
+    pub(super) fn limit_writes(&self, vm: VmId, disk: &DiskTarget, limit: u64) -> Answer<()> {
+        let domain = self.domain(vm)?;
+        let now = told(ffi::io_limits(&domain, disk.as_str()))?;
+        if now.total > 0 {
+            // libvirt takes either one limit for both, or one for each.
+            return Err(refused(disk, "has one limit for reading and writing"));
+        }
+        let limits = IoLimits {
+            write: limit,
+            ..now
+        };
+        told(ffi::set_io_limits(&domain, disk.as_str(), limits))
     }
 
     pub(super) fn suspend(&self, vm: VmId) -> Answer<()> {
@@ -122,16 +199,17 @@ impl Connection {
     pub(super) fn references(&self, locator: &Locator) -> Answer<Vec<Reference>> {
         let wanted = identity(locator)?;
         let machines = self.each(|domain| {
-            let now = present(domain)?;
-            let next = if now.live {
-                next_start(domain, definition)?
+            let mut now = present(domain)?;
+            let mut found = Vec::new();
+            if now.live {
+                if let Some(mut next) = next_start(domain, definition)? {
+                    headers::complete_all(&mut next, Missing::Ends)?;
+                    found.extend(disks_with(&next, locator, &wanted)?);
+                }
             } else {
-                None
-            };
-            let mut found = disks_with(&now, locator, &wanted)?;
-            if let Some(next) = &next {
-                found.extend(disks_with(next, locator, &wanted)?);
+                headers::complete_all(&mut now, Missing::Ends)?;
             }
+            found.extend(disks_with(&now, locator, &wanted)?);
             found.sort();
             found.dedup();
             let name = &now.name;
@@ -150,7 +228,19 @@ impl Connection {
             .collect())
     }
 
-    fn domain(&self, vm: VmId) -> Answer<Held<Domain>> {
+    pub(super) fn kept_snapshots(&self, vm: VmId) -> Answer<Vec<KeptSnapshot>> {
+        let snapshots = told(self.domain(vm)?.list_all_snapshots(0))?;
+        let snapshots: Vec<_> = snapshots.into_iter().map(Held::new).collect();
+        let read = snapshots.iter().map(|snapshot| {
+            let kept = kept_snapshot(&told(snapshot.xml_desc(0))?);
+            kept.map_err(|error| HypervisorError::Unknown(error.to_string()))
+        });
+        // One that is gone meanwhile names nothing.
+        let there = read.filter(|kept| !matches!(kept, Err(HypervisorError::NotFound(_))));
+        there.collect()
+    }
+
+    pub(super) fn domain(&self, vm: VmId) -> Answer<Held<Domain>> {
         told(
             self.connect()
                 .lookup_domain_by_uuid(vm.into())
@@ -174,10 +264,60 @@ impl Connection {
     }
 }
 
-fn read(domain: &Domain, define: fn(&Domain, u32) -> Answer<Definition>) -> Answer<VmView> {
+/// Writes into the running machine's definition which merge it pulls for. Another QEMU starts with
+/// the inactive one, which does not say so.
+fn mark_pull(domain: &Domain, disk: &DiskTarget, merge: MergeId) -> Answer<()> {
+    let mark = PullMark::new(disk, merge);
+    told(domain.set_metadata(
+        virt_sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
+        Some(&mark.element()),
+        Some(PullMark::PREFIX),
+        Some(&mark.namespace()),
+        virt_sys::VIR_DOMAIN_AFFECT_LIVE,
+    ))
+}
+
+/// How much of a machine must be readable.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// All of its disks, to the ends of their chains.
+    Whole,
+    /// What can be read is enough to list it, too little to act on it.
+    Listed,
+}
+
+/// A machine that is off, as libvirt says, and whose disk a process writes, is one that libvirt has
+/// lost: it cannot be told what it does.
+fn nobody_writes(vm: &VmView) -> Answer<()> {
+    for disk in &vm.disks {
+        let written = disk.chain.iter().any(|layer| match &layer.locator {
+            Locator::File(path) => is_written(path).unwrap_or(false),
+            _ => false,
+        });
+        if written {
+            let (name, target) = (&vm.name, &disk.target);
+            let text = format!(
+                "libvirt says that {name} is off, but a process writes its disk {target}: end that \
+                 process, or let libvirt know of it"
+            );
+            return Err(HypervisorError::Unknown(text));
+        }
+    }
+    Ok(())
+}
+
+fn read(domain: &Domain, reading: Reading) -> Answer<VmView> {
+    let define = match reading {
+        Reading::Whole => definition,
+        Reading::Listed => listed,
+    };
     for _ in 0..TRIES {
-        let now = define(domain, 0)?;
+        let mut now = define(domain, 0)?;
         if !now.live {
+            match reading {
+                Reading::Whole => headers::complete_all(&mut now, Missing::Unknown)?,
+                Reading::Listed => headers::complete_listed(&mut now),
+            }
             return Ok(view(&now, Some(&now), VmState::ShutOff));
         }
         let next = next_start(domain, define)?;
@@ -193,7 +333,7 @@ fn read(domain: &Domain, define: fn(&Domain, u32) -> Answer<Definition>) -> Answ
 }
 
 /// The definition of the running QEMU, or else what the next one starts with.
-fn present(domain: &Domain) -> Answer<Definition> {
+pub(super) fn present(domain: &Domain) -> Answer<Definition> {
     definition(domain, 0)
 }
 
@@ -219,7 +359,7 @@ fn next_start(
 }
 
 /// A definition with all of its disks.
-fn definition(domain: &Domain, flags: u32) -> Answer<Definition> {
+pub(super) fn definition(domain: &Domain, flags: u32) -> Answer<Definition> {
     let definition = outline(domain, flags)?;
     match definition.unreadable.first() {
         None => Ok(definition),
@@ -259,7 +399,7 @@ fn state(domain: &Domain) -> Answer<VmState> {
     }
 }
 
-fn disk_of<'a>(machine: &'a Definition, target: &DiskTarget) -> Answer<&'a Disk> {
+pub(super) fn disk_of<'a>(machine: &'a Definition, target: &DiskTarget) -> Answer<&'a Disk> {
     machine
         .disks
         .iter()
@@ -267,7 +407,7 @@ fn disk_of<'a>(machine: &'a Definition, target: &DiskTarget) -> Answer<&'a Disk>
         .ok_or_else(|| HypervisorError::NotFound(format!("disk {target} of {}", machine.name)))
 }
 
-fn position(disk: &Disk, locator: &Locator) -> Option<usize> {
+pub(super) fn position(disk: &Disk, locator: &Locator) -> Option<usize> {
     disk.chain
         .iter()
         .position(|layer| layer.source.locator() == Some(locator))
@@ -284,6 +424,7 @@ fn progress(job: &ffi::RawBlockJob) -> JobProgress {
     let kind = match job.kind {
         virt_sys::VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT => BlockJobKind::ActiveCommit,
         virt_sys::VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT => BlockJobKind::Commit,
+        virt_sys::VIR_DOMAIN_BLOCK_JOB_TYPE_PULL => BlockJobKind::Pull,
         _ => BlockJobKind::Other,
     };
     JobProgress {
@@ -331,10 +472,10 @@ fn identity(locator: &Locator) -> Answer<Identity> {
         .map_err(|error| HypervisorError::Unknown(format!("cannot look at {locator:?}: {error}")))
 }
 
-fn refused(disk: &DiskTarget, why: &str) -> HypervisorError {
+pub(super) fn refused(disk: &DiskTarget, why: &str) -> HypervisorError {
     HypervisorError::Refused(format!("disk {disk} {why}"))
 }
 
-fn told<T>(reply: Result<T, Error>) -> Answer<T> {
+pub(super) fn told<T>(reply: Result<T, Error>) -> Answer<T> {
     reply.map_err(|error| meaning(&error))
 }

@@ -163,7 +163,7 @@ impl Link {
         }
     }
 
-    fn tell(&self, event: HypervisorEvent) {
+    pub(super) fn tell(&self, event: HypervisorEvent) {
         // It is no error that nobody listens.
         let _ = self.events.send(event);
     }

@@ -3,7 +3,8 @@
 //! ```text
 //!   Libvirt ──▶ a blocking thread, in limited number and time ──▶ calls ──▶ virt, ffi
 //!      ▲                                                            ├──▶ xml (pure)
-//!      │                                                            └──▶ view, overlay, identity
+//!      │                                                            ├──▶ view, overlay, headers
+//!      │                                                            └──▶ offline ──▶ qemu-img
 //!   events ◀── connection (kept up by a task) ◀── channel ◀── ffi callbacks ◀── event_loop
 //! ```
 //!
@@ -11,14 +12,17 @@
 //!   [`HypervisorError::Unknown`], while its thread goes on: it may still do its work. Until it has
 //!   returned, everything else about its machine is Unknown too: what is seen could still change.
 //! - Layers are numbered anew by each QEMU; numbers are read right before the call that uses them.
-//! - Nothing is remembered of a machine: each answer is read from libvirt.
+//! - Nothing is remembered of a machine but its offline jobs, which are this process's own: each
+//!   answer is read from libvirt.
 
 mod apart;
 mod calls;
 mod connection;
 mod error;
 mod event_loop;
+mod headers;
 mod identity;
+mod offline;
 mod overlay;
 mod view;
 
@@ -35,9 +39,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::apart::apart;
 use self::connection::{Connection, Link};
+use self::offline::Offline;
 use super::{
-    CommitOrder, Hypervisor, HypervisorError, HypervisorEvent, JobProgress, Overlay, Reference,
-    VmView,
+    BlockJobKind, Hypervisor, HypervisorError, HypervisorEvent, JobOrder, JobProgress,
+    KeptSnapshot, Layer, Overlay, Reference, VmView,
 };
 
 /// How long a call may take.
@@ -54,6 +59,7 @@ type Turn = tokio::sync::Mutex<()>;
 /// The QEMU driver of libvirt, on this host.
 pub struct Libvirt {
     link: Arc<Link>,
+    offline: Arc<Offline>,
     calls: Arc<Semaphore>,
     changes: Mutex<HashMap<VmId, Arc<Turn>>>,
     _keeper: AbortOnDropHandle<()>,
@@ -73,6 +79,7 @@ impl Libvirt {
         let keeper = tokio::spawn(Arc::clone(&link).keep());
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
         Ok(Self {
+            offline: Offline::new(Arc::clone(&link)),
             link,
             calls,
             changes: Mutex::default(),
@@ -135,6 +142,12 @@ impl Libvirt {
     }
 }
 
+impl Drop for Libvirt {
+    fn drop(&mut self) {
+        self.offline.abort_all();
+    }
+}
+
 #[async_trait]
 impl Hypervisor for Libvirt {
     async fn vms(&self) -> Result<Vec<VmView>, HypervisorError> {
@@ -142,7 +155,9 @@ impl Hypervisor for Libvirt {
     }
 
     async fn vm(&self, vm: VmId) -> Result<VmView, HypervisorError> {
-        self.look(vm, move |libvirt| libvirt.vm(vm)).await
+        let offline = Arc::clone(&self.offline);
+        self.look(vm, move |libvirt| libvirt.vm(vm, offline.works_on(vm)))
+            .await
     }
 
     async fn job(
@@ -150,8 +165,12 @@ impl Hypervisor for Libvirt {
         vm: VmId,
         disk: &DiskTarget,
     ) -> Result<Option<JobProgress>, HypervisorError> {
-        let disk = disk.clone();
-        self.look(vm, move |libvirt| libvirt.job(vm, &disk)).await
+        let (disk, offline) = (disk.clone(), Arc::clone(&self.offline));
+        self.look(vm, move |libvirt| match offline.progress(vm, &disk) {
+            None => libvirt.job(vm, &disk),
+            job => Ok(job),
+        })
+        .await
     }
 
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError> {
@@ -160,16 +179,91 @@ impl Hypervisor for Libvirt {
             .await
     }
 
-    async fn start_commit(&self, vm: VmId, order: &CommitOrder) -> Result<(), HypervisorError> {
-        let order = order.clone();
-        self.change(vm, move |libvirt| libvirt.start_commit(vm, &order))
-            .await
+    async fn start_job(&self, vm: VmId, order: &JobOrder) -> Result<(), HypervisorError> {
+        let (order, offline, turn) = (order.clone(), Arc::clone(&self.offline), self.turn(vm));
+        self.change(vm, move |libvirt| match order.kind {
+            BlockJobKind::Offline => offline.start(libvirt, vm, &order, turn),
+            _ => libvirt.start_job(vm, &order),
+        })
+        .await
     }
 
     async fn pivot(&self, vm: VmId, disk: &DiskTarget) -> Result<(), HypervisorError> {
         let disk = disk.clone();
         self.change(vm, move |libvirt| libvirt.pivot(vm, &disk))
             .await
+    }
+
+    async fn abort_job(&self, vm: VmId, disk: &DiskTarget) -> Result<(), HypervisorError> {
+        let (disk, offline) = (disk.clone(), Arc::clone(&self.offline));
+        self.change(vm, move |libvirt| match offline.abort(vm, &disk) {
+            true => Ok(()),
+            false => libvirt.abort_job(vm, &disk),
+        })
+        .await
+    }
+
+    async fn set_speed(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        bytes_per_second: u64,
+    ) -> Result<(), HypervisorError> {
+        let (disk, offline) = (disk.clone(), Arc::clone(&self.offline));
+        self.change(vm, move |libvirt| {
+            match offline.set_speed(vm, &disk, bytes_per_second) {
+                true => Ok(()),
+                false => libvirt.set_speed(vm, &disk, bytes_per_second),
+            }
+        })
+        .await
+    }
+
+    async fn write_limit(&self, vm: VmId, disk: &DiskTarget) -> Result<u64, HypervisorError> {
+        let disk = disk.clone();
+        self.look(vm, move |libvirt| libvirt.write_limit(vm, &disk))
+            .await
+    }
+
+    async fn limit_writes(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        bytes_per_second: u64,
+    ) -> Result<(), HypervisorError> {
+        let disk = disk.clone();
+        self.change(vm, move |libvirt| {
+            libvirt.limit_writes(vm, &disk, bytes_per_second)
+        })
+        .await
+    }
+
+    async fn set_next_start(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        removed: &[Locator],
+        kept: &Locator,
+    ) -> Result<(), HypervisorError> {
+        let (disk, removed, kept) = (disk.clone(), removed.to_vec(), kept.clone());
+        self.change(vm, move |libvirt| {
+            libvirt.set_next_start(vm, &disk, &removed, &kept)
+        })
+        .await
+    }
+
+    async fn restore_backing(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        image: &Locator,
+        backing: &Layer,
+    ) -> Result<(), HypervisorError> {
+        let (disk, image, backing) = (disk.clone(), image.clone(), backing.clone());
+        self.change(vm, move |libvirt| {
+            libvirt.restore_backing(vm, &disk, &image, &backing)
+        })
+        .await
     }
 
     async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError> {
@@ -183,6 +277,11 @@ impl Hypervisor for Libvirt {
     async fn references(&self, locator: &Locator) -> Result<Vec<Reference>, HypervisorError> {
         let locator = locator.clone();
         self.call(async {}, move |libvirt| libvirt.references(&locator))
+            .await
+    }
+
+    async fn kept_snapshots(&self, vm: VmId) -> Result<Vec<KeptSnapshot>, HypervisorError> {
+        self.look(vm, move |libvirt| libvirt.kept_snapshots(vm))
             .await
     }
 

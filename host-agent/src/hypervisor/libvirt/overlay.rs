@@ -3,11 +3,7 @@
 
 use std::fmt::Write as _;
 
-use livemerge_storage::Locator;
-use quick_xml::escape::escape;
-
-use crate::hypervisor::nbd::{NbdAddress, Server};
-use crate::hypervisor::xml::Definition;
+use crate::hypervisor::xml::{Definition, Unwritable, source_element};
 use crate::hypervisor::{HypervisorError, Overlay};
 
 /// All or none; the volumes are there; no metadata; the guest's memory is not saved.
@@ -29,7 +25,8 @@ pub(super) fn order(
         let _ = match overlays.iter().find(|overlay| overlay.disk == disk.target) {
             None => write!(xml, "<disk name='{name}' snapshot='no'/>"),
             Some(overlay) => {
-                let (kind, source) = source(&overlay.locator)?;
+                let (kind, source) =
+                    source_element(&overlay.locator).map_err(|error| refused(&error))?;
                 write!(
                     xml,
                     "<disk name='{name}' snapshot='external' type='{kind}'>\
@@ -42,45 +39,14 @@ pub(super) fn order(
     Ok(xml)
 }
 
-fn source(locator: &Locator) -> Result<(&'static str, String), HypervisorError> {
-    let refused = || HypervisorError::Refused(format!("{locator:?} cannot be told to libvirt"));
-    match locator {
-        Locator::File(path) => {
-            let path = path.to_str().ok_or_else(refused)?;
-            Ok(("file", format!("<source file=\"{}\"/>", escape(path))))
-        }
-        Locator::Block(path) => {
-            let path = path.to_str().ok_or_else(refused)?;
-            Ok(("block", format!("<source dev=\"{}\"/>", escape(path))))
-        }
-        Locator::Nbd(uri) => {
-            let address: NbdAddress = uri.parse().map_err(|_| refused())?;
-            Ok(("network", nbd_source(&address)))
-        }
-    }
-}
-
-fn nbd_source(address: &NbdAddress) -> String {
-    let host = match &address.server {
-        Server::Unix(socket) => {
-            format!("transport=\"unix\" socket=\"{}\"", escape(socket.as_str()))
-        }
-        Server::Tcp { host, port } => {
-            let port = port
-                .as_ref()
-                .map(|port| format!(" port=\"{port}\""))
-                .unwrap_or_default();
-            format!("name=\"{}\"{port}", escape(host.as_str()))
-        }
-    };
-    let tls = if address.tls { " tls=\"yes\"" } else { "" };
-    let export = escape(address.export.as_str());
-    format!("<source protocol=\"nbd\" name=\"{export}\"{tls}><host {host}/></source>")
+fn refused(error: &Unwritable) -> HypervisorError {
+    HypervisorError::Refused(error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use livemerge_storage::Locator;
 
     #[test]
     fn every_other_disk_is_left_alone() {

@@ -2,13 +2,14 @@
 
 use crate::hypervisor::xml::{Definition, Disk};
 use crate::hypervisor::{BlockJob, DiskView, Layer, VmState, VmView};
+use livemerge_storage::{Locator, is_written};
 
 /// The view of a machine by its present definition and the one that it starts with next time.
 pub(super) fn view(now: &Definition, next: Option<&Definition>, state: VmState) -> VmView {
     let disks = now
         .disks
         .iter()
-        .filter_map(|disk| disk_view(disk, next))
+        .filter_map(|disk| disk_view(now, disk, next))
         .collect();
     VmView {
         id: now.id,
@@ -20,7 +21,7 @@ pub(super) fn view(now: &Definition, next: Option<&Definition>, state: VmState) 
 
 /// `None` for a disk that no merge can be about: a CD-ROM, or one with a layer that is neither
 /// file nor block device nor NBD export, or that keeps its data in a second image.
-fn disk_view(disk: &Disk, next: Option<&Definition>) -> Option<DiskView> {
+fn disk_view(now: &Definition, disk: &Disk, next: Option<&Definition>) -> Option<DiskView> {
     if disk.other_device {
         return None;
     }
@@ -43,13 +44,30 @@ fn disk_view(disk: &Disk, next: Option<&Definition>) -> Option<DiskView> {
         kind: mirror.kind,
         target: mirror.target.locator().cloned(),
         state: mirror.state,
+        switched: switched(disk),
     });
     Some(DiskView {
         target: disk.target.clone(),
         chain,
         next_start,
         mirror,
+        pulls_for: now.pulls_for(&disk.target),
     })
+}
+
+/// Which of the two QEMU has open for writing: its locks tell, and a mark may be stale.
+fn switched(disk: &Disk) -> Option<bool> {
+    let written = |locator: Option<&Locator>| match locator? {
+        Locator::File(path) | Locator::Block(path) => is_written(path).ok(),
+        _ => None,
+    };
+    let from = written(disk.chain.last()?.source.locator())?;
+    let to = written(disk.mirror.as_ref()?.target.locator())?;
+    match (from, to) {
+        (false, true) => Some(true),
+        (true, _) => Some(false),
+        (false, false) => None,
+    }
 }
 
 #[cfg(test)]

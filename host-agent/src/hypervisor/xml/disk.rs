@@ -15,6 +15,8 @@ pub(in crate::hypervisor) struct Disk {
     pub(in crate::hypervisor) other_device: bool,
     /// The chain, base first.
     pub(in crate::hypervisor) chain: Vec<DiskLayer>,
+    /// Whether the definition says that nothing lies below the base.
+    pub(in crate::hypervisor) ends: bool,
     pub(in crate::hypervisor) mirror: Option<Mirror>,
 }
 
@@ -92,13 +94,14 @@ impl Disk {
         let other_device = disk
             .attribute("device")
             .is_some_and(|device| device != "disk");
-        let chain = chain(disk, active, live)
+        let (chain, ends) = chain(disk, active, live)
             .map_err(|Unreadable(why)| Unreadable(format!("has a disk {target} that {why}")))?;
         let mirror = disk.child("mirror").map(Mirror::parse).transpose()?;
         Ok(Some(Self {
             target,
             other_device,
             chain,
+            ends,
             mirror,
         }))
     }
@@ -123,14 +126,18 @@ impl Mirror {
     }
 }
 
-/// Walks down from the active layer; the base comes out first.
-fn chain(disk: &Element, active: DiskLayer, live: bool) -> Result<Vec<DiskLayer>, Unreadable> {
+/// Walks down from the active layer; the base comes out first, and whether nothing is below it.
+fn chain(
+    disk: &Element,
+    active: DiskLayer,
+    live: bool,
+) -> Result<(Vec<DiskLayer>, bool), Unreadable> {
     let mut layers = vec![active];
     let mut upper = disk;
     while let Some(backing) = upper.child("backingStore") {
         if backing.is_empty() {
             layers.reverse();
-            return Ok(layers);
+            return Ok((layers, true));
         }
         layers.push(layer(backing)?);
         upper = backing;
@@ -144,7 +151,7 @@ fn chain(disk: &Element, active: DiskLayer, live: bool) -> Result<Vec<DiskLayer>
         return Err(Unreadable::new("does not say where its chain ends"));
     }
     layers.reverse();
-    Ok(layers)
+    Ok((layers, ends))
 }
 
 fn layer(backing: &Element) -> Result<DiskLayer, Unreadable> {
@@ -160,7 +167,7 @@ fn layer(backing: &Element) -> Result<DiskLayer, Unreadable> {
 }
 
 /// What an element of the given `type` names in its `<source>`; `None` if it names nothing.
-fn source(element: &Element) -> Result<Option<Source>, Unreadable> {
+pub(super) fn source(element: &Element) -> Result<Option<Source>, Unreadable> {
     let Some(source) = element.child("source") else {
         return Ok(None);
     };

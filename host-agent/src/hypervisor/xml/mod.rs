@@ -1,4 +1,4 @@
-//! Reads libvirt's definitions of machines: pure functions over text.
+//! Reads libvirt's definitions of machines, and changes their disks: pure functions over text.
 //!
 //! ```text
 //!   <disk>                            base ◀─────────────────────────── active
@@ -15,13 +15,21 @@
 //! down to its end, `<backingStore/>`. Otherwise QEMU may have opened more than is written there.
 
 mod disk;
+mod pull;
+mod redefine;
+mod snapshot;
+mod source;
 #[cfg(test)]
 mod tests;
 mod tree;
 
-pub(super) use disk::{Disk, Source};
+pub(super) use disk::{Disk, DiskLayer, Source};
+pub(super) use pull::PullMark;
+pub(super) use redefine::{Unchangeable, with_overlays, without_layers};
+pub(super) use snapshot::kept_snapshot;
+pub(super) use source::{Unwritable, format_name, source_element};
 
-use livemerge_proto::ids::VmId;
+use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use tree::Element;
 
 /// A definition that cannot be read, or not completely.
@@ -56,11 +64,29 @@ pub(super) struct Definition {
     pub(super) disks: Vec<Disk>,
     /// Those of them that could not be read, or not completely.
     pub(super) unreadable: Vec<Unreadable>,
+    /// What a running QEMU was asked to pull for.
+    pulls: Vec<PullMark>,
 }
 
 impl Definition {
+    /// The merge that this very QEMU was asked to pull for last, of a disk.
+    pub(super) fn pulls_for(&self, disk: &DiskTarget) -> Option<MergeId> {
+        let mark = self.pulls.iter().find(|mark| mark.disk == *disk)?;
+        Some(mark.merge)
+    }
+
     /// Reads a `<domain>`.
     pub(super) fn parse(xml: &str) -> Result<Self, Unreadable> {
+        Self::read(xml, true)
+    }
+
+    /// Reads the `<domain>` of a machine that may be about to start: its chains are known as far as
+    /// they are written down.
+    pub(super) fn parse_starting(xml: &str) -> Result<Self, Unreadable> {
+        Self::read(xml, false)
+    }
+
+    fn read(xml: &str, whole: bool) -> Result<Self, Unreadable> {
         let domain = Element::parse(xml)?;
         if domain.name != "domain" {
             return Err(Unreadable::lacks("<domain>"));
@@ -76,7 +102,7 @@ impl Definition {
         let (mut disks, mut unreadable) = (Vec::new(), Vec::new());
         for disk in devices.flat_map(|devices| &devices.children) {
             if disk.name == "disk" {
-                match Disk::parse(disk, live) {
+                match Disk::parse(disk, live && whole) {
                     Ok(disk) => disks.extend(disk),
                     Err(error) => unreadable.push(error),
                 }
@@ -88,6 +114,12 @@ impl Definition {
                 .ok_or_else(|| Unreadable::lacks("a name"))?
                 .to_owned(),
             live,
+            // Somebody may have copied a running machine's definition.
+            pulls: if live {
+                PullMark::all(&domain)
+            } else {
+                Vec::new()
+            },
             disks,
             unreadable,
         })

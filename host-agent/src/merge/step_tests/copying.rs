@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn pending_starts_the_job_once_written_down() {
     let next = decide(&record(true), &seen(VmState::Running, disk(&BEFORE), None));
-    assert_eq!(next, Step::Enter(copying(), Some(Action::StartCommit)));
+    assert_eq!(next, Step::Enter(copying(), Some(Action::StartJob)));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_missing_job_is_asked_for_again_only_after_a_while_and_not_for_ever() {
             starts: 2,
             since: now(),
         },
-        Some(Action::StartCommit),
+        Some(Action::StartJob),
     );
     assert_eq!(decide(&at(copying()), &settled), again);
     let last = at(Phase::Copying {

@@ -1,6 +1,7 @@
 //! What holds in every phase, whatever is seen.
 
 use super::*;
+use crate::merge::step::Peers;
 use proptest::prelude::*;
 
 fn any_phase() -> impl Strategy<Value = Phase> {
@@ -76,12 +77,20 @@ fn any_observation() -> impl Strategy<Value = Observation> {
         Just(Told::Refused("no".to_owned())),
     ]);
     let time = prop_oneof![Just(Duration::ZERO), Just(Duration::from_secs(60))];
-    (machine, told, time.clone(), time, any::<bool>()).prop_map(
-        |(machine, told, in_phase, job_missing_for, fresh_start)| Observation {
+    let peers = any::<[bool; 3]>().prop_map(|[ready, lost, passed]| Peers {
+        ready,
+        lost,
+        passed,
+    });
+    (machine, told, time.clone(), time, peers, any::<bool>()).prop_map(
+        |(machine, told, in_phase, job_missing_for, peers, fresh_start)| Observation {
             machine,
             told,
             in_phase,
             job_missing_for,
+            stalled_for: Duration::ZERO,
+            can_help: true,
+            peers,
             fresh_start,
         },
     )
@@ -105,8 +114,10 @@ proptest! {
         let record = MergeRecord { phase, ..record(active) };
         if decide(&record, &look) == Step::Finish(Outcome::Merged) {
             let Machine::Seen { disk: Some(disk), .. } = &look.machine else { panic!("unseen") };
-            prop_assert!(disk.position(&record.top).is_none());
-            prop_assert!(disk.next_start.as_ref() != Some(&record.top));
+            for removed in &record.removed {
+                prop_assert!(disk.position(removed).is_none());
+                prop_assert!(disk.next_start.as_ref() != Some(removed));
+            }
         }
     }
 
@@ -127,7 +138,7 @@ proptest! {
     #[test]
     fn a_job_is_started_only_where_none_runs(phase in any_phase(), active: bool, look in any_observation()) {
         let record = MergeRecord { phase, ..record(active) };
-        if let Step::Enter(_, Some(Action::StartCommit)) = decide(&record, &look) {
+        if let Step::Enter(_, Some(Action::StartJob)) = decide(&record, &look) {
             let Machine::Seen { disk: Some(disk), job, .. } = &look.machine else { panic!("unseen") };
             prop_assert!(job.is_none() && disk.mirror.is_none());
         }
@@ -145,7 +156,8 @@ proptest! {
     }
 
     #[test]
-    fn no_guest_runs_again_while_a_pivot_is_on_its_way(look in any_observation(), job in any_job()) {
+    fn no_guest_runs_again_while_a_pivot_is_on_its_way(look in any_observation(), cur in 0..9_u64) {
+        let job = job(BlockJobKind::ActiveCommit, cur, 9);
         let state = VmState::Paused;
         let disk = Some(with_mirror(MirrorState::Pivoting));
         let look = Observation { machine: Machine::Seen { state, disk, job }, ..look };
@@ -165,6 +177,7 @@ proptest! {
             look.in_phase = Duration::from_secs(60);
             match step(&record, &look, &policy, time) {
                 Step::Enter(phase, _) => record.phase = phase,
+                Step::Help(help) => record.help = help,
                 Step::Wait(wait) => time = time.saturating_add(jiff::SignedDuration::try_from(wait).unwrap()).unwrap(),
                 Step::Finish(_) => return Ok(()),
             }

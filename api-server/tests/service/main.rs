@@ -1,0 +1,188 @@
+//! The public API over a real store, with an agent that does as it is told.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod agent;
+mod batch;
+mod forecast;
+mod wishes;
+
+use agent::{Agent, HOST};
+use livemerge_api_server::config::{Config, HostConfig};
+use livemerge_api_server::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
+use livemerge_api_server::hosts;
+use livemerge_api_server::server;
+use livemerge_api_server::store::{SqliteStore, Store};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_proto::v1;
+use livemerge_proto::v1::event_service_client::EventServiceClient;
+use livemerge_proto::v1::event_service_server::EventServiceServer;
+use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
+use livemerge_proto::v1::inventory_service_server::InventoryServiceServer;
+use livemerge_proto::v1::operation_service_client::OperationServiceClient;
+use livemerge_proto::v1::operation_service_server::OperationServiceServer;
+use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
+use livemerge_proto::v1::snapshot_service_server::SnapshotServiceServer;
+use livemerge_runtime::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tonic::{Response, Status};
+use uuid::Uuid;
+
+/// A server with one host and one machine.
+struct Rig {
+    agent: Agent,
+    vm: String,
+    snapshots: SnapshotServiceClient<SnapshotServiceServer<SnapshotApi>>,
+    operations: OperationServiceClient<OperationServiceServer<OperationApi>>,
+    inventory: InventoryServiceClient<InventoryServiceServer<InventoryApi>>,
+    events: EventServiceClient<EventServiceServer<EventApi>>,
+    _database: TempDir,
+}
+
+fn any_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+#[track_caller]
+fn refusal<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -> Problem {
+    Problem::try_from(answer.unwrap_err()).unwrap()
+}
+
+/// Looks until it is so.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looks = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(20), looks).await;
+    found.unwrap_or_else(|_| panic!("{what} does not come"))
+}
+
+impl Rig {
+    async fn open(disks: &[&str]) -> Self {
+        let vm = any_id();
+        let (agent, endpoint) = Agent::serve(vm.clone(), disks).await;
+        let database = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&database.path().join("api.db")).await;
+        let store: Arc<dyn Store> = Arc::new(store.unwrap());
+        let mut config = Config::default();
+        let host = HostConfig { endpoint };
+        config.hosts.insert(HOST.parse().unwrap(), host);
+        let services = server::open(&config, store, hosts::dial(), Shutdown::new()).await;
+        let services = services.unwrap();
+        let mut rig = Self {
+            agent,
+            vm,
+            snapshots: SnapshotServiceClient::new(services.snapshots),
+            operations: OperationServiceClient::new(services.operations),
+            inventory: InventoryServiceClient::new(services.inventory),
+            events: EventServiceClient::new(services.events),
+            _database: database,
+        };
+        until("the machine", async || {
+            let request = v1::GetVmRequest {
+                vm_id: rig.vm.clone(),
+            };
+            rig.inventory.get_vm(request).await.ok()
+        })
+        .await;
+        rig
+    }
+
+    /// Takes snapshots `s1`, `s2`, ...: their ids, oldest first.
+    async fn take(&mut self, count: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        for number in 1..=count {
+            let request = v1::CreateSnapshotRequest {
+                request_id: any_id(),
+                vm_id: self.vm.clone(),
+                name: format!("s{number}"),
+                description: String::new(),
+                ..Default::default()
+            };
+            let answer = self.snapshots.create_snapshot(request).await.unwrap();
+            let taken = self.ended(&answer.into_inner().operation.unwrap().id).await;
+            assert_eq!(taken.state(), v1::OperationState::Succeeded);
+            ids.push(taken.snapshot_id);
+        }
+        ids
+    }
+
+    fn batch(&self, ids: &[&String]) -> v1::BatchDeleteSnapshotsRequest {
+        v1::BatchDeleteSnapshotsRequest {
+            request_id: any_id(),
+            vm_id: self.vm.clone(),
+            snapshot_ids: ids.iter().map(|id| (*id).clone()).collect(),
+            ..v1::BatchDeleteSnapshotsRequest::default()
+        }
+    }
+
+    /// Accepts a batch: its operation.
+    async fn delete(&mut self, ids: &[&String]) -> v1::Operation {
+        let request = self.batch(ids);
+        let answer = self.snapshots.batch_delete_snapshots(request).await;
+        answer.unwrap().into_inner().operation.unwrap()
+    }
+
+    async fn operation(&mut self, id: &str) -> v1::Operation {
+        let request = v1::GetOperationRequest {
+            operation_id: id.to_owned(),
+        };
+        let answer = self.operations.get_operation(request).await.unwrap();
+        answer.into_inner().operation.unwrap()
+    }
+
+    async fn ended(&mut self, id: &str) -> v1::Operation {
+        let limit = Duration::from_secs(20);
+        let request = v1::WaitOperationRequest {
+            operation_id: id.to_owned(),
+            timeout: prost_types::Duration::try_from(limit).ok(),
+        };
+        let answer = self.operations.wait_operation(request).await.unwrap();
+        let operation = answer.into_inner().operation.unwrap();
+        assert!(operation.ended_at.is_some(), "still {operation:?}");
+        operation
+    }
+
+    /// A snapshot's state; `None` when it is gone.
+    async fn state(&mut self, snapshot: &str) -> Option<v1::SnapshotState> {
+        let request = v1::GetSnapshotRequest {
+            snapshot_id: snapshot.to_owned(),
+        };
+        match self.snapshots.get_snapshot(request).await {
+            Ok(answer) => Some(answer.into_inner().snapshot.unwrap().state()),
+            Err(status) => {
+                let problem = Problem::try_from(status).unwrap();
+                assert_eq!(problem.reason, Reason::SnapshotNotFound);
+                None
+            }
+        }
+    }
+
+    /// The merges that are under way, as soon as there are so many.
+    async fn merges(&self, count: usize) -> Vec<v1::Merge> {
+        until("the merges", async || {
+            let open = self.agent.open_merges();
+            (open.len() == count).then_some(open)
+        })
+        .await
+    }
+
+    /// The kinds of an operation's events.
+    async fn told(&mut self, operation: &str) -> Vec<v1::EventType> {
+        let request = v1::ListEventsRequest {
+            operation_id: operation.to_owned(),
+            ..v1::ListEventsRequest::default()
+        };
+        let events = self.events.list_events(request).await.unwrap();
+        let events = events.into_inner().events;
+        events.iter().map(v1::Event::r#type).collect()
+    }
+}

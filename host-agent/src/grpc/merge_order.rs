@@ -1,0 +1,103 @@
+//! An order for merges, checked field by field.
+
+use super::convert;
+use crate::merge::{Direction, MergeOrder, VolumeMark};
+use livemerge_proto::fields::Fields;
+use livemerge_proto::ids::{MergeId, VmId};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::v1;
+use std::collections::BTreeSet;
+
+/// The merges that a request asks for.
+///
+/// # Errors
+/// Names every field that is missing or malformed.
+pub(super) fn parse(request: v1::StartMergeRequest) -> Result<Vec<MergeOrder>, Problem> {
+    let mut fields = Fields::new();
+    let generation = fields.generation("generation", request.generation);
+    let vm = fields.parse("vm_id", &request.vm_id);
+    let ids = request
+        .disks
+        .iter()
+        .filter_map(|disk| disk.merge_id.parse().ok());
+    let together: Vec<MergeId> = ids.collect();
+    if request.disks.is_empty() {
+        fields.reject("disks", "must name at least one disk");
+    }
+    let (mut disks, mut merges) = (BTreeSet::new(), BTreeSet::new());
+    let mut orders = Some(Vec::new());
+    for (place, disk) in request.disks.into_iter().enumerate() {
+        let field = |name: &str| format!("disks[{place}].{name}");
+        if !disks.insert(disk.disk.clone()) {
+            fields.reject(&field("disk"), "must not be named twice");
+        }
+        if !merges.insert(disk.merge_id.clone()) {
+            fields.reject(&field("merge_id"), "must not be named twice");
+        }
+        let order = one(&mut fields, &field, disk, vm.zip(generation), &together);
+        orders = orders.zip(order).map(|(mut orders, order)| {
+            orders.push(order);
+            orders
+        });
+    }
+    fields.finish(orders)
+}
+
+fn one(
+    fields: &mut Fields,
+    field: &dyn Fn(&str) -> String,
+    disk: v1::DiskMerge,
+    order: Option<(VmId, u64)>,
+    together: &[MergeId],
+) -> Option<MergeOrder> {
+    let direction = match disk.direction() {
+        v1::MergeDirection::Commit => Some(Direction::Commit),
+        v1::MergeDirection::Pull => Some(Direction::Pull),
+        v1::MergeDirection::Unspecified => {
+            fields.reject(&field("direction"), "must be COMMIT or PULL");
+            None
+        }
+    };
+    let id = fields.parse(&field("merge_id"), &disk.merge_id);
+    let target = fields.parse(&field("disk"), &disk.disk);
+    let kept = mark(fields, &field("kept"), disk.kept);
+    let mut removed = Some(Vec::new());
+    if disk.removed.is_empty() {
+        fields.reject(&field("removed"), "must name at least one volume");
+    }
+    for (place, volume) in disk.removed.into_iter().enumerate() {
+        let volume = mark(fields, &field(&format!("removed[{place}]")), Some(volume));
+        removed = removed.zip(volume).map(|(mut removed, volume)| {
+            removed.push(volume);
+            removed
+        });
+    }
+    let bytes_per_second = fields.bytes(&field("bytes_per_second"), disk.bytes_per_second);
+    let (vm, generation) = order?;
+    Some(MergeOrder {
+        id: id?,
+        generation,
+        vm,
+        disk: target?,
+        direction: direction?,
+        kept: kept?,
+        removed: removed?,
+        together: together.to_vec(),
+        bytes_per_second: bytes_per_second?,
+    })
+}
+
+/// `field` is the volume's path in the request.
+pub(super) fn mark(
+    fields: &mut Fields,
+    field: &str,
+    mark: Option<v1::MarkedVolume>,
+) -> Option<VolumeMark> {
+    let mark = fields.required(field, mark)?;
+    let volume = convert::parse_volume(fields, &format!("{field}.volume"), mark.volume);
+    let identity = fields.parse(&format!("{field}.identity"), &mark.identity);
+    Some(VolumeMark {
+        volume: volume?,
+        identity: identity?,
+    })
+}

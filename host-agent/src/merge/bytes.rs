@@ -1,0 +1,223 @@
+//! What a merge costs: bytes to copy, and room for them.
+//!
+//! ```text
+//!   maps of the volumes ─▶ Work of a commit, Work of a pull ─▶ Room of the kept volume's domain
+//! ```
+//!
+//! A map that cannot be read in time costs nobody a merge: the bytes are estimated then, and no
+//! want of space is derived from them.
+
+use super::types::Direction;
+use crate::volumes::Volumes;
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_storage::{Share, StorageId, VolumeRef};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Room that is left beside what a merge needs: tables of the image, and rounding.
+const SPARE_BYTES: u64 = 16 << 20;
+
+/// What one way to merge has to do, without what the guest writes meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// Bytes of data to copy.
+    pub copy_bytes: u64,
+    /// Bytes to write as zeros, without data.
+    pub zero_bytes: u64,
+    /// Bytes that the kept volume takes in addition, in whole clusters.
+    pub space_needed_bytes: u64,
+    /// These are guesses from the space that the volumes take: nothing is to be refused by them.
+    pub estimated: bool,
+}
+
+impl Work {
+    /// As much as the removed volumes take in storage.
+    pub(super) fn estimate(allocated_bytes: u64) -> Self {
+        Self {
+            copy_bytes: allocated_bytes,
+            zero_bytes: 0,
+            space_needed_bytes: allocated_bytes,
+            estimated: true,
+        }
+    }
+
+    fn of(share: Share, space_needed_bytes: u64) -> Self {
+        Self {
+            copy_bytes: share.data_bytes,
+            zero_bytes: share.zero_bytes,
+            space_needed_bytes,
+            estimated: false,
+        }
+    }
+}
+
+/// The work of both directions.
+pub(super) struct Works {
+    commit: Work,
+    pull: Work,
+}
+
+impl Works {
+    pub(super) fn of(&self, direction: Direction) -> Work {
+        match direction {
+            Direction::Commit => self.commit,
+            Direction::Pull => self.pull,
+        }
+    }
+}
+
+/// Reads off the maps what it takes to merge these neighbours, oldest first. `None` when they
+/// cannot be read within the limit.
+pub(super) async fn measure(
+    layers: &[&VolumeRef],
+    volumes: &Volumes,
+    limit: Duration,
+) -> Option<Works> {
+    let [lowest, .., youngest] = layers else {
+        return None;
+    };
+    let shares = tokio::time::timeout(limit, volumes.shares(youngest, lowest)).await;
+    let why = match shares {
+        Ok(Ok(shares)) => return Some(works(&shares, layers.len())),
+        Ok(Err(problem)) => problem.to_string(),
+        Err(_late) => format!("no end after {limit:?}"),
+    };
+    tracing::warn!(volume = %youngest, why, "its map cannot be read: the bytes of a merge are estimated");
+    None
+}
+
+/// From what is seen of each volume, the youngest first. A commit takes away all but the oldest of
+/// them, a pull all but the youngest, which has no room yet for anything below it.
+fn works(shares: &[Share], layers: usize) -> Works {
+    let of_merge = shares.iter().take(layers).copied();
+    let above: Share = of_merge.clone().take(layers - 1).sum();
+    let below: Share = of_merge.skip(1).sum();
+    Works {
+        commit: Work::of(above, above.new_bytes),
+        pull: Work::of(below, below.room_bytes),
+    }
+}
+
+/// Room in the storage domains, as merges that go together share it.
+#[derive(Debug, Default)]
+pub struct Room {
+    free_bytes: BTreeMap<StorageId, u64>,
+}
+
+impl Room {
+    /// What is left of it in a domain.
+    pub(super) async fn free(
+        &mut self,
+        storage: &StorageId,
+        volumes: &Volumes,
+    ) -> Result<u64, Problem> {
+        if let Some(free) = self.free_bytes.get(storage) {
+            return Ok(*free);
+        }
+        let free = volumes.space(storage).await?.free_bytes;
+        self.free_bytes.insert(storage.clone(), free);
+        Ok(free)
+    }
+
+    /// Takes what a merge needs.
+    ///
+    /// # Errors
+    /// `INSUFFICIENT_SPACE`, or what did not answer.
+    pub(super) async fn take(
+        &mut self,
+        kept: &VolumeRef,
+        work: &Work,
+        volumes: &Volumes,
+    ) -> Result<(), Problem> {
+        let free = self.free(&kept.storage, volumes).await?;
+        if let Some(refused) = want_of_space(kept, work, free) {
+            return Err(refused);
+        }
+        if !work.estimated {
+            let left = free.saturating_sub(work.space_needed_bytes);
+            self.free_bytes.insert(kept.storage.clone(), left);
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is certain that the work does not fit into so much room. One that is written in place
+/// always fits: in a full domain it is what makes room.
+pub(super) fn want_of_space(kept: &VolumeRef, work: &Work, free: u64) -> Option<Problem> {
+    let needed = work.space_needed_bytes;
+    let wanted = needed.saturating_add(needed / 100 + SPARE_BYTES);
+    if work.estimated || needed == 0 || free >= wanted {
+        return None;
+    }
+    let text = format!(
+        "{kept} would take {needed} bytes more and {wanted} should be free in {}, which has {free}",
+        kept.storage
+    );
+    let problem = Problem::new(Reason::InsufficientSpace, text);
+    let problem = problem
+        .with("volume", kept)
+        .with("storage", &kept.storage)
+        .with("needed_bytes", wanted);
+    Some(problem.with("free_bytes", free))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(data_bytes: u64, zero_bytes: u64) -> Share {
+        Share {
+            data_bytes,
+            zero_bytes,
+            room_bytes: data_bytes + 1000,
+            new_bytes: data_bytes + 500,
+        }
+    }
+
+    #[test]
+    fn each_direction_takes_away_all_but_one() {
+        let seen = [share(1, 2), share(10, 20), share(100, 200), share(9, 9)];
+        let bytes = |work: Work| (work.copy_bytes, work.zero_bytes, work.space_needed_bytes);
+        let three = works(&seen, 3);
+        assert_eq!(bytes(three.commit), (11, 22, 11 + 2 * 500));
+        assert_eq!(bytes(three.pull), (110, 220, 110 + 2 * 1000));
+        let two = works(&seen, 2);
+        assert_eq!(bytes(two.commit), (1, 2, 501));
+        assert_eq!(bytes(two.pull), (10, 20, 1010));
+        // Nothing is seen of the lower ones.
+        let bare = works(&seen[..1], 3);
+        assert_eq!(bytes(bare.commit), (1, 2, 501));
+        assert_eq!(bytes(bare.pull), (0, 0, 0));
+    }
+
+    #[test]
+    fn space_is_wanting_when_it_is_certain() {
+        let kept = VolumeRef {
+            storage: "default".parse().unwrap(),
+            name: "base.qcow2".parse().unwrap(),
+        };
+        let mib = 1 << 20;
+        for (needed, free, estimated, wanting) in [
+            (100 * mib, 117 * mib, false, false),
+            (100 * mib, 117 * mib - 1, false, true),
+            (100 * mib, 0, true, false),
+            (1, SPARE_BYTES, false, true),
+            (1, SPARE_BYTES + 1, false, false),
+            (0, 0, false, false),
+            (u64::MAX, u64::MAX - 1, false, true),
+        ] {
+            let work = Work {
+                space_needed_bytes: needed,
+                estimated,
+                ..Work::estimate(0)
+            };
+            let refused = want_of_space(&kept, &work, free);
+            assert_eq!(refused.is_some(), wanting, "{needed} of {free}");
+            if let Some(refused) = refused {
+                assert_eq!(refused.reason, Reason::InsufficientSpace);
+                assert_eq!(refused.metadata["free_bytes"], free.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What is done when a copy does not catch up with the guest, and that it is undone. Pure.
+//!
+//! ```text
+//!   the copy falls behind, or the pivot is put off again and again
+//!        ─▶ the job's limit is lifted ─▶ the guest's writes are limited ─▶ half of that ─▶ …
+//!   the merge is past its pivot, has ended, or its agent was restarted
+//!        ─▶ all of it is undone
+//! ```
+//!
+//! The guest keeps at least [`LEAST`] bytes a second.
+
+use super::look::Look;
+use super::observation::{Machine, Observation};
+use super::step::Step;
+use super::types::{Help, MergeRecord, Phase, Throttle};
+use crate::hypervisor::VmState;
+
+/// What the guest may write in a second at first.
+const FIRST: u64 = 32 << 20;
+/// And at last.
+const LEAST: u64 = 1 << 20;
+/// So many pivots are put off before the next step.
+const TRIES: u32 = 3;
+
+impl Look<'_> {
+    /// The next step, if one is due and there is one.
+    pub(super) fn help(&self) -> Option<Step> {
+        let due = match self.record.phase {
+            Phase::Copying { .. } => self.seen.stalled_for >= self.policy.stalled_after,
+            Phase::Ready { .. } => {
+                let steps = steps_taken(&self.record.help) + 1;
+                self.seen.can_help && self.record.pivot_attempts >= TRIES * steps
+            }
+            _ => false,
+        };
+        let next = || next(self.record).map(Step::Help);
+        (due && self.record.pivots()).then(next).flatten()
+    }
+
+    /// That all of it is undone, if it is time.
+    pub(super) fn undo(&self) -> Option<Step> {
+        let helps = matches!(
+            self.record.phase,
+            Phase::Copying { .. } | Phase::Ready { .. } | Phase::Pivoting { .. }
+        );
+        let over = self.seen.fresh_start || !helps;
+        (over && self.record.help != Help::default()).then_some(Step::Help(Help::default()))
+    }
+}
+
+/// A merge does not end while its guest is held back.
+pub(super) fn before_the_end(next: Step, record: &MergeRecord, seen: &Observation) -> Step {
+    let held_back = record.help.throttle.is_some() && lives(&seen.machine);
+    match next {
+        Step::Finish(_) if held_back => Step::Help(Help::default()),
+        other => other,
+    }
+}
+
+/// With QEMU the limit has ended, too.
+fn lives(machine: &Machine) -> bool {
+    let Machine::Seen { state, disk, .. } = machine else {
+        return false;
+    };
+    *state != VmState::ShutOff && disk.is_some()
+}
+
+fn next(record: &MergeRecord) -> Option<Help> {
+    let help = record.help;
+    if record.bytes_per_second > 0 && !help.unlimited {
+        return Some(Help {
+            unlimited: true,
+            ..help
+        });
+    }
+    let throttle = match help.throttle {
+        None => Throttle {
+            before: 0,
+            bytes_per_second: FIRST,
+        },
+        Some(now) if now.bytes_per_second > LEAST => Throttle {
+            bytes_per_second: now.bytes_per_second / 2,
+            ..now
+        },
+        Some(_) => return None,
+    };
+    Some(Help {
+        throttle: Some(throttle),
+        ..help
+    })
+}
+
+fn steps_taken(help: &Help) -> u32 {
+    let throttles = help.throttle.map_or(0, |throttle| {
+        (FIRST / throttle.bytes_per_second.max(1)).ilog2() + 1
+    });
+    u32::from(help.unlimited) + throttles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::policy::Policy;
+    use super::super::samples::{disk, job, mirror, now, record, seen};
+    use super::super::step::{Action, step};
+    use super::*;
+    use crate::hypervisor::{BlockJobKind, DiskView, MirrorState};
+    use std::time::Duration;
+
+    const LAYERS: [&str; 2] = ["base", "top"];
+
+    fn copying() -> MergeRecord {
+        let phase = Phase::Copying {
+            starts: 1,
+            since: now(),
+        };
+        MergeRecord {
+            phase,
+            ..record(true)
+        }
+    }
+
+    fn behind(stalled_for: Duration) -> Observation {
+        let copies = DiskView {
+            mirror: mirror(MirrorState::Copying),
+            ..disk(&LAYERS)
+        };
+        let job = job(BlockJobKind::ActiveCommit, 5, 9);
+        Observation {
+            stalled_for,
+            ..seen(VmState::Running, copies, job)
+        }
+    }
+
+    fn decide(record: &MergeRecord, seen: &Observation) -> Step {
+        step(record, seen, &Policy::default(), now())
+    }
+
+    fn throttled(bytes_per_second: u64) -> Help {
+        Help {
+            unlimited: false,
+            throttle: Some(Throttle {
+                before: 7,
+                bytes_per_second,
+            }),
+        }
+    }
+
+    #[test]
+    fn step_by_step_down_to_the_least_and_no_further() {
+        let stalled = behind(Policy::default().stalled_after);
+        let mut record = MergeRecord {
+            bytes_per_second: 100,
+            ..copying()
+        };
+        let soon = behind(Policy::default().stalled_after / 2);
+        assert!(matches!(decide(&record, &soon), Step::Wait(_)));
+        let mut seen = Vec::new();
+        while let Step::Help(help) = decide(&record, &stalled) {
+            record.help = help;
+            seen.push((help.unlimited, help.throttle.map(|it| it.bytes_per_second)));
+        }
+        let mib = |number: u64| Some(number << 20);
+        let wanted = [None, mib(32), mib(16), mib(8), mib(4), mib(2), mib(1)];
+        assert_eq!(seen, wanted.map(|limit| (true, limit)));
+        assert!(matches!(decide(&record, &stalled), Step::Wait(_)));
+    }
+
+    #[test]
+    fn a_pivot_that_is_put_off_again_and_again_is_helped() {
+        let ready = DiskView {
+            mirror: mirror(MirrorState::Ready),
+            ..disk(&LAYERS)
+        };
+        let job = job(BlockJobKind::ActiveCommit, 5, 9);
+        let seen = seen(VmState::Running, ready, job);
+        let tried = |pivot_attempts, help| MergeRecord {
+            phase: Phase::Ready { not_before: now() },
+            pivot_attempts,
+            help,
+            ..record(true)
+        };
+        let none = Help::default();
+        let suspends = |step| matches!(step, Step::Enter(_, Some(Action::Suspend)));
+        assert!(suspends(decide(&tried(TRIES - 1, none), &seen)));
+        assert!(matches!(decide(&tried(TRIES, none), &seen), Step::Help(_)));
+        let helped = throttled(FIRST);
+        assert!(suspends(decide(&tried(TRIES, helped), &seen)));
+        assert!(matches!(
+            decide(&tried(2 * TRIES, helped), &seen),
+            Step::Help(_)
+        ));
+        let least = throttled(LEAST);
+        assert!(suspends(decide(&tried(100, least), &seen)));
+    }
+
+    #[test]
+    fn an_agent_that_was_restarted_undoes_it_first_thing() {
+        let record = MergeRecord {
+            help: throttled(FIRST),
+            ..copying()
+        };
+        let seen = Observation {
+            fresh_start: true,
+            ..behind(Duration::ZERO)
+        };
+        assert_eq!(decide(&record, &seen), Step::Help(Help::default()));
+    }
+
+    #[test]
+    fn no_merge_ends_while_its_guest_is_held_back() {
+        let merged = seen(VmState::Running, disk(&LAYERS[..1]), None);
+        let failed = Observation {
+            told: Some(super::super::step::Told::Refused("no".to_owned())),
+            ..behind(Duration::ZERO)
+        };
+        let verifying = Phase::Verifying { suspended_at: None };
+        for (phase, seen) in [(verifying, &merged), (copying().phase, &failed)] {
+            let held = MergeRecord {
+                phase,
+                help: throttled(FIRST),
+                ..record(true)
+            };
+            assert_eq!(decide(&held, seen), Step::Help(Help::default()));
+            let free = MergeRecord {
+                help: Help::default(),
+                ..held.clone()
+            };
+            assert!(matches!(decide(&free, seen), Step::Finish(_)));
+            // With QEMU it has ended.
+            let off = Observation {
+                machine: Machine::Gone,
+                ..seen.clone()
+            };
+            assert!(matches!(decide(&held, &off), Step::Finish(_)));
+        }
+    }
+}

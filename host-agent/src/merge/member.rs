@@ -1,0 +1,480 @@
+//! One merge: observe, decide, write down, act.
+//!
+//! An action's reply decides nothing; only a clear refusal is passed on, for its text.
+
+use super::board::MergeView;
+use super::driver::{Surroundings, blocking};
+use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, job_of, step};
+use super::types::{Direction, Help, MergeKind, MergeRecord, Phase, Window};
+use crate::hypervisor::{HypervisorError, HypervisorEvent, JobOrder, Layer, VmState};
+use livemerge_storage::Locator;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Time before a failed write of the journal is tried again.
+const JOURNAL_RETRY: Duration = Duration::from_millis(100);
+
+/// One merge of a [`Driver`](super::driver::Driver).
+pub(super) struct Member {
+    around: Surroundings,
+    pub(super) record: MergeRecord,
+    told: Option<Told>,
+    phase_entered: Instant,
+    job_missing_since: Option<Instant>,
+    /// The least that was ever left to copy, and since when.
+    closest: Option<(u64, Instant)>,
+    can_help: bool,
+    fresh_start: bool,
+    paused_at: Option<Instant>,
+}
+
+impl Member {
+    /// Of a record that is in the journal.
+    pub(super) fn new(around: Surroundings, record: MergeRecord) -> Self {
+        Self {
+            around,
+            record,
+            told: None,
+            phase_entered: Instant::now(),
+            job_missing_since: None,
+            closest: None,
+            can_help: true,
+            fresh_start: true,
+            paused_at: None,
+        }
+    }
+
+    /// Does what is next. Returns how long there is nothing to do unless something happens.
+    pub(super) async fn turn(&mut self, peers: Peers) -> Duration {
+        let seen = self.look(peers).await;
+        let now = self.around.clock.now();
+        match step(&self.record, &seen, &self.around.policy, now) {
+            Step::Wait(time) => return time,
+            Step::Enter(phase, action) => {
+                self.enter(phase, action).await;
+            }
+            Step::Help(help) => self.help(help).await,
+            Step::Finish(Outcome::Merged) => self.finish(Phase::Merged { at: now }).await,
+            Step::Finish(Outcome::Cancelled) => self.finish(Phase::Cancelled { at: now }).await,
+            Step::Finish(Outcome::Failed(failure)) => {
+                self.finish(Phase::Failed { at: now, failure }).await;
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// Whether the guest may stand still for this merge.
+    pub(super) fn within_window(&self) -> bool {
+        matches!(
+            self.record.phase,
+            Phase::Pivoting { .. } | Phase::Verifying { .. }
+        )
+    }
+
+    async fn look(&mut self, peers: Peers) -> Observation {
+        let machine = self.machine().await.unwrap_or_else(|error| {
+            tracing::warn!(merge = %self.record.order.id, %error, "cannot look at the machine");
+            Machine::Unknown
+        });
+        let job_there = match &machine {
+            Machine::Seen { job, disk, .. } => {
+                job.is_some() || disk.as_ref().is_some_and(|disk| disk.mirror.is_some())
+            }
+            Machine::Unknown | Machine::Gone => true,
+        };
+        let missing_since =
+            (!job_there).then(|| self.job_missing_since.unwrap_or_else(Instant::now));
+        self.job_missing_since = missing_since;
+        self.report(&machine);
+        let stalled_for = self.stalled_for(&machine);
+        Observation {
+            machine,
+            told: self.told.clone(),
+            in_phase: self.phase_entered.elapsed(),
+            job_missing_for: missing_since
+                .map(|since| since.elapsed())
+                .unwrap_or_default(),
+            stalled_for,
+            can_help: self.can_help,
+            peers,
+            fresh_start: self.fresh_start,
+        }
+    }
+
+    async fn machine(&self) -> Result<Machine, HypervisorError> {
+        let order = &self.record.order;
+        let hypervisor = &self.around.hypervisor;
+        let vm = match hypervisor.vm(order.vm).await {
+            Ok(vm) => vm,
+            Err(HypervisorError::NotFound(_)) => return Ok(Machine::Gone),
+            Err(error) => return Err(error),
+        };
+        let disk = vm.disk(&order.disk).cloned();
+        let job = match (vm.state, &disk) {
+            (_, None) => None,
+            (VmState::ShutOff, _) if !self.record.offline() => None,
+            _ => hypervisor.job(order.vm, &order.disk).await?,
+        };
+        Ok(Machine::Seen {
+            state: vm.state,
+            disk,
+            job,
+        })
+    }
+
+    /// Writes the phase down, then acts. True when it was written.
+    pub(super) async fn enter(&mut self, phase: Phase, action: Option<Action>) -> bool {
+        if !self.persist(phase).await {
+            return false;
+        }
+        self.told = None;
+        self.fresh_start = false;
+        if let Some(action) = action {
+            self.act(action).await;
+        }
+        true
+    }
+
+    /// Limits the job from now on. True when that was written down.
+    pub(super) async fn limit(&mut self, bytes_per_second: u64) -> bool {
+        let mut next = self.record.clone();
+        next.bytes_per_second = bytes_per_second;
+        if !self.write(next).await {
+            return false;
+        }
+        if matches!(
+            self.record.phase,
+            Phase::Copying { .. } | Phase::Ready { .. }
+        ) {
+            self.set_speed(bytes_per_second).await;
+        }
+        true
+    }
+
+    /// For how long the copy has not been closer to its end than ever before.
+    fn stalled_for(&mut self, machine: &Machine) -> Duration {
+        let Machine::Seen { job: Some(job), .. } = machine else {
+            self.closest = None;
+            return Duration::ZERO;
+        };
+        let left = job.end.saturating_sub(job.cur);
+        let closest = self.closest.filter(|(least, _)| left >= *least);
+        let (_, since) = *self
+            .closest
+            .insert(closest.unwrap_or((left, Instant::now())));
+        if self.can_help {
+            since.elapsed()
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Does what helps the copy, or undoes it. What holds the guest back is written down first, and
+    /// taken back before that is written down.
+    async fn help(&mut self, help: Help) {
+        self.closest = None;
+        let undone = help == Help::default();
+        if undone && !self.undo_help().await {
+            return tokio::time::sleep(JOURNAL_RETRY).await;
+        }
+        let Some(help) = self.with_limit_before(help).await else {
+            return;
+        };
+        let next = MergeRecord {
+            help,
+            ..self.record.clone()
+        };
+        if !self.write(next).await {
+            return tokio::time::sleep(JOURNAL_RETRY).await;
+        }
+        if undone {
+            return;
+        }
+        tracing::warn!(merge = %self.record.order.id, ?help, "the copy does not catch up with the guest");
+        if help.unlimited {
+            self.set_speed(0).await;
+        }
+        if let Some(throttle) = help.throttle {
+            self.limit_writes(throttle.bytes_per_second).await;
+        }
+    }
+
+    /// The same, with the limit that the guest has by itself. `None` when it cannot be told.
+    async fn with_limit_before(&mut self, mut help: Help) -> Option<Help> {
+        if let (Some(throttle), None) = (&mut help.throttle, self.record.help.throttle) {
+            let order = &self.record.order;
+            let before = self.around.hypervisor.write_limit(order.vm, &order.disk);
+            match before.await {
+                Ok(before) => throttle.before = before,
+                Err(error) => {
+                    tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be told");
+                    self.can_help = false;
+                    return None;
+                }
+            }
+        }
+        Some(help)
+    }
+
+    /// False when it must be tried again.
+    async fn undo_help(&mut self) -> bool {
+        if self.record.help.unlimited && matches!(self.record.phase, Phase::Copying { .. }) {
+            self.set_speed(self.record.bytes_per_second).await;
+        }
+        match self.record.help.throttle {
+            Some(throttle) => self.limit_writes(throttle.before).await,
+            None => true,
+        }
+    }
+
+    /// False when it cannot be told whether it was done.
+    async fn limit_writes(&mut self, bytes_per_second: u64) -> bool {
+        let order = &self.record.order;
+        let hypervisor = &self.around.hypervisor;
+        let set = hypervisor.limit_writes(order.vm, &order.disk, bytes_per_second);
+        match set.await {
+            Ok(()) => true,
+            Err(HypervisorError::Unknown(why)) => {
+                tracing::warn!(merge = %order.id, why, "the guest's limit cannot be set");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be set");
+                self.can_help = false;
+                true
+            }
+        }
+    }
+
+    async fn finish(&mut self, phase: Phase) {
+        if self.persist(phase).await {
+            let order = &self.record.order;
+            match &self.record.phase {
+                Phase::Failed { failure, .. } => {
+                    tracing::warn!(merge = %order.id, vm = %order.vm, reason = %failure.reason, "{}", failure.message);
+                }
+                Phase::Cancelled { .. } => {
+                    tracing::info!(merge = %order.id, vm = %order.vm, disk = %order.disk, "cancelled");
+                }
+                _ => {
+                    tracing::info!(merge = %order.id, vm = %order.vm, disk = %order.disk, "merged");
+                }
+            }
+        }
+    }
+
+    /// True when the record with this phase is durable and is now the record.
+    async fn persist(&mut self, phase: Phase) -> bool {
+        let mut next = self.record.clone();
+        if !same_step(&next.phase, &phase) {
+            tracing::debug!(merge = %next.order.id, ?phase, "enters");
+        }
+        let pivots = |phase: &Phase| matches!(phase, Phase::Pivoting { .. });
+        if pivots(&phase) && !pivots(&next.phase) {
+            next.pivot_attempts += 1;
+        }
+        next.phase = phase;
+        let written = self.write(next).await;
+        if written {
+            self.phase_entered = Instant::now();
+        } else {
+            self.release_unjournaled().await;
+            tokio::time::sleep(JOURNAL_RETRY).await;
+        }
+        written
+    }
+
+    /// True when the record is durable and is now the record.
+    async fn write(&mut self, mut next: MergeRecord) -> bool {
+        next.revision += 1;
+        let journal = Arc::clone(&self.around.journal);
+        fail::fail_point!("agent::before-persist");
+        let written = blocking(move || journal.write(&next).map(|()| next)).await;
+        match written {
+            Ok(next) => {
+                fail::fail_point!("agent::after-persist");
+                self.record = next;
+                self.around.board.show(MergeView {
+                    record: self.record.clone(),
+                    ..self.shown()
+                });
+                true
+            }
+            Err(error) => {
+                tracing::error!(merge = %self.record.order.id, %error, "the journal cannot be written");
+                false
+            }
+        }
+    }
+
+    /// A guest does not stand still for a journal that cannot be written. While no pivot was asked
+    /// for, letting it run is always right, and the journal already says that it may stand still.
+    async fn release_unjournaled(&mut self) {
+        let suspending = matches!(
+            self.record.phase,
+            Phase::Pivoting {
+                window: Window::Suspending,
+                suspended_at: Some(_),
+                ..
+            }
+        );
+        if suspending {
+            self.act(Action::Resume).await;
+            self.fresh_start = true;
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        let order = &self.record.order;
+        let hypervisor = Arc::clone(&self.around.hypervisor);
+        fail::fail_point!("agent::before-act");
+        let reply = match action {
+            Action::StartJob => {
+                hypervisor
+                    .start_job(order.vm, &job_order(&self.record))
+                    .await
+            }
+            Action::AbortJob => hypervisor.abort_job(order.vm, &order.disk).await,
+            Action::Suspend => {
+                self.prepare_pause().await;
+                self.paused_at = Some(Instant::now());
+                hypervisor.suspend(order.vm).await
+            }
+            Action::Pivot => hypervisor.pivot(order.vm, &order.disk).await,
+            Action::SetNextStart => {
+                let (removed, kept) = (&self.record.removed, &self.record.kept);
+                hypervisor
+                    .set_next_start(order.vm, &order.disk, removed, kept)
+                    .await
+            }
+            Action::Resume => {
+                let reply = hypervisor.resume(order.vm).await;
+                if let Some(paused_at) = self.paused_at.take() {
+                    let pause = paused_at.elapsed();
+                    self.record.longest_pause = self.record.longest_pause.max(pause);
+                }
+                reply
+            }
+            Action::RestoreBacking => {
+                let (kept, backing) = (&self.record.kept, backing_of(&self.record));
+                let restored = hypervisor.restore_backing(order.vm, &order.disk, kept, &backing);
+                restored.await
+            }
+        };
+        fail::fail_point!("agent::after-act");
+        if let Err(error) = reply {
+            tracing::warn!(merge = %self.record.order.id, ?action, %error, "the hypervisor's reply");
+            if let HypervisorError::Refused(text) = error {
+                self.told = Some(Told::Refused(text));
+            }
+        }
+    }
+
+    /// So that the guest does not stand still for what can be done before.
+    async fn prepare_pause(&self) {
+        if self.record.pivots() && self.record.bytes_per_second > 0 {
+            // A limit would hold up the rest, too.
+            self.set_speed(0).await;
+        }
+        if let (MergeKind::Pull, Locator::File(path)) = (self.record.kind, self.record.kept.clone())
+        {
+            // What QEMU pulled may be in the host's cache: all of it would be written out at once.
+            let synced = blocking(move || File::open(path)?.sync_data()).await;
+            if let Err(error) = synced {
+                tracing::debug!(merge = %self.record.order.id, %error, "not written out beforehand");
+            }
+        }
+    }
+
+    async fn set_speed(&self, bytes_per_second: u64) {
+        let order = &self.record.order;
+        let hypervisor = &self.around.hypervisor;
+        let set = hypervisor.set_speed(order.vm, &order.disk, bytes_per_second);
+        if let Err(error) = set.await {
+            tracing::warn!(merge = %order.id, %error, "the job's speed cannot be set");
+        }
+    }
+
+    /// True when the event is worth a look.
+    pub(super) fn note(&mut self, event: &HypervisorEvent) -> bool {
+        let order = &self.record.order;
+        match event {
+            HypervisorEvent::BlockJob { vm, disk, outcome }
+                if (*vm, disk) == (order.vm, &order.disk) =>
+            {
+                // A refusal's text says more than the event that may follow it.
+                if !matches!(self.told, Some(Told::Refused(_))) {
+                    self.told = Some(Told::Job(*outcome));
+                }
+                true
+            }
+            HypervisorEvent::Lifecycle { vm } => *vm == order.vm,
+            HypervisorEvent::Connected => true,
+            HypervisorEvent::BlockJob { .. } | HypervisorEvent::Disconnected => false,
+        }
+    }
+
+    pub(super) fn shown(&self) -> MergeView {
+        self.around
+            .board
+            .get(self.record.order.id)
+            .unwrap_or_else(|| MergeView::new(self.record.clone()))
+    }
+
+    /// Shows how far the copy is.
+    fn report(&self, machine: &Machine) {
+        let Machine::Seen { job: Some(job), .. } = machine else {
+            return;
+        };
+        let mut view = self.shown();
+        let (done, total) = if self.record.pivots() {
+            (job.cur, job.end)
+        } else {
+            // The others count the virtual disk, of which only what is allocated is copied.
+            let all = self.record.copy_bytes;
+            (scaled(all, job.cur, job.end), all)
+        };
+        view.total_bytes = view.total_bytes.max(total);
+        view.done_bytes = view.done_bytes.max(done.min(view.total_bytes));
+        view.record = self.record.clone();
+        self.around.board.show(view);
+    }
+}
+
+/// The block job that does the merge.
+pub fn job_order(record: &MergeRecord) -> JobOrder {
+    let [base, top] = match record.order.direction {
+        Direction::Commit => [Some(&record.kept), record.removed.last()],
+        Direction::Pull => [record.below.as_ref(), Some(&record.kept)],
+    };
+    JobOrder {
+        disk: record.order.disk.clone(),
+        kind: job_of(record.kind),
+        base: base.cloned(),
+        top: top.unwrap_or(&record.kept).clone(),
+        bytes_per_second: record.bytes_per_second,
+        merge: Some(record.order.id),
+    }
+}
+
+/// What the kept image of a pull names as the one below it as long as the pull is not done.
+pub fn backing_of(record: &MergeRecord) -> Layer {
+    Layer {
+        locator: record.removed.last().unwrap_or(&record.kept).clone(),
+        format: record.backing_format,
+    }
+}
+
+/// `bytes * cur / end`, 0 before the job has begun.
+fn scaled(bytes: u64, cur: u64, end: u64) -> u64 {
+    if end == 0 {
+        return 0;
+    }
+    let part = u128::from(bytes) * u128::from(cur.min(end)) / u128::from(end);
+    u64::try_from(part).unwrap_or(bytes)
+}
+
+fn same_step(a: &Phase, b: &Phase) -> bool {
+    std::mem::discriminant(a) == std::mem::discriminant(b)
+}

@@ -1,0 +1,84 @@
+//! What a decision is made from, beside the record.
+
+use super::types::MergeRecord;
+use crate::hypervisor::{BlockJobOutcome, DiskView, JobProgress, VmState};
+use std::time::Duration;
+
+/// What was seen just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The machine and its disk.
+    pub machine: Machine,
+    /// What an event or a refusal said since the last action.
+    pub told: Option<Told>,
+    /// How long this process has had the record in its present phase. Monotonic.
+    pub in_phase: Duration,
+    /// How long the expected block job has been missing. Zero when it is there.
+    pub job_missing_for: Duration,
+    /// For how long the copy has not been closer to its end than before. Zero when nothing can be
+    /// done about it.
+    pub stalled_for: Duration,
+    /// Whether something can be done about a copy that does not catch up.
+    pub can_help: bool,
+    /// The other merges that go together with this one.
+    pub peers: Peers,
+    /// Nothing was done since the record was read from the journal: an earlier process may have
+    /// stopped anywhere.
+    pub fresh_start: bool,
+}
+
+/// The machine as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Machine {
+    /// It cannot be told.
+    Unknown,
+    /// Certainly not defined.
+    Gone,
+    /// Seen.
+    Seen {
+        /// What it does.
+        state: VmState,
+        /// The disk, if the machine has it.
+        disk: Option<DiskView>,
+        /// The disk's block job.
+        job: Option<JobProgress>,
+    },
+}
+
+/// What was told beside the observation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// The block job's event.
+    Job(BlockJobOutcome),
+    /// The hypervisor understood the last action and said no.
+    Refused(String),
+}
+
+/// The merges of other disks that go together with one, all of them taken as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peers {
+    /// Each one that will pivot has caught up, or is past that.
+    pub ready: bool,
+    /// One has come to nothing, or will.
+    pub lost: bool,
+    /// One has lost its way back: from here on all go forward.
+    pub passed: bool,
+}
+
+impl Peers {
+    /// Of a merge that stands alone.
+    pub const NONE: Self = Self {
+        ready: true,
+        lost: false,
+        passed: false,
+    };
+
+    /// What these records are to another one.
+    pub fn of<'a>(others: impl IntoIterator<Item = &'a MergeRecord>) -> Self {
+        others.into_iter().fold(Self::NONE, |all, other| Self {
+            ready: all.ready && other.in_nobody_s_way(),
+            lost: all.lost || other.phase.lost(),
+            passed: all.passed || other.phase.passed(),
+        })
+    }
+}

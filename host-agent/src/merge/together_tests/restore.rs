@@ -1,0 +1,173 @@
+//! A pull whose QEMU dies before it has written out what it pulled.
+
+use super::*;
+
+/// Of a machine that is off the chain is what the headers say.
+fn off(chain: &[&str]) -> Observation {
+    another(VmState::ShutOff, chain, false)
+}
+
+/// Another QEMU runs than the one that has pulled.
+fn another(state: VmState, chain: &[&str], for_another: bool) -> Observation {
+    let mut view = disk(chain);
+    view.pulls_for = for_another.then(|| uuid::Uuid::now_v7().into());
+    seen(state, view, None)
+}
+
+fn pulls() -> [Case; 2] {
+    [pull_onto_another(), pull_of_all()]
+}
+
+/// Phases in which the job may have ended and nothing is written out for certain.
+fn unwritten() -> [Phase; 6] {
+    [
+        copying(1),
+        ready(),
+        stops(Window::Suspending),
+        stops(Window::Releasing),
+        cancelling(),
+        restoring(1),
+    ]
+}
+
+#[test]
+fn a_chain_that_lost_the_removed_is_made_whole_before_the_merge_fails() {
+    for case in pulls() {
+        for phase in unwritten() {
+            let begun = matches!(phase, Phase::Restoring { .. });
+            let lost = late(off(case.after));
+            let next = decide(&case.at(phase.clone()), &lost);
+            let tries = if begun { 2 } else { 1 };
+            let restores = Step::Enter(restoring(tries), Some(Action::RestoreBacking));
+            assert_eq!(next, restores, "{phase:?}");
+            let whole = decide(&case.at(phase), &off(case.before));
+            assert_eq!(failed_with(&whole), Some(Reason::VmDied));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_restored_that_no_pull_of_ours_has_changed() {
+    for case in pulls() {
+        let lost = off(case.after);
+        let pending = decide(&case.record, &lost);
+        assert_eq!(failed_with(&pending), Some(Reason::VmDied));
+        // Written out it was before.
+        let verifying = Phase::Verifying { suspended_at: None };
+        let verified = decide(&case.at(verifying), &lost);
+        assert_eq!(verified, Step::Finish(Outcome::Merged));
+        let gone = decide(&case.at(copying(1)), &off(&["other"]));
+        assert_eq!(failed_with(&gone), Some(Reason::VmDied));
+    }
+    for case in [active_of_three(), inner_of_three()] {
+        let committed = decide(&case.at(copying(1)), &off(case.after));
+        assert_eq!(failed_with(&committed), Some(Reason::VmDied));
+    }
+}
+
+#[test]
+fn a_restoration_is_repeated_and_not_for_ever() {
+    let case = pull_of_all();
+    let lost = off(case.after);
+    assert!(waits(&decide(&case.at(restoring(1)), &lost)), "just asked");
+    let refused = told(late(lost), Told::Refused("it is open".to_owned()));
+    let mut record = case.at(restoring(1));
+    let mut asked = 1;
+    let end = loop {
+        match decide(&record, &refused) {
+            Step::Enter(phase, Some(Action::RestoreBacking)) => record.phase = phase,
+            end => break end,
+        }
+        asked += 1;
+        assert!(asked < 1000, "for ever");
+    };
+    assert!(asked > 10, "{asked}");
+    let Step::Finish(Outcome::Failed(failure)) = end else {
+        panic!("{end:?}")
+    };
+    assert_eq!(failure.reason, Reason::ChainDiverged);
+    assert!(failure.message.contains("it is open"), "{failure:?}");
+}
+
+/// The agent was down meanwhile, or somebody was faster.
+#[test]
+fn a_qemu_that_has_not_pulled_is_not_merged() {
+    for case in pulls() {
+        for for_another in [false, true] {
+            for phase in [
+                ready(),
+                copying(1),
+                cancelling(),
+                restoring(1),
+                Phase::Pending,
+            ] {
+                for state in [VmState::Running, VmState::Paused] {
+                    let other = another(state, case.after, for_another);
+                    let next = decide(&case.at(phase.clone()), &other);
+                    let Step::Finish(Outcome::Failed(failure)) = next else {
+                        panic!("{phase:?} {next:?}")
+                    };
+                    assert_eq!(failure.reason, Reason::ChainDiverged);
+                    let command =
+                        "`qemu-img rebase -u -F qcow2 -b /images/two.qcow2 /images/top.qcow2`";
+                    assert!(failure.message.contains(command), "{failure:?}");
+                }
+            }
+            // First of all the guest runs again, if it was us who stopped it.
+            for (window, state) in [
+                (Window::Suspending, VmState::Running),
+                (Window::Suspending, VmState::Paused),
+                (Window::Releasing, VmState::Paused),
+            ] {
+                let other = late(another(state, case.after, for_another));
+                let released = Step::Enter(stops(Window::Releasing), Some(Action::Resume));
+                assert_eq!(decide(&case.at(stops(window)), &other), released);
+            }
+        }
+        // Whole, it has only died.
+        let restored = another(VmState::Running, case.before, false);
+        let next = decide(&case.at(restoring(1)), &restored);
+        assert_eq!(failed_with(&next), Some(Reason::VmDied));
+    }
+}
+
+fn late(seen: Observation) -> Observation {
+    Observation {
+        in_phase: Duration::from_secs(60),
+        ..seen
+    }
+}
+
+fn any_phase_of_pulls() -> impl Strategy<Value = Phase> {
+    prop_oneof![6 => any_phase(), 1 => (0..60_u32).prop_map(restoring)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    /// On the way to Merged a pull is seen to stand still once in the QEMU that has pulled.
+    #[test]
+    fn no_pull_of_another_qemu_is_merged(
+        of_all: bool, phase in any_phase_of_pulls(), paused: bool, for_another: bool, lost: bool,
+        fresh_start: bool, times in any::<[bool; 2]>(), refused: bool, peers in any_peers(),
+    ) {
+        let case = if of_all { pull_of_all() } else { pull_onto_another() };
+        prop_assume!(!matches!(phase, Phase::Verifying { .. }));
+        let state = if paused { VmState::Paused } else { VmState::Running };
+        let chain = if lost { case.after } else { case.before };
+        let [in_phase, job_missing_for] = times.map(|long| Duration::from_secs(60 * u64::from(long)));
+        let look = Observation {
+            fresh_start,
+            in_phase,
+            job_missing_for,
+            told: refused.then(|| Told::Refused("no".to_owned())),
+            ..with(&another(state, chain, for_another), peers)
+        };
+        let next = decide(&case.at(phase), &look);
+        let merges = matches!(
+            next,
+            Step::Enter(Phase::Verifying { .. }, _) | Step::Finish(Outcome::Merged)
+        );
+        prop_assert!(!merges, "{next:?}");
+    }
+}

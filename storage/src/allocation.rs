@@ -1,0 +1,300 @@
+//! Where the bytes of a chain lie: what a reader of a volume sees, piece by piece, and from which
+//! of the volumes below.
+//!
+//! ```text
+//!   top    ··DD····Z   depth 0     seen from the top:
+//!   mid    DD··D·DD·   depth 1       DDDDD·DDZ
+//!   base   D····D···   depth 2       110012110
+//! ```
+//!
+//! [`shares`] sums it up by depth: what a job that merges some of the volumes would copy, and the
+//! room that this takes where it is written. Neither looks at data, nor keeps more than one piece
+//! at a time: a large image that was written here and there has millions of them.
+
+use crate::StorageError;
+use futures::{Stream, TryStreamExt as _};
+use std::pin::Pin;
+
+/// Room is taken in pieces of this size: a cluster of qcow2, unless its maker chose another one.
+const CLUSTER_BYTES: u64 = 64 << 10;
+
+/// A piece of what a reader of a volume sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it begins, in bytes.
+    pub start: u64,
+    /// How long it is, in bytes.
+    pub length: u64,
+    /// The volume that it comes from: 0 for the one that is read, 1 for the one below it, and so on.
+    pub depth: usize,
+    /// What lies there.
+    pub content: Content,
+}
+
+/// What a volume has of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Bytes.
+    Data {
+        /// They can be written anew without more room: they are not compressed.
+        in_place: bool,
+    },
+    /// The mark, or a hole, that says that these are zeros.
+    Zero,
+    /// Nothing: no volume of the chain has it, and it reads as zeros.
+    Nothing,
+}
+
+impl Extent {
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.length)
+    }
+}
+
+/// What a reader of a chain sees of one of its volumes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Bytes that a job copies which takes this volume away.
+    pub data_bytes: u64,
+    /// Bytes that it writes as zeros, without data.
+    pub zero_bytes: u64,
+    /// Room that the data take where nothing of them is: at most, since a cluster counts for every
+    /// volume that has some of it.
+    pub room_bytes: u64,
+    /// The same in the volume that is kept, where some of it may be written in place.
+    pub new_bytes: u64,
+}
+
+impl std::iter::Sum for Share {
+    fn sum<I: Iterator<Item = Self>>(shares: I) -> Self {
+        shares.fold(Self::default(), |all, share| Self {
+            data_bytes: all.data_bytes + share.data_bytes,
+            zero_bytes: all.zero_bytes + share.zero_bytes,
+            room_bytes: all.room_bytes + share.room_bytes,
+            new_bytes: all.new_bytes + share.new_bytes,
+        })
+    }
+}
+
+/// Sums up by depth what a reader of a volume sees (`seen`). `kept` is what a reader of the volume
+/// sees that the data would be copied into. Both begin at 0 and have no gaps. Depths from which
+/// nothing is seen may be missing at the end.
+///
+/// # Errors
+/// The first one of either.
+pub async fn shares(
+    seen: impl Stream<Item = Result<Extent, StorageError>>,
+    kept: impl Stream<Item = Result<Extent, StorageError>>,
+) -> Result<Vec<Share>, StorageError> {
+    let mut seen = std::pin::pin!(seen);
+    let mut kept = Kept {
+        extents: std::pin::pin!(kept),
+        at: None,
+    };
+    let mut sums: Vec<Sum> = Vec::new();
+    while let Some(extent) = seen.try_next().await? {
+        if sums.len() <= extent.depth {
+            sums.resize_with(extent.depth + 1, Sum::default);
+        }
+        let sum = &mut sums[extent.depth];
+        match extent.content {
+            Content::Data { .. } => {
+                sum.data_bytes += extent.length;
+                sum.room.take(extent.start, extent.end());
+                kept.lacks(&extent, &mut sum.new).await?;
+            }
+            Content::Zero => sum.zero_bytes += extent.length,
+            Content::Nothing => {}
+        }
+    }
+    Ok(sums.into_iter().map(Sum::share).collect())
+}
+
+#[derive(Default)]
+struct Sum {
+    data_bytes: u64,
+    zero_bytes: u64,
+    room: Clusters,
+    new: Clusters,
+}
+
+impl Sum {
+    fn share(self) -> Share {
+        Share {
+            data_bytes: self.data_bytes,
+            zero_bytes: self.zero_bytes,
+            room_bytes: self.room.bytes,
+            new_bytes: self.new.bytes,
+        }
+    }
+}
+
+/// Clusters that ranges touch. The ranges come in order.
+#[derive(Default)]
+struct Clusters {
+    bytes: u64,
+    /// The end of the last one.
+    end: u64,
+}
+
+impl Clusters {
+    fn take(&mut self, start: u64, end: u64) {
+        let first = (start - start % CLUSTER_BYTES).max(self.end);
+        let last = end.saturating_add(CLUSTER_BYTES - 1);
+        let last = last - last % CLUSTER_BYTES;
+        if last > first {
+            self.bytes += last - first;
+            self.end = last;
+        }
+    }
+}
+
+/// The volume that is kept, read as far as it was asked for.
+struct Kept<'a, S> {
+    extents: Pin<&'a mut S>,
+    at: Option<Extent>,
+}
+
+impl<S: Stream<Item = Result<Extent, StorageError>>> Kept<'_, S> {
+    /// What of the piece it cannot take in place. The pieces come in order.
+    async fn lacks(&mut self, wanted: &Extent, lacking: &mut Clusters) -> Result<(), StorageError> {
+        let mut from = wanted.start;
+        while from < wanted.end() {
+            let Some(own) = self.over(from).await? else {
+                lacking.take(from, wanted.end());
+                return Ok(());
+            };
+            let until = own.end().min(wanted.end());
+            if own.depth != 0 || own.content != (Content::Data { in_place: true }) {
+                lacking.take(from, until);
+            }
+            from = until;
+        }
+        Ok(())
+    }
+
+    /// The piece that has the byte; `None` behind the end.
+    async fn over(&mut self, byte: u64) -> Result<Option<Extent>, StorageError> {
+        while self.at.is_none_or(|own| own.end() <= byte) {
+            self.at = self.extents.try_next().await?;
+            if self.at.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+
+    const NEW: Content = Content::Data { in_place: false };
+    const DATA: Content = Content::Data { in_place: true };
+    const KIB: u64 = 1 << 10;
+
+    /// From lengths in KiB, depths and contents.
+    fn map(
+        pieces: &[(u64, usize, Content)],
+    ) -> impl Stream<Item = Result<Extent, StorageError>> + use<> {
+        let mut start = 0;
+        let extents = pieces.iter().map(|(length, depth, content)| {
+            let (length, depth, content) = (length * KIB, *depth, *content);
+            start += length;
+            Ok(Extent {
+                start: start - length,
+                length,
+                depth,
+                content,
+            })
+        });
+        stream::iter(extents.collect::<Vec<_>>())
+    }
+
+    fn kib(data: u64, zero: u64, room: u64, new: u64) -> Share {
+        Share {
+            data_bytes: data * KIB,
+            zero_bytes: zero * KIB,
+            room_bytes: room * KIB,
+            new_bytes: new * KIB,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_depth_has_what_is_seen_of_it() {
+        use Content::{Nothing, Zero};
+        let seen = map(&[
+            (64, 0, DATA),
+            (128, 1, NEW),
+            (64, 0, Zero),
+            (64, 0, Nothing),
+            (192, 1, DATA),
+            (64, 3, Zero),
+        ]);
+        let kept = map(&[(1024, 0, Nothing)]);
+        let shares = shares(seen, kept).await.unwrap();
+        let none = Share::default();
+        let wanted = [
+            kib(64, 64, 64, 64),
+            kib(320, 0, 320, 320),
+            none,
+            kib(0, 64, 0, 0),
+        ];
+        assert_eq!(shares, wanted);
+        assert_eq!(shares.into_iter().sum::<Share>(), kib(384, 128, 384, 384));
+    }
+
+    #[tokio::test]
+    async fn what_the_kept_volume_has_in_place_takes_no_room() {
+        use Content::{Nothing, Zero};
+        type Case<'a> = (&'a [(u64, usize, Content)], u64);
+        let cases: [Case<'_>; 8] = [
+            (&[(640, 0, DATA)], 0),
+            (&[(64, 0, DATA), (576, 0, Nothing)], 576),
+            // Not its own, compressed, zeros, and behind its end.
+            (&[(640, 1, DATA)], 640),
+            (&[(640, 0, NEW)], 640),
+            (&[(640, 0, Zero)], 640),
+            (&[(320, 0, DATA)], 320),
+            (&[], 640),
+            // In small pieces.
+            (
+                &[(64, 0, DATA), (64, 1, DATA), (64, 0, Zero), (448, 0, DATA)],
+                128,
+            ),
+        ];
+        for (own, new) in cases {
+            let in_one = shares(map(&[(640, 0, DATA)]), map(own)).await.unwrap();
+            assert_eq!(in_one, [kib(640, 0, 640, new)], "{own:?}");
+            let pieces = [(64, 0, DATA); 10];
+            assert_eq!(shares(map(&pieces), map(own)).await.unwrap(), in_one);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_taken_once_and_whole() {
+        use Content::Nothing;
+        let seen = map(&[
+            (2, 0, DATA),
+            (2, 0, Nothing),
+            (2, 0, DATA),
+            (90, 0, Nothing),
+            (64, 0, DATA),
+        ]);
+        let sums = shares(seen, map(&[])).await.unwrap();
+        assert_eq!(sums, [kib(68, 0, 192, 192)]);
+    }
+
+    #[tokio::test]
+    async fn an_error_of_either_is_the_answer() {
+        let lost = || {
+            let error = StorageError::Busy {
+                what: "it".to_owned(),
+            };
+            stream::iter([Err(error)])
+        };
+        shares(lost(), map(&[])).await.unwrap_err();
+        shares(map(&[(64, 0, DATA)]), lost()).await.unwrap_err();
+    }
+}
