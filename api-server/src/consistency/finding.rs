@@ -35,6 +35,8 @@ pub enum Repair {
     DeleteSnapshot(SnapshotId, u64),
     /// The snapshot, as it was read, becomes INCOMPLETE.
     MarkIncomplete(Box<Snapshot>),
+    /// The snapshot, as it was read, no longer names a volume on that disk. The volume stays.
+    ForgetDisk(Box<Snapshot>, DiskTarget),
 }
 
 /// What may be done about a finding.

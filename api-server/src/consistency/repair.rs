@@ -20,7 +20,7 @@ use crate::snapshot::{
     SnapshotState,
 };
 use crate::store::{RequestRecord, SnapshotChange};
-use livemerge_proto::ids::{HostId, SnapshotId};
+use livemerge_proto::ids::{DiskTarget, HostId, SnapshotId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_storage::RemovalId;
@@ -91,7 +91,22 @@ impl Consistency {
                 self.remove(finding, order, host, *id, mark).await
             }
             Repair::DeleteSnapshot(id, revision) => self.delete(order, *id, *revision).await,
-            Repair::MarkIncomplete(snapshot) => self.mark(finding, order, snapshot).await,
+            Repair::MarkIncomplete(snapshot) => {
+                let text = format!("snapshot {} was marked as INCOMPLETE", snapshot.name);
+                let change = SnapshotChange::Put(Snapshot {
+                    state: SnapshotState::Incomplete,
+                    ..(**snapshot).clone()
+                });
+                self.change(finding, order, change, text).await
+            }
+            Repair::ForgetDisk(snapshot, disk) => {
+                let text = format!(
+                    "snapshot {} no longer names a volume of disk {disk}",
+                    snapshot.name
+                );
+                let change = without_disk(snapshot, disk);
+                self.change(finding, order, change, text).await
+            }
         }
     }
 
@@ -156,20 +171,15 @@ impl Consistency {
         Ok(started.unwrap_or(Repaired::AlreadyGone))
     }
 
-    async fn mark(
+    async fn change(
         &self,
         finding: &Finding,
         order: &RepairOrder,
-        snapshot: &Snapshot,
+        change: SnapshotChange,
+        text: String,
     ) -> Result<Repaired, Problem> {
-        let text = format!("snapshot {} was marked as INCOMPLETE", snapshot.name);
         let event = self.event(EventKind::RepairApplied, finding, order, text);
-        let incomplete = Snapshot {
-            state: SnapshotState::Incomplete,
-            ..snapshot.clone()
-        };
-        let change = [SnapshotChange::Put(incomplete)];
-        self.store.put_snapshots(&change, &[event]).await?;
+        self.store.put_snapshots(&[change], &[event]).await?;
         Ok(Repaired::Done { freed_bytes: 0 })
     }
 
@@ -194,6 +204,17 @@ impl Consistency {
             message,
             details,
         }
+    }
+}
+
+/// A snapshot that names nothing any more is no longer one.
+pub(super) fn without_disk(snapshot: &Snapshot, disk: &DiskTarget) -> SnapshotChange {
+    let mut left = snapshot.clone();
+    left.disks.retain(|own| own.disk != *disk);
+    if left.disks.is_empty() {
+        SnapshotChange::Delete(left.id)
+    } else {
+        SnapshotChange::Put(left)
     }
 }
 

@@ -77,5 +77,6 @@ fn repair(repair: &Repair) -> v1::Repair {
         Repair::ResumeRemoval(..) => v1::Repair::ResumeRemoval,
         Repair::DeleteSnapshot(..) => v1::Repair::DeleteSnapshot,
         Repair::MarkIncomplete(_) => v1::Repair::MarkIncomplete,
+        Repair::ForgetDisk(..) => v1::Repair::ForgetDisk,
     }
 }

@@ -8,7 +8,7 @@
 //! A machine that an operation works on, and a disk with a block job, is not compared: `unknown`
 //! says so. The chain of a machine that is off is what its headers say.
 
-use crate::consistency::finding::{Finding, Kind, Remedy};
+use crate::consistency::finding::{Finding, Kind, Remedy, Repair};
 use crate::consistency::record::Record;
 use crate::consistency::seen::{HostSeen, Seen, VmLook, last};
 use crate::hosts::{Chain, Layer, VmState};
@@ -221,11 +221,20 @@ impl Machine<'_> {
             "snapshot {} names {}, but {why}",
             snapshot.name, disk.volume
         );
-        let remedy = Remedy::Nothing(
-            "where its data went cannot be told from here; `livemerge vm chain` draws the chain as \
-             it is"
-                .to_owned(),
-        );
+        // A pull may have taken it from the chain, and nobody has seen whether it was done. There is
+        // no point in time to lose, and the volume stays for who finds that it is needed.
+        let remedy = if snapshot.state == SnapshotState::Incomplete {
+            Remedy::Safe(Repair::ForgetDisk(
+                Box::new(snapshot.clone()),
+                disk.disk.clone(),
+            ))
+        } else {
+            Remedy::Nothing(
+                "where its data went cannot be told from here; `livemerge vm chain` draws the chain \
+                 as it is"
+                    .to_owned(),
+            )
+        };
         Some(self.of_disk(Kind::SnapshotNotInChain, text, remedy, snapshot, disk))
     }
 

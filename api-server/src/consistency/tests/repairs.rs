@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::consistency::finding::FindingId;
-use crate::consistency::repair::again;
+use crate::consistency::repair::{again, without_disk};
+use crate::store::SnapshotChange;
 
 /// A sound world but for one leak.
 fn leaky() -> World {
@@ -71,4 +72,22 @@ fn an_id_has_one_spelling() {
     ] {
         assert!(bad == text || bad.parse::<FindingId>().is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_snapshot_that_names_no_volume_any_more_goes() {
+    let mut world = World::sound();
+    let snapshot = &mut world.record.snapshots[0];
+    let (vda, vdb) = (snapshot.disks[0].clone(), "vdb".parse().unwrap());
+    snapshot.disks.push(SnapshotDisk {
+        disk: vdb,
+        ..vda.clone()
+    });
+    let SnapshotChange::Put(left) = without_disk(snapshot, &snapshot.disks[1].disk) else {
+        panic!("it still names one");
+    };
+    assert_eq!(left.disks, [vda.clone()]);
+    assert_eq!(left.revision, snapshot.revision, "of the very one");
+    let gone = without_disk(&left, &vda.disk);
+    assert!(matches!(gone, SnapshotChange::Delete(id) if id == left.id));
 }

@@ -97,6 +97,28 @@ fn a_volume_outside_its_disks_chain_is_an_error() {
 }
 
 #[test]
+fn a_volume_that_a_forgotten_pull_took_from_the_chain_can_be_forgotten_too() {
+    let mut world = World::sound();
+    world.record.snapshots.truncate(1);
+    let first = &mut world.record.snapshots[0];
+    first.disks[0].volume = volume(&ours(0xa));
+    first.disks[0].merging = Some(merging(&ours(0xb), &[&ours(0xa)]));
+    world.chain().layers.remove(1);
+    let (disk, not_in_chain) = (world.chain().disk.clone(), Kind::SnapshotNotInChain);
+    let remedy = |world: &World| {
+        let findings = world.findings();
+        let found = findings.iter().find(|found| found.kind == not_in_chain);
+        found.unwrap().remedy.clone()
+    };
+    // One that may be reverted to is never given up.
+    nothing(&remedy(&world), "cannot be told");
+    world.record.snapshots[0].state = SnapshotState::Incomplete;
+    let snapshot = Box::new(world.record.snapshots[0].clone());
+    let forget = Remedy::Safe(Repair::ForgetDisk(snapshot, disk));
+    assert_eq!(remedy(&world), forget);
+}
+
+#[test]
 fn a_base_that_an_unfinished_delete_made_active_is_right() {
     let mut world = World::sound();
     world.record.snapshots.truncate(1);
