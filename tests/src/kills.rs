@@ -51,7 +51,7 @@ pub enum Victim {
     Machine,
     /// QEMU, when the first of its two disks is merged and the second in any phase.
     MachineBetweenDisks,
-    /// The agent, and libvirt within it.
+    /// The agent alone.
     Agent,
     /// The agent, and libvirt within it, while they start the block job.
     AgentAtStart,
@@ -160,7 +160,8 @@ async fn begin(victim: Victim) -> Result<Scene> {
     match victim {
         Victim::Machine => Scene::begin_with_daemon(&["vda"], WORKLOAD).await,
         Victim::MachineBetweenDisks => Scene::begin_with_daemon(&["vda", "vdb"], WORKLOAD).await,
-        Victim::Agent | Victim::AgentInPivot => Scene::begin(&["vda"], WORKLOAD).await,
+        Victim::Agent => Scene::begin_with_daemon(&["vda"], WORKLOAD).await,
+        Victim::AgentInPivot => Scene::begin(&["vda"], WORKLOAD).await,
         Victim::AgentAtStart => Scene::begin_with_monitor(&["vda"], WORKLOAD).await,
     }
 }

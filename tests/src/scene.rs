@@ -308,29 +308,6 @@ impl Scene {
         self.write_more(5).await
     }
 
-    /// Kills the process that has an image open, whoever started it and whatever libvirt knows.
-    pub fn end_writer_of(&self, image: &Path) -> Result<()> {
-        for process in std::fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = process
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            let files = std::fs::read_dir(process.path().join("fd"));
-            let opens =
-                files.into_iter().flatten().flatten().any(|file| {
-                    std::fs::read_link(file.path()).is_ok_and(|target| target == image)
-                });
-            if opens {
-                let pid = rustix::process::Pid::from_raw(pid).context("a process id")?;
-                rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Kills the machine's QEMU.
     pub fn kill_qemu(&self) -> Result<()> {
         self.rig.virsh().kill_qemu(VM)

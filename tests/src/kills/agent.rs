@@ -1,4 +1,4 @@
-//! The agent dies, and libvirt within it: its next start takes the merge to its end.
+//! The agent dies: its next start takes the merge to its end.
 
 use std::time::Duration;
 

@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, mpsc};
 use virt::connect::Connect;
 
 use super::apart::apart;
+use super::mend::mend;
 use crate::hypervisor::ffi::{Held, Signal, Subscription};
 use crate::hypervisor::{BlockJobOutcome, HypervisorEvent};
 
@@ -93,6 +94,7 @@ impl Link {
 
     /// Keeps the connection up, for ever.
     pub(super) async fn keep(self: Arc<Self>) {
+        self.mend().await;
         let mut rest = BACK_OFF.0;
         loop {
             let (sender, signals) = mpsc::unbounded_channel();
@@ -107,6 +109,18 @@ impl Link {
             }
             tokio::time::sleep(rest).await;
             rest = (rest * 2).min(BACK_OFF.1);
+        }
+    }
+
+    /// Once: from here on the files are libvirt's.
+    async fn mend(&self) {
+        let uri = self.uri.clone();
+        match apart(move || mend(&uri)).await {
+            Some(Ok(mended)) => mended.iter().for_each(|state| {
+                tracing::warn!(state = %state.display(), "libvirt was killed within a pivot: its state is mended");
+            }),
+            Some(Err(error)) => tracing::warn!(%error, "libvirt's states cannot be looked at"),
+            None => {}
         }
     }
 

@@ -22,6 +22,7 @@ mod error;
 mod event_loop;
 mod headers;
 mod identity;
+mod mend;
 mod offline;
 mod overlay;
 mod view;
