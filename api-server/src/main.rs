@@ -1,5 +1,8 @@
 //! `livemerge-api-server`: the public Snapshot service.
 
+#[cfg(all(feature = "failpoints", not(debug_assertions)))]
+compile_error!("fail points are for tests: build this program without the feature `failpoints`");
+
 use clap::Parser;
 use livemerge_api_server::{config::Config, server};
 use livemerge_runtime::{Args, ended, telemetry};

@@ -1,5 +1,8 @@
 //! `livemerge-host-agent`: the Merge service of one hypervisor host.
 
+#[cfg(all(feature = "failpoints", not(debug_assertions)))]
+compile_error!("fail points are for tests: build this program without the feature `failpoints`");
+
 use clap::Parser;
 use livemerge_host_agent::{agent, config::Config, hypervisor::Libvirt};
 use livemerge_runtime::{Args, ended, telemetry};
