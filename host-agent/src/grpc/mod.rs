@@ -1,6 +1,8 @@
 //! The edge: decode and check, call the domain, encode. Nothing generated goes further in.
 
 mod convert;
+#[cfg(test)]
+mod fence_tests;
 mod host_service;
 mod merge_order;
 mod merge_service;
