@@ -38,6 +38,15 @@ pub struct Services {
     pub inventory: InventoryServiceServer<InventoryApi>,
     /// The audit log.
     pub events: EventServiceServer<EventApi>,
+    running: Arc<Snapshots>,
+}
+
+impl Services {
+    /// What to wait for at the end, so that every operation stands between two steps.
+    pub fn operations_stopped(&self) -> impl Future<Output = ()> + use<> {
+        let running = Arc::clone(&self.running);
+        async move { running.stopped().await }
+    }
 }
 
 /// Opens the links to the hosts, goes on with open operations, and gives the services.
@@ -68,6 +77,7 @@ pub async fn open(
         Arc::clone(&hosts),
         Arc::clone(&clock),
         config.merge.limits(),
+        shutdown.clone(),
     )
     .await?;
     if let Some(every) = config.discovery.every() {
@@ -84,6 +94,7 @@ pub async fn open(
     let limit = config.server.max_message_bytes();
     tracing::info!(generation, "the server has read its record");
     Ok(Services {
+        running: Arc::clone(&snapshots),
         snapshots: SnapshotServiceServer::new(SnapshotApi {
             snapshots: Arc::clone(&snapshots),
             store: Arc::clone(&store),
@@ -133,6 +144,7 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
         shutdown.clone(),
     ));
     tokio::spawn(prune(store, shutdown));
+    let (operations_stopped, stopping) = (services.operations_stopped(), server.shutdown());
     let server = server
         .descriptors(DESCRIPTORS)
         .streams(STREAMS)
@@ -140,7 +152,18 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
         .service(services.operations)
         .service(services.inventory)
         .service(services.events);
+    let drain = config.server.drain();
+    let drained = tokio::spawn(async move {
+        stopping.cancelled().await;
+        tokio::time::sleep(drain).await;
+    });
     server.serve(listener).await?;
+    tokio::select! {
+        () = operations_stopped => {}
+        _ = drained => {
+            tracing::warn!("an operation is still within a step; the next start goes on with it");
+        }
+    }
     Ok(())
 }
 

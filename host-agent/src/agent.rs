@@ -86,7 +86,7 @@ pub async fn open(
         running: Arc::clone(&merges),
         _owner: owner,
         merges: MergeServiceServer::new(MergeApi {
-            merges,
+            merges: Arc::clone(&merges),
             hypervisor: Arc::clone(&hypervisor),
             volumes: Arc::clone(&volumes),
             clock: Arc::clone(&clock),
@@ -97,6 +97,7 @@ pub async fn open(
             host: config.host.id()?,
             generation,
             inventory: machines::watch(Arc::clone(&hypervisor)),
+            merges,
             overlays: Arc::new(Overlays::new(Arc::clone(&hypervisor), Arc::clone(&volumes))),
             hypervisor,
             volumes: Arc::clone(&volumes),

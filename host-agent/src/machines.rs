@@ -5,6 +5,7 @@
 
 use crate::hypervisor::{Hypervisor, HypervisorError, HypervisorEvent, VmView};
 use livemerge_proto::ids::VmId;
+use livemerge_runtime::{Backoff, Tries};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 /// All machines are read again so often, whatever the events say.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
 /// Time between two tries to read them while that fails.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
 
 /// What was last known of the host's machines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,11 +38,17 @@ pub fn watch(hypervisor: Arc<dyn Hypervisor>) -> watch::Receiver<Arc<Inventory>>
 async fn keep_fresh(hypervisor: &dyn Hypervisor, shown: &watch::Sender<Arc<Inventory>>) {
     let mut events = hypervisor.events();
     let mut stale = true;
+    let mut tries = Tries::new(BACKOFF, "machines");
     loop {
         if stale {
             stale = !read_all(hypervisor, shown).await;
         }
-        let pause = if stale { RETRY_EVERY } else { REFRESH_EVERY };
+        let pause = if stale {
+            tries.failed()
+        } else {
+            tries.succeeded();
+            REFRESH_EVERY
+        };
         match tokio::time::timeout(pause, events.recv()).await {
             Ok(Ok(HypervisorEvent::Lifecycle { vm } | HypervisorEvent::BlockJob { vm, .. })) => {
                 stale |= !read_one(hypervisor, vm, shown).await;

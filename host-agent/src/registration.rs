@@ -4,14 +4,13 @@
 use livemerge_proto::ids::HostId;
 use livemerge_proto::v1::RegisterHostRequest;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
-use livemerge_runtime::Shutdown;
+use livemerge_runtime::{Backoff, Shutdown, Tries};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
 const EVERY: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_millis(500);
-const RETRY_MOST: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), EVERY);
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the API server is told.
@@ -32,17 +31,16 @@ pub async fn keep(registration: Registration, server: Endpoint, shutdown: Shutdo
         .timeout(TIME_LIMIT)
         .connect_lazy();
     let mut client = InventoryServiceClient::new(channel);
-    let mut pause = RETRY;
+    let mut tries = Tries::new(BACKOFF, &registration.host);
     loop {
-        pause = match register(&registration, &mut client).await {
-            Ok(()) => EVERY,
+        let pause = match register(&registration, &mut client).await {
+            Ok(()) => {
+                tries.succeeded();
+                EVERY
+            }
             Err(status) => {
                 tracing::warn!(code = ?status.code(), "cannot register: {}", status.message());
-                if pause == EVERY {
-                    RETRY
-                } else {
-                    (pause * 2).min(RETRY_MOST)
-                }
+                tries.failed()
             }
         };
         tokio::select! {

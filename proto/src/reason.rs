@@ -72,6 +72,7 @@ reasons! {
     HypervisorUnreachable = "HYPERVISOR_UNREACHABLE", Unavailable, "libvirt does not answer on the host. Try again.";
     StorageUnreachable = "STORAGE_UNREACHABLE", Unavailable, "The storage does not answer or is busy. Try again.";
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, "The server's database or the agent's journal cannot be written. Nothing was done. Try again.";
+    PivotPutOff = "PIVOT_PUT_OFF", Unavailable, "A merge has caught up, but the guest would have had to stand still for too long to be switched. It is tried again by itself; raise `merge.pause_limit_ms` if it stays so.";
     ServerDraining = "SERVER_DRAINING", Unavailable, "The server is stopping. Connect again.";
     ResumeTokenExpired = "RESUME_TOKEN_EXPIRED", OutOfRange, "The resume token belongs to an audit log that is no longer here: the server has another database, or an older copy of it. List again, and watch from there.";
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, "The call's time was over. What had been accepted goes on; repeat with the same request id.";

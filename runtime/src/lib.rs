@@ -80,6 +80,7 @@ pub mod config;
 pub mod telemetry;
 
 mod args;
+mod backoff;
 mod clock;
 mod ended;
 mod error;
@@ -90,6 +91,7 @@ mod server;
 mod server_config;
 
 pub use args::Args;
+pub use backoff::{Backoff, Tries};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use ended::ended;
 pub use error::{ConfigError, ServeError};

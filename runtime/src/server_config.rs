@@ -56,7 +56,9 @@ impl ServerConfig {
         Duration::from_secs(self.unary_deadline_seconds.get())
     }
 
-    pub(crate) fn drain(&self) -> Duration {
+    /// Time for what is under way to finish after SIGTERM.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
     }
 

@@ -355,8 +355,17 @@ async fn waits_for_the_journal(
     scene.write_more(200).await?;
     assert!(images[1].exists());
     assert_eq!(scene.images_of("vda").await?, images, "pivoted unjournaled");
-    let shown = scene.api.operation(&deletion.id).await?;
-    assert_eq!(shown.state(), v1::OperationState::Running, "{shown:?}");
+    let waiting = until("the operation does not wait", async || {
+        let shown = scene.api.operation(&deletion.id).await?;
+        ensure!(shown.ended_at.is_none(), "{shown:?}");
+        Ok(shown.waiting)
+    });
+    let waiting = waiting.await?;
+    assert_eq!(waiting.reason, "STORE_UNAVAILABLE", "{waiting:?}");
+    assert!(
+        waiting.next_try_at.is_some() && waiting.attempts > 0,
+        "{waiting:?}"
+    );
 
     drop(broken);
     scene.api.succeeded(&deletion, LIMIT).await?;

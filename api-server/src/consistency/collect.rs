@@ -165,7 +165,10 @@ async fn host(agent: &dyn HostAgent) -> Result<HostSeen, Problem> {
         let text = "the hypervisor does not answer, so the machines are not known";
         return Err(Problem::new(Reason::HypervisorUnreachable, text));
     }
-    let mut seen = HostSeen::default();
+    let mut seen = HostSeen {
+        journals: report.damaged_journals,
+        ..HostSeen::default()
+    };
     // Volumes last: one that was made for a chain in between is named by its operation, and a chain
     // that has lost a layer before has lost its volume, too.
     let vms = report.vms.into_iter().map(|vm| machine(agent, vm));

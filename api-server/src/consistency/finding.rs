@@ -21,6 +21,7 @@ pub enum Kind {
     SnapshotStuck,
     SnapshotIncomplete,
     HeaderDiffersFromChain,
+    JournalDamaged,
     Unknown,
 }
 
@@ -136,6 +137,12 @@ impl Finding {
     pub(super) fn of_removal(mut self, removal: RemovalId) -> Self {
         self.removal = Some(removal);
         self.detail("removal", removal)
+    }
+
+    /// About a file of an agent's; another file makes another finding.
+    pub(super) fn of_file(mut self, file: &str) -> Self {
+        file.clone_into(&mut self.evidence);
+        self.detail("journal", file)
     }
 
     pub(super) fn detail(mut self, key: &str, value: impl fmt::Display) -> Self {

@@ -97,9 +97,10 @@ impl Consistency {
 }
 
 impl Scope {
-    /// `home` is the host of the wanted machine: that it could not be looked at concerns the machine.
+    /// `home` is the host of the wanted machine: that it could not be looked at concerns the machine,
+    /// and so may a merge of which nobody knows any more whose it was.
     fn wants(&self, finding: &Finding, home: Option<&HostId>) -> bool {
-        let of_home = finding.kind == Kind::Unknown
+        let of_home = matches!(finding.kind, Kind::Unknown | Kind::JournalDamaged)
             && finding.vm.is_none()
             && home.is_some_and(|home| finding.hosts.contains(home));
         let vm = self.vm.is_none() || finding.vm == self.vm || of_home;

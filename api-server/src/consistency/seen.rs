@@ -24,6 +24,8 @@ pub struct HostSeen {
     pub vms: BTreeMap<VmId, VmLook>,
     /// Its storage domains.
     pub storages: BTreeMap<StorageId, StorageSeen>,
+    /// Files of its agent's journal that were damaged and set aside.
+    pub journals: Vec<String>,
 }
 
 /// A machine.

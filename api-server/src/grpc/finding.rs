@@ -58,6 +58,7 @@ fn kind(kind: Kind) -> v1::FindingKind {
         Kind::SnapshotNotInChain => v1::FindingKind::SnapshotNotInChain,
         Kind::SnapshotStuck => v1::FindingKind::SnapshotStuck,
         Kind::SnapshotIncomplete => v1::FindingKind::SnapshotIncomplete,
+        Kind::JournalDamaged => v1::FindingKind::JournalDamaged,
         Kind::HeaderDiffersFromChain => v1::FindingKind::HeaderDiffersFromChain,
         Kind::Unknown => v1::FindingKind::Unknown,
     }

@@ -253,6 +253,7 @@ mod tests {
             Reason::HypervisorUnreachable,
             Reason::StorageUnreachable,
             Reason::StoreUnavailable,
+            Reason::PivotPutOff,
             Reason::ServerDraining,
             Reason::DeadlineExceeded,
             Reason::MergeIoError,

@@ -5,9 +5,9 @@
 
 use super::types::{
     Chain, DiskSeen, HostReport, Layer, LayerFormat, MeasuredWay, MergeOrder, MergePhase,
-    MergeSeen, RemovalSeen, VmChains, VmSeen, VmState, VolumeSeen,
+    MergeSeen, MergeWaiting, RemovalSeen, VmChains, VmSeen, VmState, VolumeSeen,
 };
-use crate::snapshot::{Direction, Mark};
+use crate::snapshot::{Direction, Failure, Mark};
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId};
 use livemerge_proto::v1;
@@ -75,9 +75,24 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
         bytes_per_second: bytes(merge.bytes_per_second),
         limit_lifted: merge.limit_lifted,
         guest_bytes_per_second: bytes(merge.guest_bytes_per_second),
+        waiting: merge.waiting.clone().map(waiting).transpose()?,
         revision: bytes(merge.revision),
     };
     Ok((id(&merge.id)?, seen))
+}
+
+fn waiting(waiting: v1::MergeWaiting) -> Result<Box<MergeWaiting>, Status> {
+    let cause = waiting
+        .cause
+        .ok_or_else(|| nonsense("waits without a cause"))?;
+    let next_try_at = waiting
+        .next_try_at
+        .ok_or_else(|| nonsense("waits without a next try"))?;
+    Ok(Box::new(MergeWaiting {
+        cause: Failure::from(cause).into(),
+        next_try_at: time(next_try_at)?,
+        attempts: u32::try_from(waiting.attempts).unwrap_or(0),
+    }))
 }
 
 pub(super) fn disk_merge(order: &MergeOrder) -> v1::DiskMerge {
@@ -189,6 +204,7 @@ pub(super) fn report(
         hypervisor_connected: info.hypervisor_connected,
         storages: storages.collect::<Result<_, _>>()?,
         vms: answer.vms.iter().map(vm).collect::<Result<_, _>>()?,
+        damaged_journals: info.damaged_journals,
     })
 }
 

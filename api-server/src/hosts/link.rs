@@ -17,6 +17,7 @@ use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::{watch_host_response, watch_merges_response};
+use livemerge_runtime::{Backoff, Tries};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +26,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MOST: Duration = Duration::from_secs(2);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 /// An agent's watch of merges has a heartbeat each 10 s.
 const MERGES_SILENCE: Duration = Duration::from_secs(25);
 
@@ -40,20 +40,18 @@ pub(super) struct Link {
 }
 
 /// When the machines' homes are noted again, because they could not be.
-#[derive(Default)]
 struct Retry {
     at: Option<Instant>,
-    pause: Duration,
+    tries: Tries,
 }
 
 impl Retry {
     /// After a try: later each time, until one succeeds.
     fn tried(&mut self, noted: bool) {
-        self.pause = (self.pause * 2).clamp(RETRY_FIRST, RETRY_MOST);
         if noted {
-            self.pause = Duration::ZERO;
+            self.tries.succeeded();
         }
-        self.at = (!noted).then(|| Instant::now() + self.pause);
+        self.at = (!noted).then(|| Instant::now() + self.tries.failed());
     }
 
     /// Never, when there is nothing to try again.
@@ -72,19 +70,23 @@ impl Link {
         channel: Channel,
         view: watch::Sender<HostView>,
     ) -> Self {
+        let notes = Retry {
+            at: None,
+            tries: Tries::new(BACKOFF, (&host, "notes")),
+        };
         Self {
             hosts,
             host,
             channel,
             view,
             last_heard: Instant::now(),
-            notes: Retry::default(),
+            notes,
         }
     }
 
     /// Keeps the line until dropped.
     pub(super) async fn keep(mut self) {
-        let mut pause = RETRY_FIRST;
+        let mut tries = Tries::new(BACKOFF, &self.host);
         loop {
             let heard_before = self.last_heard;
             if let Err(status) = self.hear().await {
@@ -92,12 +94,11 @@ impl Link {
             }
             self.forget();
             if self.last_heard > heard_before {
-                pause = RETRY_FIRST;
+                tries.succeeded();
             }
             self.check_silence().await;
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(tries.failed()).await;
             self.check_silence().await;
-            pause = (pause * 2).min(RETRY_MOST);
         }
     }
 
@@ -174,8 +175,10 @@ impl Link {
                     .iter()
                     .map(convert::vm)
                     .collect::<Result<_, _>>()?;
-                let connected = state.host.is_some_and(|host| host.hypervisor_connected);
+                let host = state.host.unwrap_or_default();
+                let connected = host.hypervisor_connected;
                 self.note_homes(&vms).await;
+                self.note_journals(host.damaged_journals).await;
                 let vms: BTreeMap<VmId, VmSeen> = vms.into_iter().map(|vm| (vm.id, vm)).collect();
                 self.show(|view| {
                     view.hypervisor_connected = connected;
@@ -213,6 +216,17 @@ impl Link {
         if !noted || self.notes.at.is_none() {
             self.notes.tried(noted);
         }
+    }
+
+    /// What cannot be told now is told when the host shows its whole state again.
+    async fn note_journals(&self, shown: Vec<String>) {
+        let mut told = self.view.borrow().damaged_journals.clone();
+        for file in shown {
+            if !told.contains(&file) && self.hosts.note_damaged(&self.host, &file).await {
+                told.insert(file);
+            }
+        }
+        self.show(|view| view.damaged_journals = told);
     }
 
     /// All that the host shows now, since some of it could not be noted.

@@ -12,6 +12,7 @@ mod agent;
 mod convert;
 mod endpoint;
 mod link;
+mod notes;
 mod types;
 
 pub use agent::is_a_no;
@@ -19,11 +20,11 @@ pub(crate) use convert::volume_ref;
 pub use endpoint::{ENDPOINT_FORM, is_endpoint};
 pub use types::{
     Chain, DiskSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat, Measured,
-    MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, OverlayOrder, RemovalOrder,
-    RemovalSeen, Removed, VmChains, VmSeen, VmState, VolumeSeen,
+    MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, MergeWaiting, OverlayOrder,
+    RemovalOrder, RemovalSeen, Removed, VmChains, VmSeen, VmState, VolumeSeen,
 };
 
-use crate::snapshot::{EventKind, HostRecord, Mark, NewEvent, Severity, VmRecord};
+use crate::snapshot::{EventKind, HostRecord, Mark, Severity, VmRecord};
 use crate::store::{Page, Store, StoreError, VmFilter};
 use agent::GrpcAgent;
 use async_trait::async_trait;
@@ -343,73 +344,6 @@ impl Hosts {
                 ended,
             },
         );
-    }
-
-    /// Notes where machines are. Only what is new is written. `false` when it could not be: it is to
-    /// be tried again.
-    async fn note_homes(&self, host: &HostId, vms: impl Iterator<Item = &VmSeen>) -> bool {
-        let records: Vec<VmRecord> = vms
-            .map(|vm| VmRecord {
-                id: vm.id,
-                name: vm.name.clone(),
-                host: host.clone(),
-            })
-            .filter(|record| self.home(record.id).as_ref() != Some(record))
-            .collect();
-        if records.is_empty() {
-            return true;
-        }
-        match self.store.put_vms(&records).await {
-            Ok(()) => {
-                let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
-                homes.extend(records.into_iter().map(|record| (record.id, record)));
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%host, error = &error as &dyn std::error::Error, "machines could not be noted");
-                false
-            }
-        }
-    }
-
-    async fn note_status(&self, host: &HostId, status: HostStatus) {
-        let event = match status {
-            HostStatus::Up => self.event(
-                EventKind::HostUp,
-                Severity::Info,
-                host,
-                format!("host {host} is up"),
-            ),
-            HostStatus::Unresponsive => {
-                let text =
-                    format!("host {host} does not answer; nothing is assumed about its machines");
-                self.event(EventKind::HostUnresponsive, Severity::Warning, host, text)
-            }
-        };
-        if let Err(error) = self.store.add_events(&[event]).await {
-            tracing::warn!(%host, error = &error as &dyn std::error::Error, "a host's state could not be noted");
-        }
-    }
-
-    fn event(
-        &self,
-        kind: EventKind,
-        severity: Severity,
-        host: &HostId,
-        message: String,
-    ) -> NewEvent {
-        NewEvent {
-            kind,
-            severity,
-            occurred_at: self.clock.now(),
-            host: Some(host.clone()),
-            vm: None,
-            snapshot: None,
-            operation: None,
-            actor: None,
-            message,
-            details: BTreeMap::new(),
-        }
     }
 }
 

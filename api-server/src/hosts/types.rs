@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_storage::{RemovalId, StorageId, VolumeRef};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::collections::{BTreeMap, BTreeSet};
+use std::{sync::Arc, time::Duration};
 
 /// What a machine does, as its host's agent last said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub struct HostView {
     pub vms: Option<Arc<BTreeMap<VmId, VmSeen>>>,
     /// Its merges; `None` while unknown.
     pub merges: Option<Arc<BTreeMap<MergeId, MergeSeen>>>,
+    /// Files of its agent's journal that were damaged, and of which the audit log tells.
+    pub damaged_journals: BTreeSet<String>,
 }
 
 impl HostView {
@@ -75,6 +78,7 @@ impl HostView {
             hypervisor_connected: false,
             vms: None,
             merges: None,
+            damaged_journals: BTreeSet::new(),
         }
     }
 
@@ -120,8 +124,21 @@ pub struct MergeSeen {
     pub limit_lifted: bool,
     /// What the guest may write for the same reason, in bytes a second; 0 for no limit.
     pub guest_bytes_per_second: u64,
+    /// What it waits for on its host.
+    pub waiting: Option<Box<MergeWaiting>>,
     /// Grows with each change.
     pub revision: u64,
+}
+
+/// What a merge waits for on its host; it goes on by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergeWaiting {
+    /// What is in the way.
+    pub cause: Problem,
+    /// When the host tries again at the latest.
+    pub next_try_at: Timestamp,
+    /// How often it has tried.
+    pub attempts: u32,
 }
 
 /// Where a merge stands on its host.
@@ -206,6 +223,8 @@ pub struct HostReport {
     pub storages: Vec<StorageId>,
     /// Its machines.
     pub vms: Vec<VmSeen>,
+    /// Files of its agent's journal that were damaged and set aside.
+    pub damaged_journals: Vec<String>,
 }
 
 /// A volume as its storage domain has it.

@@ -2,7 +2,7 @@
 //! has it. What is accepted once is the answer to its request from then on.
 
 use super::hub::OperationView;
-use super::lane::{Run, Surroundings};
+use super::lane::Run;
 use super::service::{Snapshots, deletable};
 use super::types::{NewEvent, Operation, OperationState, Snapshot};
 use crate::store::{
@@ -103,27 +103,34 @@ impl Snapshots {
         if self.around.hub.get(operation.id).is_some() {
             return;
         }
-        let shown = OperationView::durable(operation.clone());
+        let shown = OperationView::durable(operation.clone(), self.around.clock.now());
         self.around.hub.show(shown);
+        if self.around.shutdown.is_cancelled() {
+            // The next server takes it up.
+            return;
+        }
         let lane = lanes
             .entry(operation.vm)
-            .or_insert_with(|| start_lane(Arc::clone(&self.around)));
+            .or_insert_with(|| self.start_lane());
         if let Err(unsent) = lane.send(operation) {
             tracing::error!(vm = %unsent.0.vm, "a lane has died; another one takes its place");
-            *lane = start_lane(Arc::clone(&self.around));
+            *lane = self.start_lane();
             let _to_a_new_lane = lane.send(unsent.0);
         }
     }
-}
 
-fn start_lane(around: Arc<Surroundings>) -> mpsc::UnboundedSender<Operation> {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Some(operation) = receiver.recv().await {
-            Run::new(Arc::clone(&around), operation).finish().await;
-        }
-    });
-    sender
+    /// Ends when the server stops: what is accepted from then on is in the store.
+    fn start_lane(&self) -> mpsc::UnboundedSender<Operation> {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let around = Arc::clone(&self.around);
+        self.working.spawn(async move {
+            let shutdown = around.shutdown.clone();
+            while let Some(Some(operation)) = shutdown.run_until_cancelled(receiver.recv()).await {
+                Run::new(Arc::clone(&around), operation).finish().await;
+            }
+        });
+        sender
+    }
 }
 
 impl From<StoreError> for Problem {

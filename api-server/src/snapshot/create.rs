@@ -1,7 +1,7 @@
 //! Taking a snapshot, step by step. Pure.
 
 use super::plan::{Mint, mark};
-use super::step::{Answer, Ask, Draft, Step, Wait, put};
+use super::step::{Answer, Ask, Draft, Step, put};
 use super::types::{
     CreatePhase, EventKind, Failure, NewOverlay, OperationState, Severity, SnapshotDisk,
     SnapshotState, Work,
@@ -25,7 +25,7 @@ fn planning(draft: &Draft<'_>, mint: Mint<'_>) -> Step {
     let chains = match draft.seen.answer {
         Some(Answer::Chains(chains)) => chains,
         Some(Answer::Error(HostError::Refused(problem))) => return fail(draft, problem.clone()),
-        Some(Answer::Error(HostError::Unknown(problem))) => return again(draft, problem),
+        Some(Answer::Error(HostError::Unknown(problem))) => return draft.again(problem),
         _ => return Step::Ask(Ask::Chains(draft.operation.vm)),
     };
     let overlays = match plan_create(chains, mint) {
@@ -55,7 +55,7 @@ fn overlaying(overlays: &[NewOverlay], draft: &Draft<'_>) -> Step {
             let refused = CreatePhase::Refused(overlays.to_vec(), problem.clone().into());
             draft.enter(Work::Create(refused), vec![], vec![])
         }
-        Some(Answer::Error(HostError::Unknown(problem))) => again(draft, problem),
+        Some(Answer::Error(HostError::Unknown(problem))) => draft.again(problem),
         _ => Step::Ask(Ask::Overlays(OverlayOrder {
             request: draft.operation.request.into(),
             vm: draft.operation.vm,
@@ -73,7 +73,7 @@ fn refused(overlays: &[NewOverlay], failure: &Failure, draft: &Draft<'_>) -> Ste
         Some(Answer::Chains(_) | Answer::Error(HostError::Refused(_))) => {
             fail(draft, failure.clone())
         }
-        Some(Answer::Error(HostError::Unknown(problem))) => again(draft, problem),
+        Some(Answer::Error(HostError::Unknown(problem))) => draft.again(problem),
         _ => Step::Ask(Ask::Chains(draft.operation.vm)),
     }
 }
@@ -98,10 +98,6 @@ fn taken(draft: &Draft<'_>) -> Step {
         vec![ready],
         vec![event],
     )
-}
-
-fn again(draft: &Draft<'_>, problem: &Problem) -> Step {
-    Step::Wait(Wait::to_ask_again(problem.clone(), draft.seen.attempts))
 }
 
 /// Nothing of the snapshot is left: its record goes with the operation's end.

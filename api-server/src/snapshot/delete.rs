@@ -33,9 +33,6 @@ use livemerge_proto::ids::MergeId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 
-/// A volume that stays in use that often in a row ends the operation; a later delete goes on.
-const MAX_REMOVALS: u32 = 12;
-
 pub(super) fn step(phase: &DeletePhase, draft: &Draft<'_>, mint: Mint<'_>) -> Step {
     if draft.seen.snapshots.is_empty() {
         let failure = record_gone(draft).into();
@@ -77,7 +74,7 @@ impl Delete<'_> {
             Some(Answer::Error(HostError::Refused(problem))) => {
                 return self.fail(None, problem.clone().into());
             }
-            Some(Answer::Error(HostError::Unknown(problem))) => return self.again(problem),
+            Some(Answer::Error(HostError::Unknown(problem))) => return self.draft.again(problem),
             _ => return Step::Ask(Ask::Survey(self.draft.operation.vm)),
         };
         match plan_delete(&self.wanted(), vm, costs, mint) {
@@ -167,7 +164,19 @@ impl Delete<'_> {
             return self.order(tasks, &ordered);
         }
         self.wish(&ordered)
-            .unwrap_or_else(|| Step::Wait(Wait::for_a_sign()))
+            .unwrap_or_else(|| Step::Wait(self.under_way(&ordered)))
+    }
+
+    /// The host works on them, or waits itself, and says why.
+    fn under_way(&self, ordered: &[&DiskTask]) -> Wait {
+        let waiting = |task: &&DiskTask| match self.draft.seen.sight(task.merge) {
+            MergeSight::Seen(seen) => seen.waiting.as_deref(),
+            MergeSight::Absent | MergeSight::Unknown => None,
+        };
+        ordered
+            .iter()
+            .find_map(waiting)
+            .map_or_else(Wait::for_a_sign, Wait::for_the_host)
     }
 
     /// Whether the merges of the round were never asked for.
@@ -191,7 +200,7 @@ impl Delete<'_> {
         match self.draft.seen.answer {
             Some(Answer::MergesAccepted) => Step::Wait(Wait::for_a_sign()),
             Some(Answer::Error(HostError::Refused(problem))) => self.merges_refused(tasks, problem),
-            Some(Answer::Error(HostError::Unknown(problem))) => self.again(problem),
+            Some(Answer::Error(HostError::Unknown(problem))) => self.draft.again(problem),
             _ => {
                 let limit = self.limit_of_one(ordered.len());
                 let order = |task: &&DiskTask| MergeOrder {
@@ -315,21 +324,18 @@ impl Delete<'_> {
         self.go_on(tasks, changed, vec![event])
     }
 
+    /// A removal may wait for as long as somebody uses the volume. Whoever does not want to wait
+    /// cancels: what is merged stays merged, and a later delete removes it.
     fn removing(&self, tasks: &[DiskTask], current: usize) -> Step {
         match self.draft.seen.answer {
             Some(Answer::Removal(Removed {
                 gone: true,
                 freed_bytes,
             })) => self.removed(tasks, current, *freed_bytes),
+            _ if self.draft.operation.removal_is_given_up() => self.cancelled(Some(tasks.to_vec())),
             Some(Answer::Removal(Removed { gone: false, .. })) => Step::Wait(Wait::for_a_sign()),
-            Some(Answer::Error(HostError::Refused(problem)))
-                if self.draft.seen.refusals >= MAX_REMOVALS =>
-            {
-                self.fail(Some(tasks.to_vec()), problem.clone().into())
-            }
-            Some(Answer::Error(HostError::Refused(problem) | HostError::Unknown(problem))) => {
-                self.again(problem)
-            }
+            Some(Answer::Error(HostError::Refused(problem))) => self.draft.remove_again(problem),
+            Some(Answer::Error(HostError::Unknown(problem))) => self.draft.again(problem),
             _ => {
                 let task = &tasks[current];
                 let DiskState::Removing { gone, .. } = task.state else {
@@ -470,13 +476,6 @@ impl Delete<'_> {
             snapshot: Some(snapshot.id),
             ..event
         }
-    }
-
-    fn again(&self, problem: &Problem) -> Step {
-        Step::Wait(Wait::to_ask_again(
-            problem.clone(),
-            self.draft.seen.attempts,
-        ))
     }
 
     fn planned_event(&self, task: &DiskTask) -> NewEvent {

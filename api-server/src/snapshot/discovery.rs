@@ -22,6 +22,7 @@ use crate::store::{OperationFilter, Page};
 use futures::stream::{self, StreamExt as _};
 use livemerge_proto::ids::{OperationId, VmId};
 use livemerge_proto::problem::Problem;
+use livemerge_runtime::Backoff;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ use uuid::Uuid;
 /// How often it is seen what the hosts show.
 const GLANCE_EVERY: Duration = Duration::from_millis(500);
 /// A machine whose chains could not be read is looked at again after so long.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
 /// Each look makes its agent read headers.
 const LOOKS_AT_ONCE: usize = 4;
 
@@ -39,8 +40,15 @@ const LOOKS_AT_ONCE: usize = 4;
 pub struct Discovery {
     snapshots: Arc<Snapshots>,
     every: Duration,
-    /// What each machine was when it was looked at, and when it is looked at next.
-    looked: HashMap<VmId, (VmSeen, Instant)>,
+    looked: HashMap<VmId, LastLook>,
+}
+
+/// A machine as it was when it was looked at.
+struct LastLook {
+    vm: VmSeen,
+    next: Instant,
+    /// How often in a row its chains could not be read.
+    failed: u32,
 }
 
 impl Discovery {
@@ -77,22 +85,24 @@ impl Discovery {
             .collect()
             .await;
         for (vm, looked) in looked {
-            let pause = match looked {
-                Ok(Looked::Whole) => self.every,
+            let failed = self.looked.get(&vm.id).map_or(0, |last| last.failed) + 1;
+            let (pause, failed) = match looked {
+                Ok(Looked::Whole) => (self.every, 0),
                 // It is due again at the next glance.
                 Ok(Looked::Busy) => continue,
                 Err(problem) => {
                     tracing::debug!(vm = %vm.id, %problem, "a machine cannot be looked at");
-                    self.every.min(RETRY_AFTER)
+                    (self.every.min(BACKOFF.after(failed, vm.id)), failed)
                 }
             };
-            self.looked.insert(vm.id, (vm, Instant::now() + pause));
+            let next = Instant::now() + pause;
+            self.looked.insert(vm.id, LastLook { vm, next, failed });
         }
     }
 
     fn is_due(&self, vm: &VmSeen) -> bool {
         let looked = self.looked.get(&vm.id);
-        looked.is_none_or(|(then, next)| then != vm || Instant::now() >= *next)
+        looked.is_none_or(|last| last.vm != *vm || Instant::now() >= last.next)
     }
 
     /// The machines that one host shows now. Where one is that two hosts show is not known.

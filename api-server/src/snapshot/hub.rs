@@ -29,11 +29,12 @@ pub struct OperationView {
 }
 
 impl OperationView {
-    /// Only what is durable: what was in the way when it was last written down, too.
-    pub fn durable(operation: Operation) -> Self {
+    /// Only what is durable: what was in the way when it was last written down, too. Whoever takes
+    /// it up tries it `now`.
+    pub fn durable(operation: Operation, now: Timestamp) -> Self {
         let waiting = operation.obstacle.as_ref().map(|obstacle| Waiting {
             cause: obstacle.cause.clone().into(),
-            next_try_at: None,
+            next_try_at: now,
             attempts: 0,
         });
         Self {
@@ -49,8 +50,8 @@ impl OperationView {
 pub struct Waiting {
     /// What is in the way.
     pub cause: Problem,
-    /// When it is tried again; `None` when an event is awaited.
-    pub next_try_at: Option<Timestamp>,
+    /// When it is tried again at the latest.
+    pub next_try_at: Timestamp,
     /// How often it was tried.
     pub attempts: u32,
 }
@@ -191,7 +192,7 @@ mod tests {
         if ended {
             operation.state = crate::snapshot::OperationState::Cancelled;
         }
-        OperationView::durable(operation)
+        OperationView::durable(operation, Timestamp::UNIX_EPOCH)
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //!                                             └─ Wait ──▶ sign or timer
 //! ```
 //!
-//! A lane may end at any await; the store has all, and the next server goes on.
+//! A server that stops lets a lane come to the end of its step: what was asked is answered, what is
+//! written is known. One that dies may end it at any await; the store has all, and the next server
+//! goes on.
 
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
 use super::plan::{Wanted, worth_measuring};
@@ -21,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::ids::{HostId, MergeId, OperationId, SnapshotId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_runtime::Clock;
+use livemerge_runtime::{Backoff, Clock, Shutdown, Tries};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +32,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Time before the store is tried again after it failed.
-const STORE_RETRY: Duration = Duration::from_millis(500);
+const STORE_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// What every lane works with.
 pub(super) struct Surroundings {
@@ -39,6 +41,8 @@ pub(super) struct Surroundings {
     pub(super) hub: Arc<Hub>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) turns: Turns,
+    /// Lanes end between two steps once it is cancelled.
+    pub(super) shutdown: Shutdown,
 }
 
 impl Surroundings {
@@ -76,7 +80,7 @@ pub(super) struct Run {
     answered_at: Instant,
     answered_by: Option<HostId>,
     attempts: u32,
-    refusals: u32,
+    store: Tries,
     begun: bool,
     unseen_since: Option<Instant>,
     rates: BTreeMap<MergeId, Rate>,
@@ -88,6 +92,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(around: Arc<Surroundings>, operation: Operation) -> Self {
         let began = Instant::now();
+        let store = Tries::new(STORE_AGAIN, operation.id);
         Self {
             asked: around.hub.asked(),
             around,
@@ -96,7 +101,7 @@ impl Run {
             answered_at: began,
             answered_by: None,
             attempts: 0,
-            refusals: 0,
+            store,
             begun: true,
             unseen_since: None,
             rates: BTreeMap::new(),
@@ -108,10 +113,14 @@ impl Run {
     pub(super) async fn finish(mut self) {
         // Its turn may have come late: what was asked of it meanwhile stands in the record.
         self.reread().await;
-        self.turn = self.take_turn().await;
-        while !self.operation.state.ended() {
+        let shutdown = self.around.shutdown.clone();
+        match shutdown.run_until_cancelled(self.take_turn()).await {
+            Some(turn) => self.turn = turn,
+            None => return,
+        }
+        while !self.operation.state.ended() && !shutdown.is_cancelled() {
             match self.turn().await {
-                Ok(()) => {}
+                Ok(()) => self.store.succeeded(),
                 // Somebody has asked something of the operation: that stands in the record now.
                 Err(StoreError::Conflict(_)) => self.reread().await,
                 Err(error) => self.rest(&error).await,
@@ -188,9 +197,14 @@ impl Run {
             Reason::StoreUnavailable,
             "the server's database cannot be used",
         );
-        self.show_waiting(Some(cause), STORE_RETRY);
-        tokio::time::sleep(STORE_RETRY).await;
-        self.reread().await;
+        let pause = self.store.failed();
+        let next = later(self.around.clock.now(), pause);
+        self.show_waiting(Some(cause), (next, self.store.count()));
+        let shutdown = self.around.shutdown.clone();
+        let paused = shutdown.run_until_cancelled(tokio::time::sleep(pause));
+        if paused.await.is_some() {
+            self.reread().await;
+        }
     }
 
     async fn turn(&mut self) -> Result<(), StoreError> {
@@ -218,7 +232,6 @@ impl Run {
             unseen,
             answer: self.answer.as_ref(),
             attempts: self.attempts,
-            refusals: self.refusals,
             begun: self.begun,
             bytes_per_second: self.turn.bytes_per_second(),
         };
@@ -268,15 +281,15 @@ impl Run {
         fail::fail_point!("api::after-enter");
         self.answer = None;
         self.attempts = 0;
-        self.refusals = 0;
         // What was ordered together has begun until all of it has ended.
         self.begun &= before
             .iter()
             .any(|merge| awaited_merges(&self.operation).contains(merge));
         self.unseen_since = None;
-        self.around
-            .hub
-            .show(OperationView::durable(self.operation.clone()));
+        self.around.hub.show(OperationView::durable(
+            self.operation.clone(),
+            self.around.clock.now(),
+        ));
         Ok(())
     }
 
@@ -303,9 +316,8 @@ impl Run {
         };
         fail::fail_point!("api::after-ask");
         self.begun |= matches!(answer, Answer::MergesAccepted);
-        if let Answer::Error(error) = &answer {
+        if matches!(answer, Answer::Error(_)) {
             self.attempts += 1;
-            self.refusals += u32::from(matches!(error, HostError::Refused(_)));
         }
         self.answered_at = Instant::now();
         self.answer = Some(answer);
@@ -317,10 +329,10 @@ impl Run {
             Sign::Any if self.answer.is_some() => {
                 wait.time.saturating_sub(self.answered_at.elapsed())
             }
-            Sign::Any => wait.time,
-            Sign::Return => jittered(wait.time),
+            Sign::Any | Sign::Return => wait.time,
         };
-        self.show_waiting(wait.cause, time);
+        let tried = (later(self.around.clock.now(), time), self.attempts);
+        self.show_waiting(wait.cause, wait.by_host.unwrap_or(tried));
         let sign = sign_of(view, wait.sign);
         let asked = asked_of(&mut self.asked, self.operation.id);
         tokio::select! {
@@ -330,6 +342,7 @@ impl Run {
                 }
             }
             () = asked => self.reread().await,
+            () = self.around.shutdown.cancelled() => {}
         }
     }
 
@@ -341,16 +354,18 @@ impl Run {
             }
             self.operation = operation;
             // The write may have been made though its answer was an error: an end is shown, too.
-            let shown = OperationView::durable(self.operation.clone());
+            let now = self.around.clock.now();
+            let shown = OperationView::durable(self.operation.clone(), now);
             self.around.hub.show(shown);
         }
     }
 
-    fn show_waiting(&self, cause: Option<Problem>, time: Duration) {
+    /// Shows what it waits for, when it tries next, and how often it has.
+    fn show_waiting(&self, cause: Option<Problem>, (next_try_at, attempts): (Timestamp, u32)) {
         let waiting = cause.map(|cause| Waiting {
             cause,
-            next_try_at: (self.attempts > 0).then(|| later(self.around.clock.now(), time)),
-            attempts: self.attempts,
+            next_try_at,
+            attempts,
         });
         self.around
             .hub
@@ -446,12 +461,6 @@ pub(super) async fn survey(
         agent.measure(vm, &worth).await?
     };
     Ok((chains, costs))
-}
-
-/// Between half and the whole of the time, so that many lanes do not ask at once.
-fn jittered(time: Duration) -> Duration {
-    let part = u32::from(Uuid::new_v4().as_bytes()[0]);
-    time / 2 + time / 2 * part / 255
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {

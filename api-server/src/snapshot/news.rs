@@ -70,6 +70,7 @@ mod tests {
             bytes_per_second: 0,
             limit_lifted: false,
             guest_bytes_per_second: 0,
+            waiting: None,
             revision: 1,
         }
     }

@@ -6,19 +6,24 @@
 //!      └────────────── tell ─────────────┴─ the work moves, or waits for no cause
 //! ```
 //!
-//! One event a reason and one for its end, not one a try: how often it was tried, and when it is
-//! tried next, is shown (`hub`), not written down.
+//! One event a reason and one for its end, not one a try. How often it was tried, and when it is
+//! tried next, is shown meanwhile (`hub`); the event of its end says how often it was.
 
 use super::details;
 use super::step::{Answer, Draft, Step, Wait};
 use super::types::{EventKind, Failure, NewEvent, Obstacle, OperationState, Severity};
 use crate::hosts::HostError;
 use crate::store::Change;
+use livemerge_proto::reason::Reason;
 use std::time::Duration;
 
 /// A merge that could not be seen for a shorter time is no news: lines break, and a server that
 /// has just started has not heard its hosts.
 pub(super) const UNSEEN: Duration = Duration::from_secs(5);
+
+/// How often the host must have tried for what it waits for to be news: libvirt is gone for a moment
+/// whenever it is started again.
+pub(super) const TRIED: u32 = 3;
 
 /// The same step, with what it tells of an obstacle.
 pub(super) fn told(step: Step, draft: &Draft<'_>) -> Step {
@@ -45,13 +50,16 @@ fn removed(change: &mut Change, draft: &Draft<'_>) {
 
 fn waits(wait: Wait, draft: &Draft<'_>) -> Step {
     let known = draft.operation.obstacle.as_ref();
-    let (obstacle, event) = match (&wait.cause, known) {
+    // Of a pivot that was put off the log is told by what the merge shows (`news`).
+    let cause = wait.cause.as_ref();
+    let cause = cause.filter(|cause| cause.reason != Reason::PivotPutOff);
+    let (obstacle, event) = match (cause, known) {
         (None, None) => return Step::Wait(wait),
         (None, Some(over)) => (None, recovered(over, draft)),
         (Some(cause), Some(known)) if cause.reason == known.cause.reason => {
             return Step::Wait(wait);
         }
-        (Some(cause), _) if lasts(draft) => {
+        (Some(cause), _) if lasts(&wait, draft) => {
             let cause = Failure::from(cause.clone());
             let event = waiting(&cause, draft);
             let since = draft.now;
@@ -62,9 +70,11 @@ fn waits(wait: Wait, draft: &Draft<'_>) -> Step {
     draft.note(|operation| operation.obstacle = obstacle, vec![event])
 }
 
-/// An answer counts at once; silence has to last.
-fn lasts(draft: &Draft<'_>) -> bool {
-    matches!(draft.seen.answer, Some(Answer::Error(_))) || draft.seen.unseen >= UNSEEN
+/// An answer counts at once; silence has to last, and what the host waits for as well.
+fn lasts(wait: &Wait, draft: &Draft<'_>) -> bool {
+    matches!(draft.seen.answer, Some(Answer::Error(_)))
+        || draft.seen.unseen >= UNSEEN
+        || wait.by_host.is_some_and(|(_, tries)| tries >= TRIED)
 }
 
 fn waiting(cause: &Failure, draft: &Draft<'_>) -> NewEvent {
@@ -94,6 +104,9 @@ fn recovered(obstacle: &Obstacle, draft: &Draft<'_>) -> NewEvent {
     let waited = draft.now.duration_since(obstacle.since).as_millis().max(0);
     details::add(&mut event, "reason", reason);
     details::add(&mut event, "waited_ms", waited);
+    if draft.seen.attempts > 0 {
+        details::add(&mut event, "attempts", draft.seen.attempts);
+    }
     details::of_current(&mut event, draft.operation);
     event
 }

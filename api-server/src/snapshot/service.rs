@@ -2,6 +2,7 @@
 //! lane does the work.
 
 use super::create::plan_create;
+use super::details;
 use super::hub::{Hub, OperationView};
 use super::lane::Surroundings;
 use super::plan::{Wanted, plan_delete};
@@ -15,10 +16,11 @@ use crate::store::{RequestRecord, Store, StoreError};
 use livemerge_proto::ids::{OperationId, RequestId, SnapshotId, SnapshotName, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_runtime::Clock;
+use livemerge_runtime::{Clock, Shutdown};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Asks for a snapshot.
@@ -63,6 +65,8 @@ pub struct DeleteOrder {
 pub struct Snapshots {
     pub(super) around: Arc<Surroundings>,
     pub(super) lanes: Mutex<HashMap<VmId, mpsc::UnboundedSender<Operation>>>,
+    /// The lanes' tasks.
+    pub(super) working: TaskTracker,
     /// Held while one operation is accepted: a lane's order is the order of acceptance, and the
     /// record says rightly which one waits.
     pub(super) accepting: tokio::sync::Mutex<()>,
@@ -78,6 +82,7 @@ impl Snapshots {
         hosts: Arc<Hosts>,
         clock: Arc<dyn Clock>,
         limits: Limits,
+        shutdown: Shutdown,
     ) -> Result<Arc<Self>, StoreError> {
         let around = Surroundings {
             turns: Turns::new(limits),
@@ -85,10 +90,12 @@ impl Snapshots {
             hosts,
             hub: Arc::default(),
             clock,
+            shutdown,
         };
         let snapshots = Arc::new(Self {
             around: Arc::new(around),
             lanes: Mutex::default(),
+            working: TaskTracker::new(),
             accepting: tokio::sync::Mutex::default(),
         });
         let open = snapshots.around.store.open_operations().await?;
@@ -104,6 +111,13 @@ impl Snapshots {
             snapshots.enqueue(operation);
         }
         Ok(snapshots)
+    }
+
+    /// Waits, once the server stops, until every lane stands between two steps. What was asked of a
+    /// host is answered then, or its time was over; merges go on without.
+    pub async fn stopped(&self) {
+        self.working.close();
+        self.working.wait().await;
     }
 
     /// The open operations as they are shown.
@@ -249,7 +263,9 @@ impl Snapshots {
             return Ok(open);
         }
         let ended = self.around.store.operation(id).await?;
-        ended.map(OperationView::durable).ok_or_else(|| {
+        let now = self.around.clock.now();
+        let ended = ended.map(|ended| OperationView::durable(ended, now));
+        ended.ok_or_else(|| {
             Problem::new(
                 Reason::OperationNotFound,
                 format!("there is no operation {id}"),
@@ -263,7 +279,7 @@ impl Snapshots {
         self.around
             .hub
             .get(operation.id)
-            .unwrap_or_else(|| OperationView::durable(operation))
+            .unwrap_or_else(|| OperationView::durable(operation, self.around.clock.now()))
     }
 
     async fn known_vm(&self, vm: VmId) -> Result<(), Problem> {
@@ -349,9 +365,11 @@ pub(super) fn settled(snapshot: &Snapshot) -> Result<(), Problem> {
 }
 
 fn requested(operation: &Operation, kind: EventKind, message: String, caller: String) -> NewEvent {
+    let mut event = about(operation, kind, message, operation.created_at);
+    details::add(&mut event, "request_id", operation.request);
     NewEvent {
         actor: Some(caller),
-        ..about(operation, kind, message, operation.created_at)
+        ..event
     }
 }
 

@@ -17,12 +17,14 @@ use super::types::{
 };
 use super::{create, delete, obstacle};
 use crate::hosts::{
-    HostError, Measured, MergeOrder, MergeSight, OverlayOrder, RemovalOrder, Removed, VmChains,
+    HostError, Measured, MergeOrder, MergeSight, MergeWaiting, OverlayOrder, RemovalOrder, Removed,
+    VmChains,
 };
 use crate::store::{Change, SnapshotChange};
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
+use livemerge_runtime::Backoff;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -43,8 +45,6 @@ pub struct Observation<'a> {
     pub answer: Option<&'a Answer>,
     /// How often in a row the answer was no answer.
     pub attempts: u32,
-    /// How often of them the host has said no.
-    pub refusals: u32,
     /// Whether one of them may have begun: it was accepted or seen since the record last changed, or
     /// an earlier run of the server may have had it accepted.
     pub begun: bool,
@@ -120,6 +120,8 @@ pub struct Wait {
     pub cause: Option<Problem>,
     /// What makes the wait shorter.
     pub sign: Sign,
+    /// When the host tries next and how often it has, when it is the host that waits.
+    pub by_host: Option<(Timestamp, u32)>,
 }
 
 /// What makes a wait shorter.
@@ -138,24 +140,34 @@ impl Wait {
             time: Duration::from_secs(5),
             cause: None,
             sign: Sign::Any,
+            by_host: None,
+        }
+    }
+
+    /// For a sign from the host, which waits itself.
+    pub(super) fn for_the_host(waiting: &MergeWaiting) -> Self {
+        Self {
+            cause: Some(waiting.cause.clone()),
+            by_host: Some((waiting.next_try_at, waiting.attempts)),
+            ..Self::for_a_sign()
         }
     }
 
     /// Until asking again is worth it.
-    pub(super) fn to_ask_again(cause: Problem, attempts: u32) -> Self {
+    fn to_ask_again(cause: Problem, time: Duration) -> Self {
         Self {
-            time: back_off(attempts),
+            time,
             cause: Some(cause),
             sign: Sign::Return,
+            by_host: None,
         }
     }
 }
 
-/// Doubles from 100 ms to 15 s. The jitter is the lane's.
-fn back_off(attempts: u32) -> Duration {
-    let factor = 2_u32.saturating_pow(attempts.min(10));
-    (Duration::from_millis(100) * factor).min(Duration::from_secs(15))
-}
+/// Between two questions to a host.
+const ASK_AGAIN: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+/// Between two tries of a removal that is refused: whoever uses the volume may do so for days.
+const REMOVE_AGAIN: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
 
 /// Decides. An operation that has ended only waits.
 pub fn step(operation: &Operation, seen: &Observation<'_>, now: Timestamp, mint: Mint<'_>) -> Step {
@@ -210,6 +222,21 @@ impl<'a> Draft<'a> {
             snapshots: vec![],
             events,
         }))
+    }
+
+    /// The last question was not answered: it is asked again, later each time.
+    pub(super) fn again(&self, problem: &Problem) -> Step {
+        self.after(ASK_AGAIN, problem)
+    }
+
+    /// A removal was refused: it is asked for again, however often.
+    pub(super) fn remove_again(&self, problem: &Problem) -> Step {
+        self.after(REMOVE_AGAIN, problem)
+    }
+
+    fn after(&self, backoff: Backoff, problem: &Problem) -> Step {
+        let time = backoff.after(self.seen.attempts, self.operation.id);
+        Step::Wait(Wait::to_ask_again(problem.clone(), time))
     }
 
     /// The operation ends.

@@ -200,14 +200,19 @@ impl Operation {
         std::iter::once(self.snapshot).chain(self.batch.iter().copied())
     }
 
-    /// Whether something is left that need not be done: a merge that is not won, or a round that
-    /// has not begun.
+    /// Whether something is left that need not be done: a merge that is not won, a round that has
+    /// not begun, or a removal that waits.
     pub fn may_turn_back(&self) -> bool {
         let Work::Delete(DeletePhase::Disks(tasks)) = &self.work else {
             return true;
         };
         let open = |task: &DiskTask| matches!(task.state, DiskState::Pending | DiskState::Merging);
-        tasks.iter().any(open)
+        tasks.iter().any(open) || self.obstacle.is_some()
+    }
+
+    /// Of one whose merges are over: whether its removals wait, and its end was asked for.
+    pub fn removal_is_given_up(&self) -> bool {
+        self.cancel_requested && self.obstacle.is_some()
     }
 }
 
@@ -475,6 +480,7 @@ pub enum EventKind {
     HostRegistered,
     HostUp,
     HostUnresponsive,
+    HostJournalDamaged,
     SnapshotCreateRequested,
     SnapshotCreated,
     SnapshotCreateFailed,

@@ -27,6 +27,12 @@ pub(crate) struct Script {
     pub(crate) measured: BTreeMap<String, Vec<v1::MergeOption>>,
     /// Calls that are answered by nobody until they leave this set.
     pub(crate) silent: BTreeSet<&'static str>,
+    /// Calls that were asked and are not answered until they leave this set.
+    pub(crate) held: BTreeSet<&'static str>,
+    /// Somebody uses the volumes that are to be removed.
+    pub(crate) in_use: bool,
+    /// Files of its journal that were damaged.
+    pub(crate) damaged: Vec<String>,
     /// A cancel comes too late.
     pub(crate) past_return: bool,
     /// What it was asked, but for chains.
@@ -111,6 +117,24 @@ impl Agent {
         self.shown.send_replace(());
     }
 
+    /// Shows that these merges wait for this, or for nothing.
+    pub(crate) fn show_waiting(&self, merges: &[v1::Merge], waiting: Option<&v1::MergeWaiting>) {
+        let mut script = self.script();
+        for merge in merges {
+            let shown = script.merges.get_mut(&merge.id).unwrap();
+            shown.waiting = waiting.cloned();
+            shown.revision += 1;
+        }
+        drop(script);
+        self.shown.send_replace(());
+    }
+
+    async fn not_held(&self, call: &'static str) {
+        while self.script().held.contains(call) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
     /// Merges whatever is ordered from now on at once.
     pub(crate) fn merge_all(&self) {
         let agent = self.clone();
@@ -137,12 +161,37 @@ impl Agent {
         Ok(script)
     }
 
+    /// Takes merges into the journal: as they stand there.
+    fn accept(&self, request: v1::StartMergeRequest) -> Result<Vec<v1::Merge>, Status> {
+        let ordered: Vec<_> = request.disks.iter().map(|it| it.disk.clone()).collect();
+        let mut script = self.answer("start", &ordered.join(" "))?;
+        let mut merges = Vec::new();
+        for order in request.disks {
+            let name = |marked: v1::MarkedVolume| marked.volume.unwrap();
+            let merge = v1::Merge {
+                id: order.merge_id.clone(),
+                vm_id: request.vm_id.clone(),
+                disk: order.disk,
+                kept: order.kept.map(name),
+                removed: order.removed.into_iter().map(name).collect(),
+                phase: v1::MergePhase::Copying.into(),
+                bytes_per_second: order.bytes_per_second,
+                revision: 1,
+                ..v1::Merge::default()
+            };
+            let known = script.merges.entry(order.merge_id).or_insert(merge);
+            merges.push(known.clone());
+        }
+        Ok(merges)
+    }
+
     fn info(&self) -> v1::HostInfo {
         v1::HostInfo {
             host_id: HOST.to_owned(),
             generation: 1,
             hypervisor_connected: true,
             storages: vec![STORAGE.to_owned()],
+            damaged_journals: self.script().damaged.clone(),
             ..v1::HostInfo::default()
         }
     }
@@ -233,28 +282,9 @@ impl MergeService for Agent {
         &self,
         request: Request<v1::StartMergeRequest>,
     ) -> Result<Response<v1::StartMergeResponse>, Status> {
-        let request = request.into_inner();
-        let ordered: Vec<_> = request.disks.iter().map(|it| it.disk.clone()).collect();
-        let mut script = self.answer("start", &ordered.join(" "))?;
-        let mut merges = Vec::new();
-        for order in request.disks {
-            let name = |marked: v1::MarkedVolume| marked.volume.unwrap();
-            let merge = v1::Merge {
-                id: order.merge_id.clone(),
-                vm_id: request.vm_id.clone(),
-                disk: order.disk,
-                kept: order.kept.map(name),
-                removed: order.removed.into_iter().map(name).collect(),
-                phase: v1::MergePhase::Copying.into(),
-                bytes_per_second: order.bytes_per_second,
-                revision: 1,
-                ..v1::Merge::default()
-            };
-            let known = script.merges.entry(order.merge_id).or_insert(merge);
-            merges.push(known.clone());
-        }
-        drop(script);
+        let merges = self.accept(request.into_inner())?;
         self.shown.send_replace(());
+        self.not_held("start").await;
         Ok(Response::new(v1::StartMergeResponse { merges }))
     }
 
@@ -355,7 +385,10 @@ impl VolumeService for Agent {
     ) -> Result<Response<v1::RemoveVolumeResponse>, Status> {
         let request = request.into_inner();
         let volume = request.volume.unwrap();
-        drop(self.answer("remove", &volume.name)?);
+        self.not_held("remove").await;
+        if self.answer("remove", &volume.name)?.in_use {
+            return Err(Problem::new(Reason::VolumeInUse, "somebody has it open").into());
+        }
         let removal = v1::Removal {
             id: request.request_id,
             volume: Some(volume),

@@ -4,10 +4,15 @@
 
 mod agent;
 mod batch;
+mod damaged;
 mod forecast;
+mod stopping;
+mod waiting;
 mod wishes;
 
 use agent::{Agent, HOST};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use livemerge_api_server::config::{Config, HostConfig};
 use livemerge_api_server::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
 use livemerge_api_server::hosts;
@@ -39,6 +44,11 @@ struct Rig {
     operations: OperationServiceClient<OperationServiceServer<OperationApi>>,
     inventory: InventoryServiceClient<InventoryServiceServer<InventoryApi>>,
     events: EventServiceClient<EventServiceServer<EventApi>>,
+    /// Asks the server to stop, and says when its operations stand still.
+    shutdown: Shutdown,
+    stopped: BoxFuture<'static, ()>,
+    config: Config,
+    store: Arc<dyn Store>,
     _database: TempDir,
 }
 
@@ -75,25 +85,59 @@ impl Rig {
         let mut config = Config::default();
         let host = HostConfig { endpoint };
         config.hosts.insert(HOST.parse().unwrap(), host);
-        let services = server::open(&config, store, hosts::dial(), Shutdown::new()).await;
-        let services = services.unwrap();
+        let shutdown = Shutdown::new();
+        let opened = server::open(&config, Arc::clone(&store), hosts::dial(), shutdown.clone());
+        let services = opened.await.unwrap();
         let mut rig = Self {
             agent,
             vm,
+            stopped: services.operations_stopped().boxed(),
+            shutdown,
+            config,
+            store,
             snapshots: SnapshotServiceClient::new(services.snapshots),
             operations: OperationServiceClient::new(services.operations),
             inventory: InventoryServiceClient::new(services.inventory),
             events: EventServiceClient::new(services.events),
             _database: database,
         };
+        rig.machine().await;
+        rig
+    }
+
+    async fn machine(&mut self) {
         until("the machine", async || {
             let request = v1::GetVmRequest {
-                vm_id: rig.vm.clone(),
+                vm_id: self.vm.clone(),
             };
-            rig.inventory.get_vm(request).await.ok()
+            self.inventory.get_vm(request).await.ok()
         })
         .await;
-        rig
+    }
+
+    /// Another server takes over, on the same database.
+    async fn restart(&mut self) {
+        self.shutdown.cancel();
+        self.shutdown = Shutdown::new();
+        let store = Arc::clone(&self.store);
+        let opened = server::open(&self.config, store, hosts::dial(), self.shutdown.clone());
+        let services = opened.await.unwrap();
+        self.stopped = services.operations_stopped().boxed();
+        self.snapshots = SnapshotServiceClient::new(services.snapshots);
+        self.operations = OperationServiceClient::new(services.operations);
+        self.inventory = InventoryServiceClient::new(services.inventory);
+        self.events = EventServiceClient::new(services.events);
+        self.machine().await;
+    }
+
+    /// All events of a kind.
+    async fn events_of(&mut self, kind: v1::EventType) -> Vec<v1::Event> {
+        let request = v1::ListEventsRequest {
+            types: vec![kind.into()],
+            ..v1::ListEventsRequest::default()
+        };
+        let events = self.events.list_events(request).await.unwrap();
+        events.into_inner().events
     }
 
     /// Takes snapshots `s1`, `s2`, ...: their ids, oldest first.

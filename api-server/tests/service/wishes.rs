@@ -184,7 +184,8 @@ async fn past_the_point_of_no_return_a_cancel_is_refused() {
     .await;
     let refused = refusal(rig.cancel(&delete.id).await);
     assert_eq!(refused.reason, Reason::PointOfNoReturn);
-    rig.agent.script().silent.insert("remove");
+    // The removal is under way, and nothing is in its way.
+    rig.agent.script().held.insert("remove");
     rig.agent.show(&merges, v1::MergePhase::Merged);
     until("the removal", async || {
         let shown = rig.operation(&delete.id).await;
@@ -194,7 +195,7 @@ async fn past_the_point_of_no_return_a_cancel_is_refused() {
     let refused = refusal(rig.cancel(&delete.id).await);
     assert_eq!(refused.reason, Reason::PointOfNoReturn);
     assert!(!rig.operation(&delete.id).await.cancel_requested);
-    rig.agent.script().silent.clear();
+    rig.agent.script().held.clear();
     let ended = rig.ended(&delete.id).await;
     assert_eq!(ended.state(), v1::OperationState::Succeeded);
 }

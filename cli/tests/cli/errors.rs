@@ -40,6 +40,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::HypervisorUnreachable
         | Reason::StorageUnreachable
         | Reason::StoreUnavailable
+        | Reason::PivotPutOff
         | Reason::ServerDraining
         | Reason::DeadlineExceeded => 5,
         Reason::FieldInvalid

@@ -127,6 +127,7 @@ pub(super) fn merge(view: MergeView) -> v1::Merge {
         record,
         done_bytes,
         total_bytes,
+        waiting,
         shown,
     } = view;
     let kind = match record.kind {
@@ -174,6 +175,11 @@ pub(super) fn merge(view: MergeView) -> v1::Merge {
         failure: failure.map(Into::into),
         accepted_at: Some(time(record.accepted_at)),
         ended_at: ended_at.map(time),
+        waiting: waiting.map(|waiting| v1::MergeWaiting {
+            cause: Some(waiting.cause.into()),
+            next_try_at: Some(time(waiting.next_try_at)),
+            attempts: i32::try_from(waiting.attempts).unwrap_or(i32::MAX),
+        }),
         revision: bytes(shown),
     }
 }

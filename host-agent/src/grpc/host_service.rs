@@ -3,7 +3,7 @@
 use super::{convert, detached, merge_service::draining};
 use crate::hypervisor::Hypervisor;
 use crate::machines::Inventory;
-use crate::merge::Fence;
+use crate::merge::{Fence, Merges};
 use crate::overlays::{NewOverlay, OverlayOrder, Overlays};
 use crate::volumes::Volumes;
 use futures::Stream;
@@ -38,6 +38,8 @@ pub struct HostApi {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// For the names of disks' volumes.
     pub volumes: Arc<Volumes>,
+    /// For what is damaged of their journal.
+    pub merges: Arc<Merges>,
     /// For overlays.
     pub overlays: Arc<Overlays>,
     /// Refuses an older server's orders.
@@ -57,7 +59,7 @@ impl HostService for HostApi {
         _request: Request<v1::HostServiceGetHostRequest>,
     ) -> Result<Response<v1::HostServiceGetHostResponse>, Status> {
         let inventory = self.inventory.borrow().clone();
-        let state = self.state(&inventory);
+        let state = self.state(&inventory).await;
         Ok(Response::new(v1::HostServiceGetHostResponse {
             host: state.host,
             vms: state.vms,
@@ -104,7 +106,8 @@ impl HostService for HostApi {
 }
 
 impl HostApi {
-    fn state(&self, inventory: &Inventory) -> v1::HostState {
+    async fn state(&self, inventory: &Inventory) -> v1::HostState {
+        let damaged = self.merges.damaged().await;
         let host = v1::HostInfo {
             host_id: self.host.to_string(),
             generation: convert::bytes(self.generation),
@@ -112,6 +115,10 @@ impl HostApi {
             hypervisor_connected: inventory.connected,
             hypervisor_uri: self.hypervisor.uri().to_owned(),
             storages: self.volumes.ids().map(ToString::to_string).collect(),
+            damaged_journals: damaged
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
         };
         let vms = inventory.vms.iter().flatten();
         let vms = vms.map(|(_, vm)| convert::vm(vm, &self.volumes)).collect();
@@ -128,7 +135,7 @@ impl HostApi {
     ) -> impl Stream<Item = Result<v1::WatchHostResponse, Status>> + Send {
         async_stream::try_stream! {
             let mut sent = self.inventory.borrow_and_update().clone();
-            yield piece(Item::State(self.state(&sent)));
+            yield piece(Item::State(self.state(&sent).await));
             loop {
                 let change = tokio::time::timeout(every, self.inventory.changed());
                 let Some(changed) = self.shutdown.run_until_cancelled(change).await else {
@@ -140,7 +147,7 @@ impl HostApi {
                     Ok(Err(_closed)) => return,
                     Ok(Ok(())) => {
                         let now = self.inventory.borrow_and_update().clone();
-                        for item in self.difference(&sent, &now) {
+                        for item in self.difference(&sent, &now).await {
                             yield piece(item);
                         }
                         sent = now;
@@ -150,12 +157,12 @@ impl HostApi {
         }
     }
 
-    fn difference(&self, before: &Inventory, now: &Inventory) -> Vec<Item> {
+    async fn difference(&self, before: &Inventory, now: &Inventory) -> Vec<Item> {
         let (Some(old), Some(new)) = (&before.vms, &now.vms) else {
-            return vec![Item::State(self.state(now))];
+            return vec![Item::State(self.state(now).await)];
         };
         if before.connected != now.connected {
-            return vec![Item::State(self.state(now))];
+            return vec![Item::State(self.state(now).await)];
         }
         let changed = new.iter().filter(|(id, vm)| old.get(*id) != Some(*vm));
         let mut items: Vec<Item> = changed

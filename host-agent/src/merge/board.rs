@@ -6,6 +6,7 @@
 
 use super::types::{MergeRecord, Phase};
 use jiff::Timestamp;
+use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::MergeId;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ pub struct MergeView {
     pub done_bytes: u64,
     /// Bytes to copy as far as known; 0 while unknown.
     pub total_bytes: u64,
+    /// What it waits for, if something is in its way.
+    pub waiting: Option<Waiting>,
     /// Grows with each change that is shown.
     pub shown: u64,
 }
@@ -29,9 +32,21 @@ impl MergeView {
             record,
             done_bytes: 0,
             total_bytes: 0,
+            waiting: None,
             shown: 0,
         }
     }
+}
+
+/// What a merge waits for; it goes on by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What is in the way.
+    pub cause: Failure,
+    /// When it is tried again at the latest.
+    pub next_try_at: Timestamp,
+    /// How often it was tried.
+    pub attempts: u32,
 }
 
 /// All merges of the journal.

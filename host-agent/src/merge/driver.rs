@@ -28,7 +28,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 
 /// The longest time between two rounds of looks.
-const ROUND: Duration = Duration::from_secs(1);
+const ROUND: Duration = Duration::from_secs(5);
 
 /// A driver's turn at its machine.
 pub(super) type Turn = OwnedMutexGuard<()>;

@@ -37,8 +37,6 @@ pub(super) struct Journal {
 pub(super) struct Contents {
     /// One record a merge, oldest first.
     pub(super) records: Vec<MergeRecord>,
-    /// Files that could not be read and were set aside.
-    pub(super) quarantined: Vec<PathBuf>,
 }
 
 impl Journal {
@@ -62,7 +60,7 @@ impl Journal {
                 Found::Record(record) if outlived(&record, keep, now) => fs::remove_file(&path)?,
                 Found::Record(record) => contents.records.push(*record),
                 Found::NeverAcknowledged => drop_unfinished(&path)?,
-                Found::Corrupt => contents.quarantined.push(set_aside(&path)?),
+                Found::Corrupt => set_aside(&path)?,
             }
         }
         journal.sync_dir()?;
@@ -112,6 +110,22 @@ impl Journal {
     /// Whether the journal had a merge of that id, and lost it: its file was set aside.
     pub(super) fn has_lost(&self, id: MergeId) -> io::Result<bool> {
         self.path(id).with_extension(LOST).try_exists()
+    }
+
+    /// The files that were set aside and are still there, by name.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub(super) fn set_aside(&self) -> io::Result<Vec<PathBuf>> {
+        let mut lost = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|suffix| suffix == LOST) {
+                lost.push(path);
+            }
+        }
+        lost.sort();
+        Ok(lost)
     }
 
     fn path(&self, id: MergeId) -> PathBuf {
@@ -201,11 +215,11 @@ fn drop_unfinished(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn set_aside(path: &Path) -> io::Result<PathBuf> {
+fn set_aside(path: &Path) -> io::Result<()> {
     let aside = path.with_extension(LOST);
     fs::rename(path, &aside)?;
     tracing::error!(file = %aside.display(), "a merge's journal is damaged and was set aside");
-    Ok(aside)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -222,6 +236,11 @@ mod tests {
 
     fn reopen(dir: &Path) -> Contents {
         Journal::open(dir, KEEP, now()).unwrap().1
+    }
+
+    fn lost(dir: &Path) -> Vec<PathBuf> {
+        let (journal, _) = Journal::open(dir, KEEP, now()).unwrap();
+        journal.set_aside().unwrap()
     }
 
     fn only_file(dir: &Path) -> PathBuf {
@@ -262,7 +281,7 @@ mod tests {
         for cut in 0..bytes.len() {
             fs::write(&file, &bytes[..cut]).unwrap();
             let contents = reopen(dir.path());
-            assert!(contents.quarantined.is_empty(), "cut at {cut}");
+            assert!(lost(dir.path()).is_empty(), "cut at {cut}");
             let wanted = if cut >= first_len {
                 vec![first.clone()]
             } else {
@@ -302,7 +321,12 @@ mod tests {
         journal.write(&sound).unwrap();
         let contents = reopen(dir.path());
         assert_eq!(contents.records, [sound]);
-        assert_eq!(contents.quarantined, [file.with_extension("corrupt")]);
+        let aside = [file.with_extension("corrupt")];
+        // It is shown until somebody takes it away.
+        assert_eq!(lost(dir.path()), aside);
+        assert_eq!(lost(dir.path()), aside);
+        fs::remove_file(&aside[0]).unwrap();
+        assert!(lost(dir.path()).is_empty());
     }
 
     #[test]
@@ -318,7 +342,7 @@ mod tests {
         let contents = reopen(dir.path());
         assert!(contents.records.is_empty());
         let aside = file.with_extension("corrupt");
-        assert_eq!(contents.quarantined, std::slice::from_ref(&aside));
+        assert_eq!(lost(dir.path()), std::slice::from_ref(&aside));
         assert_eq!(fs::read(aside).unwrap(), bytes);
     }
 

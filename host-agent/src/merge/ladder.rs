@@ -37,13 +37,14 @@ impl Look<'_> {
         (due && self.record.pivots()).then(next).flatten()
     }
 
-    /// That all of it is undone, if it is time.
+    /// That all of it is undone, if it is time. A guest that stands still for the merge runs first: a
+    /// hypervisor that does not take the limit away must not keep it so.
     pub(super) fn undo(&self) -> Option<Step> {
         let helps = matches!(
             self.record.phase,
             Phase::Copying { .. } | Phase::Ready { .. } | Phase::Pivoting { .. }
         );
-        let over = self.seen.fresh_start || !helps;
+        let over = (self.seen.inherited_help || !helps) && !self.stands_still_for_us();
         (over && self.record.help != Help::default()).then_some(Step::Help(Help::default()))
     }
 }
@@ -90,6 +91,13 @@ fn next(record: &MergeRecord) -> Option<Help> {
     })
 }
 
+/// How often the pivot was tried since something was last done about it: with new help the next try
+/// comes soon.
+pub(super) fn tries_since_help(record: &MergeRecord) -> u32 {
+    let before = TRIES * steps_taken(&record.help);
+    record.pivot_attempts.saturating_sub(before)
+}
+
 fn steps_taken(help: &Help) -> u32 {
     let throttles = help.throttle.map_or(0, |throttle| {
         (FIRST / throttle.bytes_per_second.max(1)).ilog2() + 1
@@ -102,6 +110,7 @@ mod tests {
     use super::super::policy::Policy;
     use super::super::samples::{disk, job, mirror, now, record, seen};
     use super::super::step::{Action, step};
+    use super::super::types::Window;
     use super::*;
     use crate::hypervisor::{BlockJobKind, DiskView, MirrorState};
     use std::time::Duration;
@@ -201,9 +210,63 @@ mod tests {
         };
         let seen = Observation {
             fresh_start: true,
+            inherited_help: true,
             ..behind(Duration::ZERO)
         };
         assert_eq!(decide(&record, &seen), Step::Help(Help::default()));
+    }
+
+    /// I8c: the limit may stay unknown for as long as it likes.
+    #[test]
+    fn a_guest_that_stands_still_runs_before_its_limit_is_taken_away() {
+        let pivoting = |window| Phase::Pivoting {
+            window,
+            since: now(),
+            suspended_at: Some(now()),
+        };
+        let verifying = Phase::Verifying {
+            suspended_at: Some(now()),
+        };
+        let ready = DiskView {
+            mirror: mirror(MirrorState::Ready),
+            ..disk(&LAYERS)
+        };
+        let merged = disk(&LAYERS[..1]);
+        let held = |phase| MergeRecord {
+            phase,
+            help: throttled(FIRST),
+            ..record(true)
+        };
+        let cases = [
+            (pivoting(Window::Suspending), &ready),
+            (pivoting(Window::Releasing), &ready),
+            (pivoting(Window::Releasing), &merged),
+            (pivoting(Window::Intent), &merged),
+            (verifying, &merged),
+        ];
+        for (phase, disk) in cases {
+            let look = |state, fresh_start| Observation {
+                fresh_start,
+                inherited_help: true,
+                in_phase: Duration::from_secs(1),
+                ..seen(state, disk.clone(), None)
+            };
+            for fresh_start in [true, false] {
+                if phase == pivoting(Window::Suspending) && !fresh_start {
+                    // This process has stopped the guest itself, which it does only without.
+                    continue;
+                }
+                let next = decide(&held(phase.clone()), &look(VmState::Paused, fresh_start));
+                let resumes = matches!(next, Step::Enter(_, Some(Action::Resume)));
+                assert!(resumes, "{phase:?}, {fresh_start}: {next:?}");
+            }
+            // And then the limit goes.
+            let Step::Enter(next, _) = decide(&held(phase), &look(VmState::Paused, true)) else {
+                panic!("it is written down");
+            };
+            let undone = decide(&held(next), &look(VmState::Running, false));
+            assert_eq!(undone, Step::Help(Help::default()));
+        }
     }
 
     #[test]

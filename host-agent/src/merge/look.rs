@@ -2,7 +2,7 @@
 
 use super::observation::{Observation, Told};
 use super::policy::Policy;
-use super::types::{MergeKind, MergeRecord};
+use super::types::{MergeKind, MergeRecord, Phase};
 use crate::hypervisor::{
     BlockJobKind, BlockJobOutcome, DiskView, JobProgress, MirrorState, VmState,
 };
@@ -70,6 +70,20 @@ impl Look<'_> {
             MergeKind::OfflineCommit => true,
         };
         found.iter().map(|layer| &layer.locator).eq(layers) && end_fits && below_fits
+    }
+
+    /// The guest's processors stand still, and it was this merge that stopped them.
+    pub(super) fn stands_still_for_us(&self) -> bool {
+        let stopped = matches!(
+            self.record.phase,
+            Phase::Pivoting {
+                suspended_at: Some(_),
+                ..
+            } | Phase::Verifying {
+                suspended_at: Some(_)
+            }
+        );
+        stopped && self.state == VmState::Paused
     }
 
     pub(super) fn job_present(&self) -> bool {

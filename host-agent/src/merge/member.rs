@@ -2,18 +2,18 @@
 //!
 //! An action's reply decides nothing; only a clear refusal is passed on, for its text.
 
-use super::board::MergeView;
+mod help;
+
+use super::board::{MergeView, Waiting};
 use super::driver::{Surroundings, blocking};
 use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, job_of, step};
-use super::types::{Direction, Help, MergeKind, MergeRecord, Phase, Window};
+use super::types::{Direction, MergeKind, MergeRecord, Phase, Window};
+use super::waits::{Waits, put_off};
 use crate::hypervisor::{HypervisorError, HypervisorEvent, JobOrder, Layer, VmState};
 use livemerge_storage::Locator;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Time before a failed write of the journal is tried again.
-const JOURNAL_RETRY: Duration = Duration::from_millis(100);
 
 /// One merge of a [`Driver`](super::driver::Driver).
 pub(super) struct Member {
@@ -25,13 +25,18 @@ pub(super) struct Member {
     /// The least that was ever left to copy, and since when.
     closest: Option<(u64, Instant)>,
     can_help: bool,
+    inherited_help: bool,
     fresh_start: bool,
     paused_at: Option<Instant>,
+    waits: Waits,
+    /// Before what has failed is tried again.
+    pause: Duration,
 }
 
 impl Member {
     /// Of a record that is in the journal.
     pub(super) fn new(around: Surroundings, record: MergeRecord) -> Self {
+        let waits = Waits::new(record.order.id);
         Self {
             around,
             record,
@@ -40,8 +45,11 @@ impl Member {
             job_missing_since: None,
             closest: None,
             can_help: true,
+            inherited_help: true,
             fresh_start: true,
             paused_at: None,
+            waits,
+            pause: Duration::ZERO,
         }
     }
 
@@ -50,7 +58,7 @@ impl Member {
         let seen = self.look(peers).await;
         let now = self.around.clock.now();
         match step(&self.record, &seen, &self.around.policy, now) {
-            Step::Wait(time) => return time,
+            Step::Wait(time) => return self.rest(time, &seen.machine),
             Step::Enter(phase, action) => {
                 self.enter(phase, action).await;
             }
@@ -62,6 +70,30 @@ impl Member {
             }
         }
         Duration::ZERO
+    }
+
+    /// How long there is nothing to do, and what is shown of it.
+    fn rest(&mut self, time: Duration, machine: &Machine) -> Duration {
+        let now = self.around.clock.now();
+        if *machine != Machine::Unknown {
+            self.waits.answered();
+            self.show_waiting(put_off(&self.record, now));
+            return time;
+        }
+        // Who stands still does not wait for longer than it must.
+        let most = if self.within_window() {
+            time
+        } else {
+            Duration::MAX
+        };
+        let (waiting, pause) = self.waits.unanswered(now, most);
+        self.show_waiting(Some(waiting));
+        pause
+    }
+
+    fn show_waiting(&self, waiting: Option<Waiting>) {
+        let view = self.shown();
+        self.around.board.show(MergeView { waiting, ..view });
     }
 
     /// Whether the guest may stand still for this merge.
@@ -97,6 +129,7 @@ impl Member {
                 .unwrap_or_default(),
             stalled_for,
             can_help: self.can_help,
+            inherited_help: self.inherited_help,
             peers,
             fresh_start: self.fresh_start,
         }
@@ -152,101 +185,6 @@ impl Member {
         true
     }
 
-    /// For how long the copy has not been closer to its end than ever before.
-    fn stalled_for(&mut self, machine: &Machine) -> Duration {
-        let Machine::Seen { job: Some(job), .. } = machine else {
-            self.closest = None;
-            return Duration::ZERO;
-        };
-        let left = job.end.saturating_sub(job.cur);
-        let closest = self.closest.filter(|(least, _)| left >= *least);
-        let (_, since) = *self
-            .closest
-            .insert(closest.unwrap_or((left, Instant::now())));
-        if self.can_help {
-            since.elapsed()
-        } else {
-            Duration::ZERO
-        }
-    }
-
-    /// Does what helps the copy, or undoes it. What holds the guest back is written down first, and
-    /// taken back before that is written down.
-    async fn help(&mut self, help: Help) {
-        self.closest = None;
-        let undone = help == Help::default();
-        if undone && !self.undo_help().await {
-            return tokio::time::sleep(JOURNAL_RETRY).await;
-        }
-        let Some(help) = self.with_limit_before(help).await else {
-            return;
-        };
-        let next = MergeRecord {
-            help,
-            ..self.record.clone()
-        };
-        if !self.write(next).await {
-            return tokio::time::sleep(JOURNAL_RETRY).await;
-        }
-        if undone {
-            return;
-        }
-        tracing::warn!(merge = %self.record.order.id, ?help, "the copy does not catch up with the guest");
-        if help.unlimited {
-            self.set_speed(0).await;
-        }
-        if let Some(throttle) = help.throttle {
-            self.limit_writes(throttle.bytes_per_second).await;
-        }
-    }
-
-    /// The same, with the limit that the guest has by itself. `None` when it cannot be told.
-    async fn with_limit_before(&mut self, mut help: Help) -> Option<Help> {
-        if let (Some(throttle), None) = (&mut help.throttle, self.record.help.throttle) {
-            let order = &self.record.order;
-            let before = self.around.hypervisor.write_limit(order.vm, &order.disk);
-            match before.await {
-                Ok(before) => throttle.before = before,
-                Err(error) => {
-                    tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be told");
-                    self.can_help = false;
-                    return None;
-                }
-            }
-        }
-        Some(help)
-    }
-
-    /// False when it must be tried again.
-    async fn undo_help(&mut self) -> bool {
-        if self.record.help.unlimited && matches!(self.record.phase, Phase::Copying { .. }) {
-            self.set_speed(self.record.bytes_per_second).await;
-        }
-        match self.record.help.throttle {
-            Some(throttle) => self.limit_writes(throttle.before).await,
-            None => true,
-        }
-    }
-
-    /// False when it cannot be told whether it was done.
-    async fn limit_writes(&mut self, bytes_per_second: u64) -> bool {
-        let order = &self.record.order;
-        let hypervisor = &self.around.hypervisor;
-        let set = hypervisor.limit_writes(order.vm, &order.disk, bytes_per_second);
-        match set.await {
-            Ok(()) => true,
-            Err(HypervisorError::Unknown(why)) => {
-                tracing::warn!(merge = %order.id, why, "the guest's limit cannot be set");
-                false
-            }
-            Err(error) => {
-                tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be set");
-                self.can_help = false;
-                true
-            }
-        }
-    }
-
     async fn finish(&mut self, phase: Phase) {
         if self.persist(phase).await {
             let order = &self.record.order;
@@ -280,7 +218,7 @@ impl Member {
             self.phase_entered = Instant::now();
         } else {
             self.release_unjournaled().await;
-            tokio::time::sleep(JOURNAL_RETRY).await;
+            tokio::time::sleep(self.pause).await;
         }
         written
     }
@@ -291,18 +229,24 @@ impl Member {
         let journal = Arc::clone(&self.around.journal);
         fail::fail_point!("agent::before-persist");
         let written = blocking(move || journal.write(&next).map(|()| next)).await;
+        let now = self.around.clock.now();
         match written {
             Ok(next) => {
                 fail::fail_point!("agent::after-persist");
+                self.waits.journal_written();
                 self.record = next;
                 self.around.board.show(MergeView {
                     record: self.record.clone(),
+                    waiting: put_off(&self.record, now),
                     ..self.shown()
                 });
                 true
             }
             Err(error) => {
                 tracing::error!(merge = %self.record.order.id, %error, "the journal cannot be written");
+                let (waiting, pause) = self.waits.journal_failed(now);
+                self.show_waiting(Some(waiting));
+                self.pause = pause;
                 false
             }
         }

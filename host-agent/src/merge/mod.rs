@@ -46,8 +46,9 @@ mod tests;
 #[cfg(test)]
 mod together_tests;
 mod types;
+mod waits;
 
-pub use board::{MergeView, Views};
+pub use board::{MergeView, Views, Waiting};
 pub use bytes::{Room, Work};
 pub use check::{Fit, check};
 pub use fence::{Fence, next_own_generation};
@@ -91,7 +92,6 @@ pub struct Merges {
     /// How the drivers of open merges are told what is wished.
     wishes: Mutex<HashMap<MergeId, mpsc::UnboundedSender<Wish>>>,
     tasks: TaskTracker,
-    quarantined: Vec<PathBuf>,
 }
 
 impl Merges {
@@ -135,7 +135,6 @@ impl Merges {
             lanes: Lanes::default(),
             wishes: Mutex::default(),
             tasks: TaskTracker::new(),
-            quarantined: contents.quarantined,
         });
         merges.go_on(contents.records);
         forget_outlived(&merges.around).await;
@@ -148,9 +147,16 @@ impl Merges {
         self.tasks.wait().await;
     }
 
-    /// Files of the journal that could not be read and were set aside.
-    pub fn quarantined(&self) -> &[PathBuf] {
-        &self.quarantined
+    /// Files of the journal that could not be read and were set aside, at this start or before, and
+    /// that nobody has taken away since.
+    pub async fn damaged(&self) -> Vec<PathBuf> {
+        let journal = Arc::clone(&self.around.journal);
+        blocking(move || journal.set_aside())
+            .await
+            .unwrap_or_else(|error| {
+                tracing::error!(%error, "the journal cannot be listed");
+                vec![]
+            })
     }
 
     /// Accepts the merges that go together, one a disk of one machine: all or none. Repeating them

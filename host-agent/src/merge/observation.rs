@@ -20,6 +20,8 @@ pub struct Observation {
     pub stalled_for: Duration,
     /// Whether something can be done about a copy that does not catch up.
     pub can_help: bool,
+    /// What helps the copy was done by an earlier process.
+    pub inherited_help: bool,
     /// The other merges that go together with this one.
     pub peers: Peers,
     /// Nothing was done since the record was read from the journal: an earlier process may have

@@ -2,6 +2,7 @@
 //!
 //! Which volume is the truth if QEMU dies is never in doubt: see [`Window`].
 
+use super::ladder::tries_since_help;
 use super::look::{Look, REPEAT_AFTER};
 use super::policy::PivotMode;
 use super::step::{Action, Step, fail};
@@ -61,7 +62,7 @@ impl Look<'_> {
     pub(super) fn put_off(&self, not_before: Timestamp) -> Option<Step> {
         let left = until(self.now, not_before);
         // More is left than there ever was when the clock was set back since.
-        (left > Duration::ZERO && left <= self.policy.retry_after).then_some(Step::Wait(left))
+        (left > Duration::ZERO && left <= self.policy.retry.most()).then_some(Step::Wait(left))
     }
 
     pub(super) fn pivoting(&self, window: Window, suspended_at: Option<Timestamp>) -> Step {
@@ -86,7 +87,9 @@ impl Look<'_> {
             Window::Suspending => Step::Wait(Duration::from_millis(2)),
             Window::Intent => self.intent(suspended_at, resume).unwrap_or_else(release),
             Window::Releasing if suspended_at.is_none() || self.state == VmState::Running => {
-                let not_before = later(self.now, self.policy.retry_after);
+                let tries = tries_since_help(self.record);
+                let pause = self.policy.retry.after(tries, self.record.order.id);
+                let not_before = later(self.now, pause);
                 Step::Enter(Phase::Ready { not_before }, None)
             }
             Window::Releasing if self.repeat() => release(),

@@ -1,5 +1,6 @@
 //! The bounds that a merge keeps.
 
+use livemerge_runtime::Backoff;
 use std::time::Duration;
 
 /// The bounds that a merge keeps.
@@ -12,7 +13,7 @@ pub struct Policy {
     /// How long a pivot that was asked for may show no effect.
     pub pivot_limit: Duration,
     /// Time between two tries of the pivot.
-    pub retry_after: Duration,
+    pub retry: Backoff,
     /// How long an expected block job may be missing before it counts as gone: libvirt updates
     /// its definition a moment after QEMU has ended a job.
     pub settle: Duration,
@@ -28,7 +29,7 @@ impl Default for Policy {
             pivot: PivotMode::Suspended,
             pause_limit: Duration::from_millis(200),
             pivot_limit: Duration::from_secs(2),
-            retry_after: Duration::from_secs(1),
+            retry: Backoff::new(Duration::from_secs(1), Duration::from_secs(10)),
             settle: Duration::from_secs(2),
             stalled_after: Duration::from_secs(10),
             look_every: Duration::from_millis(500),

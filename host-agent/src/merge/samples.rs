@@ -114,6 +114,7 @@ pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> 
         job_missing_for: Duration::ZERO,
         stalled_for: Duration::ZERO,
         can_help: true,
+        inherited_help: false,
         peers: Peers::NONE,
         fresh_start: false,
     }

@@ -194,6 +194,7 @@ impl Turn<'_> {
             // The simulated copy always catches up.
             stalled_for: Duration::ZERO,
             can_help: false,
+            inherited_help: false,
             fresh_start: self.driver.fresh_start,
         }
     }

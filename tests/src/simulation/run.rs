@@ -22,7 +22,6 @@ pub(super) struct Run {
     pub(super) answer: Option<Answer>,
     pub(super) answered_at: Duration,
     pub(super) attempts: u32,
-    pub(super) refusals: u32,
     pub(super) begun: bool,
     pub(super) unseen_since: Option<Duration>,
     /// The view's version when it was looked at.
@@ -52,7 +51,6 @@ impl Run {
             answer: None,
             answered_at: now,
             attempts: 0,
-            refusals: 0,
             begun: true,
             unseen_since: None,
             seen: 0,
@@ -78,7 +76,6 @@ impl Run {
                 if moved {
                     self.answer = None;
                     self.attempts = 0;
-                    self.refusals = 0;
                     self.begun = false;
                 }
                 Did::something(("record", &self.operation.state))
@@ -100,9 +97,8 @@ impl Run {
 
     pub(super) fn answered(&mut self, answer: Answer, now: Duration) {
         self.begun |= matches!(answer, Answer::MergesAccepted);
-        if let Answer::Error(error) = &answer {
+        if matches!(answer, Answer::Error(_)) {
             self.attempts += 1;
-            self.refusals += u32::from(matches!(error, HostError::Refused(_)));
         }
         self.answered_at = now;
         self.answer = Some(answer);

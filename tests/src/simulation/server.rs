@@ -224,7 +224,6 @@ impl Process {
             unseen: unseen_since.map_or(Duration::ZERO, |since| now - since),
             answer: run.answer.as_ref(),
             attempts: run.attempts,
-            refusals: run.refusals,
             begun: run.begun,
             bytes_per_second: 0,
         };

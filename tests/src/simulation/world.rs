@@ -235,6 +235,7 @@ fn seen(record: &MergeRecord) -> MergeSeen {
         bytes_per_second: record.bytes_per_second,
         limit_lifted: false,
         guest_bytes_per_second: 0,
+        waiting: None,
         revision: record.revision,
     }
 }

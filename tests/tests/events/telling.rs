@@ -133,6 +133,34 @@ async fn a_refused_removal_is_told_once_and_shown_at_each_try() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_the_agent_waits_for_is_shown_of_the_operation() -> Result<()> {
+    let mut cluster = Cluster::start(Pace::Manual).await?;
+    let vm = cluster.add_vm("vm", &["vda"]).await?;
+    let snapshot = cluster.api.snapshot(vm, "first").await?;
+    let delete = cluster.api.delete(&snapshot).await?;
+    wait_for_call(&cluster, "start_job").await?;
+    cluster.hypervisor.disconnect();
+    let shown = waiting(&mut cluster, &delete, |waiting| waiting.attempts >= 3).await?;
+    assert_eq!(shown.reason, "HYPERVISOR_UNREACHABLE");
+    assert!(shown.next_try_at.is_some());
+    let told = wait_for(&mut cluster, Type::OperationWaiting).await?;
+    assert_eq!(told.details["reason"], "HYPERVISOR_UNREACHABLE");
+
+    cluster.hypervisor.connect();
+    let disk: DiskTarget = "vda".parse()?;
+    cluster
+        .hypervisor
+        .advance(VmId::from(vm), &disk, usize::MAX);
+    wait_for_call(&cluster, "pivot").await?;
+    cluster.hypervisor.switch(VmId::from(vm), &disk);
+    cluster.hypervisor.notice(VmId::from(vm), &disk);
+    cluster.api.succeeded(&delete, LIMIT).await?;
+    assert_eq!(count(&mut cluster, Type::OperationWaiting).await?, 1);
+    assert_eq!(count(&mut cluster, Type::OperationRecovered).await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_silent_host_is_told_of_once() -> Result<()> {
     let mut cluster = Cluster::start(Pace::Manual).await?;
     let vm = cluster.add_vm("vm", &["vda"]).await?;

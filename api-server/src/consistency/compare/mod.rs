@@ -4,10 +4,12 @@
 //!   volumes    what lies in storage and nobody refers to; removals that nobody drives
 //!   chains     the layers of each disk against snapshots and headers
 //!   snapshots  the states that no operation stands behind
+//!   journals   merges of which an agent has lost the journal
 //!   unknown    what could not be looked at
 //! ```
 
 mod chains;
+mod journals;
 mod snapshots;
 mod unknown;
 mod volumes;
@@ -23,6 +25,7 @@ pub fn compare(record: &Record, seen: &Seen) -> Vec<Finding> {
     findings.extend(volumes::find(record, seen));
     findings.extend(chains::find(record, seen));
     findings.extend(snapshots::find(record, seen));
+    findings.extend(journals::find(seen));
     findings.sort_by_cached_key(|finding| {
         let gravest_first = std::cmp::Reverse(finding.severity as u8);
         (gravest_first, finding.kind, finding.vm, finding.id())

@@ -213,6 +213,7 @@ impl World {
         let host = HostSeen {
             vms: BTreeMap::from([(id(1), look)]),
             storages: BTreeMap::from([("default".parse().unwrap(), storage)]),
+            journals: vec![],
         };
         Self {
             record: Record {

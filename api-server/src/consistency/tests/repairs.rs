@@ -86,7 +86,7 @@ fn a_snapshot_that_names_no_volume_any_more_goes() {
     let SnapshotChange::Put(left) = without_disk(snapshot, &snapshot.disks[1].disk) else {
         panic!("it still names one");
     };
-    assert_eq!(left.disks, [vda.clone()]);
+    assert_eq!(left.disks, std::slice::from_ref(&vda));
     assert_eq!(left.revision, snapshot.revision, "of the very one");
     let gone = without_disk(&left, &vda.disk);
     assert!(matches!(gone, SnapshotChange::Delete(id) if id == left.id));

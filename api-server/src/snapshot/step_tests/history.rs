@@ -15,7 +15,7 @@ enum End {
     Failed,
     Cancelled,
     Refused,
-    /// The data are merged, and their volumes cannot be removed.
+    /// The data are merged, and their volumes cannot be removed, until somebody cancels.
     Stuck,
     /// The data are merged, but the host has lost its journal and cannot say so.
     Forgotten,
@@ -200,14 +200,21 @@ impl Disk {
                     let of = |task: &&DiskTask| task.removes(&order.volume.volume);
                     if end(record.tasks().iter().find(of).unwrap()) == End::Stuck {
                         answer = Some(refused(Reason::VolumeInUse));
-                        attempts = 12;
+                        attempts += 1;
                     } else {
                         self.stored.remove(&name);
                         answer = Some(gone());
                     }
                 }
                 Step::Ask(other) => panic!("{other:?}"),
-                Step::Wait(wait) => panic!("nothing to wait for: {wait:?}"),
+                Step::Wait(wait) => {
+                    // The removal that waits is given up.
+                    assert!(
+                        wait.cause
+                            .is_some_and(|cause| cause.reason == Reason::VolumeInUse)
+                    );
+                    record.operation.cancel_requested = true;
+                }
                 Step::Note(change) => record.apply(&change),
                 Step::Enter(change) => {
                     record.apply(&change);

@@ -53,7 +53,6 @@ impl<'a> Seen<'a> {
             unseen: self.unseen,
             answer: self.answer.as_ref(),
             attempts: self.attempts,
-            refusals: self.attempts,
             begun: self.begun,
             bytes_per_second: self.share,
         };

@@ -200,6 +200,7 @@ fn merge(phase: MergePhase) -> MergeSight {
         bytes_per_second: 0,
         limit_lifted: false,
         guest_bytes_per_second: 0,
+        waiting: None,
         revision: 1,
     })
 }

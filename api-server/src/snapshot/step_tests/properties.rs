@@ -290,7 +290,11 @@ proptest! {
                 && matches!(task.state, DiskState::Merging | DiskState::Removing { .. }))
         });
         prop_assume!(asks);
-        record.operation.cancel_requested &= record.of_operation().is_some();
+        // In its planning, and in its removals, who waits and is cancelled ends.
+        let merges = open.is_some_and(|open| {
+            tasks.iter().any(|task| task.round == open.round && task.state == DiskState::Merging)
+        });
+        record.operation.cancel_requested &= merges;
         let seen = |record: &Record| {
             let seen = Seen { merge: MergeSight::Unknown, answer: Some(unknown()), attempts, ..record.seen() };
             seen.decide(&record.operation)

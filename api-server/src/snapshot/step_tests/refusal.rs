@@ -175,7 +175,7 @@ fn a_snapshot_that_was_incomplete_is_never_ready_again() {
 }
 
 #[test]
-fn a_volume_that_stays_in_use_ends_the_operation_and_a_later_delete_goes_on() {
+fn a_volume_that_stays_in_use_is_waited_for_until_it_is_cancelled_and_a_later_delete_goes_on() {
     let snapshot = marked("s", &[("vda", "a", Some("b"))]);
     let of = std::slice::from_ref(&snapshot);
     let task = task(of, "vda", "a", &["b"], removing());
@@ -188,9 +188,22 @@ fn a_volume_that_stays_in_use_ends_the_operation_and_a_later_delete_goes_on() {
         };
         seen.decide(&record.operation)
     };
-    record.apply(&note(tried(&record, 11)));
-    wait(tried(&record, 11));
-    record.apply(&change(tried(&record, 12)));
+    record.apply(&note(tried(&record, 1)));
+    for attempts in [12, 1000, u32::MAX] {
+        let waits = wait(tried(&record, attempts));
+        assert_eq!(waits.cause.unwrap().reason, Reason::VolumeInUse);
+        assert!(waits.time <= Duration::from_secs(60));
+        assert!(attempts == 12 || waits.time >= Duration::from_secs(30));
+    }
+    assert!(record.operation.may_turn_back());
+    record.operation.cancel_requested = true;
+    // What is gone by then is no longer waited for.
+    let late = record.clone().enter(MergeSight::Absent, Some(gone()));
+    assert_eq!(late.operation.state, OperationState::Succeeded);
+    let cancelled = change(tried(&record, 2000));
+    assert_eq!(kinds(&cancelled), [EventKind::OperationCancelled]);
+    assert_eq!(cancelled.operation.state, OperationState::Cancelled);
+    record.apply(&cancelled);
     let left = record.snapshot("s").unwrap().clone();
     assert_eq!(left.state, SnapshotState::Incomplete);
     let mut second = Record::of(&[left.deleting()], planning());

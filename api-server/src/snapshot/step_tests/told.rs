@@ -74,9 +74,10 @@ fn what_goes_on_has_recovered() {
 #[test]
 fn what_failed_has_not_recovered() {
     let snapshot = snapshot("s", &[("vda", "a")]);
-    let waits = hindered(&to_remove(&snapshot), Reason::VolumeInUse);
+    let delete = operation(&snapshot, planning());
+    let waits = hindered(&delete, Reason::HostUnreachable);
     let seen = Seen {
-        answer: Some(refused(Reason::VolumeInUse)),
+        answer: Some(refused(Reason::VmNotFound)),
         attempts: 12,
         ..Seen::of(&snapshot)
     };

@@ -350,19 +350,20 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
 
 pub(super) fn kinds() -> Vec<EventKind> {
     use EventKind::{
-        HostRegistered, HostUnresponsive, HostUp, LiveMergeCancelled, LiveMergeCompleted,
-        LiveMergeFailed, LiveMergeGuestThrottled, LiveMergeLimitLifted, LiveMergePivotPutOff,
-        LiveMergePivoting, LiveMergePlanned, LiveMergeReady, LiveMergeStarted,
-        OperationCancelRequested, OperationCancelled, OperationLimited, OperationRecovered,
-        OperationResumed, OperationWaiting, RepairApplied, RepairRequested, SnapshotCreateFailed,
-        SnapshotCreateRequested, SnapshotCreated, SnapshotDeleteFailed, SnapshotDeleteRequested,
-        SnapshotDeleted, SnapshotDiscovered, SnapshotUpdated, SnapshotVanished,
-        VolumeRemovalRefused, VolumeRemoved,
+        HostJournalDamaged, HostRegistered, HostUnresponsive, HostUp, LiveMergeCancelled,
+        LiveMergeCompleted, LiveMergeFailed, LiveMergeGuestThrottled, LiveMergeLimitLifted,
+        LiveMergePivotPutOff, LiveMergePivoting, LiveMergePlanned, LiveMergeReady,
+        LiveMergeStarted, OperationCancelRequested, OperationCancelled, OperationLimited,
+        OperationRecovered, OperationResumed, OperationWaiting, RepairApplied, RepairRequested,
+        SnapshotCreateFailed, SnapshotCreateRequested, SnapshotCreated, SnapshotDeleteFailed,
+        SnapshotDeleteRequested, SnapshotDeleted, SnapshotDiscovered, SnapshotUpdated,
+        SnapshotVanished, VolumeRemovalRefused, VolumeRemoved,
     };
     let next = |kind: &EventKind| match kind {
         HostRegistered => Some(HostUp),
         HostUp => Some(HostUnresponsive),
-        HostUnresponsive => Some(SnapshotCreateRequested),
+        HostUnresponsive => Some(HostJournalDamaged),
+        HostJournalDamaged => Some(SnapshotCreateRequested),
         SnapshotCreateRequested => Some(SnapshotCreated),
         SnapshotCreated => Some(SnapshotCreateFailed),
         SnapshotCreateFailed => Some(SnapshotDeleteRequested),

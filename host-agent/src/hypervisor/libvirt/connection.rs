@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use livemerge_proto::ids::VmId;
+use livemerge_runtime::{Backoff, Tries};
 use tokio::sync::{broadcast, mpsc};
 use virt::connect::Connect;
 
@@ -21,8 +22,8 @@ use super::mend::mend;
 use crate::hypervisor::ffi::{Held, Signal, Subscription};
 use crate::hypervisor::{BlockJobOutcome, HypervisorEvent};
 
-/// Rest between two tries to connect: doubled from the first to the second.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Rest between two tries to connect.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 /// How often the connection is asked whether it lives.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// libvirt gives a silent daemon up after so many unanswered pings of so many seconds.
@@ -95,20 +96,20 @@ impl Link {
     /// Keeps the connection up, for ever.
     pub(super) async fn keep(self: Arc<Self>) {
         self.mend().await;
-        let mut rest = BACK_OFF.0;
+        // One of a host: whatever the seed, no other of it tries at the same time.
+        let mut tries = Tries::new(BACKOFF, &self.uri);
         loop {
             let (sender, signals) = mpsc::unbounded_channel();
             match self.open(sender).await {
                 Ok(connection) => {
-                    rest = BACK_OFF.0;
+                    tries.succeeded();
                     self.publish(Some(Arc::clone(&connection)), HypervisorEvent::Connected);
                     self.forward(connection, signals).await;
                     self.publish(None, HypervisorEvent::Disconnected);
                 }
                 Err(error) => tracing::warn!(uri = %self.uri, %error, "no connection to libvirt"),
             }
-            tokio::time::sleep(rest).await;
-            rest = (rest * 2).min(BACK_OFF.1);
+            tokio::time::sleep(tries.failed()).await;
         }
     }
 

@@ -14,7 +14,7 @@ use crate::hypervisor::VmState;
 use crate::hypervisor::fake::{Call, FakeHypervisor};
 use crate::rig::Rig;
 use livemerge_proto::ids::DiskTarget;
-use livemerge_runtime::ManualClock;
+use livemerge_runtime::{Backoff, ManualClock};
 use livemerge_storage::{Locator, VolumeInfo};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -217,7 +217,7 @@ impl Host {
 /// An agent that looks often and is slow to nothing.
 async fn open(rig: &Rig, state: &Path, shutdown: &Shutdown) -> Arc<Merges> {
     let policy = Policy {
-        retry_after: Duration::from_millis(10),
+        retry: Backoff::new(Duration::from_millis(10), Duration::from_millis(10)),
         settle: Duration::from_millis(50),
         look_every: Duration::from_millis(5),
         pause_limit: Duration::from_secs(5),

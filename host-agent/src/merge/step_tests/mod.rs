@@ -8,7 +8,7 @@ mod window;
 
 use super::samples::{disk, job, mirror, now, record, seen};
 use super::step::{Action, Machine, Observation, Outcome, PivotMode, Policy, Step, Told, step};
-use super::types::{MergeRecord, Phase, Window};
+use super::types::{Help, MergeRecord, Phase, Throttle, Window};
 use crate::hypervisor::{
     BlockJobKind, BlockJobOutcome, DiskView, JobProgress, MirrorState, VmState,
 };

@@ -23,7 +23,7 @@ fn a_clock_that_was_set_back_does_not_put_the_pivot_off() {
         not_before: now() + jiff::SignedDuration::from_secs(seconds),
     };
     let next = decide(&at(after(1)), &ready);
-    assert_eq!(next, Step::Wait(Policy::default().retry_after), "not yet");
+    assert_eq!(next, Step::Wait(Duration::from_secs(1)), "not yet");
     for earlier in [-86_400, 0, 86_400] {
         let next = decide(&at(after(earlier)), &ready);
         assert!(
@@ -34,6 +34,44 @@ fn a_clock_that_was_set_back_does_not_put_the_pivot_off() {
             "{earlier} s: {next:?}"
         );
     }
+}
+
+/// When the pivot is tried again after so many tries.
+fn put_off_for(pivot_attempts: u32, help: Help) -> Duration {
+    let record = MergeRecord {
+        pivot_attempts,
+        help,
+        ..at(pivoting(Window::Releasing))
+    };
+    let runs = seen(VmState::Running, with_mirror(MirrorState::Ready), None);
+    let Step::Enter(Phase::Ready { not_before }, None) = decide(&record, &runs) else {
+        panic!("it is put off");
+    };
+    not_before.duration_since(now()).try_into().unwrap()
+}
+
+#[test]
+fn a_pivot_that_is_put_off_is_tried_later_each_time_and_sooner_once_it_is_helped() {
+    let none = Help::default();
+    let mut before = Duration::ZERO;
+    for attempts in 1..=3 {
+        let pause = put_off_for(attempts, none);
+        assert!(pause > before, "{attempts}: {pause:?}");
+        before = pause;
+    }
+    let most = Policy::default().retry.most();
+    for attempts in [10, 1000] {
+        let pause = put_off_for(attempts, none);
+        assert!(pause >= most / 2 && pause <= most, "{pause:?}");
+    }
+    let helped = Help {
+        throttle: Some(Throttle {
+            before: 0,
+            bytes_per_second: 32 << 20,
+        }),
+        ..none
+    };
+    assert!(put_off_for(4, helped) <= Duration::from_secs(1));
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
             job_missing_for,
             stalled_for: Duration::ZERO,
             can_help: true,
+            inherited_help: false,
             peers,
             fresh_start,
         },

@@ -1,0 +1,109 @@
+//! What is done for a copy that does not catch up with the guest, and undone.
+
+use super::super::step::Machine;
+use super::super::types::{Help, MergeRecord, Phase};
+use super::Member;
+use crate::hypervisor::HypervisorError;
+use std::time::{Duration, Instant};
+
+impl Member {
+    /// For how long the copy has not been closer to its end than ever before.
+    pub(super) fn stalled_for(&mut self, machine: &Machine) -> Duration {
+        let Machine::Seen { job: Some(job), .. } = machine else {
+            self.closest = None;
+            return Duration::ZERO;
+        };
+        let left = job.end.saturating_sub(job.cur);
+        let closest = self.closest.filter(|(least, _)| left >= *least);
+        let (_, since) = *self
+            .closest
+            .insert(closest.unwrap_or((left, Instant::now())));
+        if self.can_help {
+            since.elapsed()
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Does what helps the copy, or undoes it. What holds the guest back is written down first, and
+    /// taken back before that is written down.
+    pub(super) async fn help(&mut self, help: Help) {
+        self.closest = None;
+        let undone = help == Help::default();
+        if undone && !self.undo_help().await {
+            return tokio::time::sleep(self.pause).await;
+        }
+        let Some(help) = self.with_limit_before(help).await else {
+            return;
+        };
+        let next = MergeRecord {
+            help,
+            ..self.record.clone()
+        };
+        if !self.write(next).await {
+            return tokio::time::sleep(self.pause).await;
+        }
+        self.inherited_help = false;
+        if undone {
+            return;
+        }
+        tracing::warn!(merge = %self.record.order.id, ?help, "the copy does not catch up with the guest");
+        if help.unlimited {
+            self.set_speed(0).await;
+        }
+        if let Some(throttle) = help.throttle {
+            self.limit_writes(throttle.bytes_per_second).await;
+        }
+    }
+
+    /// The same, with the limit that the guest has by itself. `None` when it cannot be told.
+    async fn with_limit_before(&mut self, mut help: Help) -> Option<Help> {
+        if let (Some(throttle), None) = (&mut help.throttle, self.record.help.throttle) {
+            let order = &self.record.order;
+            let before = self.around.hypervisor.write_limit(order.vm, &order.disk);
+            match before.await {
+                Ok(before) => throttle.before = before,
+                Err(error) => {
+                    tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be told");
+                    self.can_help = false;
+                    return None;
+                }
+            }
+        }
+        Some(help)
+    }
+
+    /// False when it must be tried again.
+    async fn undo_help(&mut self) -> bool {
+        if self.record.help.unlimited && matches!(self.record.phase, Phase::Copying { .. }) {
+            self.set_speed(self.record.bytes_per_second).await;
+        }
+        match self.record.help.throttle {
+            Some(throttle) => self.limit_writes(throttle.before).await,
+            None => true,
+        }
+    }
+
+    /// False when it cannot be told whether it was done.
+    async fn limit_writes(&mut self, bytes_per_second: u64) -> bool {
+        let order = &self.record.order;
+        let hypervisor = &self.around.hypervisor;
+        let set = hypervisor.limit_writes(order.vm, &order.disk, bytes_per_second);
+        match set.await {
+            Ok(()) => true,
+            Err(HypervisorError::Unknown(why)) => {
+                tracing::warn!(merge = %order.id, why, "the guest's limit cannot be set");
+                let now = self.around.clock.now();
+                let (waiting, pause) = self.waits.unanswered(now, Duration::MAX);
+                self.show_waiting(Some(waiting));
+                self.pause = pause;
+                false
+            }
+            Err(error) => {
+                tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be set");
+                self.can_help = false;
+                true
+            }
+        }
+    }
+}

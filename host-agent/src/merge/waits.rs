@@ -1,0 +1,146 @@
+//! What a merge waits for outside itself, with the cause and the next try: shown on the board, never
+//! written down.
+//!
+//! | waits for | until |
+//! |---|---|
+//! | the journal, which cannot be written | a write succeeds |
+//! | libvirt, which does not answer | the machine is seen |
+//! | a pivot that was put off | the guest is switched |
+//!
+//! A copy that runs, and a merge whose turn has not come, wait for nothing that is in their way.
+
+use super::board::Waiting;
+use super::types::{MergeRecord, Phase};
+use jiff::{SignedDuration, Timestamp};
+use livemerge_proto::failure::Failure;
+use livemerge_proto::ids::MergeId;
+use livemerge_proto::reason::Reason;
+use livemerge_runtime::{Backoff, Tries};
+use std::time::Duration;
+
+/// Between two tries to write the journal. A guest may stand still until it can be written.
+const JOURNAL: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+/// Between two calls of a libvirt that does not answer.
+const HYPERVISOR: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+
+/// The tries of one merge that have failed in a row.
+pub(super) struct Waits {
+    journal: Tries,
+    hypervisor: Tries,
+}
+
+impl Waits {
+    pub(super) fn new(merge: MergeId) -> Self {
+        Self {
+            journal: Tries::new(JOURNAL, (merge, "journal")),
+            hypervisor: Tries::new(HYPERVISOR, (merge, "hypervisor")),
+        }
+    }
+
+    /// The journal could not be written. Gives the pause before the next try.
+    pub(super) fn journal_failed(&mut self, now: Timestamp) -> (Waiting, Duration) {
+        let pause = self.journal.failed();
+        let text = "the agent's journal cannot be written";
+        let cause = Failure::new(Reason::StoreUnavailable, text);
+        (waiting(cause, now, pause, self.journal.count()), pause)
+    }
+
+    /// It was written.
+    pub(super) fn journal_written(&mut self) {
+        self.journal.succeeded();
+    }
+
+    /// libvirt did not answer. Gives the pause before the next try, which is no longer than this.
+    pub(super) fn unanswered(&mut self, now: Timestamp, most: Duration) -> (Waiting, Duration) {
+        let pause = self.hypervisor.failed().min(most);
+        let cause = Failure::new(Reason::HypervisorUnreachable, "libvirt does not answer");
+        (waiting(cause, now, pause, self.hypervisor.count()), pause)
+    }
+
+    /// It answered.
+    pub(super) fn answered(&mut self) {
+        self.hypervisor.succeeded();
+    }
+}
+
+/// That the pivot was put off, and has not been done since. While one is tried that is shown still.
+pub(super) fn put_off(record: &MergeRecord, now: Timestamp) -> Option<Waiting> {
+    let begun = record.pivot_attempts;
+    let (next_try_at, put_off) = match record.phase {
+        Phase::Ready { not_before } => (not_before.max(now), begun),
+        Phase::Pivoting { .. } => (now, begun.saturating_sub(1)),
+        _ => return None,
+    };
+    let text =
+        format!("the pivot was put off {put_off} times: the guest is to stand still no longer");
+    let cause = Failure::new(Reason::PivotPutOff, text).with("pivots", put_off);
+    (put_off > 0).then_some(Waiting {
+        cause,
+        next_try_at,
+        attempts: put_off,
+    })
+}
+
+fn waiting(cause: Failure, now: Timestamp, pause: Duration, attempts: u32) -> Waiting {
+    let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+    Waiting {
+        cause,
+        next_try_at: now.saturating_add(pause).unwrap_or(Timestamp::MAX),
+        attempts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{now, record};
+    use super::super::types::Window;
+    use super::*;
+
+    #[test]
+    fn a_pivot_that_was_put_off_is_shown_until_the_guest_is_switched() {
+        let later = now() + SignedDuration::from_secs(1);
+        let pivoting = |window| Phase::Pivoting {
+            window,
+            since: now(),
+            suspended_at: Some(now()),
+        };
+        let of = |phase, pivot_attempts| {
+            let record = MergeRecord {
+                phase,
+                pivot_attempts,
+                ..record(true)
+            };
+            put_off(&record, now())
+        };
+        assert_eq!(of(Phase::Ready { not_before: later }, 0), None);
+        assert_eq!(of(pivoting(Window::Suspending), 1), None, "the first one");
+        let put_off = of(Phase::Ready { not_before: later }, 1).unwrap();
+        assert_eq!(put_off.cause.reason, Reason::PivotPutOff);
+        assert_eq!((put_off.next_try_at, put_off.attempts), (later, 1));
+        let again = of(pivoting(Window::Intent), 3).unwrap();
+        assert_eq!((again.next_try_at, again.attempts), (now(), 2));
+        assert_eq!(of(Phase::Verifying { suspended_at: None }, 3), None);
+    }
+
+    #[test]
+    fn each_try_comes_later_until_one_succeeds() {
+        let mut waits = Waits::new(record(true).order.id);
+        let mut before = Duration::ZERO;
+        for attempts in [1, 2] {
+            let (shown, pause) = waits.journal_failed(now());
+            assert_eq!(shown.cause.reason, Reason::StoreUnavailable);
+            assert_eq!(shown.attempts, attempts);
+            assert_eq!(
+                shown.next_try_at.duration_since(now()),
+                pause.try_into().unwrap()
+            );
+            assert!(pause > before);
+            before = pause;
+        }
+        waits.journal_written();
+        assert_eq!(waits.journal_failed(now()).0.attempts, 1);
+        let (shown, pause) = waits.unanswered(now(), Duration::from_millis(10));
+        assert_eq!(shown.cause.reason, Reason::HypervisorUnreachable);
+        assert_eq!(pause, Duration::from_millis(10));
+    }
+}
