@@ -55,11 +55,11 @@ impl Services {
 /// When the store cannot be used or the configuration is wrong.
 pub async fn open(
     config: &Config,
+    clock: Arc<dyn Clock>,
     store: Arc<dyn Store>,
     dial: Dial,
     shutdown: Shutdown,
 ) -> anyhow::Result<Services> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let generation = store.next_generation().await?;
     let policy = config.heartbeat.policy()?;
     let hosts = Hosts::open(
@@ -131,6 +131,7 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let services = open(
         config,
+        Arc::new(SystemClock),
         Arc::clone(&store),
         crate::hosts::dial(),
         shutdown.clone(),

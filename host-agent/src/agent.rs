@@ -58,11 +58,11 @@ impl Agent {
 /// When the journal cannot be opened or the configuration is wrong.
 pub async fn open(
     config: &Config,
+    clock: Arc<dyn Clock>,
     hypervisor: Arc<dyn Hypervisor>,
     stores: Vec<Arc<dyn LiveVolumes>>,
     shutdown: Shutdown,
 ) -> anyhow::Result<Agent> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let volumes = Arc::new(Volumes::new(stores, Arc::clone(&hypervisor)));
     let state_dir = &config.host.state_dir;
     let in_dir = || format!("the agent's directory {}", state_dir.display());
@@ -134,7 +134,15 @@ pub async fn run(
     let server = Server::new(config.server.clone());
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let stores = open_storage(config).await?;
-    let agent = open(config, Arc::clone(&hypervisor), stores, shutdown.clone()).await?;
+    let clock = Arc::new(SystemClock);
+    let agent = open(
+        config,
+        clock,
+        Arc::clone(&hypervisor),
+        stores,
+        shutdown.clone(),
+    )
+    .await?;
     let listener = config.listen.bind(insecure).await?;
     let address = listener.address()?;
     tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");

@@ -29,7 +29,7 @@ use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::operation_service_server::OperationServiceServer;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use livemerge_proto::v1::snapshot_service_server::SnapshotServiceServer;
-use livemerge_runtime::Shutdown;
+use livemerge_runtime::{Shutdown, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -86,7 +86,13 @@ impl Rig {
         let host = HostConfig { endpoint };
         config.hosts.insert(HOST.parse().unwrap(), host);
         let shutdown = Shutdown::new();
-        let opened = server::open(&config, Arc::clone(&store), hosts::dial(), shutdown.clone());
+        let opened = server::open(
+            &config,
+            Arc::new(SystemClock),
+            Arc::clone(&store),
+            hosts::dial(),
+            shutdown.clone(),
+        );
         let services = opened.await.unwrap();
         let mut rig = Self {
             agent,

@@ -12,6 +12,7 @@
 //! stand between the services and what they work with ([`Between`]).
 
 mod between;
+mod clock;
 mod line;
 mod network;
 mod service;
@@ -38,6 +39,7 @@ use uuid::Uuid;
 use crate::api::Api;
 use between::Nothing;
 pub use between::{Between, Upset, Who};
+pub use clock::SetClock;
 use line::LineLayer;
 pub use network::Network;
 pub use service::Service;
@@ -61,6 +63,8 @@ pub struct Cluster {
     pub server: Service,
     /// The agent.
     pub agent: Service,
+    server_clock: SetClock,
+    agent_clock: SetClock,
     between: Arc<dyn Between>,
     /// Whether the server looks for layers that others have frozen. Its looks would take the faults
     /// that a test plans for other calls.
@@ -88,6 +92,8 @@ impl Cluster {
             server: service(Who::Server),
             agent: service(Who::Agent),
             network,
+            server_clock: SetClock::default(),
+            agent_clock: SetClock::default(),
             between,
             discovers: false,
             drain: CancellationToken::new(),
@@ -112,6 +118,7 @@ impl Cluster {
         let line = self.line(Who::Server);
         let discovery = u32::from(self.discovers);
         let between = Arc::clone(&self.between);
+        let clock = Arc::new(self.server_clock.clone());
         let shutdown = CancellationToken::new();
         self.drain = shutdown.clone();
         let start = |incoming| async move {
@@ -121,7 +128,7 @@ impl Cluster {
             let config = toml::from_str(&config)?;
             let store: Arc<dyn Store> = Arc::new(open_store(&database).await?);
             let store = between.store(store);
-            let services = server::open(&config, store, dial, shutdown).await?;
+            let services = server::open(&config, clock, store, dial, shutdown).await?;
             let serve = Server::builder()
                 .layer(line)
                 .add_service(services.snapshots)
@@ -133,6 +140,14 @@ impl Cluster {
             Ok(())
         };
         self.server.start(start).await
+    }
+
+    /// The clock of a service's machine.
+    pub fn clock(&self, of: Who) -> &SetClock {
+        match of {
+            Who::Server => &self.server_clock,
+            Who::Agent => &self.agent_clock,
+        }
     }
 
     /// Tells the API server to stop, as SIGTERM does: its watches end.
@@ -150,11 +165,13 @@ impl Cluster {
         let state_dir = self.dir.path().join("agent");
         let line = self.line(Who::Agent);
         let hypervisor = self.between.hypervisor(self.hypervisor.clone());
+        let clock = Arc::new(self.agent_clock.clone());
         let stores: Vec<Arc<dyn LiveVolumes>> = vec![Arc::new(self.volumes.clone())];
         let start = |incoming| async move {
             let text = format!("[host]\nid = \"host-1\"\nstate_dir = {state_dir:?}\n");
             let config = toml::from_str(&text)?;
-            let agent = agent::open(&config, hypervisor, stores, CancellationToken::new()).await?;
+            let agent =
+                agent::open(&config, clock, hypervisor, stores, CancellationToken::new()).await?;
             let serve = Server::builder()
                 .layer(line)
                 .add_service(agent.merges)

@@ -1,5 +1,7 @@
 //! Both services together, on a scripted hypervisor: what they promise, and what they refuse.
 
+mod clocks;
+
 use std::time::Duration;
 
 use anyhow::Result;
