@@ -2,6 +2,7 @@
 //! an empty database, or one that had been down, learns of it by itself.
 
 use livemerge_proto::ids::HostId;
+use livemerge_proto::problem::Problem;
 use livemerge_proto::v1::RegisterHostRequest;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_runtime::{Backoff, Shutdown, Tries};
@@ -39,7 +40,10 @@ pub async fn keep(registration: Registration, server: Endpoint, shutdown: Shutdo
                 EVERY
             }
             Err(status) => {
-                tracing::warn!(code = ?status.code(), "cannot register: {}", status.message());
+                let (code, text) = (status.code(), status.message().to_owned());
+                let reason = Problem::try_from(status).map(|problem| problem.reason.as_str());
+                let reason = reason.unwrap_or_default();
+                tracing::warn!(?code, reason, "cannot register: {text}");
                 tries.failed()
             }
         };
