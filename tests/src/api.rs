@@ -175,6 +175,20 @@ impl Api {
         seen.with_context(|| format!("the machine is not seen as {state:?}"))
     }
 
+    /// A machine as the server shows it.
+    pub async fn vm(&mut self, vm: Uuid) -> Result<v1::Vm> {
+        let vm_id = vm.to_string();
+        let seen = self.inventory.get_vm(v1::GetVmRequest { vm_id }).await?;
+        Ok(seen.into_inner().vm.unwrap_or_default())
+    }
+
+    /// How the record, the chains and the storage differ.
+    pub async fn findings(&mut self) -> Result<Vec<v1::Finding>> {
+        let request = v1::CheckConsistencyRequest::default();
+        let answer = self.inventory.check_consistency(request).await?;
+        Ok(answer.into_inner().findings)
+    }
+
     /// An operation as it stands.
     pub async fn operation(&mut self, id: &str) -> Result<v1::Operation> {
         let request = v1::GetOperationRequest {

@@ -5,6 +5,7 @@
 //! - [`rig`]: owns all that a test starts, and leaves nothing behind.
 //! - [`filesystem`], [`disk`], [`protection`]: what is full, goes bad, or may not be written.
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
+//! - [`relay`]: a line between the services that can be cut.
 //! - [`journal`]: the agent's journal, read from outside.
 //! - [`scene`]: a guest, both services and their clients, together.
 //! - [`kills`]: processes killed at many moments of a merge.
@@ -27,6 +28,7 @@ pub mod kills;
 pub mod process;
 pub mod protection;
 pub mod qmp;
+pub mod relay;
 pub mod rig;
 pub mod scene;
 pub mod services;

@@ -25,6 +25,8 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 
 const VM: &str = "vm";
 const DISK_BYTES: u64 = 2 << 30;
+/// How long record and storage may differ after an operation's end.
+const SETTLES: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(1);
 
 /// One guest and both services, running.
@@ -67,10 +69,15 @@ impl Scene {
 
     /// Starts the services around a guest that boots.
     pub async fn around(rig: Rig, guest: Guest) -> Result<Self> {
+        let services = Services::new(&rig, Reach::Unix)?;
+        Self::with(rig, guest, services).await
+    }
+
+    /// Starts these services around a guest that boots.
+    pub async fn with(rig: Rig, guest: Guest, mut services: Services) -> Result<Self> {
         for disk in &guest.spec.disks {
             guest.acks.wait_for(&disk.target, 20, LIMIT).await?;
         }
-        let mut services = Services::new(&rig, Reach::Unix)?;
         services.start()?;
         let mut api = Api::at(&services.api.endpoint())?;
         api.wait_for_vm(guest.spec.uuid, LIMIT).await?;
@@ -239,14 +246,15 @@ impl Scene {
         Ok(self.agent()?.list_merges(all).await?.into_inner().merges)
     }
 
-    /// Waits until a merge beyond the `known` ones is in a phase, or past it.
-    pub async fn until_phase(&self, known: usize, phase: v1::MergePhase) -> Result<()> {
+    /// Waits until a merge beyond the `known` ones is in a phase, or past it. Returns the one that
+    /// it was seen in.
+    pub async fn until_phase(&self, known: usize, phase: v1::MergePhase) -> Result<v1::MergePhase> {
         let look = async {
             loop {
                 let merges = self.merges().await?;
                 let newest = merges.get(known..).and_then(<[_]>::last);
-                if newest.is_some_and(|merge| merge.phase >= phase.into()) {
-                    return Ok(());
+                if let Some(merge) = newest.filter(|merge| merge.phase >= phase.into()) {
+                    return Ok(merge.phase());
                 }
                 tokio::time::sleep(POLL).await;
             }
@@ -311,6 +319,20 @@ impl Scene {
     /// Kills the machine's QEMU.
     pub fn kill_qemu(&self) -> Result<()> {
         self.rig.virsh().kill_qemu(VM)
+    }
+
+    /// Looks whether record, chains and storage agree. A machine that was just started or changed
+    /// may not be settled yet: it has some time for that.
+    pub async fn agrees(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let findings = self.api.findings().await?;
+            if findings.is_empty() {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < SETTLES, "they differ: {findings:#?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Ends all but the images, and looks in each disk's active image for the records that the

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::process::run;
 use crate::rig::Rig;
 
 /// How long a service may take until it listens: the first open of a libvirt root takes seconds.
@@ -22,6 +23,9 @@ const STOP: Duration = Duration::from_secs(15);
 pub const RECORD: &str = "record";
 /// The directory of the agent's journal, in the rig's.
 pub const STATE: &str = "agent";
+
+/// The same, of a second agent.
+pub const SECOND_STATE: &str = "agent-2";
 
 /// Where a service listens.
 #[derive(Debug, Clone)]
@@ -238,6 +242,28 @@ impl Services {
             api: service(dir, "livemerge-api-server", api, &api_config)?,
             agent: service(dir, "livemerge-host-agent", agent, &agent_config)?,
         })
+    }
+
+    /// Another agent of the same host, with a copy of the first one's directory as it stands, on a
+    /// socket of its own. Of services on Unix sockets.
+    pub fn second_agent(&self, rig: &Rig) -> Result<Service> {
+        let state = rig.path().join(SECOND_STATE);
+        run(Command::new("cp")
+            .arg("-a")
+            .arg(rig.path().join(STATE))
+            .arg(&state))?;
+        let address = Address::Unix(rig.path().join("agent-2.sock"));
+        let mut second = Service {
+            log: rig.path().join("agent-2.log"),
+            address: address.clone(),
+            child: None,
+            program: self.agent.program.clone(),
+            config: self.agent.config.clone(),
+            settings: self.agent.settings.clone(),
+        };
+        second.set(&format!("host.state_dir={}", state.display()));
+        second.set(&format!("listen.address={}", address.listen()));
+        Ok(second)
     }
 
     /// Starts both.

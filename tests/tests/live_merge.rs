@@ -81,6 +81,7 @@ async fn the_middle_and_the_newest_snapshot_of_two_disks_are_deleted_and_nothing
     let merged = v1::EventType::LiveMergeCompleted;
     assert_eq!(told.iter().filter(|told| **told == merged).count(), 2);
     assert_eq!(told.last(), Some(&v1::EventType::SnapshotDeleted));
+    scene.agrees().await?;
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())
 }
@@ -119,6 +120,7 @@ async fn the_api_server_dies_in_mid_merge_and_the_host_finishes() -> Result<()> 
     let mut told = types(&log, &ended);
     told.retain(|told| story.contains(told));
     assert_eq!(told, story);
+    scene.agrees().await?;
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())
 }
@@ -159,6 +161,7 @@ async fn the_agent_dies_in_mid_merge_and_goes_on_with_the_same_job() -> Result<(
     assert_eq!(scene.journal().merges(), [merge.id]);
     assert!(!images[1].exists());
     assert_eq!(scene.api.list(vm).await?, []);
+    scene.agrees().await?;
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())
 }
@@ -194,6 +197,7 @@ async fn the_machine_dies_in_mid_merge_and_its_snapshot_stays() -> Result<()> {
     scene.api.succeeded(&again, LIMIT).await?;
     assert!(!images[1].exists());
     assert_eq!(scene.api.list(vm).await?, []);
+    scene.agrees().await?;
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())
 }
