@@ -9,7 +9,7 @@ help:
 	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
 	@echo 'make play   the same guest and both services, to try by hand until Ctrl-C'
 	@echo 'make test   all tests, on the real thing where that is possible'
-	@echo 'make sweep  every fault at every step, and 350 kills of a real QEMU or agent; about an hour'
+	@echo 'make sweep  every fault at every step, and 500 kills of real QEMUs, agents, libvirts and hosts; takes hours'
 	@echo 'make bench  the time of a delete beside virsh and raw QMP, as ratios'
 	@echo 'make lint   formatting, clippy, protobuf lint, licences'
 	@echo 'make docs   writes the documents that are made from the code'

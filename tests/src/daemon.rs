@@ -82,6 +82,21 @@ impl Daemon {
         Ok(())
     }
 
+    /// Ends libvirtd as a power cut does: what it had in `/run` is gone, too. Its machines must have
+    /// been ended.
+    pub(crate) fn lose_power(&mut self) -> Result<()> {
+        self.kill()?;
+        for entry in fs::read_dir(self.dir.join("run"))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                fs::remove_dir_all(path)?;
+            } else {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// libvirt's URI for it.
     pub(crate) fn uri(&self) -> String {
         format!("qemu+unix:///system?socket={}", self.socket().display())

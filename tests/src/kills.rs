@@ -7,23 +7,30 @@
 //!                                                         images that it starts from
 //! ```
 //! The moment and the delay come from a seed; the exact instant is the machine's. What is killed, and
-//! what must be so then: [`machine`], [`disks`], [`agent`], [`start`].
+//! what must be so then: [`machine`], [`disks`], [`host`], [`libvirtd`], [`agent`], [`start`],
+//! [`pivot`].
 
 mod agent;
 mod disks;
+mod frozen;
+mod host;
+mod libvirtd;
 mod machine;
 mod pivot;
+mod stage;
 mod start;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use livemerge_proto::v1::MergePhase;
 
 use crate::guest::domain::Workload;
 use crate::scene::{LIMIT, Scene};
 use crate::sweep::Tally;
+pub use tally::{Kill, Kills};
 
 const WORKLOAD: Workload = Workload {
     slots: 256,
@@ -51,25 +58,16 @@ pub enum Victim {
     Machine,
     /// QEMU, when the first of its two disks is merged and the second in any phase.
     MachineBetweenDisks,
+    /// The agent, libvirt and QEMU at once, as by a power cut.
+    Host,
+    /// The libvirt daemon.
+    Libvirtd,
     /// The agent alone.
     Agent,
     /// The agent, and libvirt within it, while they start the block job.
     AgentAtStart,
     /// The agent, and libvirt within it, while they switch the guest.
     AgentInPivot,
-}
-
-/// What came of one kill.
-#[derive(Debug, Clone)]
-pub struct Kill {
-    /// The moment after which the delay began.
-    pub moment: String,
-    /// The delay.
-    pub delay: Duration,
-    /// Whether the merge had been won when the victim died.
-    pub merged: bool,
-    /// Whether QEMU had a block job of which libvirt had not written anything down.
-    pub unmarked: bool,
 }
 
 /// So many kills of a machine with one disk, and a quarter as many of each other victim, as a part
@@ -94,122 +92,102 @@ pub async fn sweep(kills: u32, seed: u64) -> Tally {
             (Victim::AgentAtStart, quarter, first),
             (Victim::AgentInPivot, quarter, second),
         ],
+        [
+            (Victim::Host, quarter, first),
+            (Victim::Libvirtd, quarter, second),
+        ],
     ];
-    let mut done = BTreeMap::<Victim, Vec<Kill>>::new();
+    let mut done = BTreeMap::<Victim, Kills>::new();
     for [one, other] in rounds {
         let (left, right) = tokio::join!(
             Box::pin(run(one.0, one.1, one.2)),
             Box::pin(run(other.0, other.1, other.2))
         );
         for (victim, part) in [(one.0, left), (other.0, right)] {
-            match part {
-                Ok(part) => done.entry(victim).or_default().extend(part),
-                Err(error) => {
-                    eprintln!("a promise was broken: {error:#}");
-                    tally.failed += 1;
-                }
+            if let Some((kill, error)) = &part.failed {
+                eprintln!("a promise was broken: {error:#}: {kill:?}");
+                tally.failed += 1;
             }
+            tally.cases += part.done.len() + usize::from(part.failed.is_some());
+            tally.skipped += part.outstanding;
+            done.entry(victim).or_default().append(part);
         }
     }
-    tally.cases = done.values().map(Vec::len).sum::<usize>() + tally.failed;
-    print(&done);
+    tally::print(&done);
     tally
 }
 
-#[allow(clippy::print_stdout, reason = "this is the sweep's output")]
-fn print(done: &BTreeMap<Victim, Vec<Kill>>) {
-    println!("kills of real processes, each delayed at random after a moment was seen:");
-    for (victim, kills) in done {
-        let mut moments: Vec<&str> = Vec::new();
-        for kill in kills {
-            if !moments.contains(&kill.moment.as_str()) {
-                moments.push(&kill.moment);
-            }
+/// So many kills on one guest, or fewer, if one is followed by what must not be. The same seed gives
+/// the same moments and delays.
+pub async fn run(victim: Victim, kills: u32, seed: u64) -> Kills {
+    let mut all = Kills {
+        outstanding: kills as usize,
+        ..Kills::default()
+    };
+    let context = |number| format!("{victim:?}, seed {seed}, kill {number}");
+    let mut scene = match begin(victim).await {
+        Ok(scene) => scene,
+        Err(error) => {
+            all.failed = Some((Kill::default(), error.context(context(0))));
+            all.outstanding = all.outstanding.saturating_sub(1);
+            return all;
         }
-        for moment in moments {
-            let of_moment = || kills.iter().filter(|kill| kill.moment == moment);
-            println!(
-                "  {victim:?}, {moment}: {} kills, {} after the merge was won, {} of a job that \
-                 libvirt did not know, 0 records lost",
-                of_moment().count(),
-                of_moment().filter(|kill| kill.merged).count(),
-                of_moment().filter(|kill| kill.unmarked).count(),
-            );
-        }
-    }
-}
-
-/// So many kills on one guest. The same seed gives the same moments and delays.
-///
-/// # Errors
-/// Names the kill after which something was not as it must be.
-pub async fn run(victim: Victim, kills: u32, seed: u64) -> Result<Vec<Kill>> {
-    let mut scene = begin(victim).await?;
+    };
     let mut random = SplitMix(seed);
-    let mut done = Vec::new();
     for number in 0..kills {
-        let drawn = random.next();
-        let kill = one(&mut scene, victim, number, drawn).await;
-        let kill = kill.with_context(|| format!("{victim:?}, seed {seed}, kill {number}"))?;
-        done.push(kill);
+        let mut kill = Kill::default();
+        let done = one(&mut scene, &mut kill, victim, number, random.next()).await;
+        all.outstanding -= 1;
+        if let Err(error) = done {
+            all.failed = Some((kill, error.context(context(number))));
+            break;
+        }
+        all.done.push(kill);
     }
-    Ok(done)
+    all
 }
 
 async fn begin(victim: Victim) -> Result<Scene> {
     match victim {
-        Victim::Machine => Scene::begin_with_daemon(&["vda"], WORKLOAD).await,
+        Victim::Machine | Victim::Host | Victim::Libvirtd | Victim::Agent => {
+            Scene::begin_with_daemon(&["vda"], WORKLOAD).await
+        }
         Victim::MachineBetweenDisks => Scene::begin_with_daemon(&["vda", "vdb"], WORKLOAD).await,
-        Victim::Agent => Scene::begin_with_daemon(&["vda"], WORKLOAD).await,
         Victim::AgentInPivot => Scene::begin(&["vda"], WORKLOAD).await,
         Victim::AgentAtStart => Scene::begin_with_monitor(&["vda"], WORKLOAD).await,
     }
 }
 
-async fn one(scene: &mut Scene, victim: Victim, number: u32, drawn: u64) -> Result<Kill> {
+async fn one(
+    scene: &mut Scene,
+    kill: &mut Kill,
+    victim: Victim,
+    number: u32,
+    drawn: u64,
+) -> Result<()> {
     let phase = PHASES[number as usize % PHASES.len()];
-    let delay = Duration::from_micros(drawn % DELAY_US);
-    let what = || format!("killed {delay:?} after {phase:?} was seen");
-    let kill = |merged| Kill {
-        moment: format!("{phase:?}"),
-        delay,
-        merged,
-        unmarked: false,
+    let longest = match victim {
+        Victim::AgentInPivot => IN_PIVOT_US,
+        _ => DELAY_US,
     };
+    *kill = Kill::after(Duration::from_micros(drawn % longest));
     match victim {
-        Victim::Machine => {
-            let merged = machine::kill(scene, number, phase, delay).await;
-            merged.with_context(what).map(kill)
-        }
-        Victim::MachineBetweenDisks => {
-            let merged = disks::kill(scene, number, phase, delay).await;
-            merged.with_context(what).map(kill)
-        }
-        Victim::Agent => {
-            let merged = agent::kill(scene, number, phase, delay).await;
-            merged.with_context(what).map(kill)
-        }
-        Victim::AgentAtStart => start::kill(scene, number, drawn).await,
-        Victim::AgentInPivot => {
-            let delay = Duration::from_micros(drawn % IN_PIVOT_US);
-            let merged = pivot::kill(scene, number, delay).await;
-            let merged = merged.with_context(|| format!("killed {delay:?} after the intent"))?;
-            Ok(Kill {
-                moment: "intent written down".to_owned(),
-                delay,
-                merged,
-                unmarked: false,
-            })
-        }
+        Victim::Machine => machine::kill(scene, kill, number, phase).await,
+        Victim::MachineBetweenDisks => disks::kill(scene, kill, number, phase).await,
+        Victim::Host => host::kill(scene, kill, number, phase).await,
+        Victim::Libvirtd => libvirtd::kill(scene, kill, number, phase).await,
+        Victim::Agent => agent::kill(scene, kill, number, phase).await,
+        Victim::AgentAtStart => start::kill(scene, kill, number, drawn).await,
+        Victim::AgentInPivot => pivot::kill(scene, kill, number).await,
     }
 }
 
 /// Kills the machine, looks for every acknowledged record in the image that it would start from,
 /// and starts it again. A running agent's libvirt is given away meanwhile.
-async fn pull_the_plug(scene: &mut Scene) -> Result<()> {
-    scene.services.agent.stop()?;
+async fn pull_the_plug(scene: &mut Scene, kill: &mut Kill) -> Result<()> {
+    with_libvirt(scene)?;
     scene.kill_qemu()?;
-    // The next owner of libvirt's root finds out by itself that the machine has died, in its own time.
+    // libvirt finds out by itself that the machine has died, in its own time.
     let begun = Instant::now();
     while scene.rig.virsh().state(&scene.guest.spec.name)? != "shut off" {
         ensure!(
@@ -218,24 +196,26 @@ async fn pull_the_plug(scene: &mut Scene) -> Result<()> {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    nothing_lost(scene).await?;
+    nothing_lost(scene, kill).await?;
     scene.restart_guest().await
 }
 
+/// Takes libvirt from the agent, if it is within it.
+fn with_libvirt(scene: &mut Scene) -> Result<()> {
+    match scene.rig.daemon() {
+        Some(_) => Ok(()),
+        None => scene.services.agent.stop(),
+    }
+}
+
 /// Every acknowledged record is in the images from which the machine, which is dead, would start.
-async fn nothing_lost(scene: &mut Scene) -> Result<()> {
+async fn nothing_lost(scene: &mut Scene, kill: &mut Kill) -> Result<()> {
     scene.guest.acks.catch_up().await?;
     for disk in scene.guest.spec.disks.clone() {
         let name = &scene.guest.spec.name;
         let image = scene.rig.virsh().next_image(name, &disk.target)?;
         let verdict = scene.look(&disk.target, image.as_ref())?;
-        ensure!(
-            verdict.lost.is_empty(),
-            "{} lost in {image}: {:?}",
-            disk.target,
-            verdict.lost
-        );
-        ensure!(verdict.acknowledged > 0, "the guest wrote nothing");
+        kill.count(&format!("{} of {image}", disk.target), &verdict)?;
     }
     Ok(())
 }

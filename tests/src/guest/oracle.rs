@@ -35,21 +35,48 @@ pub struct Verdict {
 /// Reads the chain under `top` and judges the records of `disk` (`vda`). It is an error if nothing
 /// was acknowledged: nothing would be shown by it.
 pub fn verify(disk: &str, top: &Path, slots: u64, acks: &Acknowledged) -> Result<Verdict> {
+    look(disk, top, slots, acks, &[])
+}
+
+/// As [`verify`], of a frozen layer, which nobody writes even if a guest above it runs.
+pub fn verify_frozen(disk: &str, layer: &Path, slots: u64, acks: &Acknowledged) -> Result<Verdict> {
+    look(disk, layer, slots, acks, &["-U"])
+}
+
+/// What the slots read in a frozen layer.
+pub fn frozen_slots(layer: &Path, slots: u64) -> Result<Vec<u8>> {
+    let raw = beside(layer)?;
+    read_slots(layer, raw.path(), slots, &["-U"])?;
+    Ok(std::fs::read(raw.path())?)
+}
+
+fn look(
+    disk: &str,
+    top: &Path,
+    slots: u64,
+    acks: &Acknowledged,
+    options: &[&str],
+) -> Result<Verdict> {
     let newest = acks
         .newest
         .with_context(|| format!("no record of {disk} was acknowledged"))?;
     ensure!(slots > 0, "a disk with no slots holds no record");
-    let raw = tempfile::NamedTempFile::new_in(top.parent().unwrap_or(Path::new(".")))?;
-    read_slots(top, raw.path(), slots)?;
+    let raw = beside(top)?;
+    read_slots(top, raw.path(), slots, options)?;
     judge(disk, raw.as_file(), slots, newest, &acks.lost_at_boot)
 }
 
-/// Copies the records of a chain into a raw file, without `-U`: the image lock is honoured.
-fn read_slots(top: &Path, raw: &Path, slots: u64) -> Result<()> {
+/// A place for what is read, on the image's own file system.
+fn beside(image: &Path) -> Result<tempfile::NamedTempFile> {
+    let dir = image.parent().unwrap_or(Path::new("."));
+    Ok(tempfile::NamedTempFile::new_in(dir)?)
+}
+
+/// Copies the records of a chain into a raw file. Without `-U` the image lock is honoured.
+fn read_slots(top: &Path, raw: &Path, slots: u64, options: &[&str]) -> Result<()> {
     let of = |key: &str, path: &Path| format!("{key}={}", path.display());
     let mut command = Command::new("qemu-img");
-    command.args([
-        "dd",
+    command.arg("dd").args(options).args([
         "-O",
         "raw",
         &format!("bs={RECORD_BYTES}"),

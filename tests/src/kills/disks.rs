@@ -1,23 +1,20 @@
 //! QEMU dies when the first of two disks is merged: deleting again does what is left, and that only.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use livemerge_proto::v1;
 use livemerge_proto::v1::MergePhase;
 
-use super::{LIMIT, Scene, nothing_lost};
+use super::{Kill, LIMIT, Scene, nothing_lost};
 
 const FIRST: &str = "vda";
 const SECOND: &str = "vdb";
 
-/// True when both merges were won.
 pub(super) async fn kill(
     scene: &mut Scene,
+    kill: &mut Kill,
     number: u32,
     phase: MergePhase,
-    delay: Duration,
-) -> Result<bool> {
+) -> Result<()> {
     let vm = scene.vm();
     let snapshot = scene.snapshot(&format!("before-{number}")).await?;
     let first = scene.images_of(FIRST).await?;
@@ -29,13 +26,13 @@ pub(super) async fn kill(
 
     let known = scene.merges().await?.len();
     let deletion = scene.api.delete(&snapshot).await?;
-    if phase == MergePhase::Pending {
-        // The earliest moment: no volume is removed yet.
-        scene.until_phase(known, MergePhase::Merged).await?;
-    } else {
-        scene.until_phase(known + 1, phase).await?;
-    }
-    tokio::time::sleep(delay).await;
+    // The earliest moment is that the first is merged: no volume is removed yet.
+    let (which, phase) = match phase {
+        MergePhase::Pending => (known, MergePhase::Merged),
+        later => (known + 1, later),
+    };
+    kill.saw(scene.until_phase(which, phase).await?);
+    tokio::time::sleep(kill.delay).await;
     scene.kill_qemu()?;
     let ended = scene.api.ended(&deletion, LIMIT).await?;
 
@@ -56,6 +53,7 @@ pub(super) async fn kill(
         }
     }
     let merged = rest.is_empty();
+    kill.merged = merged;
     let succeeded = ended.state() == v1::OperationState::Succeeded;
     ensure!(merged == succeeded, "{ended:?}");
     let left = scene.api.list(vm).await?;
@@ -71,7 +69,7 @@ pub(super) async fn kill(
             "snapshots: {left:?}"
         );
     }
-    nothing_lost(scene).await?;
+    nothing_lost(scene, kill).await?;
 
     scene.restart_guest().await?;
     if !merged {
@@ -83,7 +81,7 @@ pub(super) async fn kill(
     }
     ensure!(scene.images_of(FIRST).await? == first[..kept]);
     ensure!(scene.images_of(SECOND).await? == second[..kept]);
-    Ok(merged)
+    Ok(())
 }
 
 /// The merged disk is not touched again.

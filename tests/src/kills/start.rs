@@ -17,7 +17,13 @@ const AFTER_LINE_US: u64 = 20_000;
 /// The longest delay after QEMU has made the job: libvirt writes it down within it.
 const AFTER_JOB_US: u64 = 2_000;
 
-pub(super) async fn kill(scene: &mut Scene, number: u32, drawn: u64) -> Result<Kill> {
+/// The delay is drawn anew: how long it may be depends on the moment.
+pub(super) async fn kill(
+    scene: &mut Scene,
+    kill: &mut Kill,
+    number: u32,
+    drawn: u64,
+) -> Result<()> {
     let at_job = number % 2 == 1;
     // Every second delay after the job is none: libvirt needs less than any.
     let delay = match (at_job, number % 4) {
@@ -25,24 +31,11 @@ pub(super) async fn kill(scene: &mut Scene, number: u32, drawn: u64) -> Result<K
         (true, 1) => 0,
         (true, _) => drawn % AFTER_JOB_US,
     };
-    let delay = Duration::from_micros(delay);
-    let moment = if at_job {
-        "QEMU has the job"
-    } else {
-        "Copying written down"
-    };
-    let outcome = at(scene, number, at_job, delay).await;
-    let (unmarked, merged) =
-        outcome.with_context(|| format!("killed {delay:?} after: {moment}"))?;
-    Ok(Kill {
-        moment: moment.to_owned(),
-        delay,
-        merged,
-        unmarked,
-    })
+    kill.delay = Duration::from_micros(delay);
+    at(scene, kill, number, at_job).await
 }
 
-async fn at(scene: &mut Scene, number: u32, at_job: bool, delay: Duration) -> Result<(bool, bool)> {
+async fn at(scene: &mut Scene, kill: &mut Kill, number: u32, at_job: bool) -> Result<()> {
     let vm = scene.vm();
     let snapshot = scene.snapshot(&format!("before-{number}")).await?;
     let images = scene.images_of(DISK).await?;
@@ -55,13 +48,15 @@ async fn at(scene: &mut Scene, number: u32, at_job: bool, delay: Duration) -> Re
             Ok(monitor)
         })
         .await??;
+        kill.moment = "QEMU has the job".to_owned();
     } else {
         scene
             .until_written(&known, |line| line.phase == "copying")
             .await?;
+        kill.moment = "Copying written down".to_owned();
     }
     // A timer of the runtime is too coarse for these delays.
-    std::thread::sleep(delay);
+    std::thread::sleep(kill.delay);
     scene.services.agent.kill()?;
 
     let jobs = monitor.execute("query-block-jobs", &json!({}))?;
@@ -70,7 +65,8 @@ async fn at(scene: &mut Scene, number: u32, at_job: bool, delay: Duration) -> Re
     let marked = scene.rig.virsh().written_xml(name)?.contains("<mirror ");
     let layers = monitor.execute("query-block", &json!({}))?;
     let top = images.last().context("no image")?;
-    let merged = !layers.to_string().contains(&*top.to_string_lossy());
+    kill.merged = !layers.to_string().contains(&*top.to_string_lossy());
+    kill.unmarked = runs && !marked;
     drop(monitor);
 
     scene.services.agent.start()?;
@@ -81,8 +77,7 @@ async fn at(scene: &mut Scene, number: u32, at_job: bool, delay: Duration) -> Re
     ensure!(!top.exists(), "{} is still there", top.display());
     ensure!(scene.images_of(DISK).await? == images[..images.len() - 1]);
     scene.write_more(20).await?;
-    pull_the_plug(scene).await?;
-    Ok((runs && !marked, merged))
+    pull_the_plug(scene, kill).await
 }
 
 /// QEMU has made the commit's job.

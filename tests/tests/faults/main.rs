@@ -1,5 +1,11 @@
-//! Faults that are real: of libvirt, of the machine's clock and of identities, under a guest that
-//! writes.
+//! Faults that are real: of libvirt, of the network, of identities, of storage, and
+//! of others at work, under a guest that writes.
+
+mod foreign;
+mod identity;
+mod network;
+
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use livemerge_proto::v1;
@@ -17,6 +23,16 @@ const WORKLOAD: Workload = Workload {
     rate: 0,
 };
 const HEAVY_BYTES: i64 = 256 << 20;
+const DISK_BYTES: u64 = 2 << 30;
+const POLL: Duration = Duration::from_millis(20);
+
+/// A commit that is in its middle for as long as a test likes.
+fn slow() -> v1::MergeOptions {
+    v1::MergeOptions {
+        direction: v1::MergeDirection::Commit.into(),
+        bytes_per_second: 1 << 20,
+    }
+}
 
 fn assert_nothing_lost(verdicts: &[Verdict]) {
     for verdict in verdicts {
@@ -49,8 +65,8 @@ async fn libvirtd_is_killed_in_mid_merge_and_the_job_goes_on() -> Result<()> {
 /// A part of what `make sweep` does at length.
 #[tokio::test(flavor = "multi_thread")]
 async fn qemu_is_killed_around_the_pivot_and_nothing_is_lost() -> Result<()> {
-    let kills = kills::run(Victim::Machine, 5, 1).await?;
-    assert_eq!(kills.len(), 5);
+    let kills = kills::run(Victim::Machine, 6, 1).await.all()?;
+    assert_eq!(kills.len(), 6);
     Ok(())
 }
 
@@ -63,7 +79,7 @@ async fn a_full_file_system_fails_the_merge_and_not_the_guest() -> Result<()> {
     };
     let mut rig = Rig::new()?;
     rig.limit_images(512)?;
-    let mut spec = rig.describe("vm", &["vda"], 2 << 30, calm)?;
+    let mut spec = rig.describe("vm", &["vda"], DISK_BYTES, calm)?;
     let socket = rig.path().join("monitor");
     spec.monitor = Some(socket.clone());
     let guest = rig.start(spec)?;
@@ -88,11 +104,7 @@ async fn a_full_file_system_fails_the_merge_and_not_the_guest() -> Result<()> {
     std::fs::remove_file(&ballast)?;
 
     // Full in the middle of the copy, which is slow until then.
-    let slow = v1::MergeOptions {
-        direction: v1::MergeDirection::Commit.into(),
-        bytes_per_second: 1 << 20,
-    };
-    let deletion = scene.api.delete_with(&snapshot, slow).await?;
+    let deletion = scene.api.delete_with(&snapshot, slow()).await?;
     scene.until_copying().await?;
     let ballast = scene.rig.small()?.fill(16)?;
     scene.api.limit(&deletion, 0).await?;

@@ -1,0 +1,121 @@
+//! The network between the two services is cut for longer than the server bears silence.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use livemerge_proto::v1;
+use livemerge_tests::relay::{Line, Relay};
+use livemerge_tests::rig::Rig;
+use livemerge_tests::scene::{LIMIT, Scene};
+use livemerge_tests::services::{Reach, Services};
+
+use super::{DISK_BYTES, HEAVY_BYTES, WORKLOAD, assert_nothing_lost};
+
+/// After the server has noticed.
+const STILL_CUT: Duration = Duration::from_secs(1);
+
+/// Both directions between the services.
+struct Lines {
+    to_server: Relay,
+    to_agent: Relay,
+}
+
+impl Lines {
+    fn set(&self, line: Line) {
+        self.to_server.set(line);
+        self.to_agent.set(line);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_is_cut_in_mid_merge_and_before_the_removal_and_both_go_on() -> Result<()> {
+    let rig = Rig::new()?;
+    let guest = rig.start_guest("vm", &["vda"], DISK_BYTES, WORKLOAD)?;
+    let mut services = Services::new(&rig, Reach::Loopback)?;
+    let lines = Lines {
+        to_server: Relay::before(&services.api.endpoint()).await?,
+        to_agent: Relay::before(&services.agent.endpoint()).await?,
+    };
+    let (to_server, to_agent) = (lines.to_server.endpoint(), lines.to_agent.endpoint());
+    services.agent.set(&format!("host.api_server={to_server}"));
+    services.agent.set(&format!("host.advertise={to_agent}"));
+    let mut scene = Scene::with(rig, guest, services).await?;
+    for cut in [Line::Reset, Line::Silent] {
+        cut_while_copying(&mut scene, &lines, cut)
+            .await
+            .with_context(|| format!("{cut:?}, copying"))?;
+        cut_before_the_removal(&mut scene, &lines, cut)
+            .await
+            .with_context(|| format!("{cut:?}, before the removal"))?;
+    }
+    scene.agrees().await?;
+    assert_nothing_lost(&scene.verdicts().await?);
+    Ok(())
+}
+
+async fn cut_while_copying(scene: &mut Scene, lines: &Lines, cut: Line) -> Result<()> {
+    let snapshot = scene.snapshot("nightly").await?;
+    scene.grow_active_layer("vda", HEAVY_BYTES).await?;
+    let images = scene.images_of("vda").await?;
+    let deletion = scene.api.delete(&snapshot).await?;
+    let merge = scene.until_copying().await?;
+    lines.set(cut);
+
+    // The agent needs nobody.
+    scene.until_merged(&merge.id).await?;
+    dark(scene, &deletion).await?;
+    assert!(images[1].exists(), "nobody can have ordered its removal");
+    // The server answers what it can.
+    let vm = scene.vm();
+    assert_eq!(scene.api.vm(vm).await?.state(), v1::VmState::Unknown);
+    let listed = scene.api.list(vm).await?;
+    assert_eq!(listed[0].state(), v1::SnapshotState::Deleting);
+
+    agree_again(scene, lines, &deletion).await?;
+    assert!(!images[1].exists());
+    assert_eq!(scene.images_of("vda").await?, images[..1]);
+    Ok(())
+}
+
+async fn cut_before_the_removal(scene: &mut Scene, lines: &Lines, cut: Line) -> Result<()> {
+    let snapshot = scene.snapshot("nightly").await?;
+    scene.grow_active_layer("vda", HEAVY_BYTES).await?;
+    let images = scene.images_of("vda").await?;
+    let known = scene.journal().merges();
+    let deletion = scene.api.delete(&snapshot).await?;
+    let merge = scene
+        .until_written(&known, |line| line.phase == "copying")
+        .await?;
+    // What it is told meanwhile does not reach it before the cut.
+    scene.services.api.freeze(true)?;
+    scene.until_merged(&merge).await?;
+    lines.set(cut);
+    scene.services.api.freeze(false)?;
+
+    dark(scene, &deletion).await?;
+    assert!(images[1].exists(), "nobody can have ordered its removal");
+    agree_again(scene, lines, &deletion).await?;
+    assert!(!images[1].exists());
+    assert_eq!(scene.images_of("vda").await?, images[..1]);
+    Ok(())
+}
+
+/// The server notices, and waits.
+async fn dark(scene: &mut Scene, deletion: &v1::Operation) -> Result<()> {
+    scene.until_host(v1::HostStatus::Unresponsive).await?;
+    tokio::time::sleep(STILL_CUT).await;
+    scene.write_more(20).await?;
+    let shown = scene.api.operation(&deletion.id).await?;
+    assert_eq!(shown.state(), v1::OperationState::Running, "{shown:?}");
+    Ok(())
+}
+
+async fn agree_again(scene: &mut Scene, lines: &Lines, deletion: &v1::Operation) -> Result<()> {
+    lines.set(Line::Through);
+    scene.api.succeeded(deletion, LIMIT).await?;
+    scene.until_host(v1::HostStatus::Up).await?;
+    let vm = scene.vm();
+    scene.api.wait_for_vm(vm, LIMIT).await?;
+    assert_eq!(scene.api.list(vm).await?, []);
+    Ok(())
+}
