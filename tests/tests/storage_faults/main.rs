@@ -2,6 +2,8 @@
 //! that goes bad, no space, nothing that may be written. The guest never notices, nothing is lost,
 //! and when the fault is over the work goes on.
 
+mod removal;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
