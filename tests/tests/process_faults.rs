@@ -63,8 +63,7 @@ async fn libvirtd_is_killed_in_every_phase_and_the_job_goes_on() -> Result<()> {
     Ok(())
 }
 
-/// libvirt may lose the machine then, or keep the mark of a job that is over: see the table of faults
-/// in docs/operations.md.
+/// libvirt may go on to show a pivot that is over: see the table of faults in docs/operations.md.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_is_killed_with_libvirt_in_it_while_the_guest_is_switched() -> Result<()> {
     let kills = kills::run(Victim::AgentInPivot, 3, 7).await.all()?;

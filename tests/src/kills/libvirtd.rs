@@ -1,7 +1,7 @@
 //! The libvirt daemon dies, and comes back: QEMU and the agent go on.
 //!
 //! Killed within a pivot, it may leave a definition that it cannot read itself. It is not the agent's
-//! to mend, so the machine is lost to libvirt, and goes on, until somebody ends it.
+//! to mend: libvirt has lost the machine, whose guest stands still, until somebody ends its process.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,15 +9,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use livemerge_proto::v1;
 use livemerge_proto::v1::MergePhase;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::pivot::{end, finish};
 use super::{Kill, LIMIT, Scene, nothing_lost};
 use crate::process::wait_for_end;
 
 const DISK: &str = "vda";
-/// How long a machine that libvirt has lost is waited for.
-const LOST: Duration = Duration::from_secs(30);
+/// How long a machine that libvirt has lost is looked at.
+const LOST: Duration = Duration::from_secs(3);
 
 pub(super) async fn kill(
     scene: &mut Scene,
@@ -36,11 +36,11 @@ pub(super) async fn kill(
     let daemon = scene.rig.daemon().context("a daemon")?;
     daemon.kill()?;
     daemon.live()?;
-    let ended = tokio::time::timeout(LOST, scene.api.ended(&deletion, LIMIT)).await;
-    match ended {
-        Ok(_) => end(scene, kill, &deletion, &images).await,
-        Err(_) => lost(scene, kill, &deletion, &images, qemu).await,
+    // It says so before it takes anything else in.
+    if scene.rig.virsh().state(&name)? == "shut off" && test_kill_process(qemu).is_ok() {
+        return lost(scene, kill, &deletion, &images, qemu).await;
     }
+    end(scene, kill, &deletion, &images).await
 }
 
 /// Nothing is said to have ended, and nothing is removed, until the machine's process has.
@@ -52,6 +52,10 @@ async fn lost(
     qemu: Pid,
 ) -> Result<()> {
     kill.forgotten = true;
+    scene.guest.acks.catch_up().await?;
+    let written = scene.guest.acks.count(DISK);
+    tokio::time::sleep(LOST).await;
+    ensure!(scene.guest.acks.count(DISK) == written, "the guest runs on");
     let now = scene.api.operation(&deletion.id).await?;
     ensure!(now.ended_at.is_none(), "{now:?}");
     let there = |image: &PathBuf| Path::exists(image);

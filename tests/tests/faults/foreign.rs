@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use livemerge_proto::v1;
 use livemerge_tests::scene::{LIMIT, Scene};
 
-use super::{HEAVY_BYTES, WORKLOAD, assert_nothing_lost, slow};
+use super::{WEIGHT_BYTES, WORKLOAD, assert_nothing_lost, slow};
 
 const DISK: &str = "vda";
 
@@ -47,7 +47,7 @@ async fn what_others_do_in_mid_merge_is_refused_or_ends_it_with_a_reason() -> Re
     let mut scene = Scene::begin_with_daemon(&[DISK], WORKLOAD).await?;
     let vm = scene.vm();
     let snapshot = scene.snapshot("nightly").await?;
-    scene.grow_active_layer(DISK, HEAVY_BYTES).await?;
+    scene.grow_active_layer(DISK, WEIGHT_BYTES).await?;
     let images = scene.images_of(DISK).await?;
 
     let deletion = scene.api.delete_with(&snapshot, slow()).await?;

@@ -6,14 +6,14 @@ use livemerge_tests::journal::{Journal, starts};
 use livemerge_tests::scene::{LIMIT, Scene};
 use livemerge_tests::services::SECOND_STATE;
 
-use super::{HEAVY_BYTES, POLL, WORKLOAD, assert_nothing_lost, slow};
+use super::{POLL, WEIGHT_BYTES, WORKLOAD, assert_nothing_lost, slow};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_wakes_up_replaced_is_refused_and_the_merge_is_done_once() -> Result<()> {
     let mut scene = Scene::begin_with_daemon(&["vda"], WORKLOAD).await?;
     let vm = scene.vm();
     let snapshot = scene.snapshot("nightly").await?;
-    scene.grow_active_layer("vda", HEAVY_BYTES).await?;
+    scene.grow_active_layer("vda", WEIGHT_BYTES).await?;
     let images = scene.images_of("vda").await?;
     let deletion = scene.api.delete_with(&snapshot, slow()).await?;
     let merge = scene.until_copying().await?;

@@ -23,6 +23,8 @@ const WORKLOAD: Workload = Workload {
     rate: 0,
 };
 const HEAVY_BYTES: i64 = 256 << 20;
+/// Enough for what is held back, or does not hang on how long the copy takes.
+const WEIGHT_BYTES: i64 = 96 << 20;
 const DISK_BYTES: u64 = 2 << 30;
 const POLL: Duration = Duration::from_millis(20);
 

@@ -9,7 +9,7 @@ use livemerge_tests::rig::Rig;
 use livemerge_tests::scene::{LIMIT, Scene};
 use livemerge_tests::services::{Reach, Services};
 
-use super::{DISK_BYTES, HEAVY_BYTES, WORKLOAD, assert_nothing_lost};
+use super::{DISK_BYTES, WEIGHT_BYTES, WORKLOAD, assert_nothing_lost};
 
 /// After the server has noticed.
 const STILL_CUT: Duration = Duration::from_secs(1);
@@ -55,14 +55,17 @@ async fn the_network_is_cut_in_mid_merge_and_before_the_removal_and_both_go_on()
 
 async fn cut_while_copying(scene: &mut Scene, lines: &Lines, cut: Line) -> Result<()> {
     let snapshot = scene.snapshot("nightly").await?;
-    scene.grow_active_layer("vda", HEAVY_BYTES).await?;
+    scene.grow_active_layer("vda", WEIGHT_BYTES).await?;
     let images = scene.images_of("vda").await?;
+    let known = scene.journal().merges();
     let deletion = scene.api.delete(&snapshot).await?;
-    let merge = scene.until_copying().await?;
+    let merge = scene
+        .until_written(&known, |line| line.phase == "copying")
+        .await?;
     lines.set(cut);
 
     // The agent needs nobody.
-    scene.until_merged(&merge.id).await?;
+    scene.until_merged(&merge).await?;
     dark(scene, &deletion).await?;
     assert!(images[1].exists(), "nobody can have ordered its removal");
     // The server answers what it can.
@@ -79,7 +82,6 @@ async fn cut_while_copying(scene: &mut Scene, lines: &Lines, cut: Line) -> Resul
 
 async fn cut_before_the_removal(scene: &mut Scene, lines: &Lines, cut: Line) -> Result<()> {
     let snapshot = scene.snapshot("nightly").await?;
-    scene.grow_active_layer("vda", HEAVY_BYTES).await?;
     let images = scene.images_of("vda").await?;
     let known = scene.journal().merges();
     let deletion = scene.api.delete(&snapshot).await?;

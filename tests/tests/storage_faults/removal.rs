@@ -120,6 +120,8 @@ async fn fails_while_it_is_freed(scene: &mut Scene, monitor: &mut Qmp) -> Result
     removal.waits(scene, "STORAGE_UNREACHABLE").await?;
     scene.services.agent.kill()?;
     scene.services.agent.start()?;
+    let vm = scene.vm();
+    scene.api.wait_for_vm(vm, LIMIT).await?;
     removal.waits(scene, "STORAGE_UNREACHABLE").await?;
     scene.write_more(100).await?;
     drop(fault);
