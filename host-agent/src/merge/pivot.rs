@@ -17,6 +17,10 @@ impl Look<'_> {
         if self.merged() {
             return self.put_off(not_before).unwrap_or_else(|| self.verify());
         }
+        if self.switched() == Some(true) {
+            // A pivot that was called off has come about: there is no way back any more.
+            return self.enter(Window::Intent, None, Some(Action::SetNextStart));
+        }
         if self.foreign_job() {
             return self.disk_taken();
         }
@@ -86,6 +90,9 @@ impl Look<'_> {
             Window::Suspending if self.seen.in_phase >= self.policy.pause_limit => release(),
             Window::Suspending => Step::Wait(Duration::from_millis(2)),
             Window::Intent => self.intent(suspended_at, resume).unwrap_or_else(release),
+            Window::Releasing if self.switched() == Some(true) => {
+                self.enter(Window::Intent, suspended_at, Some(Action::SetNextStart))
+            }
             Window::Releasing if suspended_at.is_none() || self.state == VmState::Running => {
                 let tries = tries_since_help(self.record);
                 let pause = self.policy.retry.after(tries, self.record.order.id);
@@ -110,8 +117,9 @@ impl Look<'_> {
         let lost = mirror.is_some_and(|mirror| mirror.state == MirrorState::Pivoting)
             && self.job.is_none()
             && late;
-        let switched = mirror.and_then(|mirror| mirror.switched);
-        if !self.removed_seen() || lost && switched == Some(true) {
+        let switched = self.switched();
+        // Whatever the mark says: a libvirt that was away meanwhile may show it as it was.
+        if !self.removed_seen() || late && switched == Some(true) {
             // QEMU has switched. The guest writes nothing before the next start would read it.
             if !self.seen.fresh_start && !late {
                 return wait;
@@ -126,6 +134,7 @@ impl Look<'_> {
             // libvirt waits for a job that QEMU has no more.
             Some(MirrorState::Pivoting) if lost && switched == Some(false) => None,
             Some(MirrorState::Pivoting) => wait,
+            _ if switched == Some(true) => wait,
             _ if self.refused() => None,
             // An earlier process stopped here. Nobody has written since, so it is asked for again.
             Some(MirrorState::Ready) if self.seen.fresh_start => self
@@ -134,6 +143,11 @@ impl Look<'_> {
             _ if late => None,
             _ => wait,
         }
+    }
+
+    /// Whether QEMU writes the kept volume alone, whatever libvirt's mark says.
+    fn switched(&self) -> Option<bool> {
+        self.disk.mirror.as_ref()?.switched
     }
 
     pub(super) fn enter(

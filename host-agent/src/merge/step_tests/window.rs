@@ -91,3 +91,29 @@ fn a_mark_without_a_job_is_not_waited_for() {
     let unknown = decide(&intent, &late(marked(None)));
     assert!(matches!(unknown, Step::Wait(_)));
 }
+
+/// libvirt was away for longer than a pivot may take, and shows the mark as it was before: QEMU's
+/// locks tell that there is no way back.
+#[test]
+fn a_guest_whose_qemu_has_switched_is_not_let_go_with_the_old_next_start() {
+    let mut mark = with_mirror(MirrorState::Ready);
+    mark.mirror.as_mut().unwrap().switched = Some(true);
+    let intent = at(pivoting(Window::Intent));
+    let away = seen(VmState::Paused, mark.clone(), None);
+    assert!(matches!(decide(&intent, &away), Step::Wait(_)));
+    let told = Step::Enter(pivoting(Window::Intent), Some(Action::SetNextStart));
+    assert_eq!(decide(&intent, &late(away)), told);
+
+    // It was called off, and has come about.
+    let stands = seen(VmState::Paused, mark.clone(), None);
+    assert_eq!(decide(&at(pivoting(Window::Releasing)), &stands), told);
+    let ready = at(Phase::Ready { not_before: now() });
+    let runs = seen(VmState::Running, mark, None);
+    let told = Phase::Pivoting {
+        window: Window::Intent,
+        since: now(),
+        suspended_at: None,
+    };
+    let told = Step::Enter(told, Some(Action::SetNextStart));
+    assert_eq!(decide(&ready, &runs), told);
+}
