@@ -126,7 +126,13 @@ impl Rig {
         self.shutdown.cancel();
         self.shutdown = Shutdown::new();
         let store = Arc::clone(&self.store);
-        let opened = server::open(&self.config, store, hosts::dial(), self.shutdown.clone());
+        let opened = server::open(
+            &self.config,
+            Arc::new(SystemClock),
+            store,
+            hosts::dial(),
+            self.shutdown.clone(),
+        );
         let services = opened.await.unwrap();
         self.stopped = services.operations_stopped().boxed();
         self.snapshots = SnapshotServiceClient::new(services.snapshots);

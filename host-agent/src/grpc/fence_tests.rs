@@ -10,7 +10,7 @@ use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
-use livemerge_runtime::Shutdown;
+use livemerge_runtime::{Shutdown, SystemClock};
 use livemerge_storage::VolumeStore as _;
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
@@ -61,9 +61,15 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
     let mut config = Config::default();
     config.host.state_dir = state.path().to_owned();
     let stores = vec![Arc::clone(&rig.store) as _];
-    let agent = agent::open(&config, rig.hypervisor(), stores, Shutdown::new())
-        .await
-        .unwrap();
+    let agent = agent::open(
+        &config,
+        Arc::new(SystemClock),
+        rig.hypervisor(),
+        stores,
+        Shutdown::new(),
+    )
+    .await
+    .unwrap();
     let identity = volume.identity.to_string();
     // What the newer server orders is not there to be worked on.
     for order in ORDERS {
@@ -85,9 +91,15 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
     // The same server goes on, and so does a newer one, also after the agent's restart.
     drop(agent);
     let stores = vec![Arc::clone(&rig.store) as _];
-    let agent = agent::open(&config, rig.hypervisor(), stores, Shutdown::new())
-        .await
-        .unwrap();
+    let agent = agent::open(
+        &config,
+        Arc::new(SystemClock),
+        rig.hypervisor(),
+        stores,
+        Shutdown::new(),
+    )
+    .await
+    .unwrap();
     let removal = ORDERS[2];
     assert_eq!(
         give(&agent, removal, 6, &identity).await,

@@ -18,6 +18,8 @@ use super::{guest_with_weight, until};
 
 /// A removal has some milliseconds between its steps.
 const LOOK: Duration = Duration::from_micros(50);
+/// How long a process takes to stand still.
+const STOPS: Duration = Duration::from_millis(20);
 /// How often a removal may be too fast to be held.
 const TRIES: usize = 10;
 
@@ -31,6 +33,12 @@ struct Removal {
 }
 
 impl Removal {
+    /// Nothing but the order and the volume is there, and no next order is begun.
+    fn is_untouched(&self) -> bool {
+        let files = fs::read_dir(&self.dir).map_or(0, Iterator::count);
+        files == 2 && matches!(self.is_purging(), Ok(false))
+    }
+
     fn is_purging(&self) -> Result<bool> {
         let order: serde_json::Value = serde_json::from_slice(&fs::read(self.dir.join("order"))?)?;
         order["purging"].as_bool().context("no order")
@@ -137,12 +145,14 @@ async fn held_when_condemned(scene: &mut Scene, monitor: &mut Qmp) -> Result<Rem
         let deletion = scene.api.delete(&snapshot).await?;
         let dir = next_removal(&scene.rig, &known)?;
         scene.services.agent.freeze(true)?;
+        // A thread within a call to the kernel ends that first.
+        tokio::time::sleep(STOPS).await;
         let removal = Removal {
             deletion,
             volume,
             dir,
         };
-        if matches!(removal.is_purging(), Ok(false)) {
+        if removal.is_untouched() {
             return Ok(removal);
         }
         scene.services.agent.freeze(false)?;
