@@ -15,8 +15,14 @@ use crate::StorageError;
 use futures::{Stream, TryStreamExt as _};
 use std::pin::Pin;
 
-/// Room is taken in pieces of this size: a cluster of qcow2, unless its maker chose another one.
-const CLUSTER_BYTES: u64 = 64 << 10;
+/// Where the data of a merge may go: both volumes take room in pieces of a size of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterBytes {
+    /// Of the volume that is read.
+    pub from: u64,
+    /// Of the volume that the data would be copied into.
+    pub kept: u64,
+}
 
 /// A piece of what a reader of a volume sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +64,10 @@ pub struct Share {
     pub data_bytes: u64,
     /// Bytes that it writes as zeros, without data.
     pub zero_bytes: u64,
-    /// Room that the data take where nothing of them is: at most, since a cluster counts for every
-    /// volume that has some of it.
+    /// Room that the data take in the volume that is read, where nothing of them is: at most, since
+    /// a cluster counts for every volume that has some of it.
     pub room_bytes: u64,
-    /// The same in the volume that is kept, where some of it may be written in place.
+    /// The same in the other volume, where some of it may be written in place.
     pub new_bytes: u64,
 }
 
@@ -85,6 +91,7 @@ impl std::iter::Sum for Share {
 pub async fn shares(
     seen: impl Stream<Item = Result<Extent, StorageError>>,
     kept: impl Stream<Item = Result<Extent, StorageError>>,
+    clusters: ClusterBytes,
 ) -> Result<Vec<Share>, StorageError> {
     let mut seen = std::pin::pin!(seen);
     let mut kept = Kept {
@@ -94,7 +101,7 @@ pub async fn shares(
     let mut sums: Vec<Sum> = Vec::new();
     while let Some(extent) = seen.try_next().await? {
         if sums.len() <= extent.depth {
-            sums.resize_with(extent.depth + 1, Sum::default);
+            sums.resize_with(extent.depth + 1, || Sum::new(clusters));
         }
         let sum = &mut sums[extent.depth];
         match extent.content {
@@ -110,7 +117,6 @@ pub async fn shares(
     Ok(sums.into_iter().map(Sum::share).collect())
 }
 
-#[derive(Default)]
 struct Sum {
     data_bytes: u64,
     zero_bytes: u64,
@@ -119,6 +125,15 @@ struct Sum {
 }
 
 impl Sum {
+    fn new(clusters: ClusterBytes) -> Self {
+        Self {
+            data_bytes: 0,
+            zero_bytes: 0,
+            room: Clusters::of(clusters.from),
+            new: Clusters::of(clusters.kept),
+        }
+    }
+
     fn share(self) -> Share {
         Share {
             data_bytes: self.data_bytes,
@@ -130,18 +145,27 @@ impl Sum {
 }
 
 /// Clusters that ranges touch. The ranges come in order.
-#[derive(Default)]
 struct Clusters {
+    /// Of one.
+    size: u64,
     bytes: u64,
     /// The end of the last one.
     end: u64,
 }
 
 impl Clusters {
+    fn of(size: u64) -> Self {
+        Self {
+            size: size.max(1),
+            bytes: 0,
+            end: 0,
+        }
+    }
+
     fn take(&mut self, start: u64, end: u64) {
-        let first = (start - start % CLUSTER_BYTES).max(self.end);
-        let last = end.saturating_add(CLUSTER_BYTES - 1);
-        let last = last - last % CLUSTER_BYTES;
+        let first = (start - start % self.size).max(self.end);
+        let last = end.saturating_add(self.size - 1);
+        let last = last - last % self.size;
         if last > first {
             self.bytes += last - first;
             self.end = last;
@@ -193,6 +217,10 @@ mod tests {
     const NEW: Content = Content::Data { in_place: false };
     const DATA: Content = Content::Data { in_place: true };
     const KIB: u64 = 1 << 10;
+    const USUAL: ClusterBytes = ClusterBytes {
+        from: 64 * KIB,
+        kept: 64 * KIB,
+    };
 
     /// From lengths in KiB, depths and contents.
     fn map(
@@ -233,7 +261,7 @@ mod tests {
             (64, 3, Zero),
         ]);
         let kept = map(&[(1024, 0, Nothing)]);
-        let shares = shares(seen, kept).await.unwrap();
+        let shares = shares(seen, kept, USUAL).await.unwrap();
         let none = Share::default();
         let wanted = [
             kib(64, 64, 64, 64),
@@ -265,10 +293,12 @@ mod tests {
             ),
         ];
         for (own, new) in cases {
-            let in_one = shares(map(&[(640, 0, DATA)]), map(own)).await.unwrap();
+            let in_one = shares(map(&[(640, 0, DATA)]), map(own), USUAL).await;
+            let in_one = in_one.unwrap();
             assert_eq!(in_one, [kib(640, 0, 640, new)], "{own:?}");
             let pieces = [(64, 0, DATA); 10];
-            assert_eq!(shares(map(&pieces), map(own)).await.unwrap(), in_one);
+            let in_pieces = shares(map(&pieces), map(own), USUAL).await;
+            assert_eq!(in_pieces.unwrap(), in_one);
         }
     }
 
@@ -282,8 +312,27 @@ mod tests {
             (90, 0, Nothing),
             (64, 0, DATA),
         ]);
-        let sums = shares(seen, map(&[])).await.unwrap();
+        let sums = shares(seen, map(&[]), USUAL).await.unwrap();
         assert_eq!(sums, [kib(68, 0, 192, 192)]);
+    }
+
+    #[tokio::test]
+    async fn each_volume_takes_room_in_pieces_of_its_own() {
+        use Content::Nothing;
+        for (from, kept, room, new) in [
+            (64, 2048, 128, 4096),
+            (2048, 4, 4096, 8),
+            (4, 64, 8, 128),
+            (512, 512, 1024, 1024),
+        ] {
+            let seen = map(&[(4, 0, DATA), (4092, 0, Nothing), (4, 0, DATA)]);
+            let clusters = ClusterBytes {
+                from: from * KIB,
+                kept: kept * KIB,
+            };
+            let sums = shares(seen, map(&[]), clusters).await.unwrap();
+            assert_eq!(sums, [kib(8, 0, room, new)], "{from} {kept}");
+        }
     }
 
     #[tokio::test]
@@ -294,7 +343,8 @@ mod tests {
             };
             stream::iter([Err(error)])
         };
-        shares(lost(), map(&[])).await.unwrap_err();
-        shares(map(&[(64, 0, DATA)]), lost()).await.unwrap_err();
+        shares(lost(), map(&[]), USUAL).await.unwrap_err();
+        let seen = map(&[(64, 0, DATA)]);
+        shares(seen, lost(), USUAL).await.unwrap_err();
     }
 }

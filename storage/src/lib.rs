@@ -18,13 +18,13 @@ mod file;
 mod store;
 mod volume;
 
-pub use allocation::{Content, Extent, Share, shares};
+pub use allocation::{ClusterBytes, Content, Extent, Share, shares};
 pub use error::StorageError;
 pub use file::{FileStore, ImageHead, ImageLock, is_written};
 pub use store::{
     Capabilities, Dependent, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,
 };
 pub use volume::{
-    Format, Identity, InvalidName, Locator, NewVolume, Parent, RemovalId, StorageId, VolumeInfo,
-    VolumeName, VolumeRef,
+    Format, Identity, InvalidName, Locator, NewVolume, Parent, RemovalId, StorageId,
+    USUAL_CLUSTER_BYTES, VolumeInfo, VolumeName, VolumeRef,
 };

@@ -184,7 +184,18 @@ pub struct VolumeInfo {
     pub locator: Locator,
     /// What it is built on; `None` for a base.
     pub parent: Option<Parent>,
+    /// It takes room in pieces of this size.
+    pub cluster_bytes: u64,
+    /// Whether nobody reads its data without a key.
+    pub encrypted: bool,
+    /// The names of the dirty bitmaps that it keeps for backups; `?` for one whose name cannot be
+    /// read. Those that a machine has made since its start are not there yet.
+    pub bitmaps: Vec<String>,
 }
+
+/// The cluster of a qcow2 image, unless its maker chose another one. Of a raw image nobody knows
+/// more than that it takes room in smaller pieces.
+pub const USUAL_CLUSTER_BYTES: u64 = 64 << 10;
 
 /// Sizes are multiples of it.
 pub(crate) const SECTOR_BYTES: u64 = 512;

@@ -1,7 +1,7 @@
 //! Where the bytes of a chain lie.
 
 use super::{Fixture, SIZE, assert_not_found, base, clear, overlay};
-use crate::{Content, LiveVolumes, Share, StorageError, VolumeInfo, shares};
+use crate::{ClusterBytes, Content, LiveVolumes, Share, StorageError, VolumeInfo, shares};
 use futures::TryStreamExt as _;
 
 const MIB: u64 = 1 << 20;
@@ -47,8 +47,12 @@ pub async fn what_a_reader_sees_of_each_volume_is_told(
 
 /// The data of each depth, and the room that they would need in a volume.
 async fn seen(store: &dyn LiveVolumes, from: &VolumeInfo, kept: &VolumeInfo) -> Vec<(u64, u64)> {
+    let clusters = ClusterBytes {
+        from: from.cluster_bytes,
+        kept: kept.cluster_bytes,
+    };
     let [from, kept] = [from, kept].map(|info| store.extents(&info.volume.name));
-    let shares: Vec<Share> = shares(from, kept).await.unwrap();
+    let shares: Vec<Share> = shares(from, kept, clusters).await.unwrap();
     shares
         .iter()
         .map(|share| (share.data_bytes, share.new_bytes))

@@ -29,6 +29,8 @@ pub struct ImageHead {
     pub parent: Option<Parent>,
     /// The file that its data lie in, if not the image itself.
     pub data_file: Option<PathBuf>,
+    /// Whether nobody reads its data without a key.
+    pub encrypted: bool,
 }
 
 /// Whether a process of QEMU's has the image open for writing, whatever anybody else says of it.
@@ -71,6 +73,7 @@ impl ImageHead {
                 backing: None,
                 parent: None,
                 data_file: None,
+                encrypted: false,
             }),
         }
     }
@@ -92,6 +95,7 @@ impl ImageHead {
             backing: header.backing,
             parent,
             data_file: header.data_file.map(|name| dir.join(name)),
+            encrypted: header.encrypted,
         }
     }
 }

@@ -10,9 +10,13 @@
 //! ```
 
 use super::backing::{self, Target};
+use super::bitmaps;
 use super::io_error;
 use super::qcow2::{self, HEAD_BYTES, Header};
-use crate::{Format, Identity, Locator, Parent, StorageError, VolumeInfo, VolumeName, VolumeRef};
+use crate::{
+    Format, Identity, Locator, Parent, StorageError, USUAL_CLUSTER_BYTES, VolumeInfo, VolumeName,
+    VolumeRef,
+};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, makedev, openat, statx};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -137,7 +141,18 @@ impl Image {
                 .map_or(self.size, |header| header.virtual_bytes),
             allocated_bytes: self.allocated_bytes,
             parent: self.parent(root),
+            cluster_bytes: self
+                .header
+                .as_ref()
+                .map_or(USUAL_CLUSTER_BYTES, |header| header.cluster_bytes),
+            encrypted: self.header.as_ref().is_some_and(|header| header.encrypted),
+            bitmaps: self.bitmaps(),
         }
+    }
+
+    fn bitmaps(&self) -> Vec<String> {
+        let listed = self.header.as_ref().and_then(|header| header.bitmaps);
+        listed.map_or_else(Vec::new, |listed| bitmaps::names(&self.file, listed))
     }
 
     /// What its header names as backing.

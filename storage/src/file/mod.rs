@@ -18,6 +18,7 @@
 
 mod allocation;
 mod backing;
+mod bitmaps;
 mod calls;
 mod create;
 mod domain;

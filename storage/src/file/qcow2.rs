@@ -1,4 +1,5 @@
-//! The header of a qcow2 image: what it is built on, and how large it is.
+//! The header of a qcow2 image: what it is built on, how large it is, and what a merge must know of
+//! it beside that.
 //!
 //! After QEMU's `docs/interop/qcow2.txt`. Everything is bounds-checked: the file may be anybody's.
 
@@ -10,8 +11,14 @@ pub(super) const HEAD_BYTES: usize = 64 << 10;
 const MAGIC: &[u8] = b"QFI\xfb";
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 const DATA_FILE: u32 = 0x4441_5441;
+const BITMAPS: u32 = 0x2385_2875;
 /// The incompatible feature of an image whose data lie in another file.
 const HAS_DATA_FILE: u64 = 1 << 2;
+/// The autoclear feature of an image whose bitmaps are up to date. A program that knows nothing of
+/// bitmaps has taken it away, and QEMU then takes no notice of what the extension says.
+const HAS_BITMAPS: u64 = 1 << 0;
+/// Clusters have 512 bytes at least, 2 MiB at most.
+const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 /// The longest backing name that QEMU writes or reads.
 const MAX_NAME: usize = 1023;
 
@@ -24,6 +31,21 @@ pub(super) struct Header {
     pub(super) backing_format: Option<Format>,
     /// The file that the data lie in, when that is another one.
     pub(super) data_file: Option<String>,
+    /// Room is taken in pieces of this size.
+    pub(super) cluster_bytes: u64,
+    /// Whether nobody reads the data without a key.
+    pub(super) encrypted: bool,
+    /// Where the image's dirty bitmaps are listed.
+    pub(super) bitmaps: Option<BitmapDirectory>,
+}
+
+/// Where the image's dirty bitmaps are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BitmapDirectory {
+    pub(super) count: u32,
+    /// In the image's file.
+    pub(super) start: u64,
+    pub(super) bytes: u64,
 }
 
 impl Header {
@@ -48,14 +70,19 @@ pub(super) fn parse(head: &[u8], what: &str) -> Result<Option<Header>, StorageEr
 }
 
 fn read(head: &[u8]) -> Result<Header, &'static str> {
-    let (header_bytes, incompatible) = match u32_at(head, 4)? {
-        2 => (72, 0),
+    let (header_bytes, incompatible, autoclear) = match u32_at(head, 4)? {
+        2 => (72, 0, 0),
         3 => (
             size(u64::from(u32_at(head, 100)?))?.max(104),
             u64_at(head, 72)?,
+            u64_at(head, 88)?,
         ),
         _ => return Err("the version is not known"),
     };
+    let cluster_bits = u32_at(head, 20)?;
+    if !CLUSTER_BITS.contains(&cluster_bits) {
+        return Err("the clusters have an impossible size");
+    }
     let backing_at = size(u64_at(head, 8)?)?;
     let backing_bytes = size(u64::from(u32_at(head, 16)?))?;
     if backing_bytes > MAX_NAME {
@@ -72,7 +99,14 @@ fn read(head: &[u8]) -> Result<Header, &'static str> {
     };
     let extension = |kind| extension(head, header_bytes, extensions_end, kind);
     let has_data_file = incompatible & HAS_DATA_FILE != 0;
+    let has_bitmaps = autoclear & HAS_BITMAPS != 0;
     Ok(Header {
+        cluster_bytes: 1 << cluster_bits,
+        encrypted: u32_at(head, 32)? != 0,
+        bitmaps: extension(BITMAPS)?
+            .filter(|_| has_bitmaps)
+            .map(bitmap_directory)
+            .transpose()?,
         virtual_bytes: u64_at(head, 24)?,
         backing_format: extension(BACKING_FORMAT)?
             .filter(|_| backing.is_some())
@@ -93,6 +127,14 @@ fn format(name: &[u8]) -> Option<Format> {
         b"raw" => Some(Format::Raw),
         _ => None,
     }
+}
+
+fn bitmap_directory(extension: &[u8]) -> Result<BitmapDirectory, &'static str> {
+    Ok(BitmapDirectory {
+        count: u32_at(extension, 0)?,
+        bytes: u64_at(extension, 8)?,
+        start: u64_at(extension, 16)?,
+    })
 }
 
 /// Walks the header's extensions to one of a kind.
@@ -123,7 +165,7 @@ fn text(head: &[u8], at: usize, bytes: usize) -> Result<String, &'static str> {
     utf8(slice(head, at, bytes)?)
 }
 
-fn slice(head: &[u8], at: usize, bytes: usize) -> Result<&[u8], &'static str> {
+pub(super) fn slice(head: &[u8], at: usize, bytes: usize) -> Result<&[u8], &'static str> {
     let end = at.checked_add(bytes).ok_or("a text is too far away")?;
     head.get(at..end).ok_or("a text ends behind the header")
 }
@@ -132,11 +174,11 @@ fn utf8(text: &[u8]) -> Result<String, &'static str> {
     String::from_utf8(text.to_vec()).map_err(|_| "a name is no text")
 }
 
-fn size(number: u64) -> Result<usize, &'static str> {
+pub(super) fn size(number: u64) -> Result<usize, &'static str> {
     usize::try_from(number).map_err(|_| "a number is too large")
 }
 
-fn u32_at(head: &[u8], at: usize) -> Result<u32, &'static str> {
+pub(super) fn u32_at(head: &[u8], at: usize) -> Result<u32, &'static str> {
     let bytes = at
         .checked_add(4)
         .and_then(|end| head.get(at..end))
@@ -160,6 +202,7 @@ mod tests {
         let mut head = vec![0; 512];
         head[..4].copy_from_slice(MAGIC);
         put(&mut head, 4, &3_u32.to_be_bytes());
+        put(&mut head, 20, &16_u32.to_be_bytes());
         put(&mut head, 24, &(1_u64 << 30).to_be_bytes());
         put(&mut head, 100, &104_u32.to_be_bytes());
         head
@@ -236,6 +279,47 @@ mod tests {
         put(&mut head, 112, b"a.raw");
         let header = parse(&head, "x").unwrap().unwrap();
         assert_eq!(header.needs().collect::<Vec<_>>(), ["a.raw"]);
+    }
+
+    #[test]
+    fn clusters_have_the_size_that_is_written() {
+        for (bits, bytes) in [(9_u32, 512), (16, 64 << 10), (21, 2 << 20)] {
+            let mut head = head();
+            put(&mut head, 20, &bits.to_be_bytes());
+            let header = parse(&head, "x").unwrap().unwrap();
+            assert_eq!(header.cluster_bytes, bytes);
+        }
+        for bits in [0_u32, 8, 22, u32::MAX] {
+            let mut head = head();
+            put(&mut head, 20, &bits.to_be_bytes());
+            assert_eq!(why(&head), "the clusters have an impossible size");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_encryption_is_told() {
+        assert!(!parse(&head(), "x").unwrap().unwrap().encrypted);
+        for method in [1_u32, 2, 7] {
+            let mut head = head();
+            put(&mut head, 32, &method.to_be_bytes());
+            assert!(parse(&head, "x").unwrap().unwrap().encrypted);
+        }
+    }
+
+    #[test]
+    fn bitmaps_count_only_while_they_are_kept_up() {
+        let mut head = head();
+        put(&mut head, 104, &BITMAPS.to_be_bytes());
+        put(&mut head, 108, &24_u32.to_be_bytes());
+        put(&mut head, 112, &2_u32.to_be_bytes());
+        put(&mut head, 120, &64_u64.to_be_bytes());
+        put(&mut head, 128, &4096_u64.to_be_bytes());
+        assert_eq!(parse(&head, "x").unwrap().unwrap().bitmaps, None);
+        put(&mut head, 88, &HAS_BITMAPS.to_be_bytes());
+        let listed = parse(&head, "x").unwrap().unwrap().bitmaps.unwrap();
+        assert_eq!((listed.count, listed.bytes, listed.start), (2, 64, 4096));
+        put(&mut head, 108, &8_u32.to_be_bytes());
+        assert_eq!(why(&head), "the header is too short");
     }
 
     #[test]

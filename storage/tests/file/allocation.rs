@@ -2,7 +2,9 @@
 
 use crate::rig::{Rig, name, run};
 use futures::TryStreamExt as _;
-use livemerge_storage::{Content, Extent, Share, StorageError, VolumeStore as _, shares};
+use livemerge_storage::{
+    ClusterBytes, Content, Extent, Share, StorageError, VolumeStore as _, shares,
+};
 use std::os::unix::fs::FileExt as _;
 
 const KIB: u64 = 1 << 10;
@@ -45,8 +47,13 @@ impl Rig {
     }
 
     async fn shares(&self, from: &str, kept: &str) -> Vec<Share> {
+        let cluster = async |file| self.store.stat(&name(file)).await.unwrap().cluster_bytes;
+        let clusters = ClusterBytes {
+            from: cluster(from).await,
+            kept: cluster(kept).await,
+        };
         let [from, kept] = [from, kept].map(|file| self.store.extents(&name(file)));
-        shares(from, kept).await.unwrap()
+        shares(from, kept, clusters).await.unwrap()
     }
 }
 
@@ -114,6 +121,36 @@ async fn a_part_of_a_cluster_takes_a_whole_one_where_it_is_copied() {
     rig.io("top.qcow2", &pieces).await;
     let wanted = [kib(3 * 2 + 64, 2, 3 * 64, 2 * 64), kib(64 - 2, 0, 64, 0)];
     assert_eq!(rig.shares("top.qcow2", "base.qcow2").await, wanted);
+}
+
+/// What is said to be needed is what the image grows by.
+#[tokio::test]
+async fn large_and_small_clusters_need_what_their_images_grow_by() {
+    for (options, mib) in [("cluster_size=2M", 8), ("cluster_size=4k", 0)] {
+        let rig = Rig::new().await;
+        rig.image("base.qcow2", 65536, options, None).await;
+        rig.image("top.qcow2", 65536, "", Some("base.qcow2")).await;
+        let pieces: Vec<_> = (0..4)
+            .map(|n| format!("write -P 1 {}M 64k", n * 16))
+            .collect();
+        let pieces: Vec<_> = pieces.iter().map(String::as_str).collect();
+        rig.io("top.qcow2", &pieces).await;
+        let shares = rig.shares("top.qcow2", "base.qcow2").await;
+        let wanted = if mib > 0 {
+            mib * 1024 * KIB
+        } else {
+            4 * 64 * KIB
+        };
+        assert_eq!(shares[0].new_bytes, wanted, "{options}");
+        let size = || std::fs::metadata(rig.path("base.qcow2")).unwrap().len();
+        let before = size();
+        let top = rig.path("top.qcow2").display().to_string();
+        run("qemu-img", &["commit", "-q", "-d", &top]).await;
+        let grown = size() - before;
+        assert!(grown >= wanted, "{options}: {grown}");
+        // Its tables, and nothing else.
+        assert!(grown <= wanted + (4 << 20), "{options}: {grown}");
+    }
 }
 
 /// A raw base is read as raw, whatever a guest has written to its beginning.

@@ -65,6 +65,16 @@ const IMAGES: &[(&str, &[&str], &str)] = &[
         "1G",
     ),
     (
+        "luks.qcow2",
+        &[
+            "--object",
+            "secret,id=s,data=abc",
+            "-o",
+            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+        ],
+        "4M",
+    ),
+    (
         "data-on.qcow2",
         &[
             "-o",
@@ -107,6 +117,8 @@ async fn headers_that_changed_say_the_same_too() {
     let (path, qcow2) = (rig.path("top.qcow2").display().to_string(), "qcow2");
     for args in [
         &["bitmap", "--add", "--enable", "-f", qcow2, &path, "mark"] as &[&str],
+        &["bitmap", "--add", "--disable", "-f", qcow2, &path, "weekly"],
+        &["bitmap", "--remove", "-f", qcow2, &path, "mark"],
         &["snapshot", "-c", "inside", &path],
         &["amend", "-f", qcow2, "-o", "lazy_refcounts=on", &path],
         &["rebase", "-u", "-f", qcow2, "-b", "", &path],
@@ -146,6 +158,16 @@ async fn agrees(rig: &Rig, image: &str) {
         assert_eq!(qemu["actual-size"], ours.allocated_bytes, "{image}");
     }
     assert_eq!(qemu["format"], format_text(ours.format), "{image}");
+    if ours.format == Format::Qcow2 {
+        assert_eq!(qemu["cluster-size"], ours.cluster_bytes, "{image}");
+    }
+    assert_eq!(qemu["encrypted"] == true, ours.encrypted, "{image}");
+    let bitmaps = qemu["format-specific"]["data"]["bitmaps"].as_array();
+    let bitmaps = bitmaps.into_iter().flatten();
+    let bitmaps: Vec<_> = bitmaps
+        .map(|bitmap| bitmap["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(bitmaps, ours.bitmaps, "{image}");
     assert_eq!(
         rig.store.parent_of(&ours.volume.name).await.unwrap(),
         ours.parent,

@@ -9,7 +9,7 @@ use livemerge_host_agent::hypervisor::fake::FakeImages;
 use livemerge_storage::{
     Capabilities, Content, Dependent, Extent, Format, Identity, LiveVolumes, Locator, NewVolume,
     Parent, Removal, RemovalId, RemovalOrder, RemovalState, Space, StorageError, StorageId,
-    VolumeInfo, VolumeName, VolumeRef, VolumeStore,
+    USUAL_CLUSTER_BYTES, VolumeInfo, VolumeName, VolumeRef, VolumeStore,
 };
 use tonic::async_trait;
 
@@ -139,6 +139,9 @@ impl FakeVolumes {
                 format: Some(Format::Qcow2),
             }),
             locator,
+            cluster_bytes: USUAL_CLUSTER_BYTES,
+            encrypted: false,
+            bitmaps: Vec::new(),
         })
     }
 
