@@ -41,6 +41,12 @@ pub(crate) fn layers<'a>(
     })
 }
 
+/// A disk without a chain that is told, as text.
+pub(crate) fn unsupported(disk: &v1::UnsupportedDisk) -> String {
+    let (disk, why) = (escape(&disk.disk), escape(&disk.why));
+    format!("{disk}  (no snapshot can be taken or deleted: it {why})")
+}
+
 /// The chain as text, one line for the disk and one a layer. Nothing in it steers a terminal.
 pub fn draw(chain: &v1::VolumeChain, snapshots: &[v1::Snapshot]) -> String {
     let job = if chain.job_running {
@@ -124,6 +130,19 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(draw(&chain, &[]).trim_end(), "vda");
+    }
+
+    #[test]
+    fn a_disk_without_a_chain_says_why() {
+        let disk = v1::UnsupportedDisk {
+            disk: "vdb".to_owned(),
+            why: "has a layer of the kind rbd\u{1b}[31m".to_owned(),
+            locators: vec![],
+        };
+        let drawn = unsupported(&disk);
+        assert!(drawn.starts_with("vdb  (no snapshot"), "{drawn}");
+        assert!(drawn.contains("it has a layer of the kind rbd"), "{drawn}");
+        assert!(!drawn.contains('\u{1b}'), "it steers no terminal");
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! The chains of a machine's disks, as the hypervisor has them now and storage knows their layers.
 
-use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, Layer, VmState, VmView};
+use crate::hypervisor::{
+    DiskView, Hypervisor, HypervisorError, Layer, UnsupportedDisk, VmState, VmView,
+};
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_proto::{problem::Problem, reason::Reason};
-use livemerge_storage::{Format, Identity, Locator, VolumeRef};
+use livemerge_storage::{Format, Identity, Locator, VolumeInfo, VolumeRef};
 
 /// The chains of a machine's disks, and what it did in the same look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmChains {
     /// What the machine did.
     pub state: VmState,
-    /// One a disk.
+    /// One a disk that can be merged.
     pub chains: Vec<Chain>,
+    /// The other disks that were asked for.
+    pub unsupported: Vec<UnsupportedDisk>,
 }
 
 /// One disk's chain.
@@ -105,13 +109,16 @@ pub(crate) async fn read_bare(
         let job_running = job_runs(&view, disk, hypervisor).await?;
         chains.push(describe(disk, job_running, volumes).await?);
     }
-    if let (Some(wanted), true) = (disk, chains.is_empty()) {
+    let mut unsupported = view.unsupported;
+    unsupported.retain(|other| disk.is_none_or(|wanted| other.target == *wanted));
+    if let (Some(wanted), true) = (disk, chains.is_empty() && unsupported.is_empty()) {
         let text = format!("virtual machine {} has no disk {wanted}", view.name);
         return Err(Problem::new(Reason::DiskNotFound, text).with("disk", wanted));
     }
     Ok(VmChains {
         state: view.state,
         chains,
+        unsupported,
     })
 }
 
@@ -141,6 +148,43 @@ pub fn vm_error(vm: VmId, error: &HypervisorError) -> Problem {
         }
         other => unanswered(other),
     }
+}
+
+/// The disk, with its chain.
+///
+/// # Errors
+/// `STRATEGY_UNSUPPORTED` with the reason for one that can be neither merged nor given an overlay;
+/// `DISK_NOT_FOUND`.
+pub(crate) fn disk_of<'a>(vm: &'a VmView, disk: &DiskTarget) -> Result<&'a DiskView, Problem> {
+    if let Some(found) = vm.disk(disk) {
+        return Ok(found);
+    }
+    let unsupported = vm.unsupported.iter().find(|other| other.target == *disk);
+    let (reason, text) = match unsupported {
+        Some(found) => (
+            Reason::StrategyUnsupported,
+            format!("disk {disk} of virtual machine {} {}", vm.name, found.why),
+        ),
+        None => (
+            Reason::DiskNotFound,
+            format!("virtual machine {} has no disk {disk}", vm.name),
+        ),
+    };
+    Err(Problem::new(reason, text).with("disk", disk))
+}
+
+/// A merge would write the data of an encrypted volume into one that is not, or with another key; an
+/// overlay would get the guest's data unencrypted.
+///
+/// # Errors
+/// `STRATEGY_UNSUPPORTED` for an encrypted volume.
+pub(crate) fn readable(volume: &VolumeInfo) -> Result<(), Problem> {
+    if !volume.encrypted {
+        return Ok(());
+    }
+    let volume = &volume.volume;
+    let text = format!("{volume} is encrypted: LiveMerge has no keys");
+    Err(Problem::new(Reason::StrategyUnsupported, text).with("volume", volume))
 }
 
 async fn describe(disk: &DiskView, job_running: bool, volumes: &Volumes) -> Result<Chain, Problem> {

@@ -138,11 +138,7 @@ impl Overlays {
     fn all_on(&self, order: &OverlayOrder, vm: &VmView) -> Result<bool, Problem> {
         let mut on = 0;
         for wanted in &order.overlays {
-            let Some(disk) = vm.disk(&wanted.disk) else {
-                let text = format!("virtual machine {} has no disk {}", vm.name, wanted.disk);
-                let problem = Problem::new(Reason::DiskNotFound, text);
-                return Err(problem.with("disk", &wanted.disk));
-            };
+            let disk = chains::disk_of(vm, &wanted.disk)?;
             on += usize::from(self.is_on(wanted, disk)?);
         }
         match on {
@@ -173,6 +169,7 @@ impl Overlays {
 
     async fn create_volume(&self, wanted: &NewOverlay) -> Result<VolumeInfo, Problem> {
         let below = self.volumes.stat(&wanted.below).await?;
+        chains::readable(&below)?;
         let overlay = NewVolume {
             name: wanted.overlay.name.clone(),
             virtual_bytes: below.virtual_bytes,

@@ -184,12 +184,17 @@ async fn host(agent: &dyn HostAgent) -> Result<HostSeen, Problem> {
 }
 
 async fn machine(agent: &dyn HostAgent, vm: VmSeen) -> (VmId, VmLook) {
-    let chains = agent.chains(vm.id, None).await.map(|read| read.chains);
+    let read = agent.chains(vm.id, None).await;
+    let (chains, unsupported) = match read {
+        Ok(read) => (Ok(read.chains), read.unsupported),
+        Err(error) => (Err(error.into_problem()), vec![]),
+    };
     let look = VmLook {
         name: vm.name,
         state: vm.state,
         active: vm.disks.into_iter().map(|disk| disk.locator).collect(),
-        chains: chains.map_err(HostError::into_problem),
+        chains,
+        unsupported,
     };
     (vm.id, look)
 }

@@ -1,6 +1,6 @@
 //! What hosts and storage domains have, as far as they could be looked at.
 
-use crate::hosts::{Chain, RemovalSeen, VmState, VolumeSeen};
+use crate::hosts::{Chain, RemovalSeen, UnsupportedDisk, VmState, VolumeSeen};
 use crate::snapshot::Mark;
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, VmId};
@@ -39,6 +39,8 @@ pub struct VmLook {
     pub active: Vec<String>,
     /// Its chains, or why they are not known.
     pub chains: Result<Vec<Chain>, Problem>,
+    /// Its disks whose chains are not told.
+    pub unsupported: Vec<UnsupportedDisk>,
 }
 
 /// A storage domain as one host sees it. Two hosts may have different ones of one id.
@@ -81,6 +83,9 @@ impl Seen {
         for (_, host) in self.known() {
             let active = host.vms.values().flat_map(|vm| &vm.active);
             active.for_each(|locator| mentions.add(locator));
+            let unsupported = host.vms.values().flat_map(|vm| &vm.unsupported);
+            let locators = unsupported.flat_map(|disk| &disk.locators);
+            locators.for_each(|locator| mentions.add(locator));
             let chains = host.vms.values().filter_map(|vm| vm.chains.as_ref().ok());
             for layer in chains.flatten().flat_map(|chain| &chain.layers) {
                 mentions.add(&layer.locator);

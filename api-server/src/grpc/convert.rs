@@ -1,6 +1,8 @@
 //! From the domain's types to the wire's.
 
-use crate::hosts::{Chain, HostStatus, HostView, Layer, LayerFormat, VmSeen, VmState, volume_ref};
+use crate::hosts::{
+    Chain, HostStatus, HostView, Layer, LayerFormat, UnsupportedDisk, VmSeen, VmState, volume_ref,
+};
 use crate::snapshot::{
     Event, EventKind, HostRecord, Origin, Severity, Snapshot, SnapshotState, VmRecord,
 };
@@ -110,6 +112,14 @@ pub(super) fn vm_unknown(vm: &VmRecord, observed_at: Option<Timestamp>) -> v1::V
         state: v1::VmState::Unknown.into(),
         disks: vec![],
         observed_at: observed_at.map(time),
+    }
+}
+
+pub(super) fn unsupported(disk: UnsupportedDisk) -> v1::UnsupportedDisk {
+    v1::UnsupportedDisk {
+        disk: disk.disk.to_string(),
+        why: disk.why,
+        locators: disk.locators,
     }
 }
 

@@ -142,12 +142,17 @@ impl InventoryService for InventoryApi {
             .await
             .map_err(HostError::into_problem)?;
         let now = self.clock.now();
+        let unsupported_disks = read.unsupported.into_iter();
+        let unsupported_disks = unsupported_disks.map(convert::unsupported).collect();
         let chains = read
             .chains
             .into_iter()
             .map(|chain| convert::chain(vm, chain, now))
             .collect();
-        Ok(Response::new(v1::GetVolumeChainResponse { chains }))
+        Ok(Response::new(v1::GetVolumeChainResponse {
+            chains,
+            unsupported_disks,
+        }))
     }
 
     async fn check_consistency(

@@ -5,7 +5,7 @@
 
 use super::types::{
     Chain, DiskSeen, HostReport, Layer, LayerFormat, MeasuredWay, MergeOrder, MergePhase,
-    MergeSeen, MergeWaiting, RemovalSeen, VmChains, VmSeen, VmState, VolumeSeen,
+    MergeSeen, MergeWaiting, RemovalSeen, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
 };
 use crate::snapshot::{Direction, Failure, Mark};
 use jiff::Timestamp;
@@ -146,9 +146,19 @@ pub(super) fn marked(mark: &Mark) -> v1::MarkedVolume {
 pub(super) fn chains(answer: v1::MergeServiceGetVolumeChainResponse) -> Result<VmChains, Status> {
     let state = vm_state(answer.state());
     let chains = answer.chains.into_iter().map(chain);
+    let unsupported = answer.unsupported_disks.into_iter().map(unsupported);
     Ok(VmChains {
         state,
         chains: chains.collect::<Result<_, _>>()?,
+        unsupported: unsupported.collect::<Result<_, _>>()?,
+    })
+}
+
+fn unsupported(disk: v1::UnsupportedDisk) -> Result<UnsupportedDisk, Status> {
+    Ok(UnsupportedDisk {
+        disk: id(&disk.disk)?,
+        why: disk.why,
+        locators: disk.locators,
     })
 }
 

@@ -21,7 +21,7 @@ pub use endpoint::{ENDPOINT_FORM, is_endpoint};
 pub use types::{
     Chain, DiskSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat, Measured,
     MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, MergeWaiting, OverlayOrder,
-    RemovalOrder, RemovalSeen, Removed, VmChains, VmSeen, VmState, VolumeSeen,
+    RemovalOrder, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
 };
 
 use crate::snapshot::{EventKind, HostRecord, Mark, Severity, VmRecord};

@@ -4,6 +4,7 @@ use crate::snapshot::{Direction, Failure, Mark, NewOverlay};
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
 use livemerge_storage::{RemovalId, StorageId, VolumeRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::{sync::Arc, time::Duration};
@@ -169,8 +170,29 @@ pub enum MergePhase {
 pub struct VmChains {
     /// What the machine did; `None` when an older agent does not say.
     pub state: Option<VmState>,
-    /// One a disk.
+    /// One a disk that can be merged.
     pub chains: Vec<Chain>,
+    /// Its other disks.
+    pub unsupported: Vec<UnsupportedDisk>,
+}
+
+/// A disk that can be neither merged nor given an overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedDisk {
+    /// Target name of the disk.
+    pub disk: DiskTarget,
+    /// Why, as it goes on after the disk's name.
+    pub why: String,
+    /// What is known of what it has open.
+    pub locators: Vec<String>,
+}
+
+impl UnsupportedDisk {
+    /// Said to who wants it merged or frozen.
+    pub fn refusal(&self) -> Problem {
+        let text = format!("disk {} {}", self.disk, self.why);
+        Problem::new(Reason::StrategyUnsupported, text).with("disk", &self.disk)
+    }
 }
 
 /// One disk's chain, base first, active layer last.

@@ -122,11 +122,15 @@ pub(super) fn record_gone(draft: &Draft<'_>) -> Problem {
     Problem::new(Reason::InternalBug, text).with("snapshot", draft.operation.snapshot)
 }
 
-/// Which overlays a new snapshot needs: one on each disk of the machine.
+/// Which overlays a new snapshot needs: one on each disk of the machine, or none.
 ///
 /// # Errors
 /// Says what refuses it. Nothing has been touched then.
 pub(super) fn plan_create(vm: &VmChains, mint: Mint<'_>) -> Result<Vec<NewOverlay>, Problem> {
+    // It would be a snapshot of some disks, and be taken for one of all.
+    if let Some(other) = vm.unsupported.first() {
+        return Err(other.refusal());
+    }
     if vm.chains.is_empty() {
         return Err(Problem::new(
             Reason::DiskNotFound,

@@ -178,6 +178,11 @@ fn look<'a>(
         let refuse = |reason, text| Err(about(snapshot, disk, reason, text));
         let here = vm.chains.iter().find(|chain| chain.disk == disk.disk);
         let Some(here) = here else {
+            let mut unsupported = vm.unsupported.iter();
+            if let Some(other) = unsupported.find(|other| other.disk == disk.disk) {
+                let text = format!("disk {} {}", other.disk, other.why);
+                return refuse(Reason::StrategyUnsupported, text);
+            }
             let text = format!("the virtual machine has no disk {}", disk.disk);
             return refuse(Reason::DiskNotFound, text);
         };

@@ -366,6 +366,7 @@ impl MergeService for Agent {
         Ok(Response::new(v1::MergeServiceGetVolumeChainResponse {
             chains: chains.collect(),
             state: v1::VmState::Running.into(),
+            unsupported_disks: vec![],
         }))
     }
 }

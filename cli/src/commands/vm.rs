@@ -16,9 +16,9 @@ pub(super) async fn run(session: &Session, output: Output, command: VmCommand) -
         VmCommand::Get { vm } => output.one(&get(session, &vm).await?),
         VmCommand::Chain { vm, disk } => {
             let vm_id = resolve::vm(session, &vm).await?;
-            let chains = chains(session, &vm_id, disk.unwrap_or_default()).await?;
+            let answer = chains(session, &vm_id, disk.unwrap_or_default()).await?;
             let snapshots = resolve::snapshots(session, &vm_id).await?;
-            show_chains(output, &chains, &snapshots)
+            show_chains(output, &vm_id, &answer, &snapshots)
         }
     }
 }
@@ -39,35 +39,36 @@ async fn chains(
     session: &Session,
     vm_id: &str,
     disk: String,
-) -> Result<Vec<v1::VolumeChain>, Failure> {
+) -> Result<v1::GetVolumeChainResponse, Failure> {
     let mut client = session.inventory();
     let request = v1::GetVolumeChainRequest {
         vm_id: vm_id.to_owned(),
         disk,
     };
-    let answer = session
+    session
         .call(request, async |r| client.get_volume_chain(r).await)
-        .await?;
-    Ok(answer.chains)
+        .await
 }
 
 fn show_chains(
     output: Output,
-    chains: &[v1::VolumeChain],
+    vm_id: &str,
+    answer: &v1::GetVolumeChainResponse,
     snapshots: &[v1::Snapshot],
 ) -> Result<(), Stop> {
     match output.format() {
         Format::Json => {
-            let documents = chains
-                .iter()
-                .map(|chain| ChainDocument::new(chain, snapshots));
-            output.json(&documents.collect::<Vec<_>>())
+            let chains = answer.chains.iter();
+            let chains = chains.map(|chain| ChainDocument::new(chain, snapshots));
+            let others = answer.unsupported_disks.iter();
+            let others = others.map(|disk| ChainDocument::unsupported(vm_id, disk));
+            output.json(&chains.chain(others).collect::<Vec<_>>())
         }
         Format::Table => {
-            let drawn: Vec<String> = chains
-                .iter()
-                .map(|chain| chain::draw(chain, snapshots))
-                .collect();
+            let chains = answer.chains.iter();
+            let chains = chains.map(|chain| chain::draw(chain, snapshots));
+            let others = answer.unsupported_disks.iter().map(chain::unsupported);
+            let drawn: Vec<String> = chains.chain(others).collect();
             output.text(&drawn.join("\n\n"))
         }
     }

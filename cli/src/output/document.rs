@@ -310,6 +310,8 @@ pub(crate) struct ChainDocument<'a> {
     libvirt_snapshots: &'a [String],
     observed_at: Option<String>,
     layers: Vec<LayerDocument<'a>>,
+    /// Why there are none, and no snapshot can be taken or deleted.
+    unsupported: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -346,6 +348,20 @@ impl<'a> ChainDocument<'a> {
             layers: chain::layers(chain, snapshots)
                 .map(LayerDocument::from)
                 .collect(),
+            unsupported: None,
+        }
+    }
+
+    /// A disk whose chain is not told.
+    pub(crate) fn unsupported(vm_id: &'a str, disk: &'a v1::UnsupportedDisk) -> Self {
+        Self {
+            vm_id,
+            disk: &disk.disk,
+            job_running: false,
+            libvirt_snapshots: &[],
+            observed_at: None,
+            layers: Vec::new(),
+            unsupported: Some(&disk.why),
         }
     }
 }

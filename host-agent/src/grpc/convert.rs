@@ -1,7 +1,7 @@
 //! Between the domain's types and the wire's.
 
 use crate::chains::{Chain, ChainLayer};
-use crate::hypervisor::{VmState, VmView};
+use crate::hypervisor::{UnsupportedDisk, VmState, VmView};
 use crate::merge::{MergeKind, MergeView, Phase};
 use crate::volumes::Volumes;
 use jiff::Timestamp;
@@ -89,6 +89,14 @@ fn layer(layer: ChainLayer) -> v1::ChainLayer {
         virtual_bytes: known.map_or(0, |known| bytes(known.virtual_bytes)),
         allocated_bytes: known.map_or(0, |known| bytes(known.allocated_bytes)),
         shared_with: layer.shared_with,
+    }
+}
+
+pub(super) fn unsupported(disk: UnsupportedDisk) -> v1::UnsupportedDisk {
+    v1::UnsupportedDisk {
+        disk: disk.target.to_string(),
+        why: disk.why,
+        locators: disk.layers.iter().map(ToString::to_string).collect(),
     }
 }
 

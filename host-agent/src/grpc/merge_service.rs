@@ -152,6 +152,7 @@ impl MergeService for MergeApi {
         let (vm, disk) = fields.finish(vm.zip(disk))?;
         let read = chains::read(vm, disk.as_ref(), self.hypervisor.as_ref(), &self.volumes).await?;
         let now = self.clock.now();
+        let unsupported = read.unsupported.into_iter().map(convert::unsupported);
         let chains = read
             .chains
             .into_iter()
@@ -160,6 +161,7 @@ impl MergeService for MergeApi {
         Ok(Response::new(v1::MergeServiceGetVolumeChainResponse {
             chains,
             state: convert::vm_state(read.state).into(),
+            unsupported_disks: unsupported.collect(),
         }))
     }
 }

@@ -22,7 +22,8 @@ mod xml;
 pub use libvirt::Libvirt;
 pub use types::{
     BlockJob, BlockJobKind, BlockJobOutcome, DiskView, HypervisorError, HypervisorEvent, JobOrder,
-    JobProgress, KeptSnapshot, Layer, MirrorState, Overlay, Reference, VmState, VmView,
+    JobProgress, KeptSnapshot, Layer, MirrorState, Overlay, Reference, UnsupportedDisk, VmState,
+    VmView,
 };
 
 use async_trait::async_trait;

@@ -23,9 +23,21 @@ pub struct VmView {
     pub name: String,
     /// What it does.
     pub state: VmState,
-    /// Its disks, in the order of the definition. Left out are CD-ROMs, floppies, and disks with a
-    /// layer that no volume can be: neither file nor block device nor NBD export.
+    /// Its disks, in the order of the definition, without CD-ROMs and floppies.
     pub disks: Vec<DiskView>,
+    /// The rest of its disks, which can be neither merged nor given an overlay.
+    pub unsupported: Vec<UnsupportedDisk>,
+}
+
+/// A disk that can be neither merged nor given an overlay: its chain is not told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedDisk {
+    /// Target name, for example `vda`.
+    pub target: DiskTarget,
+    /// Why, as it goes on after the disk's name.
+    pub why: String,
+    /// What is known of what it has open, base first.
+    pub layers: Vec<Locator>,
 }
 
 impl VmView {

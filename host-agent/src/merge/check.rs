@@ -64,12 +64,15 @@ pub(super) async fn fits(
         .vm(order.vm)
         .await
         .map_err(|error| chains::vm_error(order.vm, &error))?;
-    same_volume(&order.kept, volumes).await?;
+    chains::readable(&same_volume(&order.kept, volumes).await?)?;
     let mut copy_bytes = 0;
     for removed in &order.removed {
-        copy_bytes += same_volume(removed, volumes).await?.allocated_bytes;
+        let removed = same_volume(removed, volumes).await?;
+        chains::readable(&removed)?;
+        no_bitmaps(order, &removed)?;
+        copy_bytes += removed.allocated_bytes;
     }
-    let disk = disk_of(order, &vm)?;
+    let disk = chains::disk_of(&vm, &order.disk)?;
     does_not_pull(order, &vm)?;
     idle(order, &vm, disk, hypervisor).await?;
     not_kept(order, hypervisor).await?;
@@ -99,11 +102,22 @@ async fn same_volume(wanted: &VolumeMark, volumes: &Volumes) -> Result<VolumeInf
     Err(Problem::new(Reason::ChainDiverged, text).with("volume", &wanted.volume))
 }
 
-fn disk_of<'a>(order: &MergeOrder, vm: &'a VmView) -> Result<&'a DiskView, Problem> {
-    vm.disk(&order.disk).ok_or_else(|| {
-        let text = format!("virtual machine {} has no disk {}", vm.name, order.disk);
-        Problem::new(Reason::DiskNotFound, text).with("disk", &order.disk)
-    })
+/// The bitmaps of a volume go with it, and the next incremental backup would lack what they knew.
+/// Those of the volume that is kept are kept up by QEMU, which writes it.
+fn no_bitmaps(order: &MergeOrder, removed: &VolumeInfo) -> Result<(), Problem> {
+    if removed.bitmaps.is_empty() {
+        return Ok(());
+    }
+    let names = removed.bitmaps.join(", ");
+    let text = format!(
+        "{} keeps the dirty bitmaps {names}, which would go with it: delete the backup's checkpoints \
+         first, or remove the bitmaps with `qemu-img bitmap --remove` while the machine is off",
+        removed.volume
+    );
+    let problem = Problem::new(Reason::StrategyUnsupported, text).with("disk", &order.disk);
+    Err(problem
+        .with("volume", &removed.volume)
+        .with("bitmaps", names))
 }
 
 /// Nobody but QEMU pulls.
@@ -127,7 +141,7 @@ async fn not_kept(order: &MergeOrder, hypervisor: &dyn Hypervisor) -> Result<(),
     let names: Vec<_> = kept.into_iter().map(|snapshot| snapshot.name).collect();
     let names = names.join(", ");
     let text = format!(
-        "libvirt's own snapshots {names} name layers of disk {}: remove libvirt's metadata first, with          `virsh snapshot-delete --metadata`",
+        "libvirt's own snapshots {names} name layers of disk {}: remove libvirt's metadata first, with `virsh snapshot-delete --metadata`",
         order.disk
     );
     let problem = Problem::new(Reason::StrategyUnsupported, text).with("disk", &order.disk);

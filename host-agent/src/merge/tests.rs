@@ -97,6 +97,113 @@ async fn layers_are_those_of_the_chain_however_it_spells_them() {
     assert_eq!(view.record.kind, MergeKind::ActiveCommit);
 }
 
+/// Runs QEMU's image program in the domain.
+fn qemu_img(host: &Host, args: &[&str]) {
+    let mut command = std::process::Command::new("qemu-img");
+    command.current_dir(host.rig.path("").as_path()).args(args);
+    assert!(command.status().expect("qemu-img is needed here").success());
+}
+
+async fn refused(host: &Host, order: MergeOrder) -> Problem {
+    let range = DiskRange {
+        disk: order.disk.clone(),
+        lowest: order.kept.clone(),
+        youngest: order.removed[0].clone(),
+        forced: None,
+    };
+    let planned = plan(order.vm, vec![range], &host.rig.host, &host.rig.volumes).await;
+    let planned = planned.unwrap().remove(0);
+    assert_ne!(planned.chosen, Some(Direction::Commit), "{planned:?}");
+    let of_plan = planned.options[0].blocker.clone().expect("a blocker");
+    let of_order = host.start(order).await.unwrap_err();
+    assert_eq!(of_order, of_plan, "the plan says what the order would");
+    assert_eq!(host.journal(), 0);
+    of_order
+}
+
+#[tokio::test]
+async fn an_encrypted_layer_is_neither_planned_nor_merged() {
+    for (which, name) in ["a-base.qcow2", "a-top.qcow2"].into_iter().enumerate() {
+        let host = Host::new().await;
+        let mut pair = host.pair("a").await;
+        let luks = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+        let secret = [
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "--object",
+            "secret,id=s,data=abc",
+            "-o",
+            luks,
+        ];
+        let on_base = [
+            "-u",
+            "-F",
+            "qcow2",
+            "-b",
+            pair[0].locator.to_string().leak() as &str,
+        ];
+        let below: &[&str] = if which == 1 { &on_base } else { &[] };
+        std::fs::remove_file(host.rig.path(name)).unwrap();
+        qemu_img(&host, &[&secret[..], below, &[name, "1M"]].concat());
+        pair[which] = host.rig.volumes.stat(&pair[which].volume).await.unwrap();
+        let vm = host.rig.machine(1, &locators(&pair));
+        let refused = refused(&host, order(vm, &pair)).await;
+        assert_eq!(refused.reason, Reason::StrategyUnsupported);
+        let said = format!("default/{name} is encrypted");
+        assert!(refused.message.contains(&said), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_volume_with_dirty_bitmaps_does_not_leave_and_one_that_stays_may_have_them() {
+    let host = Host::new().await;
+    let pair = host.pair("a").await;
+    for bitmap in ["nightly", "weekly"] {
+        qemu_img(&host, &["bitmap", "--add", "a-top.qcow2", bitmap]);
+    }
+    let vm = host.rig.machine(1, &locators(&pair));
+    let refused = refused(&host, order(vm, &pair)).await;
+    assert_eq!(refused.reason, Reason::StrategyUnsupported);
+    assert_eq!(refused.metadata["bitmaps"], "nightly, weekly");
+    for bitmap in ["nightly", "weekly"] {
+        qemu_img(&host, &["bitmap", "--remove", "a-top.qcow2", bitmap]);
+    }
+    qemu_img(&host, &["bitmap", "--add", "a-base.qcow2", "nightly"]);
+    host.start(order(vm, &pair)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_merged_is_refused_with_its_reason() {
+    let host = Host::new().await;
+    let pair = host.pair("a").await;
+    let vm = host.rig.machine(1, &locators(&pair));
+    let vdb = "vdb".parse::<livemerge_proto::ids::DiskTarget>().unwrap();
+    let other = crate::hypervisor::UnsupportedDisk {
+        target: vdb.clone(),
+        why: "has a layer of the kind rbd".to_owned(),
+        layers: vec![],
+    };
+    host.rig.host.set_unsupported(vm, vec![other.clone()]);
+    let order = MergeOrder {
+        disk: vdb.clone(),
+        ..order(vm, &pair)
+    };
+    let refused = refused(&host, order).await;
+    assert_eq!(refused.reason, Reason::StrategyUnsupported);
+    assert!(refused.message.ends_with(&other.why), "{refused}");
+    // It is told beside the chains.
+    let read = crate::chains::read(vm, None, &host.rig.host, &host.rig.volumes).await;
+    let read = read.unwrap();
+    assert_eq!(
+        (read.chains.len(), read.unsupported),
+        (1, vec![other.clone()])
+    );
+    let alone = crate::chains::read(vm, Some(&vdb), &host.rig.host, &host.rig.volumes).await;
+    assert_eq!(alone.unwrap().unsupported, [other]);
+}
+
 #[tokio::test]
 async fn a_base_that_a_header_names_in_another_spelling_is_not_written() {
     let host = Host::new().await;

@@ -73,6 +73,26 @@ async fn overlays_that_are_on_are_no_refusal_whatever_cannot_be_read() {
     assert_eq!(unknown.reason, Reason::StorageUnreachable);
 }
 
+/// The overlay would have the guest's data as they are.
+#[tokio::test]
+async fn no_overlay_is_put_on_an_encrypted_volume() {
+    let (rig, overlays, order) = ordered().await;
+    std::fs::remove_file(rig.path("base.qcow2")).unwrap();
+    let luks = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    let made = std::process::Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "--object"])
+        .args(["secret,id=s,data=abc", "-o", luks])
+        .arg(rig.path("base.qcow2"))
+        .arg("1M")
+        .status();
+    assert!(made.expect("qemu-img is needed here").success());
+    let refused = overlays.create(&order).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::StrategyUnsupported);
+    assert!(refused.message.contains("is encrypted"), "{refused}");
+    assert_eq!(added(&rig), 0);
+    assert!(!there(&rig).await);
+}
+
 #[tokio::test]
 async fn an_order_that_comes_twice_at_once_is_done_once() {
     let (rig, overlays, order) = ordered().await;

@@ -267,6 +267,7 @@ fn read_chains(
     Ok(hosts::VmChains {
         state: Some(state),
         chains: read.chains.into_iter().map(chain).collect(),
+        unsupported: vec![],
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::consistency::finding::{Finding, Kind, Remedy};
 use crate::consistency::record::Record;
 use crate::consistency::seen::{HostSeen, Seen, VmLook};
-use crate::hosts::Chain;
+use crate::hosts::{Chain, UnsupportedDisk};
 use crate::snapshot::{Severity, Snapshot};
 use livemerge_proto::ids::{HostId, VmId};
 use livemerge_proto::problem::Problem;
@@ -69,6 +69,8 @@ fn machines(host: &HostId, here: &HostSeen, record: &Record) -> Vec<Finding> {
             // Said already, with the operation whose job it is.
             Ok(_) if record.works_on(*vm).is_some() => {}
             Ok(chains) => {
+                let others = look.unsupported.iter();
+                findings.extend(others.map(|other| about(unsupported(look, other))));
                 let jobs = chains.iter().filter(|chain| chain.job_running);
                 findings.extend(jobs.map(|chain| about(job(look, chain))));
             }
@@ -83,6 +85,24 @@ fn job(look: &VmLook, chain: &Chain) -> Finding {
         chain.disk, look.name
     );
     moves(text).of_disk(&chain.disk)
+}
+
+/// Its chain is told by nobody, so nothing is known of its layers.
+fn unsupported(look: &VmLook, disk: &UnsupportedDisk) -> Finding {
+    let refusal = disk.refusal();
+    let text = format!(
+        "disk {} of {} {}: its chain was not compared",
+        disk.disk, look.name, disk.why
+    );
+    let reason = refusal.reason;
+    Finding::new(
+        Kind::Unknown,
+        Severity::Info,
+        text,
+        Remedy::Unclear(refusal),
+    )
+    .of_disk(&disk.disk)
+    .detail("reason", reason)
 }
 
 /// Something is being done, so a difference would mean nothing.

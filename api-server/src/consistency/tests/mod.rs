@@ -12,7 +12,7 @@ mod table;
 mod volumes;
 
 use super::{Finding, HostSeen, Kind, Record, Remedy, Seen, StorageSeen, VmLook, compare};
-use crate::hosts::{Chain, Layer, LayerFormat, RemovalSeen, VmState, VolumeSeen};
+use crate::hosts::{Chain, Layer, LayerFormat, RemovalSeen, UnsupportedDisk, VmState, VolumeSeen};
 use crate::snapshot::{
     CreatePhase, DeletePhase, Deleted, DiskState, DiskTask, Leaving, Mark, MergeKind, Merging,
     NewOverlay, Operation, OperationState, Severity, Snapshot, SnapshotDisk, SnapshotState, Work,
@@ -209,6 +209,7 @@ impl World {
             state: VmState::Running,
             active: vec![locator(&b)],
             chains: Ok(vec![chain("vda", &["base.qcow2", &a, &b])]),
+            unsupported: vec![],
         };
         let host = HostSeen {
             vms: BTreeMap::from([(id(1), look)]),

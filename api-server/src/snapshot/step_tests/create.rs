@@ -31,6 +31,29 @@ fn taking_a_snapshot_repeats_the_same_overlays_until_they_are_on() {
 }
 
 #[test]
+fn a_snapshot_of_some_disks_only_is_not_taken() {
+    let snapshot = snapshot("s", &[]);
+    let create = operation(&snapshot, Work::Create(CreatePhase::Planning));
+    let mut chains = running(vec![chain("vda", &["a"])]);
+    chains.unsupported = vec![UnsupportedDisk {
+        disk: "vdb".parse().unwrap(),
+        why: "has a layer of the kind rbd".to_owned(),
+        locators: vec![],
+    }];
+    let seen = Seen {
+        answer: Some(Answer::Chains(chains)),
+        ..Seen::of(&snapshot)
+    };
+    let done = change(seen.decide(&create));
+    let OperationState::Failed(failure) = &done.operation.state else {
+        panic!("{:?}", done.operation.state);
+    };
+    assert_eq!(failure.reason, Reason::StrategyUnsupported);
+    assert_eq!(failure.message, "disk vdb has a layer of the kind rbd");
+    assert_eq!(put(&done, snapshot.id), None);
+}
+
+#[test]
 fn a_snapshot_that_was_refused_leaves_nothing() {
     let snapshot = snapshot("s", &[]);
     let create = operation(&snapshot, Work::Create(CreatePhase::Planning));

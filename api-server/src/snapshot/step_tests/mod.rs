@@ -25,7 +25,7 @@ use super::types::{
 };
 use crate::hosts::{
     Chain, HostError, Layer, LayerFormat, Measured, MeasuredWay, MergeOrder, MergePhase, MergeSeen,
-    MergeSight, RemovalOrder, Removed, VmChains, VmState,
+    MergeSight, RemovalOrder, Removed, UnsupportedDisk, VmChains, VmState,
 };
 use crate::store::{Change, SnapshotChange};
 use jiff::Timestamp;
@@ -216,6 +216,7 @@ fn running(chains: Vec<Chain>) -> VmChains {
     VmChains {
         state: Some(VmState::Running),
         chains,
+        unsupported: vec![],
     }
 }
 

@@ -46,6 +46,16 @@ fn plans_refuse_what_cannot_be_done() {
     assert_eq!(elsewhere.reason, Reason::ChainDiverged);
     let no_disk = refused(chain("vdb", &["a", "b"]));
     assert_eq!(no_disk.reason, Reason::DiskNotFound);
+    let mut vm = running(vec![]);
+    vm.unsupported = vec![UnsupportedDisk {
+        disk: "vda".parse().unwrap(),
+        why: "has the layer /images/a.qcow2, which is encrypted".to_owned(),
+        locators: vec![],
+    }];
+    let unsupported = plan(&snapshot, &vm).unwrap_err();
+    assert_eq!(unsupported.reason, Reason::StrategyUnsupported);
+    let why = &vm.unsupported[0].why;
+    assert!(unsupported.message.contains(why), "{unsupported}");
     let busy = refused(Chain {
         job_running: true,
         ..whole()
@@ -84,9 +94,16 @@ fn a_machine_that_is_off_is_merged_offline() {
     let snapshot = [snapshot("s", &[("vda", "a")])];
     let plan_in = |state| {
         let chains = vec![chain("vda", &["a", "b"])];
-        plan(&snapshot, &VmChains { state, chains })
-            .unwrap()
-            .remove(0)
+        plan(
+            &snapshot,
+            &VmChains {
+                state,
+                chains,
+                unsupported: vec![],
+            },
+        )
+        .unwrap()
+        .remove(0)
     };
     let off = plan_in(Some(VmState::ShutOff));
     assert_eq!(off.kind, MergeKind::OfflineCommit);

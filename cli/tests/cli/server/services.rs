@@ -122,6 +122,7 @@ impl InventoryService for Scripted {
         });
         Ok(Response::new(v1::GetVolumeChainResponse {
             chains: chains.await?,
+            unsupported_disks: vec![],
         }))
     }
 

@@ -96,6 +96,7 @@ impl Machine {
             name: self.name.clone(),
             state: self.state,
             disks,
+            unsupported: Vec::new(),
         }
     }
 

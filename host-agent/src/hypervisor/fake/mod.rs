@@ -35,7 +35,10 @@ use tokio::sync::broadcast;
 
 use self::machine::{Disk, Machine};
 use self::script::{Fault, Script};
-use super::{BlockJobOutcome, HypervisorError, HypervisorEvent, KeptSnapshot, VmState, VmView};
+use super::{
+    BlockJobOutcome, HypervisorError, HypervisorEvent, KeptSnapshot, UnsupportedDisk, VmState,
+    VmView,
+};
 
 /// Who moves the block jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,7 @@ struct Host {
     connected: bool,
     machines: BTreeMap<VmId, Machine>,
     kept: BTreeMap<VmId, Vec<KeptSnapshot>>,
+    unsupported: BTreeMap<VmId, Vec<UnsupportedDisk>>,
     script: Script,
 }
 
@@ -68,6 +72,7 @@ impl FakeHypervisor {
         let host = Host {
             connected: true,
             machines: BTreeMap::new(),
+            unsupported: BTreeMap::new(),
             kept: BTreeMap::new(),
             script: Script::default(),
         };
@@ -224,6 +229,11 @@ impl FakeHypervisor {
         self.host().kept.insert(vm, kept);
     }
 
+    /// The machine has these disks beside those that can be merged.
+    pub fn set_unsupported(&self, vm: VmId, disks: Vec<UnsupportedDisk>) {
+        self.host().unsupported.insert(vm, disks);
+    }
+
     /// Names another image in the machine's definition, as somebody else may do.
     pub fn set_next_start(&self, vm: VmId, disk: &DiskTarget, image: &Locator) {
         let _ = self.with_disk(vm, disk, |disk, _| disk.next_start = image.clone());
@@ -369,6 +379,14 @@ impl FakeHypervisor {
 }
 
 impl Host {
+    fn with_unsupported(&self, view: VmView) -> VmView {
+        let unsupported = self.unsupported.get(&view.id).cloned().unwrap_or_default();
+        VmView {
+            unsupported,
+            ..view
+        }
+    }
+
     fn machine(&mut self, vm: VmId) -> Result<&mut Machine, HypervisorError> {
         let missing = || HypervisorError::NotFound(format!("machine {vm}"));
         self.machines.get_mut(&vm).ok_or_else(missing)

@@ -63,13 +63,15 @@ impl Hypervisor for FakeHypervisor {
     async fn vms(&self) -> Answer<Vec<VmView>> {
         self.answer(Call::Vms, |host| {
             let machines = host.machines.values();
-            Ok(machines.map(|machine| machine.view(&self.images)).collect())
+            let views = machines.map(|machine| machine.view(&self.images));
+            Ok(views.map(|view| host.with_unsupported(view)).collect())
         })
     }
 
     async fn vm(&self, vm: VmId) -> Answer<VmView> {
         self.answer(Call::Vm(vm), |host| {
-            host.machine(vm)?.whole_view(&self.images)
+            let view = host.machine(vm)?.whole_view(&self.images)?;
+            Ok(host.with_unsupported(view))
         })
     }
 

@@ -81,7 +81,7 @@ impl Connection {
         // What is on top already was put there before, and the reply was lost.
         let mut missing = Vec::new();
         for overlay in overlays {
-            let disk = disk_of(&now, &overlay.disk)?;
+            let disk = supported(disk_of(&now, &overlay.disk)?)?;
             match position(disk, &overlay.locator) {
                 Some(place) if place + 1 == disk.chain.len() => {}
                 Some(_) => return Err(refused(&overlay.disk, "has the overlay below its top")),
@@ -103,7 +103,7 @@ impl Connection {
     pub(super) fn start_job(&self, vm: VmId, order: &JobOrder) -> Answer<()> {
         let domain = self.domain(vm)?;
         let now = running(&domain)?;
-        let disk = disk_of(&now, &order.disk)?;
+        let disk = supported(disk_of(&now, &order.disk)?)?;
         let gone = || refused(&order.disk, "no longer has the layers of the merge");
         let top = position(disk, &order.top).ok_or_else(gone)?;
         let base = match &order.base {
@@ -407,6 +407,14 @@ pub(super) fn disk_of<'a>(machine: &'a Definition, target: &DiskTarget) -> Answe
         .ok_or_else(|| HypervisorError::NotFound(format!("disk {target} of {}", machine.name)))
 }
 
+/// The disk, unless something speaks against a merge or an overlay.
+pub(super) fn supported(disk: &Disk) -> Answer<&Disk> {
+    match disk.unsupported() {
+        None => Ok(disk),
+        Some(why) => Err(refused(&disk.target, &why)),
+    }
+}
+
 pub(super) fn position(disk: &Disk, locator: &Locator) -> Option<usize> {
     disk.chain
         .iter()
@@ -444,7 +452,7 @@ fn disks_with(
     for disk in &machine.disks {
         for source in disk.sources() {
             let same = match source {
-                Source::Elsewhere => false,
+                Source::Elsewhere(_) => false,
                 Source::Volume(other) => other == locator || same(&identity(other)?, wanted),
                 Source::Unresolved(kind) => {
                     let text = format!(

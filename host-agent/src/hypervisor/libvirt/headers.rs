@@ -16,7 +16,7 @@ use livemerge_storage::{Format, ImageHead, Locator, StorageError};
 use super::identity::Identity;
 use crate::hypervisor::HypervisorError;
 use crate::hypervisor::nbd::NbdAddress;
-use crate::hypervisor::xml::{Definition, Disk, DiskLayer, Source};
+use crate::hypervisor::xml::{Definition, Device, Disk, DiskLayer, Source};
 
 /// How long the headers of one chain may take.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -41,7 +41,7 @@ pub(super) enum Missing {
 fn complete(disk: &mut Disk, missing: Missing) -> Result<(), String> {
     let lowest = disk.chain.first().map(|layer| &layer.source);
     let readable = matches!(lowest, Some(Source::Volume(_)));
-    if disk.ends || disk.other_device || !readable {
+    if disk.ends || disk.device != Device::Disk || !readable {
         return Ok(());
     }
     let chain = disk.chain.clone();
@@ -92,6 +92,7 @@ fn completed(mut chain: Vec<DiskLayer>, missing: Missing) -> Result<Vec<DiskLaye
             Err(error) => return Err(said(&error)),
         };
         seen.push(identity);
+        lowest.encrypted |= head.encrypted;
         lowest.data_store = lowest.data_store.take().or(head
             .data_file
             .map(|path| Source::Volume(Locator::File(path))));
@@ -119,7 +120,14 @@ fn layer(locator: Locator, format: Option<Format>) -> DiskLayer {
         format,
         index: None,
         data_store: None,
+        encrypted: false,
     }
+}
+
+/// Of a backing name that is no file's.
+fn protocol(backing: &str) -> String {
+    let (protocol, _) = backing.split_once(':').unwrap_or(("unknown", ""));
+    protocol.to_owned()
 }
 
 /// As libvirt tells it once the machine runs.
@@ -132,7 +140,7 @@ fn named(locator: Locator) -> Source {
         Locator::Nbd(uri) => match uri.parse::<NbdAddress>() {
             Ok(address) => Source::Volume(Locator::Nbd(address.to_string())),
             // Some other protocol, or a description of several files.
-            Err(_) => Source::Elsewhere,
+            Err(_) => Source::Elsewhere(protocol(&uri)),
         },
         Locator::Block(path) => Source::Volume(Locator::Block(path)),
     }
@@ -199,7 +207,7 @@ mod tests {
         top.index = None;
         Disk {
             target: "vda".parse().unwrap(),
-            other_device: false,
+            device: Device::Disk,
             chain: vec![top],
             ends: false,
             mirror: None,
@@ -242,7 +250,7 @@ mod tests {
         assert_eq!(over_nbd[0], ("nbd://host:10809/x".to_owned(), raw));
         image(dir, "r", Some(("rbd:pool/x", "raw")));
         let elsewhere = chain(dir, "r", Missing::Unknown).unwrap();
-        assert_eq!(elsewhere[0].0, "Elsewhere");
+        assert_eq!(elsewhere[0].0, "Elsewhere(\"rbd\")");
     }
 
     #[test]
@@ -280,7 +288,7 @@ mod tests {
         complete(&mut ends, Missing::Unknown).unwrap();
         assert_eq!(ends.chain.len(), 1);
         let mut cdrom = disk(dir.path(), "missing");
-        cdrom.other_device = true;
+        cdrom.device = Device::Removable;
         complete(&mut cdrom, Missing::Unknown).unwrap();
     }
 }

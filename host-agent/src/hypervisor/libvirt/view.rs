@@ -1,41 +1,50 @@
 //! From libvirt's definitions to the port's view of a machine.
 
-use crate::hypervisor::xml::{Definition, Disk};
-use crate::hypervisor::{BlockJob, DiskView, Layer, VmState, VmView};
+use crate::hypervisor::xml::{Definition, Device, Disk, Source};
+use crate::hypervisor::{BlockJob, DiskView, Layer, UnsupportedDisk, VmState, VmView};
 use livemerge_storage::{Locator, is_written};
 
 /// The view of a machine by its present definition and the one that it starts with next time.
 pub(super) fn view(now: &Definition, next: Option<&Definition>, state: VmState) -> VmView {
-    let disks = now
-        .disks
-        .iter()
-        .filter_map(|disk| disk_view(now, disk, next))
-        .collect();
+    let (mut disks, mut unsupported) = (Vec::new(), Vec::new());
+    let wanted = |disk: &&Disk| disk.device != Device::Removable;
+    for disk in now.disks.iter().filter(wanted) {
+        match disk_view(now, disk, next) {
+            Ok(disk) => disks.push(disk),
+            Err(why) => unsupported.push(UnsupportedDisk {
+                target: disk.target.clone(),
+                why,
+                layers: disk
+                    .sources()
+                    .filter_map(Source::locator)
+                    .cloned()
+                    .collect(),
+            }),
+        }
+    }
     VmView {
         id: now.id,
         name: now.name.clone(),
         state,
         disks,
+        unsupported,
     }
 }
 
-/// `None` for a disk that no merge can be about: a CD-ROM, or one with a layer that is neither
-/// file nor block device nor NBD export, or that keeps its data in a second image.
-fn disk_view(now: &Definition, disk: &Disk, next: Option<&Definition>) -> Option<DiskView> {
-    if disk.other_device {
-        return None;
+/// # Errors
+/// Says why no merge can be about the disk.
+fn disk_view(now: &Definition, disk: &Disk, next: Option<&Definition>) -> Result<DiskView, String> {
+    if let Some(why) = disk.unsupported() {
+        return Err(why);
     }
-    let chain = disk
-        .chain
-        .iter()
-        .map(|layer| match &layer.data_store {
-            Some(_) => None,
-            None => Some(Layer {
-                locator: layer.source.locator()?.clone(),
-                format: layer.format,
-            }),
+    let layers = disk.chain.iter().map(|layer| {
+        let locator = layer.source.locator().ok_or("has a layer without a name")?;
+        Ok(Layer {
+            locator: locator.clone(),
+            format: layer.format,
         })
-        .collect::<Option<_>>()?;
+    });
+    let chain = layers.collect::<Result<_, String>>()?;
     let next_start = next
         .and_then(|next| next.disks.iter().find(|other| other.target == disk.target))
         .and_then(|disk| disk.chain.last())
@@ -46,7 +55,7 @@ fn disk_view(now: &Definition, disk: &Disk, next: Option<&Definition>) -> Option
         state: mirror.state,
         switched: switched(disk),
     });
-    Some(DiskView {
+    Ok(DiskView {
         target: disk.target.clone(),
         chain,
         next_start,
@@ -97,13 +106,34 @@ mod tests {
         assert_eq!(view(&now, None, VmState::Running).disks[0].next_start, None);
     }
 
-    #[test]
-    fn a_disk_with_a_layer_elsewhere_is_left_out_and_not_shortened() {
+    /// Of the machine with a chain of four, which this changes, what is said of `vda`.
+    fn said_of_vda(from: &str, to: &str) -> String {
         let xml = include_str!("../xml/recorded/chain_of_four.xml");
-        let base = "<backingStore type='file' index='8'>";
-        assert!(xml.contains(base));
-        let volume = "<backingStore type='volume' index='8'>";
-        let seen = view(&machine(&xml.replace(base, volume)), None, VmState::Running);
+        assert!(xml.contains(from), "{from}");
+        let changed = machine(&xml.replacen(from, to, 1));
+        let seen = view(&changed, None, VmState::Running);
         assert_eq!(targets(&seen), ["vdb", "vdc"]);
+        let [vda] = seen.unsupported.as_slice() else {
+            panic!("{:?}", seen.unsupported);
+        };
+        assert_eq!(vda.target.as_str(), "vda");
+        assert!(vda.layers.len() >= 3, "{vda:?}");
+        vda.why.clone()
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_merged_is_told_with_the_reason_and_not_shortened() {
+        let base = "<backingStore type='file' index='8'>";
+        let pool = said_of_vda(base, "<backingStore type='volume' index='8'>");
+        assert!(pool.contains("of the kind volume"), "{pool}");
+        let layer = said_of_vda(base, "<backingStore type='dir' index='8'>");
+        assert!(layer.contains("of the kind dir"), "{layer}");
+        let end = "<backingStore/>";
+        let encryption = "<encryption format='luks'/><backingStore/>";
+        let encrypted = said_of_vda(end, encryption);
+        assert!(encrypted.contains("which is encrypted"), "{encrypted}");
+        let store = "<dataStore type='file'><source file='/d.raw'/></dataStore><backingStore/>";
+        let store = said_of_vda(end, store);
+        assert!(store.contains("in a second file"), "{store}");
     }
 }

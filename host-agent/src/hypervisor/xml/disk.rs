@@ -11,13 +11,24 @@ use crate::hypervisor::{BlockJobKind, MirrorState};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::hypervisor) struct Disk {
     pub(in crate::hypervisor) target: DiskTarget,
-    /// A CD-ROM, a floppy or a passed-through device.
-    pub(in crate::hypervisor) other_device: bool,
+    /// What it is.
+    pub(in crate::hypervisor) device: Device,
     /// The chain, base first.
     pub(in crate::hypervisor) chain: Vec<DiskLayer>,
     /// Whether the definition says that nothing lies below the base.
     pub(in crate::hypervisor) ends: bool,
     pub(in crate::hypervisor) mirror: Option<Mirror>,
+}
+
+/// What the guest takes a disk for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::hypervisor) enum Device {
+    /// A disk, of which QEMU makes the content.
+    Disk,
+    /// A device of the host, which the guest speaks to itself.
+    PassedThrough,
+    /// A CD-ROM or a floppy.
+    Removable,
 }
 
 /// One layer of a disk's chain.
@@ -29,6 +40,8 @@ pub(in crate::hypervisor) struct DiskLayer {
     pub(in crate::hypervisor) index: Option<u32>,
     /// Where the data are, if not in the source itself.
     pub(in crate::hypervisor) data_store: Option<Source>,
+    /// Whether nobody reads its data without a key.
+    pub(in crate::hypervisor) encrypted: bool,
 }
 
 /// The mark of a running copy.
@@ -44,8 +57,8 @@ pub(in crate::hypervisor) struct Mirror {
 pub(in crate::hypervisor) enum Source {
     /// May be one of our volumes.
     Volume(Locator),
-    /// Certainly not one of our volumes.
-    Elsewhere,
+    /// Certainly not one of our volumes, but something of this kind.
+    Elsewhere(String),
     /// It cannot be told what is opened, because of a source of this type.
     Unresolved(String),
 }
@@ -54,7 +67,7 @@ impl Source {
     pub(in crate::hypervisor) fn locator(&self) -> Option<&Locator> {
         match self {
             Self::Volume(locator) => Some(locator),
-            Self::Elsewhere | Self::Unresolved(_) => None,
+            Self::Elsewhere(_) | Self::Unresolved(_) => None,
         }
     }
 }
@@ -69,6 +82,14 @@ impl Disk {
         layers
             .flatten()
             .chain(self.mirror.as_ref().map(|mirror| &mirror.target))
+    }
+
+    /// Why no merge and no overlay can be about it; `None` when nothing speaks against it.
+    pub(in crate::hypervisor) fn unsupported(&self) -> Option<String> {
+        if self.device == Device::PassedThrough {
+            return Some("is a device of the host that is passed through".to_owned());
+        }
+        self.chain.iter().find_map(DiskLayer::unsupported)
     }
 
     /// `None` for an empty drive.
@@ -89,21 +110,44 @@ impl Disk {
             index: index(disk.child("source"))?,
             data_store: data_store(disk)?,
             format: format.and_then(format_named),
+            encrypted: encrypted(disk),
             source,
         };
-        let other_device = disk
-            .attribute("device")
-            .is_some_and(|device| device != "disk");
+        let device = match disk.attribute("device") {
+            None | Some("disk") => Device::Disk,
+            Some("lun") => Device::PassedThrough,
+            Some(_) => Device::Removable,
+        };
         let (chain, ends) = chain(disk, active, live)
             .map_err(|Unreadable(why)| Unreadable(format!("has a disk {target} that {why}")))?;
         let mirror = disk.child("mirror").map(Mirror::parse).transpose()?;
         Ok(Some(Self {
             target,
-            other_device,
+            device,
             chain,
             ends,
             mirror,
         }))
+    }
+}
+
+impl DiskLayer {
+    fn unsupported(&self) -> Option<String> {
+        match (&self.source, &self.data_store) {
+            (Source::Elsewhere(kind), _) => Some(format!(
+                "has a layer of the kind {kind}, which is neither file nor block device nor NBD export"
+            )),
+            (Source::Unresolved(kind), _) => Some(format!(
+                "has a layer of the kind {kind}, of which libvirt does not say what is opened"
+            )),
+            (Source::Volume(layer), Some(_)) => Some(format!(
+                "has the layer {layer}, whose data are kept in a second file"
+            )),
+            (Source::Volume(layer), None) if self.encrypted => {
+                Some(format!("has the layer {layer}, which is encrypted"))
+            }
+            (Source::Volume(_), None) => None,
+        }
     }
 }
 
@@ -163,6 +207,7 @@ fn layer(backing: &Element) -> Result<DiskLayer, Unreadable> {
         format: format.and_then(format_named),
         index: index(Some(backing))?,
         data_store: data_store(backing)?,
+        encrypted: encrypted(backing),
     })
 }
 
@@ -176,7 +221,9 @@ pub(super) fn source(element: &Element) -> Result<Option<Source>, Unreadable> {
         "file" => attribute("file").map(|path| Source::Volume(Locator::File(path.into()))),
         "block" => attribute("dev").map(|path| Source::Volume(Locator::Block(path.into()))),
         "network" => Some(network(source)?),
-        "dir" | "nvme" | "vhostuser" | "vhostvdpa" => Some(Source::Elsewhere),
+        kind @ ("dir" | "nvme" | "vhostuser" | "vhostvdpa") => {
+            Some(Source::Elsewhere(kind.to_owned()))
+        }
         // Such as `volume`, of a libvirt pool: a file or device that is not named here.
         kind => Some(Source::Unresolved(kind.to_owned())),
     };
@@ -186,7 +233,7 @@ pub(super) fn source(element: &Element) -> Result<Option<Source>, Unreadable> {
 fn network(source: &Element) -> Result<Source, Unreadable> {
     match source.attribute("protocol") {
         Some("nbd") => {}
-        Some(_) => return Ok(Source::Elsewhere),
+        Some(protocol) => return Ok(Source::Elsewhere(protocol.to_owned())),
         None => return Err(Unreadable::lacks("the protocol of a network disk")),
     }
     let host = source
@@ -218,6 +265,13 @@ fn data_store(layer: &Element) -> Result<Option<Source>, Unreadable> {
     source(store)?
         .map(Some)
         .ok_or_else(|| Unreadable::lacks("the source of a data store"))
+}
+
+/// Older definitions say it beside the source.
+fn encrypted(layer: &Element) -> bool {
+    let source = layer.child("source");
+    let mut said = source.into_iter().chain([layer]);
+    said.any(|element| element.child("encryption").is_some())
 }
 
 fn format_named(name: &str) -> Option<Format> {

@@ -23,7 +23,7 @@ mod source;
 mod tests;
 mod tree;
 
-pub(super) use disk::{Disk, DiskLayer, Source};
+pub(super) use disk::{Device, Disk, DiskLayer, Source};
 pub(super) use pull::PullMark;
 pub(super) use redefine::{Unchangeable, with_overlays, without_layers};
 pub(super) use snapshot::kept_snapshot;

@@ -28,7 +28,7 @@ fn summary(xml: &str) -> Vec<String> {
 
 fn line(disk: &Disk, live: bool) -> String {
     let mut line = format!("{}{}:", disk.target, if live { " live" } else { "" });
-    if disk.other_device {
+    if disk.device != Device::Disk {
         line.push_str(" other");
     }
     for layer in &disk.chain {
@@ -188,11 +188,11 @@ fn sources_of_all_kinds() {
         ),
         (
             "type='network'><driver type='raw'/><source protocol='rbd' name='p/x'/>",
-            "Elsewhere",
+            "Elsewhere(\"rbd\")",
         ),
         (
             "type='vhostuser'><driver type='raw'/><source type='unix' path='/s'/>",
-            "Elsewhere",
+            "Elsewhere(\"vhostuser\")",
         ),
         (
             "type='volume'><driver type='raw'/><source pool='p'/>",

@@ -6,7 +6,7 @@ use virt::domain::Domain;
 use super::Answer;
 use super::plan::{lock, shut_off};
 use super::relink::{define, next_start, no_start_begun, unchangeable};
-use crate::hypervisor::libvirt::calls::{disk_of, position, refused};
+use crate::hypervisor::libvirt::calls::{disk_of, position, refused, supported};
 use crate::hypervisor::libvirt::connection::Connection;
 use crate::hypervisor::libvirt::identity::Identity;
 use crate::hypervisor::xml::with_overlays;
@@ -23,7 +23,7 @@ pub(in crate::hypervisor::libvirt) fn add(
     let (xml, next) = next_start(domain)?;
     let (mut missing, mut locks) = (Vec::new(), Vec::new());
     for overlay in overlays {
-        let disk = disk_of(&next, &overlay.disk)?;
+        let disk = supported(disk_of(&next, &overlay.disk)?)?;
         match position(disk, &overlay.locator) {
             // It was put there before, and the reply was lost.
             Some(place) if place + 1 == disk.chain.len() => continue,

@@ -10,7 +10,7 @@ use virt::domain::Domain;
 
 use super::Answer;
 use super::commit::Image;
-use crate::hypervisor::libvirt::calls::{disk_of, position, present, refused, told};
+use crate::hypervisor::libvirt::calls::{disk_of, position, present, refused, supported, told};
 use crate::hypervisor::libvirt::connection::Connection;
 use crate::hypervisor::libvirt::headers::{self, Missing};
 use crate::hypervisor::xml::{Definition, Disk, DiskLayer, Source};
@@ -34,7 +34,7 @@ impl Plan {
         let domain = libvirt.domain(vm)?;
         let mut now = shut_off(&domain)?;
         headers::complete_all(&mut now, Missing::Unknown)?;
-        let disk = disk_of(&now, &order.disk)?;
+        let disk = supported(disk_of(&now, &order.disk)?)?;
         let images = images(disk, order)?;
         let locks = images.iter().map(|image| lock(&order.disk, image.path()));
         let locks = locks.collect::<Answer<_>>()?;
