@@ -16,7 +16,7 @@ use livemerge_host_agent::hypervisor::{
     Libvirt, MirrorState, Overlay, VmState,
 };
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
-use livemerge_storage::{Format, Locator};
+use livemerge_storage::{Format, ImageHead, Locator};
 use tempfile::TempDir;
 use tokio::sync::broadcast::Receiver;
 use virt::connect::Connect;
@@ -51,6 +51,11 @@ impl Rig {
 
     /// The same with so many megabytes of data in each image.
     async fn holding(images: &[&str], megabytes: u32) -> Self {
+        Self::with(images, megabytes, &|_| {}).await
+    }
+
+    /// The same, with something done in its directory before the machine starts.
+    async fn with(images: &[&str], megabytes: u32, prepare: &dyn Fn(&Path)) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("lm")
             .tempdir_in("/tmp")
@@ -65,6 +70,7 @@ impl Rig {
                 .args(["-c", &write])
                 .arg(dir.path().join(image)));
         }
+        prepare(dir.path());
         let uri = format!("qemu:///embed?root={}", dir.path().display());
         let libvirt = Libvirt::open(&uri).unwrap();
         let mut events = libvirt.events();
@@ -213,6 +219,68 @@ impl Rig {
         self.libvirt.pivot(vm(), &vda()).await.unwrap();
         self.told(BlockJobOutcome::Completed).await;
         self.settles("committed", left).await;
+    }
+
+    /// Puts an overlay on the disk that names the active image by its name alone.
+    async fn overlay(&self, image: &str) {
+        let active = self.chain().await.pop().unwrap().to_string();
+        let below = Path::new(&active).file_name().unwrap().to_str().unwrap();
+        self.overlay_named(image, below).await;
+    }
+
+    /// Puts an overlay on the disk that names the active image so.
+    async fn overlay_named(&self, image: &str, below: &str) {
+        let mut command = Command::new("qemu-img");
+        command.args([
+            "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", below,
+        ]);
+        run(command.arg(self.dir.path().join(image)).arg("128M"));
+        let overlay = Overlay {
+            disk: vda(),
+            locator: self.image(image),
+        };
+        self.libvirt.add_overlays(vm(), &[overlay]).await.unwrap();
+    }
+
+    /// Bytes that a bitmap of an image knows as changed.
+    fn marked(&self, image: &str, bitmap: &str) -> u64 {
+        let socket = self.dir.path().join("nbd");
+        let mut server = Command::new("qemu-nbd");
+        server.args(["-t", "-r", "-f", "qcow2", "-B", bitmap, "-k"]);
+        let mut server = server
+            .arg(&socket)
+            .arg(self.dir.path().join(image))
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(began.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let export = format!(
+            "driver=nbd,server.type=unix,server.path={},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}",
+            socket.display()
+        );
+        let mut map = Command::new("qemu-img");
+        let map = map
+            .args(["map", "--output=json", "--image-opts", &export])
+            .output();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        let map = map.unwrap();
+        assert!(map.status.success(), "{map:?}");
+        let extents: Vec<serde_json::Value> = serde_json::from_slice(&map.stdout).unwrap();
+        // Of this context, what is no data has changed.
+        let changed = extents.iter().filter(|extent| extent["data"] == false);
+        changed
+            .map(|extent| extent["length"].as_u64().unwrap())
+            .sum()
+    }
+
+    /// The backing name as it is written in a header.
+    fn written(&self, image: &str) -> Option<String> {
+        let head = ImageHead::read(&self.dir.path().join(image), None);
+        head.unwrap().backing
     }
 
     /// The image below, as the header names it.
@@ -443,6 +511,79 @@ async fn an_intermediate_commit_ends_by_itself() {
     assert_eq!(rig.libvirt.job(vm(), &vda()).await.unwrap(), None);
     assert_eq!(rig.backing("d"), Some(rig.dir.path().join("a")));
     rig.reads("d", &FOUR);
+}
+
+/// A chain whose headers name the layers below by their names alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn relative_names_stay_and_do_not_grow_over_fifty_merges() {
+    let mut rig = Rig::start(&["a"]).await;
+    rig.overlay("l0").await;
+    for round in 0..50 {
+        let (middle, top) = (format!("l{round}"), format!("l{}", round + 1));
+        rig.overlay(&top).await;
+        let order = rig.order("a", &middle, false);
+        rig.libvirt.start_job(vm(), &order).await.unwrap();
+        rig.told(BlockJobOutcome::Completed).await;
+        rig.settles("merged", &["a", &top]).await;
+        assert_eq!(rig.written(&top).as_deref(), Some("a"), "round {round}");
+        fs::remove_file(rig.dir.path().join(middle)).unwrap();
+    }
+    rig.overlay("top").await;
+    let order = rig.pull(Some("a"), "top");
+    rig.libvirt.start_job(vm(), &order).await.unwrap();
+    rig.told(BlockJobOutcome::Completed).await;
+    rig.settles("pulled", &["a", "top"]).await;
+    assert_eq!(rig.written("top").as_deref(), Some("a"));
+    rig.reads("top", &[(0, 1)]);
+}
+
+/// Names that libvirt would make longer with each merge are written whole instead.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_would_grow_become_absolute_and_stay_so() {
+    let mut rig = Rig::start(&["a"]).await;
+    rig.overlay_named("l0", "./a").await;
+    let whole = rig.dir.path().join("a").display().to_string();
+    for round in 0..3 {
+        let (middle, top) = (format!("l{round}"), format!("l{}", round + 1));
+        rig.overlay_named(&top, &format!("./{middle}")).await;
+        let base = rig.chain().await.swap_remove(0);
+        let middle = rig.chain().await.swap_remove(1);
+        let order = JobOrder {
+            base: Some(base),
+            top: middle,
+            ..rig.order("a", "a", false)
+        };
+        rig.libvirt.start_job(vm(), &order).await.unwrap();
+        rig.told(BlockJobOutcome::Completed).await;
+        let began = Instant::now();
+        while rig.chain().await.len() > 2 {
+            assert!(began.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(
+            rig.written(&top).as_deref(),
+            Some(whole.as_str()),
+            "round {round}"
+        );
+    }
+}
+
+/// QEMU keeps the bitmaps of the volume that it writes: what a commit brings down counts as changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bitmaps_of_the_kept_volume_know_what_was_committed() {
+    let mut rig = Rig::with(&["a", "b"], 4, &|dir| {
+        let mut add = Command::new("qemu-img");
+        add.args(["bitmap", "--add", "-g", "1M"]);
+        run(add.arg(dir.join("a")).arg("nightly"));
+    })
+    .await;
+    rig.commits("a", "b", &["a"]).await;
+    // QEMU writes them out when it is asked to end.
+    let domain = rig.domain.clone();
+    let ended = tokio::task::spawn_blocking(move || domain.destroy());
+    ended.await.unwrap().unwrap();
+    // What `b` held.
+    assert_eq!(rig.marked("a", "nightly"), 4 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,6 +102,15 @@ pub(super) fn tie<F: AsFd + Send + Sync + 'static>(command: &mut Command, files:
     unsafe { command.pre_exec(before_exec) };
 }
 
+/// How layers are committed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ways {
+    /// The top is the active layer.
+    pub(super) active: bool,
+    /// The header above the top names the base by a relative name.
+    pub(super) relative: bool,
+}
+
 /// Commits the layer `top` of a disk, both named as `vda[3]`, into the layer `base`, at so many bytes
 /// a second at most (0: no limit).
 pub(super) fn block_commit(
@@ -109,13 +118,16 @@ pub(super) fn block_commit(
     disk: &str,
     base: &str,
     top: &str,
-    active: bool,
+    ways: Ways,
     speed: u64,
 ) -> Result<(), Error> {
     let (disk, base, top) = (CString::new(disk)?, CString::new(base)?, CString::new(top)?);
     let mut flags = sys::VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES;
-    if active {
+    if ways.active {
         flags |= sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE;
+    }
+    if ways.relative {
+        flags |= sys::VIR_DOMAIN_BLOCK_COMMIT_RELATIVE;
     }
     // SAFETY: the domain is a live handle, the strings end in NUL and outlive the call.
     check(unsafe {
@@ -127,17 +139,22 @@ pub(super) fn block_commit(
 }
 
 /// Pulls everything above the layer `base`, named as `vda[3]`, into the active layer of a disk;
-/// without a base everything there is. At so many bytes a second at most (0: no limit).
+/// without a base everything there is. At so many bytes a second at most (0: no limit). `relative`:
+/// the active layer's header names the base by a relative name.
 pub(super) fn block_pull(
     domain: &Domain,
     disk: &str,
     base: Option<&str>,
+    relative: bool,
     speed: u64,
 ) -> Result<(), Error> {
     let disk = CString::new(disk)?;
     let base = base.map(CString::new).transpose()?;
     let base = base.as_deref().map_or(ptr::null(), CStr::as_ptr);
-    let flags = sys::VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES;
+    let mut flags = sys::VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES;
+    if relative {
+        flags |= sys::VIR_DOMAIN_BLOCK_REBASE_RELATIVE;
+    }
     // SAFETY: the domain is a live handle, the strings end in NUL and outlive the call; libvirt
     // takes a null base for "no backing left".
     check(unsafe {

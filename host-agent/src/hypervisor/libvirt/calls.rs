@@ -11,8 +11,9 @@ use super::headers::{self, Missing};
 use super::identity::Identity;
 use super::offline;
 use super::overlay;
+use super::relative::stays_relative;
 use super::view::view;
-use crate::hypervisor::ffi::{self, Held, IoLimits};
+use crate::hypervisor::ffi::{self, Held, IoLimits, Ways};
 use crate::hypervisor::xml::{Definition, Disk, PullMark, Source, kept_snapshot};
 use crate::hypervisor::{
     BlockJobKind, HypervisorError, JobOrder, JobProgress, KeptSnapshot, Layer, Overlay, Reference,
@@ -119,20 +120,32 @@ impl Connection {
             ));
         }
         let (target, speed) = (disk.target.as_str(), order.bytes_per_second);
+        // Of the layer whose header libvirt writes; after an active commit there is none.
+        let above = match order.kind {
+            BlockJobKind::Commit => Some(top + 1),
+            BlockJobKind::Pull => Some(top),
+            _ => None,
+        };
+        let relative = above.zip(base);
+        let relative = relative.is_some_and(|(above, base)| stays_relative(disk, above, base));
         let base = base.map(|base| indexed(disk, base)).transpose()?;
         match (order.kind, base) {
             (BlockJobKind::Pull, base) => {
                 if let Some(merge) = order.merge {
                     mark_pull(&domain, &disk.target, merge)?;
                 }
-                told(ffi::block_pull(&domain, target, base.as_deref(), speed))
+                let base = base.as_deref();
+                named(relative, |relative| {
+                    ffi::block_pull(&domain, target, base, relative, speed)
+                })
             }
             (kind @ (BlockJobKind::ActiveCommit | BlockJobKind::Commit), Some(base)) => {
                 let top = indexed(disk, top)?;
                 let active = kind == BlockJobKind::ActiveCommit;
-                told(ffi::block_commit(
-                    &domain, target, &base, &top, active, speed,
-                ))
+                named(relative, |relative| {
+                    let ways = Ways { active, relative };
+                    ffi::block_commit(&domain, target, &base, &top, ways, speed)
+                })
             }
             _ => Err(refused(&order.disk, "cannot be merged like that")),
         }
@@ -261,6 +274,18 @@ impl Connection {
             }
         }
         Ok(answers)
+    }
+}
+
+/// Starts a job with a relative backing name, where that is wanted. libvirt must have seen the names
+/// in the headers; where it has not, it says no, and the name is written as an absolute path.
+fn named(relative: bool, start: impl Fn(bool) -> Result<(), Error>) -> Answer<()> {
+    match told(start(relative)) {
+        Err(HypervisorError::Refused(why)) if relative => {
+            tracing::info!(why, "a backing name is written as an absolute path");
+            told(start(false))
+        }
+        started => started,
     }
 }
 

@@ -25,6 +25,7 @@ mod identity;
 mod mend;
 mod offline;
 mod overlay;
+mod relative;
 mod view;
 
 use std::collections::HashMap;
