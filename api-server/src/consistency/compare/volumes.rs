@@ -1,5 +1,8 @@
 //! What lies in storage: volumes to which nothing refers, and removals that nobody drives.
 //!
+//! Leaked are volumes that are named as ours are, and layers of others: images that are built on another
+//! one. An image that is built on nothing may be anything.
+//!
 //! A leaked volume may be removed only when an ended operation says that it holds nothing, its
 //! machine is there to be seen without it, and everybody could be asked. Any other one may be the
 //! disk of a machine that is not defined at the moment. While somebody cannot be asked, only what
@@ -32,7 +35,7 @@ pub(in crate::consistency) fn suspects(record: &Record, seen: &Seen) -> Vec<Mark
         .collect()
 }
 
-/// Volumes of ours that nothing names, and the hosts that see each.
+/// Volumes that nothing names, and the hosts that see each.
 fn unreferenced<'a>(
     record: &'a Record,
     seen: &'a Seen,
@@ -45,7 +48,8 @@ fn unreferenced<'a>(
     for (host, here) in seen.known() {
         let listed = here.storages.values().filter_map(StorageSeen::listed);
         for volume in listed.flatten() {
-            if is_ours(&volume.mark.volume.name) && !mentions.name(&volume.mark) {
+            let is_layer = is_ours(&volume.mark.volume.name) || volume.parent.is_some();
+            if is_layer && !mentions.name(&volume.mark) {
                 let mark = &volume.mark;
                 let key = (mark.volume.to_string(), mark.identity.as_str());
                 let (hosts, _) = found.entry(key).or_insert_with(|| (vec![], volume));
@@ -83,7 +87,12 @@ fn leak(record: &Record, seen: &Seen, hosts: Vec<HostId>, volume: &VolumeSeen) -
     };
     let text = format!("nothing refers to {}", mark.volume);
     let bytes = volume.allocated_bytes;
-    let finding = Finding::new(Kind::LeakedVolume, Severity::Warning, text, remedy)
+    let severity = if is_ours(&mark.volume.name) {
+        Severity::Warning
+    } else {
+        Severity::Info
+    };
+    let finding = Finding::new(Kind::LeakedVolume, severity, text, remedy)
         .on(hosts)
         .of_mark(mark)
         .detail("allocated_bytes", bytes);
