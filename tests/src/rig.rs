@@ -154,9 +154,22 @@ impl Rig {
 
     /// Creates an empty qcow2 image among the guests' images.
     pub fn create_image(&self, file: &str, size_bytes: u64) -> Result<PathBuf> {
+        self.create_image_with(file, Format::Qcow2, &[], size_bytes)
+    }
+
+    /// Creates an empty image with options of `qemu-img create` of its own.
+    pub fn create_image_with(
+        &self,
+        file: &str,
+        format: Format,
+        options: &[&str],
+        size_bytes: u64,
+    ) -> Result<PathBuf> {
         let path = self.images().join(file);
         let mut command = Command::new("qemu-img");
-        command.args(["create", "-q", "-f", "qcow2"]).arg(&path);
+        command.args(["create", "-q", "-f", format.name()]);
+        // A relative backing name is looked for from there.
+        command.current_dir(self.images()).args(options).arg(&path);
         run(command.arg(size_bytes.to_string()))?;
         Ok(path)
     }
@@ -189,10 +202,21 @@ impl Rig {
                 format: Format::Qcow2,
             })
         };
+        let disks = targets.iter().map(disk).collect::<Result<_>>()?;
+        self.describe_with(name, disks, workload)
+    }
+
+    /// Describes a guest with disks that are there.
+    pub fn describe_with(
+        &self,
+        name: &str,
+        disks: Vec<DiskSpec>,
+        workload: Workload,
+    ) -> Result<GuestSpec> {
         Ok(GuestSpec {
             name: name.to_owned(),
             uuid: Uuid::new_v4(),
-            disks: targets.iter().map(disk).collect::<Result<_>>()?,
+            disks,
             serial_log: self.path().join(format!("{name}.serial")),
             image: GuestImage::build()?,
             workload,
