@@ -73,6 +73,8 @@ reasons! {
     StorageUnreachable = "STORAGE_UNREACHABLE", Unavailable, "The storage does not answer or is busy. Try again.";
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable, "The server's database or the agent's journal cannot be written. Nothing was done. Try again.";
     PivotPutOff = "PIVOT_PUT_OFF", Unavailable, "A merge has caught up, but the guest would have had to stand still for too long to be switched. It is tried again by itself; raise `merge.pause_limit_ms` if it stays so.";
+    VmBusy = "VM_BUSY", Unavailable, "An earlier operation on the same virtual machine goes first. The operation is queued and goes on by itself.";
+    MergeLimitReached = "MERGE_LIMIT_REACHED", Unavailable, "As many operations merge on the host or in the storage domain as may at once. The operation is queued and goes on by itself.";
     ServerDraining = "SERVER_DRAINING", Unavailable, "The server is stopping. Connect again.";
     ResumeTokenExpired = "RESUME_TOKEN_EXPIRED", OutOfRange, "The resume token belongs to an audit log that is no longer here: the server has another database, or an older copy of it. List again, and watch from there.";
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, "The call's time was over. What had been accepted goes on; repeat with the same request id.";

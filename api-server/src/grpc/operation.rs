@@ -167,8 +167,9 @@ fn wait(waiting: Waiting) -> v1::Waiting {
     v1::Waiting {
         reason: waiting.cause.reason.to_string(),
         message: waiting.cause.message,
-        next_try_at: Some(time(waiting.next_try_at)),
+        next_try_at: waiting.next_try_at.map(time),
         attempts: i32::try_from(waiting.attempts).unwrap_or(i32::MAX),
+        queue_position: i32::try_from(waiting.queue_position).unwrap_or(i32::MAX),
     }
 }
 

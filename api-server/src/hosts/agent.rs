@@ -254,6 +254,8 @@ mod tests {
             Reason::StorageUnreachable,
             Reason::StoreUnavailable,
             Reason::PivotPutOff,
+            Reason::VmBusy,
+            Reason::MergeLimitReached,
             Reason::ServerDraining,
             Reason::DeadlineExceeded,
             Reason::MergeIoError,

@@ -4,11 +4,12 @@
 //! Open operations have a place here; a watcher reads the latest state when it has time. Ended
 //! ones are read from the store.
 
-use super::types::Operation;
+use super::types::{Operation, OperationState};
 use crate::hosts::MergeSeen;
 use jiff::Timestamp;
-use livemerge_proto::ids::{MergeId, OperationId};
+use livemerge_proto::ids::{MergeId, OperationId, VmId};
 use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,8 +35,9 @@ impl OperationView {
     pub fn durable(operation: Operation, now: Timestamp) -> Self {
         let waiting = operation.obstacle.as_ref().map(|obstacle| Waiting {
             cause: obstacle.cause.clone().into(),
-            next_try_at: now,
+            next_try_at: Some(now),
             attempts: 0,
+            queue_position: 0,
         });
         Self {
             operation,
@@ -50,10 +52,24 @@ impl OperationView {
 pub struct Waiting {
     /// What is in the way.
     pub cause: Problem,
-    /// When it is tried again at the latest.
-    pub next_try_at: Timestamp,
+    /// When it is tried again at the latest; `None` in a queue.
+    pub next_try_at: Option<Timestamp>,
     /// How often it was tried.
     pub attempts: u32,
+    /// Its place in the queue, from 1; 0 when it waits for something else.
+    pub queue_position: u32,
+}
+
+impl Waiting {
+    /// In a queue.
+    pub(super) fn in_queue(cause: Problem, queue_position: u32) -> Self {
+        Self {
+            cause,
+            next_try_at: None,
+            attempts: 0,
+            queue_position,
+        }
+    }
 }
 
 /// How far a merge under way is.
@@ -121,22 +137,28 @@ impl Hub {
     pub fn show(&self, view: OperationView) {
         let id = view.operation.id;
         let mut open = self.lock();
+        let vm = view.operation.vm;
         let Some(sender) = open.get(&id) else {
             if !view.operation.state.ended() {
                 open.insert(id, watch::Sender::new(view));
+                line_up(&open, vm);
             }
             return;
         };
         if replace(sender, |shown| *shown = view) {
             open.remove(&id);
+            line_up(&open, vm);
         }
     }
 
     /// Changes what is shown of an open operation.
     pub(super) fn update(&self, id: OperationId, change: impl FnOnce(&mut OperationView)) {
         let mut open = self.lock();
-        if open.get(&id).is_some_and(|sender| replace(sender, change)) {
+        let Some(sender) = open.get(&id) else { return };
+        let vm = sender.borrow().operation.vm;
+        if replace(sender, change) {
             open.remove(&id);
+            line_up(&open, vm);
         }
     }
 
@@ -166,6 +188,26 @@ impl Hub {
     }
 }
 
+/// Shows the operations of a machine in which order they wait for one another: its lane takes one
+/// at a time, in the order of their ids.
+fn line_up(open: &Open, vm: VmId) {
+    let of_vm = |sender: &watch::Sender<OperationView>| sender.borrow().operation.vm == vm;
+    let mut ids: Vec<_> = open.iter().filter(|(_, sender)| of_vm(sender)).collect();
+    ids.sort_unstable_by_key(|(id, _)| **id);
+    for (before, (_, sender)) in (0..).zip(ids) {
+        replace(sender, |view| {
+            let behind = |waiting: &Waiting| waiting.cause.reason == Reason::VmBusy;
+            if before > 0 && view.operation.state == OperationState::Queued {
+                let text = "an earlier operation on the same virtual machine goes first";
+                let cause = Problem::new(Reason::VmBusy, text).with("vm", vm);
+                view.waiting = Some(Waiting::in_queue(cause, before));
+            } else if view.waiting.as_ref().is_some_and(behind) {
+                view.waiting = None;
+            }
+        });
+    }
+}
+
 /// Changes what is shown, but never back: whoever writes an operation's record shows it afterwards,
 /// and another one may have written since. Says whether it has ended.
 fn replace(sender: &watch::Sender<OperationView>, change: impl FnOnce(&mut OperationView)) -> bool {
@@ -190,7 +232,7 @@ mod tests {
         let mut operation = crate::store::conformance::records::operation(1, 1);
         operation.revision = revision;
         if ended {
-            operation.state = crate::snapshot::OperationState::Cancelled;
+            operation.state = OperationState::Cancelled;
         }
         OperationView::durable(operation, Timestamp::UNIX_EPOCH)
     }
@@ -216,6 +258,43 @@ mod tests {
         hub.update(id, |view| view.operation = shown(2, false).operation);
         hub.show(shown(3, true));
         assert!(hub.get(id).is_none());
+    }
+
+    #[test]
+    fn who_waits_for_its_machine_knows_its_place() {
+        let hub = Hub::default();
+        let queued = |number| {
+            let mut operation = crate::store::conformance::records::operation(number, 1);
+            operation.revision = 1;
+            operation.state = OperationState::Queued;
+            operation
+        };
+        let all = [1, 2, 3].map(|number| queued(number));
+        for operation in &all {
+            hub.show(OperationView::durable(
+                operation.clone(),
+                Timestamp::UNIX_EPOCH,
+            ));
+        }
+        let places = || {
+            let shown = all.iter().map(|operation| hub.get(operation.id));
+            let place = |view: OperationView| view.waiting.map_or(0, |it| it.queue_position);
+            shown.map(|view| view.map(place)).collect::<Vec<_>>()
+        };
+        assert_eq!(places(), [Some(0), Some(1), Some(2)]);
+        let waiting = hub.get(all[2].id).unwrap().waiting.unwrap();
+        assert_eq!(waiting.cause.reason, Reason::VmBusy);
+        hub.update(all[1].id, |view| {
+            view.operation.revision = 2;
+            view.operation.state = OperationState::Cancelled;
+        });
+        assert_eq!(places(), [Some(0), None, Some(1)]);
+        let mut done = all[0].clone();
+        done.revision = 2;
+        done.state = OperationState::Succeeded;
+        hub.show(OperationView::durable(done, Timestamp::UNIX_EPOCH));
+        assert_eq!(places(), [None, None, Some(0)]);
+        assert_eq!(hub.get(all[2].id).unwrap().waiting, None);
     }
 
     #[test]

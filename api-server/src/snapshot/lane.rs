@@ -15,7 +15,7 @@
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
 use super::plan::{Wanted, worth_measuring};
 use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
-use super::turns::{Place, Turn, Turns};
+use super::turns::{Place, Standing, Turn, Turns};
 use super::types::{DeletePhase, Operation, OperationState, Snapshot, Work};
 use crate::hosts::{HostAgent, HostError, HostView, Hosts, Measured, MergeSight, VmChains};
 use crate::store::{Change, Page, Store, StoreError};
@@ -134,25 +134,39 @@ impl Run {
             Work::Delete(_) if !self.operation.state.ended() => self.places().await,
             _ => BTreeSet::new(),
         };
-        let turns = Arc::clone(&self.around);
         if matches!(self.operation.work, Work::Delete(DeletePhase::Disks(_))) {
-            return turns.turns.keep(&places);
+            return self.around.turns.keep(places);
         }
-        if let Some(turn) = turns.turns.try_take(&places) {
-            return turn;
-        }
-        self.stand(OperationState::Queued).await;
-        let turn = loop {
+        let mut ticket = self.around.turns.queue(self.operation.id, places);
+        while let Standing::Waits { at, position } = ticket.standing() {
+            self.show_queued(&at, position).await;
             tokio::select! {
-                turn = turns.turns.take(&places) => break turn,
+                () = ticket.changed() => {}
                 () = asked_of(&mut self.asked, self.operation.id) => self.reread().await,
             }
             if self.operation.state.ended() {
                 return Turn::default();
             }
-        };
-        self.stand(OperationState::Running).await;
-        turn
+        }
+        if self.operation.state == OperationState::Queued {
+            self.stand(OperationState::Running).await;
+        }
+        let id = self.operation.id;
+        self.around.hub.update(id, |view| view.waiting = None);
+        ticket.turn()
+    }
+
+    /// Shows what its turn waits for.
+    async fn show_queued(&mut self, at: &Place, position: u32) {
+        if self.operation.state != OperationState::Queued {
+            self.stand(OperationState::Queued).await;
+        }
+        let text = format!("as many operations merge at {at} as may at once");
+        let waiting = Waiting::in_queue(Problem::new(Reason::MergeLimitReached, text), position);
+        let id = self.operation.id;
+        self.around
+            .hub
+            .update(id, |view| view.waiting = Some(waiting));
     }
 
     /// Where its merges take room, as far as is known: when nothing is, nothing holds it up.
@@ -364,8 +378,9 @@ impl Run {
     fn show_waiting(&self, cause: Option<Problem>, (next_try_at, attempts): (Timestamp, u32)) {
         let waiting = cause.map(|cause| Waiting {
             cause,
-            next_try_at,
+            next_try_at: Some(next_try_at),
             attempts,
+            queue_position: 0,
         });
         self.around
             .hub

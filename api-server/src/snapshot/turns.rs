@@ -1,20 +1,26 @@
 //! How much merges at once, and how fast, on each host and in each storage domain.
 //!
 //! ```text
-//!   a delete ─▶ its host's place ─▶ its domains' places, in order ─▶ merges ─▶ gives them back
-//!                     └── full: QUEUED, first come, first served ──┘
+//!   a delete ─▶ queue, in the order of acceptance ─▶ all its places at once ─▶ merges ─▶ gives them back
+//!                 └── one of them is full: QUEUED ──┘        (its host's, its domains')
 //! ```
 //!
-//! - Places are taken in one order everywhere, so that no two deletes wait for each other.
+//! - Who waits holds no place: all are taken at once, or none. Whenever one is given back or somebody
+//!   leaves the queue, all who wait are tried again, in order.
+//! - Who waits for one place may be overtaken by those who need others, but not for ever: after
+//!   [`OVERTAKEN_MOST`] of them its places are kept free for it.
 //! - What was merging when the server stopped goes on, whatever the limits say now.
 //! - A total rate is shared evenly by what merges there.
 
-use livemerge_proto::ids::HostId;
+use livemerge_proto::ids::{HostId, OperationId};
 use livemerge_storage::StorageId;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// So many who came later may have taken one of the places that somebody waits for.
+const OVERTAKEN_MOST: u32 = 8;
 
 /// The limits of one host, or of one storage domain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +40,15 @@ pub struct Limits {
     pub storage: Limit,
 }
 
+impl Limits {
+    fn of(&self, place: &Place) -> Limit {
+        match place {
+            Place::Host(_) => self.host,
+            Place::Storage(_) => self.storage,
+        }
+    }
+}
+
 /// Where merges take room.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
@@ -41,187 +56,218 @@ pub(super) enum Place {
     Storage(StorageId),
 }
 
-/// The places of all hosts and domains.
-#[derive(Debug)]
-pub(super) struct Turns {
-    limits: Limits,
-    places: Mutex<BTreeMap<Place, Arc<Room>>>,
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host) => write!(f, "host {host}"),
+            Self::Storage(storage) => write!(f, "storage domain {storage}"),
+        }
+    }
 }
 
-/// One host's or one domain's.
+/// The places of all hosts and domains.
 #[derive(Debug)]
-struct Room {
-    free: Arc<Semaphore>,
-    /// How many merge here.
-    merging: AtomicU64,
-    bytes_per_second: u64,
+pub(super) struct Turns(Arc<Hall>);
+
+#[derive(Debug)]
+struct Hall {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many merge at each place.
+    merging: BTreeMap<Place, u32>,
+    queue: BTreeMap<OperationId, Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    places: BTreeSet<Place>,
+    overtaken: u32,
+    told: watch::Sender<Standing>,
+}
+
+/// How it stands with somebody in the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Standing {
+    Waits {
+        /// What holds it up.
+        at: Place,
+        /// Its place among those who wait for one of the same places, from 1.
+        position: u32,
+    },
+    Seated,
+}
+
+/// A place in the queue. Dropped, it is given up.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    hall: Arc<Hall>,
+    id: OperationId,
+    places: BTreeSet<Place>,
+    standing: watch::Receiver<Standing>,
 }
 
 /// The places of one operation. Dropped, they are given back.
 #[derive(Debug, Default)]
-pub(super) struct Turn(Vec<Seat>);
-
-#[derive(Debug)]
-struct Seat {
-    room: Arc<Room>,
-    _permit: Option<OwnedSemaphorePermit>,
-}
+pub(super) struct Turn(Option<(Arc<Hall>, BTreeSet<Place>)>);
 
 impl Turns {
     pub(super) fn new(limits: Limits) -> Self {
-        Self {
+        Self(Arc::new(Hall {
             limits,
-            places: Mutex::default(),
-        }
+            state: Mutex::default(),
+        }))
     }
 
-    /// Places that are free now: all of them, or none.
-    pub(super) fn try_take(&self, places: &BTreeSet<Place>) -> Option<Turn> {
-        let mut seats = Vec::new();
-        for room in places.iter().map(|place| self.room(place)) {
-            let permit = Arc::clone(&room.free).try_acquire_owned().ok()?;
-            seats.push(Seat::new(room, Some(permit)));
+    /// Queues for places, of which all may be had at once. An operation queues once.
+    pub(super) fn queue(&self, id: OperationId, places: BTreeSet<Place>) -> Ticket {
+        let (told, standing) = watch::channel(Standing::Seated);
+        let waiter = Waiter {
+            places: places.clone(),
+            overtaken: 0,
+            told,
+        };
+        let mut state = self.0.lock();
+        state.queue.insert(id, waiter);
+        state.seat(&self.0.limits);
+        drop(state);
+        Ticket {
+            hall: Arc::clone(&self.0),
+            id,
+            places,
+            standing,
         }
-        Some(Turn(seats))
-    }
-
-    /// Places, once they are free.
-    pub(super) async fn take(&self, places: &BTreeSet<Place>) -> Turn {
-        let mut seats = Vec::new();
-        for room in places.iter().map(|place| self.room(place)) {
-            // It is never closed.
-            let permit = Arc::clone(&room.free).acquire_owned().await.ok();
-            seats.push(Seat::new(room, permit));
-        }
-        Turn(seats)
     }
 
     /// Places for what merges already.
-    pub(super) fn keep(&self, places: &BTreeSet<Place>) -> Turn {
-        let seats = places.iter().map(|place| {
-            let room = self.room(place);
-            let permit = Arc::clone(&room.free).try_acquire_owned().ok();
-            Seat::new(room, permit)
-        });
-        Turn(seats.collect())
+    pub(super) fn keep(&self, places: BTreeSet<Place>) -> Turn {
+        self.0.lock().take(&places);
+        Turn(Some((Arc::clone(&self.0), places)))
+    }
+}
+
+impl Hall {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn room(&self, place: &Place) -> Arc<Room> {
-        let limit = match place {
-            Place::Host(_) => self.limits.host,
-            Place::Storage(_) => self.limits.storage,
-        };
-        let most = match limit.merges {
-            0 => Semaphore::MAX_PERMITS,
-            merges => merges as usize,
-        };
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = places.entry(place.clone()).or_insert_with(|| {
-            Arc::new(Room {
-                free: Arc::new(Semaphore::new(most)),
-                merging: AtomicU64::new(0),
-                bytes_per_second: limit.bytes_per_second,
-            })
-        });
-        Arc::clone(room)
+    fn give_back(&self, places: &BTreeSet<Place>) {
+        let mut state = self.lock();
+        for place in places {
+            if let Some(merging) = state.merging.get_mut(place) {
+                *merging = merging.saturating_sub(1);
+            }
+        }
+        state.merging.retain(|_, merging| *merging > 0);
+        state.seat(&self.limits);
+    }
+}
+
+impl State {
+    fn take(&mut self, places: &BTreeSet<Place>) {
+        for place in places {
+            *self.merging.entry(place.clone()).or_default() += 1;
+        }
+    }
+
+    fn is_full(&self, place: &Place, limits: &Limits) -> bool {
+        let most = limits.of(place).merges;
+        most > 0 && self.merging.get(place).is_some_and(|now| *now >= most)
+    }
+
+    /// Tries all who wait, in order, and tells them how they stand.
+    fn seat(&mut self, limits: &Limits) {
+        let mut kept_free: BTreeSet<Place> = BTreeSet::new();
+        for (id, waiter) in std::mem::take(&mut self.queue) {
+            let held_up = |place: &&Place| kept_free.contains(place) || self.is_full(place, limits);
+            let Some(at) = waiter.places.iter().find(held_up).cloned() else {
+                self.take(&waiter.places);
+                waiter.told.send_replace(Standing::Seated);
+                for earlier in self.queue.values_mut() {
+                    earlier.overtaken += u32::from(!earlier.places.is_disjoint(&waiter.places));
+                }
+                continue;
+            };
+            if waiter.overtaken >= OVERTAKEN_MOST {
+                kept_free.extend(waiter.places.iter().cloned());
+            }
+            let before = self
+                .queue
+                .values()
+                .filter(|earlier| !earlier.places.is_disjoint(&waiter.places));
+            let position = u32::try_from(before.count() + 1).unwrap_or(u32::MAX);
+            let standing = Standing::Waits { at, position };
+            waiter.told.send_if_modified(|told| {
+                let news = *told != standing;
+                *told = standing;
+                news
+            });
+            self.queue.insert(id, waiter);
+        }
+    }
+}
+
+impl Ticket {
+    /// How it stands now.
+    pub(super) fn standing(&mut self) -> Standing {
+        self.standing.borrow_and_update().clone()
+    }
+
+    /// Ends when it stands otherwise.
+    pub(super) async fn changed(&mut self) {
+        if self.standing.changed().await.is_err() {
+            // Who is seated is told nothing more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The places of somebody who is seated.
+    pub(super) fn turn(mut self) -> Turn {
+        let places = std::mem::take(&mut self.places);
+        let seated = *self.standing.borrow() == Standing::Seated;
+        Turn(seated.then(|| (Arc::clone(&self.hall), places)))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut state = self.hall.lock();
+        if state.queue.remove(&self.id).is_some() {
+            state.seat(&self.hall.limits);
+            return;
+        }
+        drop(state);
+        // Empty when its turn has them.
+        self.hall.give_back(&self.places);
     }
 }
 
 impl Turn {
     /// What the operation may copy in a second, as it is shared now; 0 for no limit.
     pub(super) fn bytes_per_second(&self) -> u64 {
-        let shares = self.0.iter().map(|seat| &seat.room);
-        let limited = shares.filter(|room| room.bytes_per_second > 0);
-        let share = limited.map(|room| {
-            let merging = room.merging.load(Ordering::Relaxed).max(1);
-            (room.bytes_per_second / merging).max(1)
-        });
-        share.min().unwrap_or(0)
+        let Some((hall, places)) = &self.0 else {
+            return 0;
+        };
+        let state = hall.lock();
+        let share = |place: &Place| {
+            let all = hall.limits.of(place).bytes_per_second;
+            let merging = state.merging.get(place).copied().unwrap_or(1).max(1);
+            (all > 0).then(|| (all / u64::from(merging)).max(1))
+        };
+        places.iter().filter_map(share).min().unwrap_or(0)
     }
 }
 
-impl Seat {
-    fn new(room: Arc<Room>, permit: Option<OwnedSemaphorePermit>) -> Self {
-        room.merging.fetch_add(1, Ordering::Relaxed);
-        Self {
-            room,
-            _permit: permit,
-        }
-    }
-}
-
-impl Drop for Seat {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.room.merging.fetch_sub(1, Ordering::Relaxed);
+        if let Some((hall, places)) = self.0.take() {
+            hall.give_back(&places);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn places(host: &str, storages: &[&str]) -> BTreeSet<Place> {
-        let storages = storages
-            .iter()
-            .map(|id| Place::Storage(id.parse().unwrap()));
-        storages
-            .chain([Place::Host(host.parse().unwrap())])
-            .collect()
-    }
-
-    fn limits(merges: u32, bytes_per_second: u64) -> Limits {
-        let limit = Limit {
-            merges,
-            bytes_per_second,
-        };
-        Limits {
-            host: limit,
-            storage: Limit::default(),
-        }
-    }
-
-    #[tokio::test]
-    async fn who_comes_first_is_served_first_and_other_hosts_are_free() {
-        let turns = Turns::new(limits(1, 0));
-        let busy = turns.try_take(&places("a", &["s"])).unwrap();
-        assert!(turns.try_take(&places("a", &["t"])).is_none());
-        assert!(turns.try_take(&places("b", &["s"])).is_some());
-        let wanted = places("a", &["s"]);
-        let mut first = std::pin::pin!(turns.take(&wanted));
-        assert!(futures::poll!(&mut first).is_pending());
-        let mut second = std::pin::pin!(turns.take(&wanted));
-        assert!(futures::poll!(&mut second).is_pending());
-        drop(busy);
-        assert!(futures::poll!(&mut second).is_pending());
-        assert!(futures::poll!(&mut first).is_ready());
-    }
-
-    #[test]
-    fn what_is_not_had_wholly_is_given_back() {
-        let storage = Limit {
-            merges: 1,
-            bytes_per_second: 0,
-        };
-        let turns = Turns::new(Limits {
-            storage,
-            ..Limits::default()
-        });
-        let busy = turns.try_take(&places("a", &["t"])).unwrap();
-        assert!(turns.try_take(&places("a", &["s", "t"])).is_none());
-        assert!(turns.try_take(&places("a", &["s"])).is_some());
-        drop(busy);
-        assert!(turns.try_take(&places("a", &["s", "t"])).is_some());
-    }
-
-    #[test]
-    fn a_rate_is_shared_by_those_who_merge() {
-        let turns = Turns::new(limits(0, 100));
-        assert_eq!(Turn::default().bytes_per_second(), 0);
-        let one = turns.keep(&places("a", &[]));
-        assert_eq!(one.bytes_per_second(), 100);
-        let other = turns.try_take(&places("a", &[])).unwrap();
-        assert_eq!([&one, &other].map(Turn::bytes_per_second), [50, 50]);
-        drop(other);
-        assert_eq!(one.bytes_per_second(), 100);
-    }
-}
+mod tests;

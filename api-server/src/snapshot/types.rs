@@ -272,7 +272,8 @@ pub struct Obstacle {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
-    /// An earlier operation on the same machine goes first.
+    /// Its turn has not come: an earlier operation on the same machine goes first, or as much merges
+    /// on its host or in its storage domain as may at once.
     Queued,
     /// Under way.
     Running,

@@ -186,6 +186,7 @@ struct WaitingDocument<'a> {
     message: &'a str,
     next_try_at: Option<String>,
     attempts: i32,
+    queue_position: i32,
 }
 
 #[derive(Debug, Serialize)]
@@ -253,6 +254,7 @@ impl<'a> From<&'a v1::Waiting> for WaitingDocument<'a> {
             message: &waiting.message,
             next_try_at: time(waiting.next_try_at.as_ref()),
             attempts: waiting.attempts,
+            queue_position: waiting.queue_position,
         }
     }
 }

@@ -260,6 +260,9 @@ fn failure(failure: &v1::Failure) -> String {
 fn wait(waiting: &v1::Waiting) -> String {
     let (reason, message) = (escape(&waiting.reason), escape(&waiting.message));
     let mut text = format!("{reason}: {message}");
+    if waiting.queue_position > 0 {
+        text.push_str(&format!(", place in the queue: {}", waiting.queue_position));
+    }
     if waiting.attempts > 0 {
         text.push_str(&format!(", tries: {}", waiting.attempts));
     }

@@ -23,8 +23,13 @@ pub(super) fn headline(operation: &v1::Operation) -> String {
 }
 
 fn with_the_rest(operation: &v1::Operation, disks: &str) -> String {
+    let position = operation.waiting.as_ref().map(|it| it.queue_position);
+    let queued = match position {
+        Some(position @ 1..) => format!("queued at place {position}"),
+        _ => "queued".to_owned(),
+    };
     let phase = match operation.state() {
-        OperationState::Queued => "queued",
+        OperationState::Queued => queued.as_str(),
         OperationState::Succeeded => "done",
         OperationState::Failed => "failed",
         OperationState::Cancelled => "cancelled",
@@ -159,6 +164,22 @@ mod tests {
             "merging (vda 2/2 copying, vdb cancelling, vdc failed)"
         );
         assert_eq!(headline(&operation), "merging");
+    }
+
+    #[test]
+    fn who_waits_for_its_turn_says_for_what_and_where() {
+        let waiting = v1::Waiting {
+            message: "as many operations merge at host h as may at once".into(),
+            queue_position: 2,
+            ..Default::default()
+        };
+        let operation = v1::Operation {
+            state: OperationState::Queued.into(),
+            waiting: Some(waiting),
+            ..Default::default()
+        };
+        let shown = "queued at place 2, waits: as many operations merge at host h as may at once";
+        assert_eq!(describe(&operation), shown);
     }
 
     #[test]

@@ -232,6 +232,7 @@ pub(crate) fn waiting() -> v1::Operation {
         message: "the host does not answer".into(),
         next_try_at: at(9),
         attempts: 2,
+        queue_position: 0,
     };
     v1::Operation {
         waiting: Some(waiting),

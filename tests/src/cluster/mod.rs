@@ -69,6 +69,8 @@ pub struct Cluster {
     /// Whether the server looks for layers that others have frozen. Its looks would take the faults
     /// that a test plans for other calls.
     discovers: bool,
+    /// What else the server is configured with.
+    settings: String,
     /// Begins the drain of the server that runs.
     drain: CancellationToken,
     dir: TempDir,
@@ -96,6 +98,7 @@ impl Cluster {
             agent_clock: SetClock::default(),
             between,
             discovers: false,
+            settings: String::new(),
             drain: CancellationToken::new(),
             dir: TempDir::new()?,
         };
@@ -111,19 +114,27 @@ impl Cluster {
         self.start_server().await
     }
 
+    /// The server starts again with these settings in addition.
+    pub async fn configure(&mut self, settings: &str) -> Result<()> {
+        self.crash_server();
+        settings.clone_into(&mut self.settings);
+        self.start_server().await
+    }
+
     /// Starts the API server.
     pub async fn start_server(&mut self) -> Result<()> {
         let dial = self.network.dial();
         let database = self.dir.path().join("api-server.db");
         let line = self.line(Who::Server);
         let discovery = u32::from(self.discovers);
+        let settings = self.settings.clone();
         let between = Arc::clone(&self.between);
         let clock = Arc::new(self.server_clock.clone());
         let shutdown = CancellationToken::new();
         self.drain = shutdown.clone();
         let start = |incoming| async move {
             let config = format!(
-                "[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n[discovery]\ninterval_s = {discovery}\n"
+                "[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n[discovery]\ninterval_s = {discovery}\n{settings}"
             );
             let config = toml::from_str(&config)?;
             let store: Arc<dyn Store> = Arc::new(open_store(&database).await?);
