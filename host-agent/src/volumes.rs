@@ -13,8 +13,8 @@ use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
 use futures::TryStreamExt as _;
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{
-    ClusterBytes, Dependent, LiveVolumes, Locator, NewVolume, Removal, RemovalOrder, Share, Space,
-    StorageError, StorageId, VolumeInfo, VolumeRef, shares,
+    ClusterBytes, Dependent, LiveVolumes, Locator, NewVolume, Profile, Removal, RemovalOrder,
+    Share, Space, StorageError, StorageId, VolumeInfo, VolumeRef, survey,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -74,17 +74,21 @@ impl Volumes {
         Ok(volumes)
     }
 
-    /// What a reader of a volume sees of each volume of its chain, its own first, and the room that
-    /// it would need in the volume that is kept.
-    pub async fn shares(&self, from: &VolumeRef, kept: &VolumeRef) -> Result<Vec<Share>, Problem> {
+    /// What a reader of a volume sees of each volume of its chain, its own first, where that lies, and
+    /// the room that it would need in the volume that is kept.
+    pub async fn survey(
+        &self,
+        from: &VolumeRef,
+        kept: &VolumeRef,
+    ) -> Result<Vec<(Share, Profile)>, Problem> {
         let clusters = ClusterBytes {
             from: self.stat(from).await?.cluster_bytes,
             kept: self.stat(kept).await?.cluster_bytes,
         };
         let seen = self.store(&from.storage)?.extents(&from.name);
         let kept = self.store(&kept.storage)?.extents(&kept.name);
-        let shares = shares(seen, kept, clusters).await;
-        shares.map_err(|error| problem(&error).with("volume", from))
+        let survey = survey(seen, kept, clusters).await;
+        survey.map_err(|error| problem(&error).with("volume", from))
     }
 
     /// Room in a domain.

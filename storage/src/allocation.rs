@@ -7,11 +7,11 @@
 //!   base   D····D···   depth 2       110012110
 //! ```
 //!
-//! [`shares`] sums it up by depth: what a job that merges some of the volumes would copy, and the
-//! room that this takes where it is written. Neither looks at data, nor keeps more than one piece
+//! [`survey`] sums it up by depth: what a job that merges some of the volumes would copy, where in
+//! the volume that lies, and the room that it takes where it is written. Neither looks at data, nor keeps more than one piece
 //! at a time: a large image that was written here and there has millions of them.
 
-use crate::StorageError;
+use crate::{Profile, StorageError};
 use futures::{Stream, TryStreamExt as _};
 use std::pin::Pin;
 
@@ -93,6 +93,19 @@ pub async fn shares(
     kept: impl Stream<Item = Result<Extent, StorageError>>,
     clusters: ClusterBytes,
 ) -> Result<Vec<Share>, StorageError> {
+    let seen = survey(seen, kept, clusters).await?;
+    Ok(seen.into_iter().map(|(share, _)| share).collect())
+}
+
+/// The same, with where the data of each depth lie.
+///
+/// # Errors
+/// The first one of either.
+pub async fn survey(
+    seen: impl Stream<Item = Result<Extent, StorageError>>,
+    kept: impl Stream<Item = Result<Extent, StorageError>>,
+    clusters: ClusterBytes,
+) -> Result<Vec<(Share, Profile)>, StorageError> {
     let mut seen = std::pin::pin!(seen);
     let mut kept = Kept {
         extents: std::pin::pin!(kept),
@@ -107,6 +120,7 @@ pub async fn shares(
         match extent.content {
             Content::Data { .. } => {
                 sum.data_bytes += extent.length;
+                sum.profile.add(extent.start, extent.length);
                 sum.room.take(extent.start, extent.end());
                 kept.lacks(&extent, &mut sum.new).await?;
             }
@@ -120,6 +134,7 @@ pub async fn shares(
 struct Sum {
     data_bytes: u64,
     zero_bytes: u64,
+    profile: Profile,
     room: Clusters,
     new: Clusters,
 }
@@ -129,18 +144,20 @@ impl Sum {
         Self {
             data_bytes: 0,
             zero_bytes: 0,
+            profile: Profile::default(),
             room: Clusters::of(clusters.from),
             new: Clusters::of(clusters.kept),
         }
     }
 
-    fn share(self) -> Share {
-        Share {
+    fn share(self) -> (Share, Profile) {
+        let share = Share {
             data_bytes: self.data_bytes,
             zero_bytes: self.zero_bytes,
             room_bytes: self.room.bytes,
             new_bytes: self.new.bytes,
-        }
+        };
+        (share, self.profile)
     }
 }
 

@@ -15,12 +15,14 @@ mod error;
 #[cfg(feature = "conformance")]
 pub mod faulty;
 mod file;
+mod profile;
 mod store;
 mod volume;
 
-pub use allocation::{ClusterBytes, Content, Extent, Share, shares};
+pub use allocation::{ClusterBytes, Content, Extent, Share, shares, survey};
 pub use error::StorageError;
 pub use file::{FileStore, ImageHead, ImageLock, is_written};
+pub use profile::Profile;
 pub use store::{
     Capabilities, Dependent, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,
 };

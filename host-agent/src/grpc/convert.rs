@@ -180,6 +180,7 @@ pub(super) fn merge(view: MergeView) -> v1::Merge {
         total_bytes: bytes(total_bytes),
         pivot_attempts: i32::try_from(record.pivot_attempts).unwrap_or(i32::MAX),
         longest_pause: prost_types::Duration::try_from(record.longest_pause).ok(),
+        copy_time: prost_types::Duration::try_from(record.copied.took).ok(),
         failure: failure.map(Into::into),
         accepted_at: Some(time(record.accepted_at)),
         ended_at: ended_at.map(time),

@@ -29,9 +29,9 @@ pub struct MergeView {
 impl MergeView {
     pub(super) fn new(record: MergeRecord) -> Self {
         Self {
+            done_bytes: record.copied.bytes,
+            total_bytes: record.copied.bytes,
             record,
-            done_bytes: 0,
-            total_bytes: 0,
             waiting: None,
             shown: 0,
         }
@@ -76,6 +76,7 @@ impl Board {
     /// Shows a view; no change wakes nobody.
     pub(super) fn show(&self, mut view: MergeView) {
         if matches!(view.record.phase, Phase::Merged { .. }) {
+            view.total_bytes = view.record.copied.bytes;
             view.done_bytes = view.total_bytes;
         }
         self.views.send_if_modified(|views| {

@@ -11,7 +11,7 @@ use super::types::Direction;
 use crate::volumes::Volumes;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_storage::{Share, StorageId, VolumeRef};
+use livemerge_storage::{Profile, Share, StorageId, VolumeRef};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -52,17 +52,24 @@ impl Work {
     }
 }
 
-/// The work of both directions.
+/// The work of both directions, and where the data lie that each copies.
 pub(super) struct Works {
-    commit: Work,
-    pull: Work,
+    commit: (Work, Profile),
+    pull: (Work, Profile),
 }
 
 impl Works {
     pub(super) fn of(&self, direction: Direction) -> Work {
         match direction {
-            Direction::Commit => self.commit,
-            Direction::Pull => self.pull,
+            Direction::Commit => self.commit.0,
+            Direction::Pull => self.pull.0,
+        }
+    }
+
+    pub(super) fn profile(self, direction: Direction) -> Profile {
+        match direction {
+            Direction::Commit => self.commit.1,
+            Direction::Pull => self.pull.1,
         }
     }
 }
@@ -77,7 +84,7 @@ pub(super) async fn measure(
     let [lowest, .., youngest] = layers else {
         return None;
     };
-    let shares = tokio::time::timeout(limit, volumes.shares(youngest, lowest)).await;
+    let shares = tokio::time::timeout(limit, volumes.survey(youngest, lowest)).await;
     let why = match shares {
         Ok(Ok(shares)) => return Some(works(&shares, layers.len())),
         Ok(Err(problem)) => problem.to_string(),
@@ -89,13 +96,16 @@ pub(super) async fn measure(
 
 /// From what is seen of each volume, the youngest first. A commit takes away all but the oldest of
 /// them, a pull all but the youngest, which has no room yet for anything below it.
-fn works(shares: &[Share], layers: usize) -> Works {
-    let of_merge = shares.iter().take(layers).copied();
-    let above: Share = of_merge.clone().take(layers - 1).sum();
-    let below: Share = of_merge.skip(1).sum();
+fn works(seen: &[(Share, Profile)], layers: usize) -> Works {
+    let of_merge = &seen[..layers.min(seen.len())];
+    let above = &of_merge[..(layers - 1).min(of_merge.len())];
+    let below = &of_merge[1.min(of_merge.len())..];
+    let share = |of: &[(Share, Profile)]| of.iter().map(|(share, _)| *share).sum::<Share>();
+    let profile = |of: &[(Share, Profile)]| of.iter().map(|(_, profile)| profile).sum();
+    let (commit, pull) = (share(above), share(below));
     Works {
-        commit: Work::of(above, above.new_bytes),
-        pull: Work::of(below, below.room_bytes),
+        commit: (Work::of(commit, commit.new_bytes), profile(above)),
+        pull: (Work::of(pull, pull.room_bytes), profile(below)),
     }
 }
 
@@ -166,13 +176,16 @@ pub(super) fn want_of_space(kept: &VolumeRef, work: &Work, free: u64) -> Option<
 mod tests {
     use super::*;
 
-    fn share(data_bytes: u64, zero_bytes: u64) -> Share {
-        Share {
+    fn share(data_bytes: u64, zero_bytes: u64) -> (Share, Profile) {
+        let share = Share {
             data_bytes,
             zero_bytes,
             room_bytes: data_bytes + 1000,
             new_bytes: data_bytes + 500,
-        }
+        };
+        let mut profile = Profile::default();
+        profile.add(0, data_bytes);
+        (share, profile)
     }
 
     #[test]
@@ -180,15 +193,17 @@ mod tests {
         let seen = [share(1, 2), share(10, 20), share(100, 200), share(9, 9)];
         let bytes = |work: Work| (work.copy_bytes, work.zero_bytes, work.space_needed_bytes);
         let three = works(&seen, 3);
-        assert_eq!(bytes(three.commit), (11, 22, 11 + 2 * 500));
-        assert_eq!(bytes(three.pull), (110, 220, 110 + 2 * 1000));
+        assert_eq!(bytes(three.commit.0), (11, 22, 11 + 2 * 500));
+        assert_eq!(bytes(three.pull.0), (110, 220, 110 + 2 * 1000));
+        let profiles = [three.commit.1.total(), three.pull.1.total()];
+        assert_eq!(profiles, [11, 110], "what lies where is of the same bytes");
         let two = works(&seen, 2);
-        assert_eq!(bytes(two.commit), (1, 2, 501));
-        assert_eq!(bytes(two.pull), (10, 20, 1010));
+        assert_eq!(bytes(two.commit.0), (1, 2, 501));
+        assert_eq!(bytes(two.pull.0), (10, 20, 1010));
         // Nothing is seen of the lower ones.
         let bare = works(&seen[..1], 3);
-        assert_eq!(bytes(bare.commit), (1, 2, 501));
-        assert_eq!(bytes(bare.pull), (0, 0, 0));
+        assert_eq!(bytes(bare.commit.0), (1, 2, 501));
+        assert_eq!(bytes(bare.pull.0), (0, 0, 0));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::hypervisor::{DiskView, Hypervisor, Layer, VmState, VmView};
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_storage::{Format, Locator, VolumeInfo, VolumeRef};
+use livemerge_storage::{Format, Locator, Profile, VolumeInfo, VolumeRef};
 use std::time::Duration;
 
 /// Who orders a merge waits for the answer: a map that takes longer to read is guessed.
@@ -28,6 +28,8 @@ pub struct Fit {
     pub backing_format: Option<Format>,
     /// Bytes to copy; when that cannot be read in time, those that the removed volumes take.
     pub copy_bytes: u64,
+    /// Where they lie, when that could be read.
+    pub profile: Option<Profile>,
 }
 
 /// Looks whether the order can be carried out as things are, and takes the room for it.
@@ -45,10 +47,16 @@ pub async fn check(
     let layers: Vec<&VolumeRef> = layers.iter().map(|mark| &mark.volume).collect();
     let works = measure(&layers, volumes, MAP_LIMIT).await;
     let estimate = || Work::estimate(fit.copy_bytes);
-    let work = works.map_or_else(estimate, |works| works.of(order.direction));
+    let work = works
+        .as_ref()
+        .map_or_else(estimate, |works| works.of(order.direction));
     room.take(&order.kept.volume, &work, volumes).await?;
     let copy_bytes = work.copy_bytes;
-    Ok(Fit { copy_bytes, ..fit })
+    Ok(Fit {
+        copy_bytes,
+        profile: works.map(|works| works.profile(order.direction)),
+        ..fit
+    })
 }
 
 /// Looks at everything but the room. The bytes to copy are those that the removed volumes take.
@@ -224,6 +232,7 @@ fn neighbours(order: &MergeOrder, disk: &DiskView, volumes: &Volumes) -> Result<
         below,
         backing_format,
         copy_bytes: 0,
+        profile: None,
     })
 }
 

@@ -13,6 +13,7 @@
 
 use super::board::{Board, MergeView};
 use super::journal::Journal;
+use super::layouts::Layouts;
 use super::member::Member;
 use super::step::{Action, Peers, Policy};
 use super::types::{MergeRecord, Phase};
@@ -39,6 +40,7 @@ pub(super) struct Surroundings {
     pub(super) journal: Arc<Journal>,
     pub(super) hypervisor: Arc<dyn Hypervisor>,
     pub(super) board: Board,
+    pub(super) layouts: Layouts,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) policy: Arc<Policy>,
     pub(super) shutdown: Shutdown,

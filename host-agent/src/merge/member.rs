@@ -212,6 +212,7 @@ impl Member {
         if pivots(&phase) && !pivots(&next.phase) {
             next.pivot_attempts += 1;
         }
+        self.count(&mut next, &phase);
         next.phase = phase;
         let written = self.write(next).await;
         if written {
@@ -221,6 +222,22 @@ impl Member {
             tokio::time::sleep(self.pause).await;
         }
         written
+    }
+
+    /// What the job has copied by the time that the phase is entered, and how long that took.
+    fn count(&self, next: &mut MergeRecord, phase: &Phase) {
+        match &next.phase {
+            Phase::Copying { since, .. } if !same_step(&next.phase, phase) => {
+                let took = self.around.clock.now().duration_since(*since);
+                next.copied.took = Duration::try_from(took).unwrap_or_default();
+            }
+            _ => {}
+        }
+        if matches!(phase, Phase::Merged { .. }) {
+            // A job that was never looked at has copied what it had to.
+            let seen = self.shown().total_bytes;
+            next.copied.bytes = if seen > 0 { seen } else { next.copy_bytes };
+        }
     }
 
     /// True when the record is durable and is now the record.
@@ -371,14 +388,10 @@ impl Member {
         let Machine::Seen { job: Some(job), .. } = machine else {
             return;
         };
-        let mut view = self.shown();
-        let (done, total) = if self.record.pivots() {
-            (job.cur, job.end)
-        } else {
-            // The others count the virtual disk, of which only what is allocated is copied.
-            let all = self.record.copy_bytes;
-            (scaled(all, job.cur, job.end), all)
+        let Some((done, total)) = self.around.layouts.copied(&self.record, job) else {
+            return;
         };
+        let mut view = self.shown();
         view.total_bytes = view.total_bytes.max(total);
         view.done_bytes = view.done_bytes.max(done.min(view.total_bytes));
         view.record = self.record.clone();
@@ -408,15 +421,6 @@ pub fn backing_of(record: &MergeRecord) -> Layer {
         locator: record.removed.last().unwrap_or(&record.kept).clone(),
         format: record.backing_format,
     }
-}
-
-/// `bytes * cur / end`, 0 before the job has begun.
-fn scaled(bytes: u64, cur: u64, end: u64) -> u64 {
-    if end == 0 {
-        return 0;
-    }
-    let part = u128::from(bytes) * u128::from(cur.min(end)) / u128::from(end);
-    u64::try_from(part).unwrap_or(bytes)
 }
 
 fn same_step(a: &Phase, b: &Phase) -> bool {

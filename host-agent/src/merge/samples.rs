@@ -1,7 +1,9 @@
 //! Merges and observations for tests.
 
 use super::step::{Machine, Observation, Peers};
-use super::types::{Direction, Help, MergeKind, MergeOrder, MergeRecord, Phase, VolumeMark};
+use super::types::{
+    Copied, Direction, Help, MergeKind, MergeOrder, MergeRecord, Phase, VolumeMark,
+};
 use crate::hypervisor::{
     BlockJob, BlockJobKind, DiskView, JobProgress, Layer, MirrorState, VmState,
 };
@@ -54,6 +56,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         below: None,
         backing_format: None,
         copy_bytes: 1 << 20,
+        copied: Copied::default(),
         bytes_per_second: 0,
         help: Help::default(),
         phase: Phase::Pending,

@@ -100,6 +100,9 @@ pub struct MergeRecord {
     /// Bytes that the job had to copy when the order was accepted, without what the guest writes
     /// meanwhile.
     pub copy_bytes: u64,
+    /// What its job has copied, and how long that took.
+    #[serde(default)]
+    pub copied: Copied,
     /// How many bytes a second its job may copy now; 0 for no limit.
     pub bytes_per_second: u64,
     /// What is done so that the copy catches up with the guest.
@@ -115,6 +118,15 @@ pub struct MergeRecord {
     pub accepted_at: Timestamp,
     /// Counts the changes of this record.
     pub revision: u64,
+}
+
+/// What a job has copied. Nothing until it has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// Bytes; known once the merge is done.
+    pub bytes: u64,
+    /// From the job's start until it had caught up or ended.
+    pub took: Duration,
 }
 
 /// What is done so that a copy catches up with a guest that writes faster than it is copied. It is
@@ -163,6 +175,7 @@ impl MergeRecord {
             below: fit.below,
             backing_format: fit.backing_format,
             copy_bytes: fit.copy_bytes,
+            copied: Copied::default(),
             help: Help::default(),
             phase: Phase::Pending,
             pivot_attempts: 0,
