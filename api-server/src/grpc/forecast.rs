@@ -1,25 +1,26 @@
 //! A dry run on the wire.
 
-use super::convert::number;
+use super::convert::{duration, number};
 use super::operation::kind;
 use crate::hosts::volume_ref;
-use crate::snapshot::{Forecast, Outlook};
+use crate::snapshot::{DiskTask, Forecast, time_of_all};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 
 pub(super) fn answer(forecast: Forecast) -> v1::PlanDeleteSnapshotResponse {
-    let merges: Vec<_> = forecast.merges.into_iter().map(merge).collect();
+    let estimated_time = time_of_all(&forecast.merges).and_then(duration);
+    let merges: Vec<_> = forecast.merges.iter().map(merge).collect();
     v1::PlanDeleteSnapshotResponse {
         copy_bytes: merges.iter().map(|merge| merge.copy_bytes).sum(),
         freed_bytes: merges.iter().map(|merge| merge.freed_bytes).sum(),
         merges,
         blockers: forecast.blockers.iter().map(blocker).collect(),
-        estimated_time: None,
+        estimated_time,
     }
 }
 
-fn merge(outlook: Outlook) -> v1::MergePlan {
-    let Outlook { task, space } = outlook;
+fn merge(task: &DiskTask) -> v1::MergePlan {
+    let foreseen = &task.foreseen;
     let removed = task.removed.iter();
     v1::MergePlan {
         disk: task.disk.to_string(),
@@ -30,10 +31,12 @@ fn merge(outlook: Outlook) -> v1::MergePlan {
             .map(|leaving| volume_ref(&leaving.volume.volume))
             .collect(),
         copy_bytes: number(task.planned_bytes),
-        space_needed_bytes: number(space.needed_bytes),
-        space_free_bytes: number(space.free_bytes),
-        freed_bytes: number(space.freed_bytes),
-        other_way_bytes: number(space.other_way_bytes),
+        space_needed_bytes: number(foreseen.needed_bytes),
+        space_free_bytes: number(foreseen.free_bytes),
+        freed_bytes: number(foreseen.freed_bytes),
+        other_way_bytes: number(foreseen.other_way_bytes),
+        copy_bytes_guessed: foreseen.guessed,
+        estimated_time: foreseen.time.and_then(duration),
     }
 }
 

@@ -4,7 +4,7 @@ use super::convert::{duration, number, time};
 use crate::hosts::{MergePhase, volume_ref};
 use crate::snapshot::{
     CreatePhase, DeletePhase, DiskState, DiskTask, MergeKind, MergeProgress, OperationState,
-    OperationView, Waiting, Work,
+    OperationView, Waiting, Work, time_of_all,
 };
 use livemerge_proto::v1;
 use std::time::Duration;
@@ -31,11 +31,13 @@ pub(super) fn operation(view: OperationView) -> v1::Operation {
     } else {
         v1::OperationPhase::Unspecified
     };
+    let mut estimated_time = None;
     let disks = match &operation.work {
-        Work::Delete(DeletePhase::Disks(tasks)) => tasks
-            .iter()
-            .map(|task| disk(task, merges.get(&task.merge)))
-            .collect(),
+        Work::Delete(DeletePhase::Disks(tasks)) => {
+            estimated_time = time_of_all(tasks).and_then(duration);
+            let disk = |task: &DiskTask| disk(task, merges.get(&task.merge));
+            tasks.iter().map(disk).collect()
+        }
         Work::Delete(DeletePhase::Planning) | Work::Create(_) => vec![],
     };
     v1::Operation {
@@ -52,6 +54,7 @@ pub(super) fn operation(view: OperationView) -> v1::Operation {
         request_id: operation.request.to_string(),
         requested_by: operation.requested_by,
         disks,
+        estimated_time,
         waiting: waiting.map(wait),
         failure: failure.map(Into::into),
         created_at: Some(time(operation.created_at)),
@@ -97,10 +100,17 @@ fn disk(task: &DiskTask, live: Option<&MergeProgress>) -> v1::DiskProgress {
             .map(|leaving| volume_ref(&leaving.volume.volume))
             .collect(),
         planned_bytes: number(task.planned_bytes),
+        planned_bytes_guessed: task.foreseen.guessed,
+        planned_time: task.foreseen.time.and_then(duration),
+        space_needed_bytes: number(task.foreseen.needed_bytes),
+        space_free_bytes: number(task.foreseen.free_bytes),
+        planned_freed_bytes: number(task.foreseen.freed_bytes),
+        other_way_bytes: number(task.foreseen.other_way_bytes),
         failure,
         ..v1::DiskProgress::default()
     };
-    let mut copied = |copied_bytes: u64, longest_pause: Duration| {
+    let mut copied = |copied_bytes: u64, copy_time: Duration, longest_pause: Duration| {
+        disk.copy_time = duration(copy_time);
         disk.done_bytes = number(copied_bytes);
         disk.total_bytes = number(copied_bytes);
         disk.longest_pause = duration(longest_pause);
@@ -117,9 +127,10 @@ fn disk(task: &DiskTask, live: Option<&MergeProgress>) -> v1::DiskProgress {
             copied_bytes,
             longest_pause,
             freed_bytes,
+            copy_time,
             ..
         } => {
-            copied(*copied_bytes, *longest_pause);
+            copied(*copied_bytes, *copy_time, *longest_pause);
             disk.freed_bytes = number(*freed_bytes);
             v1::MergePhase::Removing
         }
@@ -127,8 +138,9 @@ fn disk(task: &DiskTask, live: Option<&MergeProgress>) -> v1::DiskProgress {
             copied_bytes,
             longest_pause,
             freed_bytes,
+            copy_time,
         } => {
-            copied(*copied_bytes, *longest_pause);
+            copied(*copied_bytes, *copy_time, *longest_pause);
             disk.freed_bytes = number(*freed_bytes);
             v1::MergePhase::Removed
         }

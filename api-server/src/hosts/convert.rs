@@ -63,15 +63,17 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
             return Err(nonsense("the merge's phase"));
         }
     };
-    let longest_pause = merge
-        .longest_pause
-        .and_then(|pause| Duration::try_from(pause).ok());
+    let time = |time: Option<prost_types::Duration>| {
+        let time = time.and_then(|time| Duration::try_from(time).ok());
+        time.unwrap_or_default()
+    };
     let seen = MergeSeen {
         phase,
         done_bytes: bytes(merge.done_bytes),
         total_bytes: bytes(merge.total_bytes),
         pivot_attempts: u32::try_from(merge.pivot_attempts).unwrap_or(0),
-        longest_pause: longest_pause.unwrap_or_default(),
+        longest_pause: time(merge.longest_pause),
+        copy_time: time(merge.copy_time),
         bytes_per_second: bytes(merge.bytes_per_second),
         limit_lifted: merge.limit_lifted,
         guest_bytes_per_second: bytes(merge.guest_bytes_per_second),
@@ -133,6 +135,7 @@ pub(super) fn way(option: &v1::MergeOption) -> Option<MeasuredWay> {
         needed_bytes: bytes(option.space_needed_bytes),
         free_bytes: bytes(option.free_bytes),
         freed_bytes: bytes(option.freed_bytes),
+        estimated: option.estimated,
     })
 }
 

@@ -119,6 +119,8 @@ pub struct MergeSeen {
     pub pivot_attempts: u32,
     /// The longest time that the guest's processors stood still.
     pub longest_pause: Duration,
+    /// How long its job copied; 0 until it has caught up or ended.
+    pub copy_time: Duration,
     /// How many bytes a second its job may copy; 0 for no limit.
     pub bytes_per_second: u64,
     /// Whether that limit is lifted for now, because the copy does not catch up.
@@ -367,6 +369,8 @@ pub struct MeasuredWay {
     pub free_bytes: u64,
     /// Bytes that the removed volumes give back.
     pub freed_bytes: u64,
+    /// The maps could not be read in time: these are the bytes that the volumes take in storage.
+    pub estimated: bool,
 }
 
 impl Measured {

@@ -18,6 +18,7 @@
 use super::create::record_gone;
 use super::details;
 use super::follow::{Changed, goes_with};
+use super::foreseen::foresee_times;
 use super::news::{self, News};
 use super::plan::{Mint, Wanted, plan_delete};
 use super::step::{Answer, Ask, Draft, Step, Wait};
@@ -93,6 +94,8 @@ impl Delete<'_> {
 
     /// Writes the plan down, and the first round's turn with it.
     fn planned(&self, mut tasks: Vec<DiskTask>) -> Step {
+        let limit = self.limit_of_one(1);
+        foresee_times(&mut tasks, self.draft.seen.rate, limit);
         let mut changed = Changed::default();
         for snapshot in self.draft.seen.snapshots {
             let mut disks = snapshot.disks.clone();
@@ -307,6 +310,7 @@ impl Delete<'_> {
             longest_pause,
             gone: 0,
             freed_bytes: 0,
+            copy_time: seen.copy_time,
         };
         let task = &tasks[current];
         let text = format!(
@@ -318,6 +322,7 @@ impl Delete<'_> {
         let mut event = self.disk_event(EventKind::LiveMergeCompleted, task, text);
         details::add(&mut event, "copied_bytes", copied_bytes);
         details::add(&mut event, "planned_bytes", task.planned_bytes);
+        details::add(&mut event, "copy_time_ms", seen.copy_time.as_millis());
         details::add(&mut event, "longest_pause_ms", longest_pause.as_millis());
         details::add(&mut event, "pivot_attempts", seen.pivot_attempts);
         let changed = self.follow(&mut tasks, current);
@@ -360,6 +365,7 @@ impl Delete<'_> {
             longest_pause,
             gone,
             freed_bytes,
+            copy_time,
         } = &mut task.state
         else {
             unreachable!("only such a task is removed");
@@ -373,6 +379,7 @@ impl Delete<'_> {
                 copied_bytes: *copied_bytes,
                 longest_pause: *longest_pause,
                 freed_bytes: *freed_bytes,
+                copy_time: *copy_time,
             };
         }
         let text = format!("{volume} was removed from storage");
@@ -493,6 +500,9 @@ impl Delete<'_> {
         let text = format!("disk {}: {what}", task.disk);
         let mut event = self.disk_event(EventKind::LiveMergePlanned, task, text);
         details::add(&mut event, "planned_bytes", task.planned_bytes);
+        if let Some(time) = task.foreseen.time {
+            details::add(&mut event, "planned_time_ms", time.as_millis());
+        }
         event
     }
 

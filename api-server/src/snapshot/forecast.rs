@@ -1,6 +1,7 @@
 //! What a delete would do: the same plan as a delete's, made from the chains as they are now, with
 //! what its host measures. Nothing is changed and nothing is kept.
 
+use super::foreseen::{foresee_times, rate_of};
 use super::plan::{Wanted, measurable, plan_all};
 use super::service::{Snapshots, deletable};
 use super::types::{Direction, DiskTask, MergeOptions};
@@ -13,31 +14,9 @@ use uuid::Uuid;
 #[derive(Debug, Default)]
 pub struct Forecast {
     /// Its merges, the rounds in order.
-    pub merges: Vec<Outlook>,
+    pub merges: Vec<DiskTask>,
     /// Everything that would refuse it now.
     pub blockers: Vec<Problem>,
-}
-
-/// A merge that was only thought of.
-#[derive(Debug)]
-pub struct Outlook {
-    /// What would be done.
-    pub task: DiskTask,
-    /// What it takes.
-    pub space: Space,
-}
-
-/// What a merge takes and gives, in bytes; 0 for what is not known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Space {
-    /// That the kept volume takes in addition.
-    pub needed_bytes: u64,
-    /// That its storage domain has free.
-    pub free_bytes: u64,
-    /// That the removed volumes give back.
-    pub freed_bytes: u64,
-    /// To copy the other way, when that is possible.
-    pub other_way_bytes: u64,
 }
 
 impl Snapshots {
@@ -80,40 +59,26 @@ impl Snapshots {
             merges: vec![],
             blockers: busy.chain(plan.blockers).collect(),
         };
-        for task in plan.tasks {
-            let (space, blocker) = space(&task, &measured);
-            forecast.blockers.extend(blocker);
-            forecast.merges.push(Outlook { task, space });
-        }
+        forecast.merges = plan.tasks;
+        let blocked = forecast.merges.iter();
+        let blocked = blocked.filter_map(|task| blocker(task, &measured));
+        forecast.blockers.extend(blocked);
+        let rate = rate_of(Some(&host.id), self.around.store.as_ref()).await?;
+        foresee_times(&mut forecast.merges, rate, options.bytes_per_second);
         Ok(forecast)
     }
 }
 
-/// What is known of a task's room, and what its host says against it.
-fn space(task: &DiskTask, measured: &[Measured]) -> (Space, Option<Problem>) {
+/// What the host says against a task.
+fn blocker(task: &DiskTask, measured: &[Measured]) -> Option<Problem> {
     let direction = task.kind.direction();
-    let (oldest, other) = match direction {
-        Direction::Commit => (&task.kept.volume, Direction::Pull),
-        Direction::Pull => (&task.removed[0].volume.volume, Direction::Commit),
+    let oldest = match direction {
+        Direction::Commit => &task.kept.volume,
+        Direction::Pull => &task.removed[0].volume.volume,
     };
     let measured = measured
         .iter()
-        .find(|measured| measured.disk == task.disk && measured.oldest == *oldest);
-    let Some(way) = measured.and_then(|measured| measured.way(direction)) else {
-        return (Space::default(), None);
-    };
-    let other = measured.and_then(|measured| measured.way(other));
-    let space = Space {
-        needed_bytes: way.needed_bytes,
-        free_bytes: way.free_bytes,
-        freed_bytes: way.freed_bytes,
-        other_way_bytes: other
-            .filter(|way| way.blocker.is_none())
-            .map_or(0, |way| way.copy_bytes),
-    };
-    let blocker = way.blocker.clone().map(Problem::from);
-    (
-        space,
-        blocker.map(|blocker| blocker.with("disk", &task.disk)),
-    )
+        .find(|measured| measured.disk == task.disk && measured.oldest == *oldest)?;
+    let blocker = measured.way(direction)?.blocker.clone()?;
+    Some(Problem::from(blocker).with("disk", &task.disk))
 }

@@ -12,8 +12,9 @@
 //! written is known. One that dies may end it at any await; the store has all, and the next server
 //! goes on.
 
+use super::foreseen::rate_of;
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
-use super::plan::{Wanted, worth_measuring};
+use super::plan::{Wanted, measurable};
 use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
 use super::turns::{Place, Standing, Turn, Turns};
 use super::types::{DeletePhase, Operation, OperationState, Snapshot, Work};
@@ -247,6 +248,7 @@ impl Run {
             answer: self.answer.as_ref(),
             attempts: self.attempts,
             begun: self.begun,
+            rate: self.rate().await?,
             bytes_per_second: self.turn.bytes_per_second(),
         };
         let mut mint = Uuid::now_v7;
@@ -267,6 +269,15 @@ impl Run {
             Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
         }
         Ok(())
+    }
+
+    /// How fast its host has merged, when a plan is to be made.
+    async fn rate(&self) -> Result<Option<u64>, StoreError> {
+        if self.operation.work != Work::Delete(DeletePhase::Planning) || self.answer.is_none() {
+            return Ok(None);
+        }
+        let host = self.answered_by.as_ref();
+        rate_of(host, self.around.store.as_ref()).await
     }
 
     fn sights(&self, view: Option<&HostView>) -> BTreeMap<MergeId, MergeSight> {
@@ -357,6 +368,10 @@ impl Run {
             }
             () = asked => self.reread().await,
             () = self.around.shutdown.cancelled() => {}
+            () = self.turn.share_changed() => {
+                // A limit that was heard is another one now.
+                self.answer = self.answer.take().filter(|it| *it != Answer::Heard);
+            }
         }
     }
 
@@ -462,18 +477,18 @@ async fn limit(agent: &dyn HostAgent, merges: &[MergeId], speed: u64) -> Result<
     Ok(())
 }
 
-/// The chains of a machine, and what merging costs each way where it pays to know.
+/// The chains of a machine, and what merging costs each way.
 pub(super) async fn survey(
     agent: &dyn HostAgent,
     vm: VmId,
     wanted: &Wanted<'_>,
 ) -> Result<(VmChains, Vec<Measured>), HostError> {
     let chains = agent.chains(vm, None).await?;
-    let worth = worth_measuring(wanted, &chains);
-    let costs = if worth.is_empty() {
+    let runs = measurable(wanted, &chains);
+    let costs = if runs.is_empty() {
         vec![]
     } else {
-        agent.measure(vm, &worth).await?
+        agent.measure(vm, &runs).await?
     };
     Ok((chains, costs))
 }

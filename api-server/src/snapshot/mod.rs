@@ -19,6 +19,7 @@ mod details;
 mod discovery;
 mod follow;
 mod forecast;
+mod foreseen;
 mod hub;
 mod lane;
 mod news;
@@ -35,7 +36,9 @@ mod update;
 mod wishes;
 
 pub use discovery::Discovery;
-pub use forecast::{Forecast, Outlook, Space};
+pub use forecast::Forecast;
+pub use foreseen::Foreseen;
+pub(crate) use foreseen::time_of_all;
 pub use hub::{Hub, MergeProgress, OperationView, Waiting};
 pub use service::{CreateOrder, DeleteOrder, Snapshots};
 pub(crate) use service::{no_snapshot, no_vm};

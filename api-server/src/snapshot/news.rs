@@ -67,6 +67,7 @@ mod tests {
             total_bytes: 0,
             pivot_attempts,
             longest_pause: Duration::ZERO,
+            copy_time: Duration::ZERO,
             bytes_per_second: 0,
             limit_lifted: false,
             guest_bytes_per_second: 0,

@@ -12,6 +12,7 @@
 //! A run is merged in one job, so that nothing is copied twice. The runs of a disk follow one
 //! another in rounds; one round of all disks goes together.
 
+use super::foreseen::Foreseen;
 use super::types::{
     Deleted, Direction, DiskState, DiskTask, Leaving, Mark, MergeKind, MergeOptions, Merging,
     Snapshot, SnapshotDisk, SnapshotState, Told,
@@ -26,7 +27,7 @@ use uuid::Uuid;
 /// Where new ids come from.
 pub type Mint<'a> = &'a mut dyn FnMut() -> Uuid;
 
-/// A pull is not looked for when a commit copies no more than this.
+/// What holds no more than this is committed: a pull would save next to nothing.
 const LITTLE: u64 = 16 << 20;
 
 /// What is asked for.
@@ -111,24 +112,12 @@ pub fn plan_all(wanted: &Wanted<'_>, vm: &VmChains, costs: &[Measured], mint: Mi
 /// A run for its host: the disk, the oldest and the youngest volume.
 pub type Range = (DiskTarget, Mark, Mark);
 
-/// The runs for which it pays to measure both ways before they are planned.
-pub fn worth_measuring(wanted: &Wanted<'_>, vm: &VmChains) -> Vec<Range> {
-    let open = wanted.options.direction.is_none();
-    ranges(wanted, vm, |run| {
-        open && run.can_pull() && run.upper_bound() > LITTLE
-    })
-}
-
-/// All runs.
+/// All runs, to be measured before they are planned.
 pub fn measurable(wanted: &Wanted<'_>, vm: &VmChains) -> Vec<Range> {
-    ranges(wanted, vm, |_| true)
-}
-
-fn ranges(wanted: &Wanted<'_>, vm: &VmChains, which: impl Fn(&Run<'_>) -> bool) -> Vec<Range> {
     let mut ranges = Vec::new();
     for disk in disks(wanted) {
         let runs = look(wanted, &disk, vm).map(|found| found.runs);
-        for run in runs.unwrap_or_default().into_iter().filter(&which) {
+        for run in runs.unwrap_or_default() {
             if let (Ok(oldest), Ok(youngest)) = (mark(&run.frozen[0]), mark(run.above)) {
                 ranges.push((disk.clone(), oldest, youngest));
             }
@@ -329,7 +318,10 @@ impl Run<'_> {
         let pulls = match wanted.direction {
             Some(Direction::Pull) if !self.can_pull() => return Err(self.no_pull()),
             Some(direction) => direction == Direction::Pull,
-            None => self.can_pull() && pull_is_cheaper,
+            None => {
+                let little = commit.is_some() && self.upper_bound() <= LITTLE;
+                self.can_pull() && pull_is_cheaper && !little
+            }
         };
         let mut volumes = Vec::new();
         for layer in self.frozen.iter().chain([self.above]) {
@@ -360,6 +352,7 @@ impl Run<'_> {
             deletes: self.deletes.clone(),
             merge: MergeId::from(mint()),
             planned_bytes,
+            foreseen: Foreseen::of(measured, kind.direction()),
             state: DiskState::Pending,
             told: Told::default(),
         })
@@ -422,11 +415,13 @@ fn only_to_remove(
         deletes,
         merge: MergeId::from(mint()),
         planned_bytes: 0,
+        foreseen: Foreseen::default(),
         state: DiskState::Removing {
             copied_bytes: 0,
             longest_pause: Duration::ZERO,
             gone: 0,
             freed_bytes: 0,
+            copy_time: Duration::ZERO,
         },
         told: Told::default(),
     }

@@ -48,6 +48,8 @@ pub struct Observation<'a> {
     /// Whether one of them may have begun: it was accepted or seen since the record last changed, or
     /// an earlier run of the server may have had it accepted.
     pub begun: bool,
+    /// How many bytes a second the host's merges have copied, when that is known. Only a plan needs it.
+    pub rate: Option<u64>,
     /// What all of the operation's jobs may copy in a second where they merge; 0 for no limit.
     pub bytes_per_second: u64,
 }
@@ -64,7 +66,7 @@ impl Observation<'_> {
 pub enum Ask {
     /// The chains of all disks of the machine.
     Chains(VmId),
-    /// The same, and what merging costs each way where both are possible.
+    /// The same, and what merging costs each way.
     Survey(VmId),
     /// Overlays, once.
     Overlays(OverlayOrder),

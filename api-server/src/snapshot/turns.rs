@@ -16,6 +16,7 @@ use livemerge_proto::ids::{HostId, OperationId};
 use livemerge_storage::StorageId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -73,6 +74,8 @@ pub(super) struct Turns(Arc<Hall>);
 struct Hall {
     limits: Limits,
     state: Mutex<State>,
+    /// Others have begun or ended: a share may be another one.
+    shares: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -112,13 +115,23 @@ pub(super) struct Ticket {
 
 /// The places of one operation. Dropped, they are given back.
 #[derive(Debug, Default)]
-pub(super) struct Turn(Option<(Arc<Hall>, BTreeSet<Place>)>);
+pub(super) struct Turn(Option<Held>);
+
+#[derive(Debug)]
+struct Held {
+    hall: Arc<Hall>,
+    places: BTreeSet<Place>,
+    /// Its share as it was asked for last.
+    share: AtomicU64,
+    shares_change: watch::Receiver<()>,
+}
 
 impl Turns {
     pub(super) fn new(limits: Limits) -> Self {
         Self(Arc::new(Hall {
             limits,
             state: Mutex::default(),
+            shares: watch::Sender::new(()),
         }))
     }
 
@@ -134,6 +147,7 @@ impl Turns {
         state.queue.insert(id, waiter);
         state.seat(&self.0.limits);
         drop(state);
+        self.0.shares.send_replace(());
         Ticket {
             hall: Arc::clone(&self.0),
             id,
@@ -145,13 +159,23 @@ impl Turns {
     /// Places for what merges already.
     pub(super) fn keep(&self, places: BTreeSet<Place>) -> Turn {
         self.0.lock().take(&places);
-        Turn(Some((Arc::clone(&self.0), places)))
+        self.0.shares.send_replace(());
+        Turn(Some(self.0.held(places)))
     }
 }
 
 impl Hall {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(self: &Arc<Self>, places: BTreeSet<Place>) -> Held {
+        Held {
+            places,
+            share: AtomicU64::new(0),
+            shares_change: self.shares.subscribe(),
+            hall: Arc::clone(self),
+        }
     }
 
     fn give_back(&self, places: &BTreeSet<Place>) {
@@ -163,6 +187,8 @@ impl Hall {
         }
         state.merging.retain(|_, merging| *merging > 0);
         state.seat(&self.limits);
+        drop(state);
+        self.shares.send_replace(());
     }
 }
 
@@ -228,7 +254,7 @@ impl Ticket {
     pub(super) fn turn(mut self) -> Turn {
         let places = std::mem::take(&mut self.places);
         let seated = *self.standing.borrow() == Standing::Seated;
-        Turn(seated.then(|| (Arc::clone(&self.hall), places)))
+        Turn(seated.then(|| self.hall.held(places)))
     }
 }
 
@@ -248,23 +274,43 @@ impl Drop for Ticket {
 impl Turn {
     /// What the operation may copy in a second, as it is shared now; 0 for no limit.
     pub(super) fn bytes_per_second(&self) -> u64 {
-        let Some((hall, places)) = &self.0 else {
-            return 0;
-        };
-        let state = hall.lock();
+        self.0.as_ref().map_or(0, |held| {
+            let share = held.share_now();
+            held.share.store(share, Ordering::Relaxed);
+            share
+        })
+    }
+
+    /// Ends when that is another one than when it was asked for last.
+    pub(super) async fn share_changed(&mut self) {
+        if let Some(held) = &mut self.0 {
+            while held.share_now() == held.share.load(Ordering::Relaxed) {
+                if held.shares_change.changed().await.is_err() {
+                    break;
+                }
+            }
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+impl Held {
+    fn share_now(&self) -> u64 {
+        let state = self.hall.lock();
         let share = |place: &Place| {
-            let all = hall.limits.of(place).bytes_per_second;
+            let all = self.hall.limits.of(place).bytes_per_second;
             let merging = state.merging.get(place).copied().unwrap_or(1).max(1);
             (all > 0).then(|| (all / u64::from(merging)).max(1))
         };
-        places.iter().filter_map(share).min().unwrap_or(0)
+        self.places.iter().filter_map(share).min().unwrap_or(0)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some((hall, places)) = self.0.take() {
-            hall.give_back(&places);
+        if let Some(held) = self.0.take() {
+            held.hall.give_back(&held.places);
         }
     }
 }

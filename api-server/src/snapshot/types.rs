@@ -1,5 +1,6 @@
 //! The records: what the store keeps of hosts, machines, snapshots, operations and events.
 
+use super::foreseen::Foreseen;
 use jiff::Timestamp;
 pub use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::{
@@ -354,6 +355,9 @@ pub struct DiskTask {
     pub merge: MergeId,
     /// Bytes to copy, as far as was known when it was planned.
     pub planned_bytes: u64,
+    /// What else was known of it then.
+    #[serde(default)]
+    pub foreseen: Foreseen,
     /// Where it stands.
     pub state: DiskState,
     /// What the audit log has of the merge already.
@@ -455,6 +459,9 @@ pub enum DiskState {
         /// Bytes that their removals gave back.
         #[serde(default)]
         freed_bytes: u64,
+        /// How long the merge copied.
+        #[serde(default)]
+        copy_time: Duration,
     },
     /// They are gone from storage.
     Removed {
@@ -464,6 +471,9 @@ pub enum DiskState {
         longest_pause: Duration,
         /// Bytes that the removals gave back.
         freed_bytes: u64,
+        /// How long the merge copied.
+        #[serde(default)]
+        copy_time: Duration,
     },
     /// The merge failed; it may have begun to write.
     Failed(Failure),

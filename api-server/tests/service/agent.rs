@@ -253,7 +253,7 @@ impl HostService for Agent {
         for overlay in request.into_inner().overlays {
             let name = overlay.overlay.unwrap().name;
             let chain = script.chains.get_mut(&overlay.disk).unwrap();
-            chain.push((name, 1 << 20));
+            chain.push((name, 32 << 20));
         }
         Ok(Response::new(v1::CreateOverlaysResponse::default()))
     }

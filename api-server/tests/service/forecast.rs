@@ -13,6 +13,26 @@ fn way(direction: v1::MergeDirection, copy_bytes: i64) -> v1::MergeOption {
     }
 }
 
+fn numbers_of(disk: &v1::DiskProgress) -> [i64; 5] {
+    [
+        disk.planned_bytes,
+        disk.space_needed_bytes,
+        disk.space_free_bytes,
+        disk.planned_freed_bytes,
+        disk.other_way_bytes,
+    ]
+}
+
+fn numbers_said(merge: &v1::MergePlan) -> [i64; 5] {
+    [
+        merge.copy_bytes,
+        merge.space_needed_bytes,
+        merge.space_free_bytes,
+        merge.freed_bytes,
+        merge.other_way_bytes,
+    ]
+}
+
 impl Rig {
     async fn plan(
         &mut self,
@@ -97,6 +117,10 @@ async fn the_numbers_are_the_hosts_and_nothing_is_changed() {
         .collect();
     assert_eq!(done.len(), said.len());
     assert_eq!(done[..2], said[..2]);
+    let stored: Vec<_> = ended.disks.iter().map(numbers_of).collect();
+    let wanted: Vec<_> = plan.merges.iter().map(numbers_said).collect();
+    assert_eq!(stored, wanted, "the plan that ran is kept with it");
+    assert_eq!(plan.estimated_time, None, "nothing was ever measured");
 }
 
 #[tokio::test]

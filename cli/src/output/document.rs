@@ -154,6 +154,7 @@ pub(crate) struct OperationDocument<'a> {
     request_id: &'a str,
     requested_by: &'a str,
     disks: Vec<DiskProgressDocument<'a>>,
+    estimated_time_seconds: Option<f64>,
     waiting: Option<WaitingDocument<'a>>,
     failure: Option<FailureDocument<'a>>,
     created_at: Option<String>,
@@ -176,6 +177,13 @@ struct DiskProgressDocument<'a> {
     time_left_seconds: Option<f64>,
     longest_pause_seconds: Option<f64>,
     freed_bytes: i64,
+    space_needed_bytes: i64,
+    space_free_bytes: i64,
+    planned_freed_bytes: i64,
+    other_way_bytes: i64,
+    planned_bytes_guessed: bool,
+    planned_time_seconds: Option<f64>,
+    copy_time_seconds: Option<f64>,
     round: i32,
     failure: Option<FailureDocument<'a>>,
 }
@@ -216,6 +224,7 @@ impl<'a> From<&'a v1::Operation> for OperationDocument<'a> {
                 .iter()
                 .map(DiskProgressDocument::from)
                 .collect(),
+            estimated_time_seconds: seconds(operation.estimated_time.as_ref()),
             waiting: operation.waiting.as_ref().map(WaitingDocument::from),
             failure: operation.failure.as_ref().map(FailureDocument::from),
             created_at: time(operation.created_at.as_ref()),
@@ -241,6 +250,13 @@ impl<'a> From<&'a v1::DiskProgress> for DiskProgressDocument<'a> {
             time_left_seconds: seconds(disk.time_left.as_ref()),
             longest_pause_seconds: seconds(disk.longest_pause.as_ref()),
             freed_bytes: disk.freed_bytes,
+            space_needed_bytes: disk.space_needed_bytes,
+            space_free_bytes: disk.space_free_bytes,
+            planned_freed_bytes: disk.planned_freed_bytes,
+            other_way_bytes: disk.other_way_bytes,
+            planned_bytes_guessed: disk.planned_bytes_guessed,
+            planned_time_seconds: seconds(disk.planned_time.as_ref()),
+            copy_time_seconds: seconds(disk.copy_time.as_ref()),
             round: disk.round,
             failure: disk.failure.as_ref().map(FailureDocument::from),
         }

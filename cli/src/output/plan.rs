@@ -27,6 +27,8 @@ struct MergeDocument<'a> {
     space_free_bytes: i64,
     freed_bytes: i64,
     other_way_bytes: i64,
+    copy_bytes_guessed: bool,
+    estimated_time_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,6 +65,8 @@ impl<'a> From<&'a v1::MergePlan> for MergeDocument<'a> {
             space_free_bytes: merge.space_free_bytes,
             freed_bytes: merge.freed_bytes,
             other_way_bytes: merge.other_way_bytes,
+            copy_bytes_guessed: merge.copy_bytes_guessed,
+            estimated_time_seconds: seconds(merge.estimated_time.as_ref()),
         }
     }
 }

@@ -209,7 +209,10 @@ impl Detailed for v1::Operation {
             ("started", time_or_dash(self.started_at.as_ref())),
             ("ended", time_or_dash(self.ended_at.as_ref())),
         ]);
-        details.extend(self.disks.iter().map(|disk| ("disk", disk_progress(disk))));
+        for disk in &self.disks {
+            details.push(("disk", disk_progress(disk)));
+            details.extend(planned(disk).map(|plan| ("planned", plan)));
+        }
         details.extend(self.waiting.iter().map(|waiting| ("waits", wait(waiting))));
         details.extend(
             self.failure
@@ -296,6 +299,9 @@ fn disk_progress(disk: &v1::DiskProgress) -> String {
             volume(Some(kept))
         ));
     }
+    if let Some(time) = seconds(disk.copy_time.as_ref()).filter(|time| *time > 0.0) {
+        parts.push(format!("copied in {time:.1} s"));
+    }
     if let Some(pause) = seconds(disk.longest_pause.as_ref()) {
         parts.push(format!("paused {pause:.3} s"));
     }
@@ -304,6 +310,33 @@ fn disk_progress(disk: &v1::DiskProgress) -> String {
     }
     parts.extend(disk.failure.as_ref().map(failure));
     parts.join(", ")
+}
+
+/// What was planned, to be read beside what became of it.
+fn planned(disk: &v1::DiskProgress) -> Option<String> {
+    if disk.planned_bytes == 0 {
+        return None;
+    }
+    let guessed = if disk.planned_bytes_guessed {
+        " at most"
+    } else {
+        ""
+    };
+    let mut parts = vec![format!(
+        "{} {} to copy{guessed}",
+        escape(&disk.disk),
+        size(disk.planned_bytes)
+    )];
+    parts.extend(seconds(disk.planned_time.as_ref()).map(|time| format!("in about {time:.1} s")));
+    let numbers = [
+        ("needs", disk.space_needed_bytes),
+        ("free", disk.space_free_bytes),
+        ("gives back", disk.planned_freed_bytes),
+        ("the other way", disk.other_way_bytes),
+    ];
+    let known = numbers.into_iter().filter(|(_, bytes)| *bytes > 0);
+    parts.extend(known.map(|(name, bytes)| format!("{name} {}", size(bytes))));
+    Some(parts.join(", "))
 }
 
 fn volume(volume: Option<&v1::VolumeRef>) -> String {

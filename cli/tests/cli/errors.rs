@@ -41,6 +41,8 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::StorageUnreachable
         | Reason::StoreUnavailable
         | Reason::PivotPutOff
+        | Reason::VmBusy
+        | Reason::MergeLimitReached
         | Reason::ServerDraining
         | Reason::DeadlineExceeded => 5,
         Reason::FieldInvalid

@@ -225,6 +225,7 @@ impl Process {
             answer: run.answer.as_ref(),
             attempts: run.attempts,
             begun: run.begun,
+            rate: None,
             bytes_per_second: 0,
         };
         let mut mint = || self.ids.next(wall);

@@ -232,6 +232,7 @@ fn seen(record: &MergeRecord) -> MergeSeen {
         total_bytes: record.copy_bytes,
         pivot_attempts: record.pivot_attempts,
         longest_pause: record.longest_pause,
+        copy_time: record.copied.took,
         bytes_per_second: record.bytes_per_second,
         limit_lifted: false,
         guest_bytes_per_second: 0,

@@ -154,6 +154,7 @@ pub(super) fn task(kept: &str, removed: &str, state: DiskState) -> DiskTask {
         deletes: vec![deleted],
         merge: id::<MergeId>(1),
         planned_bytes: 0,
+        foreseen: Default::default(),
         state,
         told: Default::default(),
     }
@@ -171,6 +172,7 @@ pub(super) fn removed() -> DiskState {
         copied_bytes: 0,
         longest_pause: Duration::ZERO,
         freed_bytes: 0,
+        copy_time: Duration::ZERO,
     }
 }
 

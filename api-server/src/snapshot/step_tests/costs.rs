@@ -1,7 +1,7 @@
 //! Which way the data go: what costs less, of what is possible, unless it was said.
 
 use super::*;
-use crate::snapshot::plan::{Wanted, measurable, plan_delete, worth_measuring};
+use crate::snapshot::plan::{Wanted, measurable, plan_delete};
 
 const MB: u64 = 1 << 20;
 
@@ -11,9 +11,10 @@ fn measured(oldest: &str, commit: Option<u64>, pull: Option<u64>) -> Measured {
         direction,
         blocker: bytes.is_none().then(died),
         copy_bytes: bytes.unwrap_or(1),
-        needed_bytes: 0,
-        free_bytes: 0,
-        freed_bytes: 0,
+        needed_bytes: bytes.unwrap_or(0) + 1,
+        free_bytes: 1000,
+        freed_bytes: bytes.unwrap_or(0) + 2,
+        estimated: false,
     };
     Measured {
         disk: "vda".parse().unwrap(),
@@ -194,27 +195,44 @@ fn a_pull_that_is_not_possible_is_refused_with_the_reason() {
 }
 
 #[test]
-fn only_what_may_change_the_choice_is_measured_before_a_delete() {
-    let worth = |case: &Case| worth_measuring(&case.wanted(), &case.vm).len();
-    let case = Case::of(&["b", "c"]);
+fn all_runs_are_measured_and_little_is_committed_nevertheless() {
     let disk = "vda".parse().unwrap();
+    let case = Case::of(&["b", "c"]);
     assert_eq!(
-        worth_measuring(&case.wanted(), &case.vm),
+        measurable(&case.wanted(), &case.vm),
         [(disk, mark("b"), mark("d"))],
         "the oldest and the youngest volume"
     );
-    assert_eq!(worth(&Case::of(&["a"])), 0, "it can only be committed");
-    assert_eq!(worth(&Case::of(&["b", "c"]).off()), 0);
-    for forced in [Direction::Commit, Direction::Pull] {
-        assert_eq!(worth(&Case::of(&["b", "c"]).forced(forced)), 0);
+    let forced = Case::of(&["b", "c"]).forced(Direction::Commit);
+    for case in [Case::of(&["a"]), Case::of(&["b", "c"]).off(), forced] {
+        assert_eq!(measurable(&case.wanted(), &case.vm).len(), 1);
     }
     let mut little = Case::of(&["b", "c"]);
     little.vm.chains = vec![sized(&[("b", 100 * MB), ("c", 8 * MB), ("d", 8 * MB)])];
-    assert_eq!(worth(&little), 0, "a commit copies little");
+    let costs = [measured("b", Some(9), Some(1))];
+    let kind = |case: &Case| case.plan(&costs).unwrap().kind;
+    assert_eq!(kind(&little), MergeKind::ActiveCommit);
     little.vm.chains[0].layers[2].allocated_bytes += 1;
-    assert_eq!(worth(&little), 1);
-    // A dry run wants the numbers of all.
-    for case in [Case::of(&["a"]), Case::of(&["b", "c"]).off(), case] {
-        assert_eq!(measurable(&case.wanted(), &case.vm).len(), 1);
-    }
+    assert_eq!(kind(&little), MergeKind::Pull);
+}
+
+#[test]
+fn what_was_foreseen_is_kept_with_the_plan() {
+    let case = Case::of(&["b", "c"]);
+    let task = case.plan(&[measured("b", Some(7), Some(6))]).unwrap();
+    let foreseen = Foreseen {
+        needed_bytes: 7,
+        free_bytes: 1000,
+        freed_bytes: 8,
+        other_way_bytes: 7,
+        guessed: false,
+        time: None,
+    };
+    assert_eq!(task.foreseen, foreseen);
+    let alone = case.plan(&[measured("b", Some(7), None)]).unwrap();
+    assert_eq!(alone.foreseen.other_way_bytes, 0, "it is not possible");
+    let mut guess = measured("b", Some(6), Some(7));
+    guess.ways[0].estimated = true;
+    assert!(case.plan(&[guess]).unwrap().foreseen.guessed);
+    assert!(case.plan(&[]).unwrap().foreseen.guessed);
 }

@@ -145,6 +145,7 @@ impl Disk {
             needed_bytes: 0,
             free_bytes: 0,
             freed_bytes: 0,
+            estimated: false,
         };
         let mut shown: BTreeMap<MergeId, MergeSight> = BTreeMap::new();
         let (mut answer, mut attempts) = (None, 0);

@@ -54,6 +54,7 @@ impl<'a> Seen<'a> {
             answer: self.answer.as_ref(),
             attempts: self.attempts,
             begun: self.begun,
+            rate: Some(2),
             bytes_per_second: self.share,
         };
         step(operation, &seen, now(), &mut Uuid::now_v7)

@@ -17,6 +17,7 @@ mod told;
 
 use look::{Record, Seen};
 
+use super::foreseen::Foreseen;
 use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
 use super::types::{
     CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, EventKind, Failure, Leaving,
@@ -157,6 +158,7 @@ fn task(
         deletes: snapshots.iter().map(deleted).collect(),
         merge: MergeId::from(Uuid::now_v7()),
         planned_bytes: 4,
+        foreseen: Foreseen::default(),
         state,
         told: Told::default(),
     }
@@ -175,6 +177,7 @@ fn removing() -> DiskState {
         longest_pause: Duration::ZERO,
         gone: 0,
         freed_bytes: 0,
+        copy_time: Duration::from_secs(2),
     }
 }
 
@@ -183,6 +186,7 @@ fn removed() -> DiskState {
         copied_bytes: 5,
         longest_pause: Duration::ZERO,
         freed_bytes: 3,
+        copy_time: Duration::from_secs(2),
     }
 }
 
@@ -197,6 +201,7 @@ fn merge(phase: MergePhase) -> MergeSight {
         total_bytes: 9,
         pivot_attempts: 0,
         longest_pause: Duration::from_millis(7),
+        copy_time: Duration::from_secs(2),
         bytes_per_second: 0,
         limit_lifted: false,
         guest_bytes_per_second: 0,

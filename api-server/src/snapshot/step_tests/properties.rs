@@ -52,6 +52,7 @@ fn any_state() -> impl Strategy<Value = DiskState> {
         longest_pause: Duration::ZERO,
         gone: 1,
         freed_bytes: 1,
+        copy_time: Duration::ZERO,
     };
     select(vec![
         DiskState::Pending,

@@ -101,6 +101,25 @@ fn who_waits_holds_no_place() {
     assert_eq!(second.turn().bytes_per_second(), 100);
 }
 
+#[tokio::test]
+async fn who_merges_learns_of_a_new_share_at_once() {
+    let turns = Turns::new(host(0, 100));
+    let mut one = turns.keep(places("a", &[]));
+    assert_eq!(one.bytes_per_second(), 100);
+    let elsewhere = turns.keep(places("b", &[]));
+    {
+        let mut changed = std::pin::pin!(one.share_changed());
+        assert!(futures::poll!(&mut changed).is_pending());
+        drop(elsewhere);
+        assert!(futures::poll!(&mut changed).is_pending(), "not its own");
+        let _other = turns.keep(places("a", &[]));
+        assert!(futures::poll!(&mut changed).is_ready());
+    }
+    assert_eq!(one.bytes_per_second(), 100, "the other has gone again");
+    let mut idle = Turn::default();
+    assert!(futures::poll!(std::pin::pin!(idle.share_changed())).is_pending());
+}
+
 /// The places of the first are never free at once by themselves.
 #[test]
 fn nobody_is_overtaken_for_ever() {

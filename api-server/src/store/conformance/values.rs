@@ -7,9 +7,9 @@
 use super::records::{operation, snapshot};
 use crate::snapshot::{
     CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, EventKind, Failure,
-    HostRecord, Leaving, Mark, MergeKind, MergeOptions, Merging, NewEvent, NewOverlay, Obstacle,
-    Operation, OperationState, Origin, Severity, Snapshot, SnapshotDisk, SnapshotState, Told,
-    VmRecord, Work,
+    Foreseen, HostRecord, Leaving, Mark, MergeKind, MergeOptions, Merging, NewEvent, NewOverlay,
+    Obstacle, Operation, OperationState, Origin, Severity, Snapshot, SnapshotDisk, SnapshotState,
+    Told, VmRecord, Work,
 };
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, HostId, SnapshotName};
@@ -203,9 +203,15 @@ fn operation_states() -> impl Strategy<Value = OperationState> {
 
 fn disk_state() -> impl Strategy<Value = DiskState> {
     use DiskState::{Cancelled, Failed, Merging, Pending, Refused, Removed, Removing};
-    let figures = (any::<u64>(), duration(), any::<usize>(), any::<u64>());
+    let figures = (
+        any::<u64>(),
+        duration(),
+        any::<usize>(),
+        any::<u64>(),
+        duration(),
+    );
     (figures, failure()).prop_flat_map(|(figures, failure)| {
-        let (copied_bytes, longest_pause, gone, freed_bytes) = figures;
+        let (copied_bytes, longest_pause, gone, freed_bytes, copy_time) = figures;
         let next = move |state: &DiskState| match state {
             Pending => Some(Merging),
             Merging => Some(Removing {
@@ -213,11 +219,13 @@ fn disk_state() -> impl Strategy<Value = DiskState> {
                 longest_pause,
                 gone,
                 freed_bytes,
+                copy_time,
             }),
             Removing { .. } => Some(Removed {
                 copied_bytes,
                 longest_pause,
                 freed_bytes,
+                copy_time,
             }),
             Removed { .. } => Some(Failed(failure.clone())),
             Failed(failure) => Some(Refused(failure.clone())),
@@ -244,9 +252,10 @@ fn task() -> impl Strategy<Value = DiskTask> {
     let deleted =
         (uuid(), of(merging())).prop_map(|(snapshot, earlier)| Deleted { snapshot, earlier });
     let volumes = (mark(), vec(leaving, 1..4), vec(deleted, 1..4));
-    let numbers = (any::<u32>(), uuid(), any::<u64>());
+    let numbers = (any::<u32>(), uuid(), any::<u64>(), foreseen());
     (disk(), merge_kind(), volumes, numbers, disk_state(), told()).prop_map(
-        |(disk, kind, (kept, removed, deletes), (round, merge, planned_bytes), state, told)| {
+        |(disk, kind, (kept, removed, deletes), numbers, state, told)| {
+            let (round, merge, planned_bytes, foreseen) = numbers;
             DiskTask {
                 disk,
                 round,
@@ -256,11 +265,24 @@ fn task() -> impl Strategy<Value = DiskTask> {
                 deletes,
                 merge,
                 planned_bytes,
+                foreseen,
                 state,
                 told,
             }
         },
     )
+}
+
+fn foreseen() -> impl Strategy<Value = Foreseen> {
+    let values = (any::<[u64; 4]>(), any::<bool>(), of(duration()));
+    values.prop_map(|([needed, free, freed, other], guessed, time)| Foreseen {
+        needed_bytes: needed,
+        free_bytes: free,
+        freed_bytes: freed,
+        other_way_bytes: other,
+        guessed,
+        time,
+    })
 }
 
 fn told() -> impl Strategy<Value = Told> {
