@@ -44,6 +44,7 @@ const HEAVY_MIB: u64 = 96;
 const DISK_BYTES: u64 = 2 << 30;
 const POLL: Duration = Duration::from_millis(20);
 const DEVICE: &str = "/machine/peripheral/virtio-disk0/virtio-backend";
+const SECOND_DEVICE: &str = "/machine/peripheral/virtio-disk1/virtio-backend";
 
 fn assert_nothing_lost(verdicts: &[Verdict]) {
     for verdict in verdicts {
@@ -118,6 +119,68 @@ async fn a_sector_goes_bad_in_mid_copy_and_the_merge_fails_and_not_the_guest() -
     let again = scene.api.delete(&snapshot).await?;
     scene.api.succeeded(&again, LIMIT).await?;
     assert!(!images[1].exists());
+    assert_eq!(scene.api.list(vm).await?, []);
+    assert_nothing_lost(&scene.verdicts().await?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_disks_one_goes_bad_before_the_pivot_and_neither_is_switched() -> Result<()> {
+    let mut rig = Rig::new()?;
+    rig.put_images_on_a_disk(768)?;
+    let mut spec = rig.describe("vm", &["vda", "vdb"], DISK_BYTES, CALM)?;
+    let socket = rig.path().join("monitor");
+    spec.monitor = Some(socket.clone());
+    let guest = rig.start(spec)?;
+    for disk in ["vda", "vdb"] {
+        guest.acks.wait_for_fill(disk, LIMIT).await?;
+        guest.acks.wait_for_more(disk, CALM.slots, LIMIT).await?;
+    }
+    let mut monitor = Qmp::connect(&socket)?;
+    monitor.write_through(SECOND_DEVICE, 1024, HEAVY_MIB)?;
+    let mut scene = Scene::around(rig, guest).await?;
+    let vm = scene.vm();
+    let snapshot = scene.snapshot("nightly").await?;
+    monitor.write_through(SECOND_DEVICE, 1024, HEAVY_MIB)?;
+    let chains = [scene.images_of("vda").await?, scene.images_of("vdb").await?];
+    // A sector of the second disk's base, and of nothing else.
+    scene.rig.disk()?.spoil(&chains[1][0])?;
+
+    let deletion = scene.api.delete(&snapshot).await?;
+    let ended = scene.api.ended(&deletion, LIMIT).await?;
+    assert_eq!(ended.state(), v1::OperationState::Failed, "{ended:?}");
+    let phases: Vec<_> = ended
+        .disks
+        .iter()
+        .map(|disk| (disk.disk.as_str(), disk.phase()))
+        .collect();
+    let wanted = [
+        ("vda", v1::MergePhase::Cancelled),
+        ("vdb", v1::MergePhase::Failed),
+    ];
+    assert_eq!(phases, wanted);
+    for merge in scene.merges().await? {
+        assert_eq!(merge.pivot_attempts, 0, "{merge:?}");
+    }
+    for (disk, chain) in ["vda", "vdb"].iter().zip(&chains) {
+        assert_eq!(&scene.images_of(disk).await?, chain);
+        assert!(chain.iter().all(|image| image.exists()));
+    }
+    scene.write_more(100).await?;
+    for disk in ["vda", "vdb"] {
+        assert_eq!(scene.guest.acks.errors(disk), 0);
+    }
+    let listed = scene.api.list(vm).await?;
+    assert_eq!(listed[0].state(), v1::SnapshotState::Incomplete);
+
+    scene.rig.disk()?.heal()?;
+    let again = scene.api.delete(&snapshot).await?;
+    let done = scene.api.succeeded(&again, LIMIT).await?;
+    assert_eq!(done.disks.len(), 2, "both were left");
+    for (disk, chain) in ["vda", "vdb"].iter().zip(&chains) {
+        assert_eq!(scene.images_of(disk).await?, chain[..1]);
+        assert!(!chain[1].exists());
+    }
     assert_eq!(scene.api.list(vm).await?, []);
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())
