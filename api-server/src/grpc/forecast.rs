@@ -7,7 +7,7 @@ use crate::snapshot::{DiskTask, Forecast, time_of_all};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 
-pub(super) fn answer(forecast: Forecast) -> v1::PlanDeleteSnapshotResponse {
+pub(super) fn answer(forecast: &Forecast) -> v1::PlanDeleteSnapshotResponse {
     let estimated_time = time_of_all(&forecast.merges).and_then(duration);
     let merges: Vec<_> = forecast.merges.iter().map(merge).collect();
     v1::PlanDeleteSnapshotResponse {

@@ -177,7 +177,7 @@ impl SnapshotService for SnapshotApi {
         let options = delete_order::options(&mut fields, request.options);
         let (snapshots, options) = fields.finish(snapshots.zip(options))?;
         let forecast = self.snapshots.forecast(&snapshots, &options).await?;
-        Ok(Response::new(forecast::answer(forecast)))
+        Ok(Response::new(forecast::answer(&forecast)))
     }
 }
 

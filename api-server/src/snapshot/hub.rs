@@ -269,7 +269,7 @@ mod tests {
             operation.state = OperationState::Queued;
             operation
         };
-        let all = [1, 2, 3].map(|number| queued(number));
+        let all = [1, 2, 3].map(queued);
         for operation in &all {
             hub.show(OperationView::durable(
                 operation.clone(),

@@ -291,7 +291,7 @@ impl Turn {
             }
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
