@@ -1,11 +1,13 @@
-//! A disk of which a sector can go bad and become good again, and a file system on it.
+//! A disk of which a sector can go bad and become good again, or which becomes slow, and a file
+//! system on it.
 //!
 //! ```text
 //!   guest's images
 //!   ext4                    mounted by the rig
 //!   loop device             over RIG/disk/device, a file in FUSE
 //!   qemu-storage-daemon     device ─ raw ─┬─ file                     good
-//!                                         └─ blkdebug (EIO) ─ file    bad
+//!                                         ├─ blkdebug (EIO) ─ file    bad
+//!                                         └─ throttle ─ file          slow
 //!   RIG/disk/bytes
 //! ```
 
@@ -26,6 +28,9 @@ const DEVICE: &str = "device";
 /// The nodes that it is put over.
 const GOOD: &str = "good";
 const BAD: &str = "bad";
+const SLOW: &str = "slow";
+/// What bounds the slow one.
+const BOUNDS: &str = "bounds";
 
 /// Works as long as it lives.
 #[derive(Debug)]
@@ -87,6 +92,28 @@ impl Disk {
         });
         self.monitor.execute("blockdev-add", &bad)?;
         self.put_over(BAD)
+    }
+
+    /// From now on it takes no more than so many bytes a second.
+    pub fn slow_down(&mut self, bytes_per_second: u64) -> Result<()> {
+        let bounds = json!({
+            "qom-type": "throttle-group", "id": BOUNDS,
+            "limits": { "bps-write": bytes_per_second },
+        });
+        self.monitor.execute("object-add", &bounds)?;
+        let slow = json!({
+            "driver": "throttle", "node-name": SLOW, "throttle-group": BOUNDS, "file": GOOD,
+        });
+        self.monitor.execute("blockdev-add", &slow)?;
+        self.put_over(SLOW)
+    }
+
+    /// From now on it is as fast as it was.
+    pub fn speed_up(&mut self) -> Result<()> {
+        self.put_over(GOOD)?;
+        let (node, bounds) = (json!({ "node-name": SLOW }), json!({ "id": BOUNDS }));
+        self.monitor.execute("blockdev-del", &node)?;
+        self.monitor.execute("object-del", &bounds).map(drop)
     }
 
     /// All sectors are good again.

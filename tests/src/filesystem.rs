@@ -44,6 +44,12 @@ impl SmallFileSystem {
         Ok(Self { at: at.to_owned() })
     }
 
+    /// Shows a file at the place of another one, `at`, which exists.
+    pub(crate) fn show(file: &Path, at: &Path) -> Result<Self> {
+        run(Command::new("mount").arg("--bind").arg(file).arg(at))?;
+        Ok(Self { at: at.to_owned() })
+    }
+
     /// Where it is.
     pub(crate) fn at(&self) -> &Path {
         &self.at

@@ -4,7 +4,7 @@
 //! cannot start anything more), then the QEMUs of its libvirt root, each by its process id, waits
 //! until they are gone, and removes the directory.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -116,8 +116,29 @@ impl Rig {
     /// An empty rig whose libvirt is a daemon: virsh can be used while the agent is.
     pub fn with_daemon() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("lm").tempdir_in(PLACE)?;
-        let libvirt = dir.path().join("d");
         fs::create_dir(dir.path().join(IMAGES))?;
+        Self::start_daemon(dir, Vec::new(), None)
+    }
+
+    /// The same, with one of the guests' images, which is to be created yet, on a disk of its own.
+    /// What is built on it lies beside the others. The daemon does not see what is mounted later.
+    pub fn with_daemon_and_disk(image: &str, mib: u64) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("lm").tempdir_in(PLACE)?;
+        let (images, apart) = (dir.path().join(IMAGES), dir.path().join("apart"));
+        fs::create_dir(&images)?;
+        fs::create_dir(&apart)?;
+        let disk = Disk::start(dir.path().join("disk"), mib)?;
+        let small = SmallFileSystem::mount(&disk.device(), &apart)?;
+        let (on_disk, at) = (apart.join(image), images.join(image));
+        File::create(&on_disk)?;
+        File::create(&at)?;
+        // Dropped before the file system that it shows a file of.
+        let small = vec![SmallFileSystem::show(&on_disk, &at)?, small];
+        Self::start_daemon(dir, small, Some(disk))
+    }
+
+    fn start_daemon(dir: TempDir, small: Vec<SmallFileSystem>, disk: Option<Disk>) -> Result<Self> {
+        let libvirt = dir.path().join("d");
         share_capabilities(&libvirt.join("cache/libvirt"))?;
         let daemon = Daemon::start(libvirt.clone(), CONFIGURATION)?;
         let pids = libvirt.join("run/libvirt/qemu");
@@ -126,8 +147,8 @@ impl Rig {
             children: Vec::new(),
             daemon: Some(daemon),
             virsh,
-            small: Vec::new(),
-            disk: None,
+            small,
+            disk,
             dir,
         })
     }

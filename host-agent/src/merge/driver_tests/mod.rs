@@ -4,6 +4,7 @@
 //! and in the log of calls.
 
 mod cancel;
+mod ladder;
 mod limit;
 mod pull;
 mod restart;
@@ -30,10 +31,20 @@ struct Host {
     merges: Arc<Merges>,
     shutdown: Shutdown,
     state: tempfile::TempDir,
+    stalled_after: Duration,
 }
 
 impl Host {
     async fn new(disks: &[&str]) -> Self {
+        Self::with(disks, Policy::default().stalled_after).await
+    }
+
+    /// With an agent that soon does something about a copy that stands still.
+    async fn impatient(disks: &[&str]) -> Self {
+        Self::with(disks, Duration::from_millis(20)).await
+    }
+
+    async fn with(disks: &[&str], stalled_after: Duration) -> Self {
         let (rig, state) = (Rig::new().await, tempfile::tempdir().unwrap());
         let mut chains = vec![];
         for disk in disks {
@@ -59,8 +70,9 @@ impl Host {
             }
         }
         let shutdown = Shutdown::new();
-        let merges = open(&rig, state.path(), &shutdown).await;
+        let merges = open(&rig, state.path(), stalled_after, &shutdown).await;
         Self {
+            stalled_after,
             rig,
             vm,
             disks: chains,
@@ -87,7 +99,8 @@ impl Host {
 
     async fn start_again(&mut self) {
         self.shutdown = Shutdown::new();
-        self.merges = open(&self.rig, self.state.path(), &self.shutdown).await;
+        let state = self.state.path();
+        self.merges = open(&self.rig, state, self.stalled_after, &self.shutdown).await;
     }
 
     /// Commits the disk's layers between `kept` and `youngest` into `kept`.
@@ -215,9 +228,15 @@ impl Host {
 }
 
 /// An agent that looks often and is slow to nothing.
-async fn open(rig: &Rig, state: &Path, shutdown: &Shutdown) -> Arc<Merges> {
+async fn open(
+    rig: &Rig,
+    state: &Path,
+    stalled_after: Duration,
+    shutdown: &Shutdown,
+) -> Arc<Merges> {
     let policy = Policy {
         retry: Backoff::new(Duration::from_millis(10), Duration::from_millis(10)),
+        stalled_after,
         settle: Duration::from_millis(50),
         look_every: Duration::from_millis(5),
         pause_limit: Duration::from_secs(5),
