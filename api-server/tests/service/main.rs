@@ -6,6 +6,7 @@ mod agent;
 mod batch;
 mod damaged;
 mod forecast;
+mod noted;
 mod stopping;
 mod waiting;
 mod wishes;
