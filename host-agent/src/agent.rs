@@ -5,7 +5,6 @@ use crate::grpc::{HostApi, MergeApi, VolumeApi};
 use crate::hypervisor::Hypervisor;
 use crate::machines;
 use crate::merge::{Fence, Merges, next_own_generation};
-use crate::overlays::Overlays;
 use crate::registration::{self, Registration};
 use crate::volumes::Volumes;
 use anyhow::Context as _;
@@ -81,6 +80,7 @@ pub async fn open(
     )
     .await
     .with_context(in_dir)?;
+    let overlays = merges.overlays();
     let limit = config.server.max_message_bytes();
     Ok(Agent {
         running: Arc::clone(&merges),
@@ -98,7 +98,7 @@ pub async fn open(
             generation,
             inventory: machines::watch(Arc::clone(&hypervisor)),
             merges,
-            overlays: Arc::new(Overlays::new(Arc::clone(&hypervisor), Arc::clone(&volumes))),
+            overlays,
             hypervisor,
             volumes: Arc::clone(&volumes),
             fence: Arc::clone(&fence),

@@ -132,6 +132,9 @@ pub struct MergeConfig {
     /// How long a copy may not come closer to its end before its limit is lifted, and then the
     /// guest's writes are limited, 100 to 3,600,000.
     pub stalled_after_ms: u64,
+    /// What the guest may write at least in a second when its writes are limited, in MiB, 1 to 32. If
+    /// that is still too fast for the copy, the guest gets a fresh overlay.
+    pub least_guest_mib: u64,
 }
 
 impl Default for MergeConfig {
@@ -140,6 +143,7 @@ impl Default for MergeConfig {
             pivot: PivotMode::Suspended,
             pause_limit_ms: 200,
             stalled_after_ms: 10_000,
+            least_guest_mib: 1,
         }
     }
 }
@@ -163,11 +167,18 @@ impl MergeConfig {
                 self.stalled_after_ms
             );
         }
+        if !(1..=32).contains(&self.least_guest_mib) {
+            anyhow::bail!(
+                "merge.least_guest_mib is {}, not within 1 to 32",
+                self.least_guest_mib
+            );
+        }
         let pause_limit = Duration::from_millis(self.pause_limit_ms);
         Ok(Policy {
             pivot: self.pivot,
             pause_limit,
             stalled_after: Duration::from_millis(self.stalled_after_ms),
+            least_guest_bytes: self.least_guest_mib << 20,
             ..Policy::default()
         })
     }

@@ -97,6 +97,15 @@ impl Overlays {
         }
     }
 
+    /// Takes away what is left of an order that nobody will repeat, and that is not on.
+    ///
+    /// # Errors
+    /// When something does not answer.
+    pub async fn take_back(&self, order: &OverlayOrder) -> Result<(), Problem> {
+        let _one_of_a_machine = self.lanes.of(order.vm).lock_owned().await;
+        self.undo(order).await
+    }
+
     async fn bring(&self, order: &OverlayOrder) -> Result<(), NotOn> {
         let vm = self.look(order).await?;
         if self.all_on(order, &vm).map_err(NotOn::Undo)? {

@@ -12,12 +12,14 @@ use livemerge_tests::scene::{LIMIT, Scene};
 const MIB: u64 = 1 << 20;
 /// What the disk of the base takes in a second: less than the guest writes.
 const SLOW: u64 = 12 * MIB;
+/// How far the guest is held back: as far as by itself.
+const DOWN_TO_1_MIB: &str = "merge.least_guest_mib=1";
 const VM: &str = "vm";
 const DISK: &str = "vda";
 
-/// A guest that writes 24 MiB a second, a base that is slow from the first snapshot on, and an agent
-/// that does something about a copy soon.
-async fn heavy_writer() -> Result<(Scene, String)> {
+/// A guest that writes 24 MiB a second, a base that takes so many bytes a second from the first
+/// snapshot on, and an agent that does something about a copy soon.
+async fn heavy_writer(slow: u64, setting: &str) -> Result<(Scene, String)> {
     let rig = Rig::with_daemon_and_disk(&format!("{VM}-{DISK}.qcow2"), 3 << 10)?;
     let workload = Workload {
         slots: 256,
@@ -30,11 +32,12 @@ async fn heavy_writer() -> Result<(Scene, String)> {
     let mut scene = Scene::around(rig, guest).await?;
     scene.services.agent.stop()?;
     scene.services.agent.set("merge.stalled_after_ms=500");
+    scene.services.agent.set(setting);
     scene.services.agent.start()?;
     scene.api.wait_for_vm(scene.vm(), LIMIT).await?;
     let snapshot = scene.snapshot("nightly").await?;
     scene.grow_active_layer(DISK, 64 << 20).await?;
-    scene.rig.disk()?.slow_down(SLOW)?;
+    scene.rig.disk()?.slow_down(slow)?;
     Ok((scene, snapshot))
 }
 
@@ -82,7 +85,7 @@ async fn assert_nothing_lost(scene: Scene) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_writes_faster_than_it_is_copied_is_held_back_until_it_is_switched()
 -> Result<()> {
-    let (mut scene, snapshot) = heavy_writer().await?;
+    let (mut scene, snapshot) = heavy_writer(SLOW, DOWN_TO_1_MIB).await?;
     let images = scene.images_of(DISK).await?;
     let deletion = scene.api.delete_with(&snapshot, commit()).await?;
     until("the guest is held back", || Ok(write_limit(&scene)? > 0)).await?;
@@ -101,7 +104,7 @@ async fn a_guest_that_writes_faster_than_it_is_copied_is_held_back_until_it_is_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_is_held_back_is_freed_first_by_an_agent_that_was_killed() -> Result<()> {
-    let (mut scene, snapshot) = heavy_writer().await?;
+    let (mut scene, snapshot) = heavy_writer(SLOW, DOWN_TO_1_MIB).await?;
     let deletion = scene.api.delete_with(&snapshot, commit()).await?;
     until("the guest is held back", || Ok(write_limit(&scene)? > 0)).await?;
     scene.services.agent.kill()?;
@@ -123,5 +126,40 @@ async fn a_guest_that_is_held_back_is_freed_first_by_an_agent_that_was_killed() 
     scene.rig.disk()?.speed_up()?;
     scene.api.succeeded(&deletion, LIMIT).await?;
     assert_eq!(write_limit(&scene)?, 0);
+    assert_nothing_lost(scene).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_no_limit_slows_down_enough_gets_an_overlay_which_can_be_deleted_later()
+-> Result<()> {
+    // It may write more than the disk takes, however far it is held back.
+    let (mut scene, snapshot) = heavy_writer(SLOW / 2, "merge.least_guest_mib=32").await?;
+    let vm = scene.vm();
+    let images = scene.images_of(DISK).await?;
+    let deletion = scene.api.delete_with(&snapshot, commit()).await?;
+    scene.api.succeeded(&deletion, LIMIT).await?;
+    assert!(told(&mut scene, EventType::LiveMergeGuestThrottled).await?);
+    assert!(told(&mut scene, EventType::LiveMergeOverlaid).await?);
+    assert_eq!(write_limit(&scene)?, 0);
+    let merge = scene.merges().await?.remove(0);
+    assert_eq!(merge.kind(), v1::MergeKind::IntermediateCommit);
+    assert_eq!(merge.pivot_attempts, 0);
+
+    // The base, and the thin overlay; the other one is gone.
+    let now = scene.images_of(DISK).await?;
+    assert_eq!((now.len(), &now[0]), (2, &images[0]));
+    assert!(!images[1].exists());
+    let listed = scene.api.list(vm).await?;
+    let origins: Vec<_> = listed.iter().map(v1::Snapshot::origin).collect();
+    assert_eq!(origins, [v1::SnapshotOrigin::LeftByMerge], "{listed:?}");
+    assert!(listed[0].name.starts_with("left-vda-"));
+
+    // Some time later.
+    scene.rig.disk()?.speed_up()?;
+    let deletion = scene.api.delete_with(&listed[0].id, commit()).await?;
+    scene.api.succeeded(&deletion, LIMIT).await?;
+    assert_eq!(scene.images_of(DISK).await?, images[..1]);
+    assert!(!now[1].exists());
+    assert_eq!(scene.api.list(vm).await?, []);
     assert_nothing_lost(scene).await
 }

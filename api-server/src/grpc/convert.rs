@@ -36,6 +36,7 @@ pub(super) fn snapshot(snapshot: Snapshot) -> v1::Snapshot {
     let origin = match snapshot.origin {
         Origin::Requested => v1::SnapshotOrigin::Requested,
         Origin::Discovered => v1::SnapshotOrigin::Discovered,
+        Origin::LeftByMerge => v1::SnapshotOrigin::LeftByMerge,
     };
     let disks = snapshot.disks.iter().map(|disk| v1::SnapshotDisk {
         disk: disk.disk.to_string(),
@@ -215,6 +216,7 @@ pub(super) fn event_kind(wanted: v1::EventType) -> Option<EventKind> {
         v1::EventType::OperationCancelRequested => EventKind::OperationCancelRequested,
         v1::EventType::LiveMergeCancelled => EventKind::LiveMergeCancelled,
         v1::EventType::LiveMergeGuestThrottled => EventKind::LiveMergeGuestThrottled,
+        v1::EventType::LiveMergeOverlaid => EventKind::LiveMergeOverlaid,
         v1::EventType::LiveMergeLimitLifted => EventKind::LiveMergeLimitLifted,
     })
 }
@@ -253,6 +255,7 @@ pub(super) fn event_type(kind: EventKind) -> v1::EventType {
         EventKind::OperationCancelRequested => v1::EventType::OperationCancelRequested,
         EventKind::LiveMergeCancelled => v1::EventType::LiveMergeCancelled,
         EventKind::LiveMergeGuestThrottled => v1::EventType::LiveMergeGuestThrottled,
+        EventKind::LiveMergeOverlaid => v1::EventType::LiveMergeOverlaid,
         EventKind::LiveMergeLimitLifted => v1::EventType::LiveMergeLimitLifted,
     }
 }

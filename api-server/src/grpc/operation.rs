@@ -157,6 +157,7 @@ fn merging(mut disk: v1::DiskProgress, live: &MergeProgress) -> v1::DiskProgress
         MergePhase::Ready => v1::MergePhase::Ready,
         MergePhase::Pivoting => v1::MergePhase::Pivoting,
         MergePhase::Verifying => v1::MergePhase::Verifying,
+        MergePhase::Overlaying => v1::MergePhase::Overlaying,
         MergePhase::Cancelling => v1::MergePhase::Cancelling,
         MergePhase::Cancelled => v1::MergePhase::Cancelled,
         MergePhase::Merged => v1::MergePhase::Merged,

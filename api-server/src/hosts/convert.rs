@@ -53,6 +53,7 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
         v1::MergePhase::Ready => MergePhase::Ready,
         v1::MergePhase::Pivoting => MergePhase::Pivoting,
         v1::MergePhase::Verifying => MergePhase::Verifying,
+        v1::MergePhase::Overlaying => MergePhase::Overlaying,
         v1::MergePhase::Cancelling => MergePhase::Cancelling,
         v1::MergePhase::Cancelled => MergePhase::Cancelled,
         v1::MergePhase::Merged => MergePhase::Merged,
@@ -78,6 +79,7 @@ pub(super) fn merge(merge: &v1::Merge) -> Result<(MergeId, MergeSeen), Status> {
         limit_lifted: merge.limit_lifted,
         guest_bytes_per_second: bytes(merge.guest_bytes_per_second),
         waiting: merge.waiting.clone().map(waiting).transpose()?,
+        overlaid: merge.overlay.is_some(),
         revision: bytes(merge.revision),
     };
     Ok((id(&merge.id)?, seen))
@@ -109,6 +111,7 @@ pub(super) fn disk_merge(order: &MergeOrder) -> v1::DiskMerge {
         kept: Some(marked(&order.kept)),
         removed: order.removed.iter().map(marked).collect(),
         bytes_per_second: i64::try_from(order.bytes_per_second).unwrap_or(i64::MAX),
+        spare: order.spare.as_ref().map(volume_ref),
     }
 }
 

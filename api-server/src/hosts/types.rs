@@ -129,6 +129,8 @@ pub struct MergeSeen {
     pub guest_bytes_per_second: u64,
     /// What it waits for on its host.
     pub waiting: Option<Box<MergeWaiting>>,
+    /// The guest writes an overlay that it was given so that the merge ends; it stays.
+    pub overlaid: bool,
     /// Grows with each change.
     pub revision: u64,
 }
@@ -153,6 +155,8 @@ pub enum MergePhase {
     Copying,
     /// Has caught up.
     Ready,
+    /// Never catches up: the guest is given an overlay.
+    Overlaying,
     /// Switches the guest.
     Pivoting,
     /// Looks at the chain.
@@ -290,6 +294,8 @@ pub struct MergeOrder {
     pub kept: Mark,
     /// What is merged into it, oldest first.
     pub removed: Vec<Mark>,
+    /// The name of an overlay for an active commit that does not catch up otherwise.
+    pub spare: Option<VolumeRef>,
     /// How many bytes a second its job may copy; 0 for no limit.
     pub bytes_per_second: u64,
 }

@@ -19,6 +19,7 @@ use super::create::record_gone;
 use super::details;
 use super::follow::{Changed, goes_with};
 use super::foreseen::foresee_times;
+use super::left::{self, with_snapshots};
 use super::news::{self, News};
 use super::plan::{Mint, Wanted, plan_delete};
 use super::step::{Answer, Ask, Draft, Step, Wait};
@@ -213,6 +214,7 @@ impl Delete<'_> {
                     direction: task.kind.direction(),
                     kept: task.kept.clone(),
                     removed: task.merging().removed,
+                    spare: left::spare(task),
                     bytes_per_second: limit,
                 };
                 Step::Ask(Ask::Merges(ordered.iter().map(order).collect()))
@@ -274,10 +276,12 @@ impl Delete<'_> {
     /// and so it is told.
     fn tell(&self, tasks: &[DiskTask], merging: impl Fn(&DiskTask) -> bool) -> Option<Step> {
         let mut told = tasks.to_vec();
-        let mut events = Vec::new();
+        let (mut events, mut left) = (Vec::new(), Vec::new());
         for task in told.iter_mut().filter(|task| merging(task)) {
             if let MergeSight::Seen(seen) = self.draft.seen.sight(task.merge) {
+                let before = task.told.overlaid;
                 events.extend(self.news(task, seen));
+                left.extend((task.told.overlaid && !before).then(|| self.left_by(task)));
             }
         }
         if events.is_empty() {
@@ -285,7 +289,8 @@ impl Delete<'_> {
         }
         events.sort_by_key(|event| event.kind != EventKind::LiveMergeReady);
         let work = Work::Delete(DeletePhase::Disks(told));
-        Some(self.draft.note(|operation| operation.work = work, events))
+        let note = self.draft.note(|operation| operation.work = work, events);
+        Some(with_snapshots(note, left))
     }
 
     fn news(&self, task: &mut DiskTask, seen: &MergeSeen) -> Vec<NewEvent> {

@@ -22,6 +22,7 @@ mod forecast;
 mod foreseen;
 mod hub;
 mod lane;
+mod left;
 mod news;
 mod obstacle;
 pub mod plan;

@@ -29,6 +29,12 @@ pub(super) fn of_merge(told: &mut Told, seen: &MergeSeen) -> Vec<News> {
             severity: Severity::Warning,
             text: "the copy does not catch up with the guest: its writes are limited meanwhile",
         }),
+        first(&mut told.overlaid, seen.overlaid).then_some(News {
+            kind: EventKind::LiveMergeOverlaid,
+            severity: Severity::Warning,
+            text: "the copy never catches up with the guest: it writes a fresh overlay, which stays, and what \
+                   lies below is merged",
+        }),
         first(&mut told.ready, ready || begun > 0).then_some(News {
             kind: EventKind::LiveMergeReady,
             severity: Severity::Info,
@@ -72,6 +78,7 @@ mod tests {
             limit_lifted: false,
             guest_bytes_per_second: 0,
             waiting: None,
+            overlaid: false,
             revision: 1,
         }
     }

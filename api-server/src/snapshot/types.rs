@@ -66,6 +66,8 @@ pub enum Origin {
     Requested,
     /// Somebody else froze the layer; it was found in the chain.
     Discovered,
+    /// A delete froze the layer: its guest wrote faster than could be copied, and was given an overlay.
+    LeftByMerge,
 }
 
 /// One disk of a snapshot.
@@ -437,6 +439,9 @@ pub struct Told {
     /// The guest was held back.
     #[serde(default)]
     pub throttled: bool,
+    /// The guest was given a fresh overlay, for which a snapshot is listed.
+    #[serde(default)]
+    pub overlaid: bool,
 }
 
 /// Where the deletion of a snapshot stands on one disk.
@@ -508,6 +513,7 @@ pub enum EventKind {
     LiveMergeCancelled,
     LiveMergeLimitLifted,
     LiveMergeGuestThrottled,
+    LiveMergeOverlaid,
     OperationCancelRequested,
     OperationCancelled,
     OperationLimited,

@@ -103,7 +103,7 @@ impl Listed for v1::Snapshot {
     type Document<'a> = SnapshotDocument<'a>;
 
     const COLUMNS: &'static [&'static str] = &["SNAPSHOT", "NAME", "STATE", "CREATED", "VM"];
-    const EXTRA: Option<Extra<Self>> = Some(("ORIGIN", is_discovered, snapshot_origin));
+    const EXTRA: Option<Extra<Self>> = Some(("ORIGIN", was_not_asked_for, snapshot_origin));
 
     fn document(&self) -> SnapshotDocument<'_> {
         self.into()
@@ -120,8 +120,9 @@ impl Listed for v1::Snapshot {
     }
 }
 
-fn is_discovered(snapshot: &v1::Snapshot) -> bool {
-    snapshot.origin() == v1::SnapshotOrigin::Discovered
+fn was_not_asked_for(snapshot: &v1::Snapshot) -> bool {
+    use v1::SnapshotOrigin::{Discovered, LeftByMerge};
+    matches!(snapshot.origin(), Discovered | LeftByMerge)
 }
 
 impl Detailed for v1::Snapshot {
@@ -135,7 +136,7 @@ impl Detailed for v1::Snapshot {
             ("created", time_or_dash(self.created_at.as_ref())),
             ("etag", or_dash(&self.etag)),
         ];
-        if is_discovered(self) {
+        if was_not_asked_for(self) {
             details.push(("origin", snapshot_origin(self)));
         }
         if self.deletion_protected {

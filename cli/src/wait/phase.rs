@@ -121,6 +121,7 @@ pub(crate) fn of_disk(phase: MergePhase) -> &'static str {
         MergePhase::Verifying => "verifying",
         MergePhase::Merged => "merged",
         MergePhase::Failed => "failed",
+        MergePhase::Overlaying => "giving the guest an overlay",
         MergePhase::Cancelling => "cancelling",
         MergePhase::Cancelled => "cancelled",
         MergePhase::Removing => "removing the volume",

@@ -149,6 +149,7 @@ pub(super) fn merge(view: MergeView) -> v1::Merge {
         Phase::Copying { .. } => (v1::MergePhase::Copying, None, None),
         Phase::Ready { .. } => (v1::MergePhase::Ready, None, None),
         Phase::Pivoting { .. } => (v1::MergePhase::Pivoting, None, None),
+        Phase::Overlaying { .. } => (v1::MergePhase::Overlaying, None, None),
         Phase::Cancelling { .. } | Phase::Restoring { .. } => {
             (v1::MergePhase::Cancelling, None, None)
         }
@@ -175,6 +176,11 @@ pub(super) fn merge(view: MergeView) -> v1::Merge {
             .help
             .throttle
             .map_or(0, |throttle| bytes(throttle.bytes_per_second)),
+        overlay: record
+            .order
+            .spare
+            .filter(|_| record.overlaid)
+            .map(|spare| volume_ref(&spare)),
         phase: phase.into(),
         done_bytes: bytes(done_bytes),
         total_bytes: bytes(total_bytes),

@@ -160,6 +160,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 kept: Some(marked("kept.qcow2")),
                 removed: vec![marked("left.qcow2")],
                 bytes_per_second: 0,
+                spare: None,
             };
             let request = v1::StartMergeRequest {
                 generation,

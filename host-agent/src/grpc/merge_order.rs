@@ -72,6 +72,10 @@ fn one(
             removed
         });
     }
+    let spare = match disk.spare {
+        Some(spare) => Some(convert::parse_volume(fields, &field("spare"), Some(spare))),
+        None => Some(None),
+    };
     let bytes_per_second = fields.bytes(&field("bytes_per_second"), disk.bytes_per_second);
     let (vm, generation) = order?;
     Some(MergeOrder {
@@ -84,6 +88,7 @@ fn one(
         removed: removed?,
         together: together.to_vec(),
         bytes_per_second: bytes_per_second?,
+        spare: spare?,
     })
 }
 

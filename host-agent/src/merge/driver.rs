@@ -16,8 +16,10 @@ use super::journal::Journal;
 use super::layouts::Layouts;
 use super::member::Member;
 use super::step::{Action, Peers, Policy};
-use super::types::{MergeRecord, Phase};
+use super::types::{MergeRecord, Overlaying, Phase};
 use crate::hypervisor::{Hypervisor, HypervisorEvent};
+use crate::overlays::Overlays;
+use crate::volumes::Volumes;
 use livemerge_proto::ids::MergeId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -39,6 +41,8 @@ pub(super) type Turn = OwnedMutexGuard<()>;
 pub(super) struct Surroundings {
     pub(super) journal: Arc<Journal>,
     pub(super) hypervisor: Arc<dyn Hypervisor>,
+    pub(super) overlays: Arc<Overlays>,
+    pub(super) volumes: Arc<Volumes>,
     pub(super) board: Board,
     pub(super) layouts: Layouts,
     pub(super) clock: Arc<dyn Clock>,
@@ -213,10 +217,16 @@ impl Driver {
             // It is on its way there, or has come to nothing by itself.
             phase if phase.lost() => true,
             Phase::Pending if !passed => member.enter(Phase::Cancelled { at: now }, None).await,
-            Phase::Copying { .. } | Phase::Ready { .. } if !passed => {
+            Phase::Copying { .. }
+            | Phase::Ready { .. }
+            | Phase::Overlaying {
+                stage: Overlaying::Ending,
+                ..
+            } if !passed => {
                 let cancelling = Phase::Cancelling { since: now };
                 member.enter(cancelling, Some(Action::AbortJob)).await
             }
+            Phase::Overlaying { .. } if !passed => return Err(between(&member.record)),
             _ => return Err(past_return(&member.record)),
         };
         for other in &mut self.members {
@@ -257,6 +267,15 @@ pub(super) fn past_return(record: &MergeRecord) -> Problem {
     let (id, disk) = (record.order.id, &record.order.disk);
     let text = format!("merge {id} cannot be cancelled: the guest is being switched, or was");
     let problem = Problem::new(Reason::PointOfNoReturn, text);
+    problem.with("merge", id).with("disk", disk)
+}
+
+/// That whether a merge can be cancelled is seen in a moment.
+fn between(record: &MergeRecord) -> Problem {
+    let (id, disk) = (record.order.id, &record.order.disk);
+    let text =
+        format!("merge {id} is giving disk {disk} a fresh overlay: ask again when it copies");
+    let problem = Problem::new(Reason::ConcurrentChange, text);
     problem.with("merge", id).with("disk", disk)
 }
 

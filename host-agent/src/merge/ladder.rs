@@ -3,22 +3,22 @@
 //! ```text
 //!   the copy falls behind, or the pivot is put off again and again
 //!        ─▶ the job's limit is lifted ─▶ the guest's writes are limited ─▶ half of that ─▶ …
+//!        ─▶ the job is given up, the guest gets a fresh overlay, and the layers below are committed
 //!   the merge is past its pivot, has ended, or its agent was restarted
 //!        ─▶ all of it is undone
 //! ```
 //!
-//! The guest keeps at least [`LEAST`] bytes a second.
+//! The guest keeps at least the policy's bytes a second. The last step always ends: nobody writes the
+//! layers that it commits ([`overlaying`](super::overlaying)).
 
 use super::look::Look;
 use super::observation::{Machine, Observation};
-use super::step::Step;
-use super::types::{Help, MergeRecord, Phase, Throttle};
+use super::step::{Action, Step};
+use super::types::{Help, MergeRecord, Overlaying, Phase, Throttle};
 use crate::hypervisor::VmState;
 
 /// What the guest may write in a second at first.
 const FIRST: u64 = 32 << 20;
-/// And at last.
-const LEAST: u64 = 1 << 20;
 /// So many pivots are put off before the next step.
 const TRIES: u32 = 3;
 
@@ -29,12 +29,30 @@ impl Look<'_> {
             Phase::Copying { .. } => self.seen.stalled_for >= self.policy.stalled_after,
             Phase::Ready { .. } => {
                 let steps = steps_taken(&self.record.help) + 1;
-                self.seen.can_help && self.record.pivot_attempts >= TRIES * steps
+                self.record.pivot_attempts >= TRIES * steps
             }
             _ => false,
         };
-        let next = || next(self.record).map(Step::Help);
-        (due && self.record.pivots()).then(next).flatten()
+        if !due || !self.record.pivots() {
+            return None;
+        }
+        let help = next(
+            self.record,
+            self.seen.can_help,
+            self.policy.least_guest_bytes,
+        );
+        help.map(Step::Help).or_else(|| self.overlay())
+    }
+
+    /// The guest gets something else to write. Not while libvirt does not know the job for what it is:
+    /// such a one cannot be given up.
+    fn overlay(&self) -> Option<Step> {
+        let may = self.record.order.spare.is_some() && !self.unmarked();
+        let ending = Phase::Overlaying {
+            stage: Overlaying::Ending,
+            since: self.now,
+        };
+        may.then_some(Step::Enter(ending, Some(Action::AbortJob)))
     }
 
     /// That all of it is undone, if it is time. A guest that stands still for the merge runs first: a
@@ -66,7 +84,7 @@ fn lives(machine: &Machine) -> bool {
     *state != VmState::ShutOff && disk.is_some()
 }
 
-fn next(record: &MergeRecord) -> Option<Help> {
+fn next(record: &MergeRecord, can_help: bool, least: u64) -> Option<Help> {
     let help = record.help;
     if record.bytes_per_second > 0 && !help.unlimited {
         return Some(Help {
@@ -75,12 +93,13 @@ fn next(record: &MergeRecord) -> Option<Help> {
         });
     }
     let throttle = match help.throttle {
+        _ if !can_help => return None,
         None => Throttle {
             before: 0,
             bytes_per_second: FIRST,
         },
-        Some(now) if now.bytes_per_second > LEAST => Throttle {
-            bytes_per_second: now.bytes_per_second / 2,
+        Some(now) if now.bytes_per_second > least => Throttle {
+            bytes_per_second: (now.bytes_per_second / 2).max(least),
             ..now
         },
         Some(_) => return None,
@@ -198,7 +217,7 @@ mod tests {
             decide(&tried(2 * TRIES, helped), &seen),
             Step::Help(_)
         ));
-        let least = throttled(LEAST);
+        let least = throttled(Policy::default().least_guest_bytes);
         assert!(suspends(decide(&tried(100, least), &seen)));
     }
 

@@ -102,6 +102,18 @@ impl Look<'_> {
             || self.job.is_some_and(|j| j.kind != wanted)
     }
 
+    /// As libvirt shows a job of ours while it ends, for as long as its storage takes to end what is in
+    /// flight. Whatever else it may be, its end is waited for.
+    pub(super) fn ending_job(&self) -> bool {
+        let mirror = self.disk.mirror.as_ref();
+        let elsewhere = mirror.is_some_and(|mirror| {
+            let target = mirror.target.as_ref();
+            mirror.kind != job_of(self.record.kind)
+                || target.is_some_and(|to| *to != self.record.kept)
+        });
+        !elsewhere && self.job.is_some_and(|job| job.kind == BlockJobKind::Other)
+    }
+
     pub(super) fn mirror_ready(&self) -> bool {
         let mirror = self.disk.mirror.as_ref();
         self.record.pivots() && mirror.is_some_and(|mirror| mirror.state == MirrorState::Ready)

@@ -26,6 +26,8 @@ pub(super) struct Member {
     closest: Option<(u64, Instant)>,
     can_help: bool,
     inherited_help: bool,
+    /// The spare overlay was seen in the chain.
+    overlaid: bool,
     fresh_start: bool,
     paused_at: Option<Instant>,
     waits: Waits,
@@ -46,6 +48,7 @@ impl Member {
             closest: None,
             can_help: true,
             inherited_help: true,
+            overlaid: false,
             fresh_start: true,
             paused_at: None,
             waits,
@@ -120,6 +123,7 @@ impl Member {
         self.job_missing_since = missing_since;
         self.report(&machine);
         let stalled_for = self.stalled_for(&machine);
+        self.overlaid |= self.sees_the_spare(&machine);
         Observation {
             machine,
             told: self.told.clone(),
@@ -130,6 +134,7 @@ impl Member {
             stalled_for,
             can_help: self.can_help,
             inherited_help: self.inherited_help,
+            overlaid: self.overlaid,
             peers,
             fresh_start: self.fresh_start,
         }
@@ -186,6 +191,7 @@ impl Member {
     }
 
     async fn finish(&mut self, phase: Phase) {
+        self.take_back_the_spare().await;
         if self.persist(phase).await {
             let order = &self.record.order;
             match &self.record.phase {
@@ -213,6 +219,11 @@ impl Member {
             next.pivot_attempts += 1;
         }
         self.count(&mut next, &phase);
+        if self.overlaid {
+            // What was the active layer is one below it from now on.
+            next.overlaid = true;
+            next.kind = MergeKind::Commit;
+        }
         next.phase = phase;
         let written = self.write(next).await;
         if written {
@@ -317,6 +328,7 @@ impl Member {
                 }
                 reply
             }
+            Action::AddOverlay => self.add_overlay().await,
             Action::RestoreBacking => {
                 let (kept, backing) = (&self.record.kept, backing_of(&self.record));
                 let restored = hypervisor.restore_backing(order.vm, &order.disk, kept, &backing);
@@ -345,15 +357,6 @@ impl Member {
             if let Err(error) = synced {
                 tracing::debug!(merge = %self.record.order.id, %error, "not written out beforehand");
             }
-        }
-    }
-
-    async fn set_speed(&self, bytes_per_second: u64) {
-        let order = &self.record.order;
-        let hypervisor = &self.around.hypervisor;
-        let set = hypervisor.set_speed(order.vm, &order.disk, bytes_per_second);
-        if let Err(error) = set.await {
-            tracing::warn!(merge = %order.id, %error, "the job's speed cannot be set");
         }
     }
 

@@ -31,6 +31,7 @@ mod member;
 mod observation;
 #[cfg(test)]
 mod offline_tests;
+mod overlaying;
 mod pivot;
 mod plan;
 #[cfg(test)]
@@ -56,10 +57,13 @@ pub use fence::{Fence, next_own_generation};
 pub use member::{backing_of, job_order};
 pub use plan::{DiskPlan, DiskRange, MergeOption, plan};
 pub use step::{PivotMode, Policy};
-pub use types::{Direction, Help, MergeKind, MergeOrder, MergeRecord, Phase, VolumeMark, Window};
+pub use types::{
+    Direction, Help, MergeKind, MergeOrder, MergeRecord, Overlaying, Phase, VolumeMark, Window,
+};
 
 use crate::hypervisor::Hypervisor;
 use crate::lanes::Lanes;
+use crate::overlays::Overlays;
 use crate::volumes::Volumes;
 use board::Board;
 use driver::{Driver, Surroundings, What, Wish, blocking, ended, past_return};
@@ -122,8 +126,11 @@ impl Merges {
             Ok((journal, contents))
         });
         let (journal, contents) = opened.await?;
+        let overlays = Overlays::new(Arc::clone(&hypervisor), Arc::clone(&volumes));
         let around = Surroundings {
             journal: Arc::new(journal),
+            overlays: Arc::new(overlays),
+            volumes: Arc::clone(&volumes),
             hypervisor,
             board: Board::new(&contents.records),
             layouts: Layouts::default(),
@@ -149,6 +156,11 @@ impl Merges {
     pub async fn stopped(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Who puts overlays on this host's machines: orders for one machine follow one another.
+    pub fn overlays(&self) -> Arc<Overlays> {
+        Arc::clone(&self.around.overlays)
     }
 
     /// Files of the journal that could not be read and were set aside, at this start or before, and

@@ -15,13 +15,14 @@ pub struct Observation {
     pub in_phase: Duration,
     /// How long the expected block job has been missing. Zero when it is there.
     pub job_missing_for: Duration,
-    /// For how long the copy has not been closer to its end than before. Zero when nothing can be
-    /// done about it.
+    /// For how long the copy has not been closer to its end than before.
     pub stalled_for: Duration,
-    /// Whether something can be done about a copy that does not catch up.
+    /// Whether the guest can be held back, as far as known.
     pub can_help: bool,
     /// What helps the copy was done by an earlier process.
     pub inherited_help: bool,
+    /// The spare overlay is in the chain. Looked for while it is being put on.
+    pub overlaid: bool,
     /// The other merges that go together with this one.
     pub peers: Peers,
     /// Nothing was done since the record was read from the journal: an earlier process may have

@@ -205,6 +205,7 @@ impl Host {
             removed: vec![mark(&self.layers[top])],
             together: vec![],
             bytes_per_second: 0,
+            spare: None,
         }
     }
 

@@ -187,6 +187,7 @@ fn draft(
         removed: removed.map(|(mark, _)| mark.clone()).collect(),
         together: vec![],
         bytes_per_second: 0,
+        spare: None,
     };
     (order, freed_bytes)
 }

@@ -60,6 +60,7 @@ impl Host {
             removed: option.removed.clone(),
             together: vec![],
             bytes_per_second: 0,
+            spare: None,
         };
         let mut room = Room::default();
         let fit = check(&order, &self.rig.host, &self.rig.volumes, &mut room).await?;

@@ -19,6 +19,8 @@ pub struct Policy {
     pub settle: Duration,
     /// How long a copy may not come closer to its end before something is done about it.
     pub stalled_after: Duration,
+    /// What a guest may write in a second when it is held back as far as it may be.
+    pub least_guest_bytes: u64,
     /// Time between two looks at a copy, for its progress. Its end is told by an event.
     pub look_every: Duration,
 }
@@ -32,6 +34,7 @@ impl Default for Policy {
             retry: Backoff::new(Duration::from_secs(1), Duration::from_secs(10)),
             settle: Duration::from_secs(2),
             stalled_after: Duration::from_secs(10),
+            least_guest_bytes: 1 << 20,
             look_every: Duration::from_millis(500),
         }
     }

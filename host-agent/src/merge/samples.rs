@@ -45,6 +45,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
             removed: vec![mark("top")],
             together: vec![],
             bytes_per_second: 0,
+            spare: None,
         },
         kind: if active {
             MergeKind::ActiveCommit
@@ -59,6 +60,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         copied: Copied::default(),
         bytes_per_second: 0,
         help: Help::default(),
+        overlaid: false,
         phase: Phase::Pending,
         pivot_attempts: 0,
         longest_pause: Duration::ZERO,
@@ -118,6 +120,7 @@ pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> 
         stalled_for: Duration::ZERO,
         can_help: true,
         inherited_help: false,
+        overlaid: false,
         peers: Peers::NONE,
         fresh_start: false,
     }

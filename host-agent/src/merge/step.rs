@@ -47,6 +47,8 @@ pub enum Action {
     SetNextStart,
     /// Let the kept image name the removed ones again.
     RestoreBacking,
+    /// Make the spare overlay and put it on top.
+    AddOverlay,
 }
 
 /// How a merge ends.
@@ -110,6 +112,7 @@ fn decide(record: &MergeRecord, seen: &Observation, policy: &Policy, now: Timest
             suspended_at,
             ..
         } => look.pivoting(*window, *suspended_at),
+        Phase::Overlaying { stage, .. } => look.overlaying(*stage),
         Phase::Cancelling { .. } => look.cancelling(),
         Phase::Restoring { .. } => look.restoring(),
         Phase::Verifying { suspended_at } => look.verifying(*suspended_at),
@@ -206,8 +209,10 @@ impl Look<'_> {
         if self.merged() {
             return self.verify();
         }
+        if self.ending_job() {
+            return Step::Wait(REPEAT_AFTER);
+        }
         if self.foreign_job() {
-            // While it ends, libvirt may show a job of ours as one of no kind.
             return if self.seen.fresh_start || self.settled_in_phase() {
                 self.disk_taken()
             } else {

@@ -78,6 +78,7 @@ fn order(vm: VmId, [base, top]: &[VolumeInfo; 2]) -> MergeOrder {
         removed: vec![mark(top)],
         together: vec![],
         bytes_per_second: 0,
+        spare: None,
     }
 }
 

@@ -41,6 +41,10 @@ pub struct MergeOrder {
     pub together: Vec<MergeId>,
     /// How many bytes a second its job may copy at first; 0 for no limit.
     pub bytes_per_second: u64,
+    /// The name of a volume that is made and put on top of an active commit that nothing else lets
+    /// end; `None`: such a one waits.
+    #[serde(default)]
+    pub spare: Option<VolumeRef>,
 }
 
 /// Which way the data of a merge goes.
@@ -108,6 +112,9 @@ pub struct MergeRecord {
     /// What is done so that the copy catches up with the guest.
     #[serde(default)]
     pub help: Help,
+    /// The spare overlay lies on top, and stays: what was an active commit is one below it.
+    #[serde(default)]
+    pub overlaid: bool,
     /// Where it stands.
     pub phase: Phase,
     /// How often the pivot was tried.
@@ -177,6 +184,7 @@ impl MergeRecord {
             copy_bytes: fit.copy_bytes,
             copied: Copied::default(),
             help: Help::default(),
+            overlaid: false,
             phase: Phase::Pending,
             pivot_attempts: 0,
             longest_pause: Duration::ZERO,
@@ -201,9 +209,10 @@ impl MergeRecord {
     }
 
     /// Whether the merges that go together with it may pivot: it has caught up, has ended, or
-    /// needs no pivot.
+    /// was ordered as one that needs no pivot.
     pub(super) fn in_nobody_s_way(&self) -> bool {
-        !self.pivots() || self.phase.caught_up() || self.phase.ended()
+        let needs_none = !self.pivots() && !self.overlaid;
+        needs_none || self.phase.caught_up() || self.phase.ended()
     }
 }
 
@@ -215,6 +224,8 @@ impl MergeRecord {
 ///               │         └──── Releasing ◀────┴───────────┘            │
 ///               └──────────────── intermediate commit ──────────────────┘
 /// Pending, Copying, Ready ─▶ Cancelling ─▶ Cancelled
+/// Copying, Ready of a copy that never ends ─▶ Overlaying(Ending ─▶ Adding) ─▶ Copying, below the
+///     overlay now: an intermediate commit
 /// a pull goes through Pivoting(Suspending), too: stopped, QEMU writes out what it has in memory
 /// a pull whose QEMU died before that: Copying, Ready, Pivoting, Cancelling ─▶ Restoring ─▶ Failed
 /// any phase but Merged ─▶ Failed
@@ -245,6 +256,14 @@ pub enum Phase {
         /// When the processors were asked to stand still; `None` when they need not be (they stood
         /// still before, or the configuration skips it). Then nothing is resumed either.
         suspended_at: Option<Timestamp>,
+    },
+    /// The copy does not catch up with the guest, whatever was done: its job ends, and the guest
+    /// gets a fresh overlay to write, below which the layers are committed.
+    Overlaying {
+        /// How far that is.
+        stage: Overlaying,
+        /// When it was entered.
+        since: Timestamp,
     },
     /// The block job is being given up. Nothing of it may be taken for merged.
     Cancelling {
@@ -316,6 +335,16 @@ impl Phase {
             _ => None,
         }
     }
+}
+
+/// The steps to an overlay on top. The chain that the guest has is whole in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlaying {
+    /// The active commit is being given up.
+    Ending,
+    /// The overlay may have been made, and may be on.
+    Adding,
 }
 
 /// The steps of the pivot. Which volume is the truth if QEMU dies is never in doubt: before

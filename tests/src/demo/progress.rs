@@ -57,6 +57,7 @@ fn phase(phase: v1::MergePhase) -> &'static str {
         v1::MergePhase::Ready => "caught up",
         v1::MergePhase::Pivoting => "pivoting",
         v1::MergePhase::Verifying | v1::MergePhase::Merged => "merged",
+        v1::MergePhase::Overlaying => "giving the guest an overlay",
         v1::MergePhase::Cancelling | v1::MergePhase::Cancelled => "cancelled",
         v1::MergePhase::Failed => "failed",
         v1::MergePhase::Removing => "removing the volume",

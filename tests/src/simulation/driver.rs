@@ -195,6 +195,7 @@ impl Turn<'_> {
             stalled_for: Duration::ZERO,
             can_help: false,
             inherited_help: false,
+            overlaid: false,
             fresh_start: self.driver.fresh_start,
         }
     }
@@ -275,6 +276,7 @@ impl Turn<'_> {
                 answered(port.set_next_start(vm, disk, removed, kept))
             }
             Action::RestoreBacking => unreachable!("nothing is pulled here"),
+            Action::AddOverlay => unreachable!("no spare is ordered here"),
             Action::Suspend => answered(hypervisor.suspend(vm)),
             Action::Pivot => answered(hypervisor.pivot(vm, disk)),
             Action::Resume => answered(hypervisor.resume(vm)),
@@ -293,6 +295,7 @@ fn call(action: Action) -> &'static str {
         Action::AbortJob => "abort_job",
         Action::SetNextStart => "set_next_start",
         Action::RestoreBacking => "restore_backing",
+        Action::AddOverlay => "add_overlay",
         Action::Suspend => "suspend",
         Action::Pivot => "pivot",
         Action::Resume => "resume",

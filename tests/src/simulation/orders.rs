@@ -322,6 +322,8 @@ fn merge_order(order: hosts::MergeOrder, generation: u64) -> MergeOrder {
         removed: order.removed.into_iter().map(mark).collect(),
         together: vec![order.id],
         bytes_per_second: order.bytes_per_second,
+        // Nobody here writes so much that a merge could not end without one.
+        spare: None,
     }
 }
 

@@ -221,6 +221,7 @@ fn seen(record: &MergeRecord) -> MergeSeen {
         Phase::Ready { .. } => MergePhase::Ready,
         Phase::Pivoting { .. } => MergePhase::Pivoting,
         Phase::Verifying { .. } => MergePhase::Verifying,
+        Phase::Overlaying { .. } => MergePhase::Overlaying,
         Phase::Cancelling { .. } | Phase::Restoring { .. } => MergePhase::Cancelling,
         Phase::Cancelled { .. } => MergePhase::Cancelled,
         Phase::Merged { .. } => MergePhase::Merged,
@@ -237,6 +238,7 @@ fn seen(record: &MergeRecord) -> MergeSeen {
         limit_lifted: false,
         guest_bytes_per_second: 0,
         waiting: None,
+        overlaid: record.overlaid,
         revision: record.revision,
     }
 }

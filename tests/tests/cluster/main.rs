@@ -589,6 +589,7 @@ async fn an_older_agent_or_server_is_refused() -> Result<()> {
             kept: Some(volume("a.qcow2")),
             removed: vec![volume("b.qcow2")],
             bytes_per_second: 0,
+            spare: None,
         }],
     };
     assert_eq!(

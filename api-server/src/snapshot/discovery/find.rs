@@ -75,7 +75,7 @@ impl Machine<'_> {
             .collect()
     }
 
-    /// Discovered snapshots whose layer is no longer a frozen one of the chain. What a delete has
+    /// Snapshots that nobody asked for and whose layer is no longer a frozen one of the chain. What a delete has
     /// begun on is left to the next delete.
     fn vanished(&self, chain: &Chain) -> Vec<&Snapshot> {
         let gone = |disk: &SnapshotDisk| {
@@ -87,7 +87,7 @@ impl Machine<'_> {
             disk.disk == chain.disk && disk.merging.is_none() && !frozen(chain).iter().any(there)
         };
         let listed = self.snapshots.iter().filter(|snapshot| {
-            snapshot.origin == Origin::Discovered && snapshot.state == SnapshotState::Ready
+            snapshot.origin != Origin::Requested && snapshot.state == SnapshotState::Ready
         });
         listed
             .filter(|snapshot| matches!(snapshot.disks.as_slice(), [disk] if gone(disk)))

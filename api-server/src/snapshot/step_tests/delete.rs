@@ -46,6 +46,7 @@ fn the_merge_is_ordered_until_it_is_seen() {
         direction: Direction::Commit,
         kept: mark("a"),
         removed: vec![mark("b")],
+        spare: None,
         bytes_per_second: 0,
     };
     assert_eq!(order, [wanted]);

@@ -5,6 +5,7 @@ mod costs;
 mod create;
 mod delete;
 mod history;
+mod left;
 mod limit;
 mod look;
 mod plan;
@@ -206,6 +207,7 @@ fn merge(phase: MergePhase) -> MergeSight {
         limit_lifted: false,
         guest_bytes_per_second: 0,
         waiting: None,
+        overlaid: false,
         revision: 1,
     })
 }

@@ -155,7 +155,8 @@ pub(super) fn snapshots() -> impl Strategy<Value = Snapshot> {
     });
     let next = |origin: &Origin| match origin {
         Origin::Requested => Some(Origin::Discovered),
-        Origin::Discovered => None,
+        Origin::Discovered => Some(Origin::LeftByMerge),
+        Origin::LeftByMerge => None,
     };
     let origins = select(successors(Some(Origin::Requested), next).collect::<Vec<_>>());
     let noted = (origins, btree_map(text(), text(), 0..4), any::<bool>());
@@ -286,13 +287,17 @@ fn foreseen() -> impl Strategy<Value = Foreseen> {
 }
 
 fn told() -> impl Strategy<Value = Told> {
-    any::<[bool; 5]>().prop_map(|[ready, pivoting, put_off, lifted, throttled]| Told {
-        ready,
-        pivoting,
-        put_off,
-        lifted,
-        throttled,
-    })
+    let all = any::<[bool; 6]>();
+    all.prop_map(
+        |[ready, pivoting, put_off, lifted, throttled, overlaid]| Told {
+            ready,
+            pivoting,
+            put_off,
+            lifted,
+            throttled,
+            overlaid,
+        },
+    )
 }
 
 fn obstacle() -> impl Strategy<Value = Obstacle> {
@@ -374,12 +379,12 @@ pub(super) fn kinds() -> Vec<EventKind> {
     use EventKind::{
         HostJournalDamaged, HostRegistered, HostUnresponsive, HostUp, LiveMergeCancelled,
         LiveMergeCompleted, LiveMergeFailed, LiveMergeGuestThrottled, LiveMergeLimitLifted,
-        LiveMergePivotPutOff, LiveMergePivoting, LiveMergePlanned, LiveMergeReady,
-        LiveMergeStarted, OperationCancelRequested, OperationCancelled, OperationLimited,
-        OperationRecovered, OperationResumed, OperationWaiting, RepairApplied, RepairRequested,
-        SnapshotCreateFailed, SnapshotCreateRequested, SnapshotCreated, SnapshotDeleteFailed,
-        SnapshotDeleteRequested, SnapshotDeleted, SnapshotDiscovered, SnapshotUpdated,
-        SnapshotVanished, VolumeRemovalRefused, VolumeRemoved,
+        LiveMergeOverlaid, LiveMergePivotPutOff, LiveMergePivoting, LiveMergePlanned,
+        LiveMergeReady, LiveMergeStarted, OperationCancelRequested, OperationCancelled,
+        OperationLimited, OperationRecovered, OperationResumed, OperationWaiting, RepairApplied,
+        RepairRequested, SnapshotCreateFailed, SnapshotCreateRequested, SnapshotCreated,
+        SnapshotDeleteFailed, SnapshotDeleteRequested, SnapshotDeleted, SnapshotDiscovered,
+        SnapshotUpdated, SnapshotVanished, VolumeRemovalRefused, VolumeRemoved,
     };
     let next = |kind: &EventKind| match kind {
         HostRegistered => Some(HostUp),
@@ -401,7 +406,8 @@ pub(super) fn kinds() -> Vec<EventKind> {
         LiveMergeFailed => Some(LiveMergeCancelled),
         LiveMergeCancelled => Some(LiveMergeLimitLifted),
         LiveMergeLimitLifted => Some(LiveMergeGuestThrottled),
-        LiveMergeGuestThrottled => Some(LiveMergeReady),
+        LiveMergeGuestThrottled => Some(LiveMergeOverlaid),
+        LiveMergeOverlaid => Some(LiveMergeReady),
         LiveMergeReady => Some(LiveMergePivoting),
         LiveMergePivoting => Some(LiveMergePivotPutOff),
         LiveMergePivotPutOff => Some(VolumeRemoved),

@@ -6,6 +6,7 @@
 mod cancel;
 mod ladder;
 mod limit;
+mod overlaying;
 mod pull;
 mod restart;
 mod together;
@@ -118,6 +119,7 @@ impl Host {
             removed: removed.to_vec(),
             together: vec![],
             bytes_per_second: 0,
+            spare: None,
         }
     }
 

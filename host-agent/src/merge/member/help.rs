@@ -3,8 +3,10 @@
 use super::super::step::Machine;
 use super::super::types::{Help, MergeRecord, Phase};
 use super::Member;
-use crate::hypervisor::HypervisorError;
+use crate::hypervisor::{HypervisorError, Layer};
+use crate::overlays::{NewOverlay, OverlayOrder};
 use std::time::{Duration, Instant};
+use tonic::Code;
 
 impl Member {
     /// For how long the copy has not been closer to its end than ever before.
@@ -18,11 +20,7 @@ impl Member {
         let (_, since) = *self
             .closest
             .insert(closest.unwrap_or((left, Instant::now())));
-        if self.can_help {
-            since.elapsed()
-        } else {
-            Duration::ZERO
-        }
+        since.elapsed()
     }
 
     /// Does what helps the copy, or undoes it. What holds the guest back is written down first, and
@@ -106,4 +104,69 @@ impl Member {
             }
         }
     }
+
+    pub(super) async fn set_speed(&self, bytes_per_second: u64) {
+        let order = &self.record.order;
+        let hypervisor = &self.around.hypervisor;
+        let set = hypervisor.set_speed(order.vm, &order.disk, bytes_per_second);
+        if let Err(error) = set.await {
+            tracing::warn!(merge = %order.id, %error, "the job's speed cannot be set");
+        }
+    }
+
+    pub(super) fn sees_the_spare(&self, machine: &Machine) -> bool {
+        let (
+            Machine::Seen {
+                disk: Some(disk), ..
+            },
+            Phase::Overlaying { .. },
+        ) = (machine, &self.record.phase)
+        else {
+            return false;
+        };
+        let volume = |layer: &Layer| self.around.volumes.volume_of(&layer.locator);
+        let spare = self.record.order.spare.as_ref();
+        spare.is_some_and(|spare| {
+            let mut layers = disk.chain.iter();
+            layers.any(|layer| volume(layer).as_ref() == Some(spare))
+        })
+    }
+
+    /// What was perhaps made and is certainly not on. Whatever needs it keeps it from being removed; what
+    /// is left all the same is told by a look for volumes that nothing names.
+    pub(super) async fn take_back_the_spare(&self) {
+        let adding = matches!(self.record.phase, Phase::Overlaying { .. });
+        if let Some(order) = overlay_order(&self.record).filter(|_| adding && !self.overlaid)
+            && let Err(problem) = self.around.overlays.take_back(&order).await
+        {
+            tracing::warn!(merge = %self.record.order.id, %problem, "the spare overlay may be left");
+        }
+    }
+
+    pub(super) async fn add_overlay(&self) -> Result<(), HypervisorError> {
+        let none = || HypervisorError::Refused("no name for one was ordered".to_owned());
+        let order = overlay_order(&self.record).ok_or_else(none)?;
+        match self.around.overlays.create(&order).await {
+            Ok(_chains) => Ok(()),
+            Err(unknown) if unknown.reason.code() == Code::Unavailable => {
+                Err(HypervisorError::Unknown(unknown.message))
+            }
+            Err(refused) => Err(HypervisorError::Refused(refused.message)),
+        }
+    }
+}
+
+/// The overlay that an active commit gets when nothing else lets it end.
+fn overlay_order(record: &MergeRecord) -> Option<OverlayOrder> {
+    let order = &record.order;
+    let overlay = NewOverlay {
+        disk: order.disk.clone(),
+        below: order.removed.last()?.volume.clone(),
+        overlay: order.spare.clone()?,
+    };
+    Some(OverlayOrder {
+        request: order.id.into(),
+        vm: order.vm,
+        overlays: vec![overlay],
+    })
 }

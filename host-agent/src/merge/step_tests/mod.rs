@@ -1,6 +1,7 @@
 //! The decisions of a merge, row by row, and what must hold for all of them.
 
 mod copying;
+mod overlaying;
 mod pivot;
 mod properties;
 mod release;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::merge::step::Peers;
+use crate::merge::types::{MergeKind, Overlaying};
 use proptest::prelude::*;
 
 fn any_phase() -> impl Strategy<Value = Phase> {
@@ -24,6 +25,14 @@ fn any_phase() -> impl Strategy<Value = Phase> {
             suspended_at
         }),
         suspended.prop_map(|suspended_at| Phase::Verifying { suspended_at }),
+        any::<bool>().prop_map(|adding| Phase::Overlaying {
+            stage: if adding {
+                Overlaying::Adding
+            } else {
+                Overlaying::Ending
+            },
+            since: now()
+        }),
     ]
 }
 
@@ -82,8 +91,9 @@ fn any_observation() -> impl Strategy<Value = Observation> {
         lost,
         passed,
     });
-    (machine, told, time.clone(), time, peers, any::<bool>()).prop_map(
-        |(machine, told, in_phase, job_missing_for, peers, fresh_start)| Observation {
+    let flags = any::<[bool; 2]>();
+    (machine, told, time.clone(), time, peers, flags).prop_map(
+        |(machine, told, in_phase, job_missing_for, peers, [overlaid, fresh_start])| Observation {
             machine,
             told,
             in_phase,
@@ -91,6 +101,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
             stalled_for: Duration::ZERO,
             can_help: true,
             inherited_help: false,
+            overlaid,
             peers,
             fresh_start,
         },
@@ -170,14 +181,22 @@ proptest! {
         // The machine is well, nothing runs any more, and time passes: the merge ends.
         let mut record = MergeRecord { phase, ..record(active) };
         let policy = Policy::default();
-        let layers = if active { &BEFORE[..] } else { &["old", "base", "top", "newer"] };
+        let below = ["old", "base", "top", "newer"];
+        let mut layers = if active { &BEFORE[..] } else { &below };
+        let mut overlaid = false;
         let mut time = now();
         for _ in 0..20 {
             let mut look = seen(VmState::Running, disk(layers), None);
             look.job_missing_for = Duration::from_secs(60);
             look.in_phase = Duration::from_secs(60);
+            look.overlaid = overlaid;
             match step(&record, &look, &policy, time) {
-                Step::Enter(phase, _) => record.phase = phase,
+                Step::Enter(phase, action) => {
+                    record.phase = phase;
+                    if action == Some(Action::AddOverlay) {
+                        (layers, overlaid, record.kind) = (&below, true, MergeKind::Commit);
+                    }
+                }
                 Step::Help(help) => record.help = help,
                 Step::Wait(wait) => time = time.saturating_add(jiff::SignedDuration::try_from(wait).unwrap()).unwrap(),
                 Step::Finish(_) => return Ok(()),

@@ -130,7 +130,7 @@ impl World {
             Some(Action::Pivot) => self.refused = true,
             Some(Action::Suspend) => (self.paused, self.written_out) = (true, self.merged),
             Some(Action::Resume) => self.paused = false,
-            Some(Action::SetNextStart | Action::RestoreBacking) => {}
+            Some(Action::SetNextStart | Action::RestoreBacking | Action::AddOverlay) => {}
             None => {}
         }
         if self.left.is_some() {
