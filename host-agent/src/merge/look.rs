@@ -103,15 +103,21 @@ impl Look<'_> {
     }
 
     /// As libvirt shows a job of ours while it ends, for as long as its storage takes to end what is in
-    /// flight. Whatever else it may be, its end is waited for.
+    /// flight: the job of no kind, or gone and its mark of no kind. Whatever else it may be, its end is
+    /// waited for.
     pub(super) fn ending_job(&self) -> bool {
+        let (wanted, none) = (job_of(self.record.kind), BlockJobKind::Other);
         let mirror = self.disk.mirror.as_ref();
-        let elsewhere = mirror.is_some_and(|mirror| {
-            let target = mirror.target.as_ref();
-            mirror.kind != job_of(self.record.kind)
-                || target.is_some_and(|to| *to != self.record.kept)
-        });
-        !elsewhere && self.job.is_some_and(|job| job.kind == BlockJobKind::Other)
+        let mark = mirror.map(|mirror| mirror.kind);
+        let job = self.job.map(|job| job.kind);
+        let target = mirror.and_then(|mirror| mirror.target.as_ref());
+        let ours =
+            |kind: Option<BlockJobKind>| kind.is_none_or(|kind| [wanted, none].contains(&kind));
+        let elsewhere = match (target, mark) {
+            (Some(target), _) => *target != self.record.kept,
+            (None, mark) => mark == Some(none),
+        };
+        ours(mark) && ours(job) && !elsewhere && [mark, job].contains(&Some(none))
     }
 
     pub(super) fn mirror_ready(&self) -> bool {

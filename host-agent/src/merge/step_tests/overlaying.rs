@@ -162,6 +162,20 @@ fn a_job_that_takes_long_to_end_is_waited_for_and_another_one_is_not_touched() {
     for record in [at(Overlaying::Ending), cancelling] {
         let ends = decide(&record, &late(BlockJobKind::Other));
         assert!(matches!(ends, Step::Wait(_)), "{ends:?}");
+        let mut left = late(BlockJobKind::Other);
+        let Machine::Seen { job, disk, .. } = &mut left.machine else {
+            panic!("seen")
+        };
+        let mark = disk.as_mut().and_then(|disk| disk.mirror.as_mut()).unwrap();
+        (*job, mark.kind) = (None, BlockJobKind::Other);
+        assert!(matches!(decide(&record, &left), Step::Wait(_)), "its mark");
+        let Machine::Seen { disk, .. } = &mut left.machine else {
+            panic!("seen")
+        };
+        let mark = disk.as_mut().and_then(|disk| disk.mirror.as_mut()).unwrap();
+        mark.target = Some(crate::merge::samples::locator("copy"));
+        let copy = decide(&record, &left);
+        assert!(fails(&copy, Reason::ConcurrentChange), "{copy:?}");
         let other = decide(&record, &late(BlockJobKind::Pull));
         assert!(fails(&other, Reason::ConcurrentChange), "{other:?}");
     }
