@@ -4,7 +4,8 @@
 //! libvirt runs within this process by default, and dies with it. While it switches a guest, libvirt
 //! 9.0 writes the state of the running machine down once with a `<mirror>` whose job has no name.
 //! Killed right then it does not find the machine again: it says that a machine is off which runs.
-//! The name stands elsewhere in the same file, and with it in place libvirt goes on with the pivot.
+//! The name stands elsewhere in the same file. With it in place, and the mark that it is being switched,
+//! libvirt finds the machine and shows the pivot, until the machine starts again.
 //!
 //! Only before libvirt is opened, only under a root that no other process uses, and only where the
 //! file leaves no doubt. A libvirt that runs as a daemon keeps its files to itself.
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, fcntl_lock};
 
 const NAMELESS: &str = " job=''";
-const NAMED: &str = " job='active-commit'";
+const NAMED: &str = " job='active-commit' ready='pivot'";
 
 /// Mends the machines' states under the root that the URI names. Says of which files.
 ///
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn a_commit_without_a_name_gets_it_and_nothing_else_is_touched() {
         let mended = named(STATE).unwrap();
-        let line = "<mirror type='file' job='active-commit'>";
+        let line = "<mirror type='file' job='active-commit' ready='pivot'>";
         assert_eq!(mended, STATE.replace("<mirror type='file' job=''>", line));
         assert_eq!(named(&mended), None);
         assert_eq!(named(""), None);
