@@ -24,7 +24,8 @@ pub(super) struct Member {
     job_missing_since: Option<Instant>,
     /// The least that was ever left to copy, and since when.
     closest: Option<(u64, Instant)>,
-    can_help: bool,
+    /// The guest's limit could not be told or set: until then nothing is done about its writes.
+    no_help_until: Option<Instant>,
     inherited_help: bool,
     /// The spare overlay was seen in the chain.
     overlaid: bool,
@@ -46,7 +47,7 @@ impl Member {
             phase_entered: Instant::now(),
             job_missing_since: None,
             closest: None,
-            can_help: true,
+            no_help_until: None,
             inherited_help: true,
             overlaid: false,
             fresh_start: true,
@@ -132,7 +133,7 @@ impl Member {
                 .map(|since| since.elapsed())
                 .unwrap_or_default(),
             stalled_for,
-            can_help: self.can_help,
+            can_help: self.can_help(),
             inherited_help: self.inherited_help,
             overlaid: self.overlaid,
             peers,
@@ -168,6 +169,10 @@ impl Member {
         }
         self.told = None;
         self.fresh_start = false;
+        if action == Some(Action::StartJob) {
+            // Before that none was expected.
+            self.job_missing_since = None;
+        }
         if let Some(action) = action {
             self.act(action).await;
         }

@@ -23,6 +23,17 @@ impl Member {
         since.elapsed()
     }
 
+    pub(super) fn can_help(&self) -> bool {
+        let until = self.no_help_until;
+        until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    /// It is tried again later: what could not be told may be told then, and without help a copy
+    /// that falls behind would never end.
+    fn put_help_off(&mut self) {
+        self.no_help_until = Some(Instant::now() + self.around.policy.stalled_after);
+    }
+
     /// Does what helps the copy, or undoes it. What holds the guest back is written down first, and
     /// taken back before that is written down.
     pub(super) async fn help(&mut self, help: Help) {
@@ -63,7 +74,7 @@ impl Member {
                 Ok(before) => throttle.before = before,
                 Err(error) => {
                     tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be told");
-                    self.can_help = false;
+                    self.put_help_off();
                     return None;
                 }
             }
@@ -99,7 +110,7 @@ impl Member {
             }
             Err(error) => {
                 tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be set");
-                self.can_help = false;
+                self.put_help_off();
                 true
             }
         }
