@@ -231,3 +231,6 @@ fn problem(error: &StorageError) -> Problem {
     };
     Problem::new(reason, text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ mod ends;
 mod layers;
 mod properties;
 mod restore;
+mod ways_out;
 
 use super::samples::{disk, job, locator, mirror, now, puller, record, seen};
 use super::step::{Action, Machine, Observation, Outcome, Peers, Policy, Step, Told, job_of, step};

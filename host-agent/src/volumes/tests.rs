@@ -1,0 +1,172 @@
+//! The gate of removals, whatever the witnesses say: one who says that the volume is needed, or
+//! cannot say, is a no.
+
+use super::*;
+use crate::rig::Rig;
+use livemerge_storage::VolumeStore as _;
+use livemerge_storage::faulty::{Call, Fault, Moment};
+use proptest::prelude::*;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How a witness speaks of the volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Free,
+    Needed,
+    Nothing,
+}
+
+/// Where a machine has the volume, if one has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    Nowhere,
+    /// It lies in a running machine's chain.
+    InTheChain,
+    /// Only the next start would open it.
+    ByTheDefinition,
+    /// In the chain of a machine that is off.
+    ByOneThatIsOff,
+}
+
+fn any_says() -> impl Strategy<Value = Says> {
+    prop_oneof![Just(Says::Free), Just(Says::Needed), Just(Says::Nothing)]
+}
+
+fn any_named() -> impl Strategy<Value = Named> {
+    prop_oneof![
+        2 => Just(Named::Nowhere),
+        1 => Just(Named::InTheChain),
+        1 => Just(Named::ByTheDefinition),
+        1 => Just(Named::ByOneThatIsOff),
+    ]
+}
+
+/// What each witness says, and whether the order means this volume or an earlier one of its name.
+#[derive(Debug, Clone)]
+struct Scene {
+    machines: Named,
+    machines_answer: bool,
+    stat_answers: bool,
+    headers: Says,
+    meant: bool,
+}
+
+fn any_scene() -> impl Strategy<Value = Scene> {
+    let drawn = (
+        any_named(),
+        prop::bool::weighted(0.7),
+        prop::bool::weighted(0.8),
+        any_says(),
+        prop::bool::weighted(0.8),
+    );
+    drawn.prop_map(
+        |(machines, machines_answer, stat_answers, headers, meant)| Scene {
+            machines,
+            machines_answer,
+            stat_answers,
+            headers,
+            meant,
+        },
+    )
+}
+
+impl Scene {
+    /// Nobody needs the volume, and everybody has said so.
+    fn is_free(&self) -> bool {
+        let machines = self.machines == Named::Nowhere && self.machines_answer;
+        machines && self.stat_answers && self.headers == Says::Free && self.meant
+    }
+
+    async fn play(&self) -> (bool, Result<Removal, Problem>) {
+        let rig = Rig::new().await;
+        let base = rig.volume("base.qcow2", None).await;
+        let victim = rig.volume("victim.qcow2", Some("base.qcow2")).await;
+        let host = &rig.host;
+        let (own, below) = (rig.locator("victim.qcow2"), rig.locator("base.qcow2"));
+        host.images().create(&below, None);
+        host.images().create(&own, Some(&below));
+        let vda = crate::rig::vda();
+        match self.machines {
+            Named::Nowhere => drop(rig.machine(1, &[below])),
+            Named::InTheChain => drop(rig.machine(1, &[below, own])),
+            Named::ByTheDefinition => {
+                let vm = rig.machine(1, &[below]);
+                host.set_next_start(vm, &vda, &own);
+            }
+            Named::ByOneThatIsOff => {
+                let vm = rig.machine(1, &[below, own]);
+                host.kill_vm(vm);
+            }
+        }
+        if !self.machines_answer {
+            let unseen = HypervisorError::Unknown("cannot be seen".to_owned());
+            host.fail_next("references", unseen);
+        }
+        if !self.stat_answers {
+            rig.store.lose(Call::Stat, Moment::Before);
+        }
+        match self.headers {
+            Says::Free => {}
+            Says::Needed => drop(rig.volume("child.qcow2", Some("victim.qcow2")).await),
+            Says::Nothing => rig.store.inject(Fault {
+                call: Some(Call::Remove),
+                skip: 0,
+                moment: Moment::Before,
+                error: StorageError::Corrupt {
+                    what: "a header".to_owned(),
+                    why: "as the test has planned".to_owned(),
+                },
+            }),
+        }
+        let identity = if self.meant {
+            victim.identity.clone()
+        } else {
+            base.identity.clone()
+        };
+        let order = RemovalOrder {
+            id: Uuid::from_u128(3).into(),
+            volume: victim.volume.name.clone(),
+            identity,
+            keep_for: Duration::ZERO,
+        };
+        let answer = rig.volumes.remove(&victim.volume.storage, &order).await;
+        let there = std::fs::exists(rig.path("victim.qcow2")).unwrap();
+        (there, answer)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn nothing_is_removed_that_is_in_use_or_cannot_be_seen(scene in any_scene()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (there, answer) = runtime.block_on(scene.play());
+        prop_assert_eq!(there, !scene.is_free(), "{:?}", answer);
+        // Another volume of that name is left alone, and the one that is meant is gone.
+        let heard = scene.stat_answers && scene.headers != Says::Nothing;
+        let gone = scene.is_free() || (!scene.meant && heard);
+        prop_assert_eq!(answer.is_ok(), gone, "{:?}", answer);
+    }
+}
+
+/// A machine that was never seen, or whose chain cannot be read, is a no.
+#[tokio::test]
+async fn machines_that_cannot_all_be_seen_keep_every_volume() {
+    let rig = Rig::new().await;
+    let victim = rig.volume("victim.qcow2", None).await;
+    rig.host.disconnect();
+    let order = RemovalOrder {
+        id: Uuid::from_u128(3).into(),
+        volume: victim.volume.name.clone(),
+        identity: victim.identity.clone(),
+        keep_for: Duration::ZERO,
+    };
+    let answer = rig.volumes.remove(&victim.volume.storage, &order).await;
+    assert_eq!(answer.unwrap_err().reason, Reason::HypervisorUnreachable);
+    assert!(rig.store.stat(&victim.volume.name).await.is_ok());
+    rig.host.connect();
+    let answer = rig.volumes.remove(&victim.volume.storage, &order).await;
+    assert!(answer.is_ok());
+}
