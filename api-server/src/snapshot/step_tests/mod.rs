@@ -3,6 +3,7 @@
 mod cancel;
 mod costs;
 mod create;
+mod create_properties;
 mod delete;
 mod history;
 mod left;
