@@ -36,6 +36,8 @@ pub(super) struct Disk {
     /// Blocks that were pulled into the active layer, and of which only QEMU's memory knows where
     /// they are. The headers tell of the pull's end at once.
     pub(super) unflushed: BTreeSet<u64>,
+    /// Some of them were lost with QEMU, and the image does not name yet where they came from.
+    pub(super) lacks_pulled: bool,
 }
 
 /// A job that runs.
@@ -143,6 +145,7 @@ impl Machine {
             self.end_jobs();
             for disk in &mut self.disks {
                 disk.pulls_for = None;
+                disk.lacks_pulled |= !disk.unflushed.is_empty();
                 for block in std::mem::take(&mut disk.unflushed) {
                     images.lose(disk.active(), block);
                 }

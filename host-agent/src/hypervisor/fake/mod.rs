@@ -126,6 +126,7 @@ impl FakeHypervisor {
             write_limit: 0,
             pulls_for: None,
             unflushed: BTreeSet::new(),
+            lacks_pulled: false,
         }
     }
 
@@ -327,6 +328,20 @@ impl FakeHypervisor {
     /// The commit that runs on a disk, as it is.
     pub fn running_job(&self, vm: VmId, disk: &DiskTarget) -> Option<RunningJob> {
         self.with_disk(vm, disk, |disk, _| disk.running_job())?
+    }
+
+    /// How many bytes a second the guest may write to a disk; 0 for no limit.
+    pub fn limited_to(&self, vm: VmId, disk: &DiskTarget) -> u64 {
+        self.with_disk(vm, disk, |disk, _| disk.write_limit)
+            .unwrap_or_default()
+    }
+
+    /// Whether a start now would lack data that were pulled: QEMU has died with them in its memory,
+    /// and the image is not made to name the layers that have them.
+    pub fn lacks_pulled(&self, vm: VmId) -> bool {
+        let host = self.host();
+        let machine = host.machines.get(&vm);
+        machine.is_some_and(|machine| machine.disks.iter().any(|disk| disk.lacks_pulled))
     }
 
     /// Every call since the start, the failed ones too.

@@ -170,7 +170,7 @@ impl Hypervisor for FakeHypervisor {
         let (image, backing) = (image.clone(), backing.locator.clone());
         let call = Call::RestoreBacking(vm, disk.clone(), image.clone(), backing.clone());
         self.answer(call, |host| {
-            off(host.machine(vm)?)?.disk(disk)?;
+            let disk = off(host.machine(vm)?)?.disk(disk)?;
             for needed in [&image, &backing] {
                 if !self.images.exists(needed) {
                     let text = format!("{needed} does not exist");
@@ -178,6 +178,7 @@ impl Hypervisor for FakeHypervisor {
                 }
             }
             self.images.rebase(&image, Some(&backing));
+            disk.lacks_pulled = false;
             Ok(())
         })
     }
