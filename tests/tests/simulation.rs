@@ -98,7 +98,7 @@ fn nothing_is_lost_whatever_happens() {
             .collect(),
     };
     let (began, count) = (Instant::now(), seeds.len());
-    let seen = in_parallel(seeds);
+    let seen = in_parallel(&seeds);
     println!("{seen}");
     println!("left out, with open findings: {OPEN:?}");
     println!("{count} seeds in {:.1?}", began.elapsed());
@@ -110,7 +110,7 @@ fn nothing_is_lost_whatever_happens() {
 }
 
 /// Each run is a thread's own; which thread has it changes nothing.
-fn in_parallel(seeds: Vec<u64>) -> Seen {
+fn in_parallel(seeds: &[u64]) -> Seen {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = seeds.len().div_ceil(threads).max(1);
     let mut seen = Seen::default();

@@ -185,6 +185,7 @@ impl Driver {
 }
 
 /// What a wish that is written down takes.
+#[derive(Clone, Copy)]
 pub(super) enum Granted {
     Cancel(Option<Action>),
     Limit(u64),

@@ -327,7 +327,8 @@ fn remove(
         seen,
         ..
     } = around;
-    if !purging.contains_key(&order.id) {
+    let known = purging.contains_key(&order.id);
+    if !known {
         let volume = &order.volume.volume;
         let removal = RemovalOrder {
             id: order.id,

@@ -28,10 +28,7 @@ impl Server {
             return false;
         };
         let mut operation = self.record.operations[&id].clone();
-        let forward = process
-            .merges(&operation)
-            .values()
-            .any(|sight| passed(sight));
+        let forward = process.merges(&operation).values().any(passed);
         let refused = operation.state.ended()
             || operation.cancel_requested
             || matches!(operation.work, Work::Create(_))
