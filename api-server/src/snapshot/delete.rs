@@ -111,7 +111,7 @@ impl Delete<'_> {
         events.extend(self.begin_next(&mut tasks));
         for task in &tasks {
             if matches!(task.state, DiskState::Removing { .. }) {
-                self.repoint(task, &mut changed);
+                self.follow_found(task, &mut changed);
             }
         }
         self.go_on(tasks, changed, events)

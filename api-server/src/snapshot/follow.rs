@@ -26,8 +26,19 @@ impl Delete<'_> {
         changed
     }
 
+    /// An earlier delete's merge was found to be done. Snapshots that say the same of themselves were
+    /// merged with it; any other merge that would have taken its volumes was not done.
+    pub(super) fn follow_found(&self, found: &DiskTask, changed: &mut Changed) {
+        self.repoint(found, changed);
+        let done = found.merging();
+        self.each(found, changed, |_, disk| {
+            let others = disk.merging.iter_mut().filter(|it| **it != done);
+            others.for_each(|it| forget(it, found));
+        });
+    }
+
     /// Whoever named a volume that has left names the kept one from now on.
-    pub(super) fn repoint(&self, merged: &DiskTask, changed: &mut Changed) {
+    fn repoint(&self, merged: &DiskTask, changed: &mut Changed) {
         self.each(merged, changed, |_, disk| {
             if merged.removes(&disk.volume) {
                 disk.volume = merged.kept.volume.clone();

@@ -228,6 +228,35 @@ fn an_unfinished_merge_follows_the_data_too() {
     assert_eq!(same.merging, Some(merging("a", &[])));
 }
 
+/// `b` was to be pulled into `c` for the younger snapshot, which failed; then it was committed into
+/// `a` for the older one, and nobody saw the end. The delete that finds this out takes `b` from the
+/// chain's record: that is no sign that the pull was done.
+#[test]
+fn what_is_found_merged_is_no_sign_of_another_merge() {
+    let mut old = snapshot("old", &[("vda", "a")]);
+    old.disks[0].merging = Some(merging("a", &["b"]));
+    let mut young = snapshot("young", &[("vda", "b")]);
+    young.disks[0].merging = Some(merging("c", &["b"]));
+    for left in [&mut old, &mut young] {
+        left.was_incomplete = true;
+    }
+    let chains = || Some(surveyed(vec![chain("vda", &["a", "c"])]));
+    let mut record = Record::of(&[old], planning());
+    record.others = vec![young];
+    record.enter(MergeSight::Absent, chains());
+    assert!(matches!(
+        record.tasks()[0].state,
+        DiskState::Removing { .. }
+    ));
+    let young = record.snapshot("young").unwrap().clone();
+    assert_eq!(young.disks[0].volume, volume("a"));
+    assert_eq!(young.disks[0].merging, Some(merging("c", &[])));
+    let mut record = Record::of(&[young], planning());
+    record.enter(MergeSight::Absent, chains());
+    assert_eq!(record.tasks()[0].merging(), merging("a", &["c"]));
+    assert_eq!(record.tasks()[0].state, DiskState::Merging);
+}
+
 #[test]
 fn a_merge_that_was_begun_and_of_which_nothing_is_left_is_planned_anew() {
     let mut left = snapshot("s", &[("vda", "a")]);
