@@ -145,9 +145,13 @@ impl Machine {
             self.end_jobs();
             for disk in &mut self.disks {
                 disk.pulls_for = None;
-                disk.lacks_pulled |= !disk.unflushed.is_empty();
+                let active = disk.active().clone();
+                let read = |block| Some(images.read_chain(&images.chain(&active)?, block));
                 for block in std::mem::take(&mut disk.unflushed) {
-                    images.lose(disk.active(), block);
+                    let before = read(block);
+                    images.lose(&active, block);
+                    // Until the pull has ended, the image names where the block came from.
+                    disk.lacks_pulled |= read(block) != before;
                 }
             }
         }
