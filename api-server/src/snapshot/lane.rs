@@ -140,6 +140,10 @@ impl Run {
         }
         let mut ticket = self.around.turns.queue(self.operation.id, places);
         while let Standing::Waits { at, position } = ticket.standing() {
+            if self.operation.cancel_requested {
+                // Planning ends it.
+                return Turn::default();
+            }
             self.show_queued(&at, position).await;
             tokio::select! {
                 () = ticket.changed() => {}
@@ -171,10 +175,14 @@ impl Run {
     }
 
     /// Where its merges take room, as far as is known: when nothing is, nothing holds it up.
-    async fn places(&self) -> BTreeSet<Place> {
+    async fn places(&mut self) -> BTreeSet<Place> {
         let named = self.operation.snapshots().collect();
-        let snapshots = self.around.snapshots(self.operation.vm, &named).await;
-        let (snapshots, _) = snapshots.unwrap_or_default();
+        let (snapshots, _) = loop {
+            match self.around.snapshots(self.operation.vm, &named).await {
+                Ok(found) => break found,
+                Err(error) => self.rest(&error).await,
+            }
+        };
         let disks = snapshots.iter().flat_map(|snapshot| &snapshot.disks);
         let storages = disks.map(|disk| Place::Storage(disk.volume.storage.clone()));
         let host = match &self.operation.host {

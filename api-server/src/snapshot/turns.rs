@@ -263,6 +263,8 @@ impl Drop for Ticket {
         let mut state = self.hall.lock();
         if state.queue.remove(&self.id).is_some() {
             state.seat(&self.hall.limits);
+            drop(state);
+            self.hall.shares.send_replace(());
             return;
         }
         drop(state);

@@ -20,12 +20,15 @@ pub(super) fn parse(request: v1::PlanMergeRequest) -> Result<(VmId, Vec<DiskRang
     if request.disks.is_empty() {
         fields.reject("disks", "must name at least one disk");
     }
-    let mut disks = BTreeSet::new();
+    let mut runs = BTreeSet::new();
     let mut ranges = Some(Vec::new());
     for (place, disk) in request.disks.into_iter().enumerate() {
         let field = |name: &str| format!("disks[{place}].{name}");
-        if !disks.insert(disk.disk.clone()) {
-            fields.reject(&field("disk"), "must not be named twice");
+        let lowest = disk.lowest.as_ref().and_then(|mark| mark.volume.clone());
+        let run = (disk.disk.clone(), lowest.map(|it| (it.storage, it.name)));
+        if !runs.insert(run) {
+            let why = "must not be named twice with the same lowest volume";
+            fields.reject(&field("disk"), why);
         }
         let range = range(&mut fields, &field, disk);
         ranges = ranges.zip(range).map(|(mut ranges, range)| {

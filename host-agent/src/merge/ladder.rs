@@ -33,7 +33,7 @@ impl Look<'_> {
             }
             _ => false,
         };
-        if !due || !self.record.pivots() {
+        if !due || !self.record.pivots() || self.seen.help_waits {
             return None;
         }
         let help = next(

@@ -25,10 +25,13 @@ pub(super) struct Member {
     /// The least that was ever left to copy, and since when.
     closest: Option<(u64, Instant)>,
     /// The guest's limit could not be told or set: until then nothing is done about its writes.
+    can_be_held_back: bool,
     no_help_until: Option<Instant>,
     inherited_help: bool,
     /// The spare overlay was seen in the chain.
     overlaid: bool,
+    /// The guest was last seen to write the layer below where the spare would be.
+    surely_not_overlaid: bool,
     fresh_start: bool,
     paused_at: Option<Instant>,
     waits: Waits,
@@ -47,9 +50,11 @@ impl Member {
             phase_entered: Instant::now(),
             job_missing_since: None,
             closest: None,
+            can_be_held_back: true,
             no_help_until: None,
             inherited_help: true,
             overlaid: false,
+            surely_not_overlaid: false,
             fresh_start: true,
             paused_at: None,
             waits,
@@ -125,6 +130,7 @@ impl Member {
         self.report(&machine);
         let stalled_for = self.stalled_for(&machine);
         self.overlaid |= self.sees_the_spare(&machine);
+        self.surely_not_overlaid = self.writes_the_old_top(&machine);
         Observation {
             machine,
             told: self.told.clone(),
@@ -133,7 +139,8 @@ impl Member {
                 .map(|since| since.elapsed())
                 .unwrap_or_default(),
             stalled_for,
-            can_help: self.can_help(),
+            can_help: self.can_be_held_back,
+            help_waits: self.help_waits(),
             inherited_help: self.inherited_help,
             overlaid: self.overlaid,
             peers,

@@ -19,6 +19,8 @@ pub struct Observation {
     pub stalled_for: Duration,
     /// Whether the guest can be held back, as far as known.
     pub can_help: bool,
+    /// Whether the guest can be held back could not be told just now, and is asked for again later.
+    pub help_waits: bool,
     /// What helps the copy was done by an earlier process.
     pub inherited_help: bool,
     /// The spare overlay is in the chain. Looked for while it is being put on.

@@ -10,8 +10,8 @@
 //! - The spare's name comes with the order, so whether it is on is told by the chain alone, also after
 //!   a crash: making it and putting it on can be repeated.
 //! - Until it is being put on, the merge can be given up; and again once it is on.
-//! - A refusal ends the merge, with nothing left of the spare and the chain as it was. What cannot be
-//!   told is tried again.
+//! - A refusal ends the merge with the chain as it was, and the spare is taken back if the guest is seen
+//!   to write the layer below. What cannot be told is tried again.
 
 use super::look::{Look, REPEAT_AFTER};
 use super::observation::Told;
@@ -39,6 +39,9 @@ impl Look<'_> {
 
     /// Nothing is put on top while a job may still work on the chain.
     fn ending(&self) -> Step {
+        if let Some(on) = self.late_pivot() {
+            return on;
+        }
         if self.given_up() {
             return self.cancel();
         }

@@ -17,9 +17,8 @@ impl Look<'_> {
         if self.merged() {
             return self.put_off(not_before).unwrap_or_else(|| self.verify());
         }
-        if self.switched() == Some(true) {
-            // A pivot that was called off has come about: there is no way back any more.
-            return self.enter(Window::Intent, None, Some(Action::SetNextStart));
+        if let Some(on) = self.late_pivot() {
+            return on;
         }
         if self.foreign_job() {
             return self.disk_taken();
@@ -143,6 +142,12 @@ impl Look<'_> {
             _ if late => None,
             _ => wait,
         }
+    }
+
+    /// On with a pivot that was called off and has come about all the same: there is no way back.
+    pub(super) fn late_pivot(&self) -> Option<Step> {
+        let switched = self.record.pivots() && self.switched() == Some(true);
+        switched.then(|| self.enter(Window::Intent, None, Some(Action::SetNextStart)))
     }
 
     /// Whether QEMU writes the kept volume alone, whatever libvirt's mark says.

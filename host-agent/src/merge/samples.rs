@@ -119,6 +119,7 @@ pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> 
         job_missing_for: Duration::ZERO,
         stalled_for: Duration::ZERO,
         can_help: true,
+        help_waits: false,
         inherited_help: false,
         overlaid: false,
         peers: Peers::NONE,

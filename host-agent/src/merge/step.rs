@@ -209,6 +209,9 @@ impl Look<'_> {
         if self.merged() {
             return self.verify();
         }
+        if let Some(on) = self.late_pivot() {
+            return on;
+        }
         if self.ending_job() {
             return Step::Wait(REPEAT_AFTER);
         }

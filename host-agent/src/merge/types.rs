@@ -348,7 +348,8 @@ pub enum Overlaying {
 }
 
 /// The steps of the pivot. Which volume is the truth if QEMU dies is never in doubt: before
-/// `Intent` the overlay, from `Intent` on the base, and while it is `Intent` nobody writes.
+/// `Intent` the overlay, from `Intent` on the base, and while it is `Intent` nobody writes, unless a
+/// pivot that was called off has come about all the same: then it is entered to go on with that.
 /// `Intent` is left only forward, or when no pivot can be on its way any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

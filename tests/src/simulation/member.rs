@@ -86,7 +86,8 @@ impl Member {
             in_phase: now - self.phase_entered,
             job_missing_for: missing_since.map_or(Duration::ZERO, |since| now - since),
             stalled_for,
-            can_help: self.can_help(now),
+            can_help: true,
+            help_waits: self.help_waits(now),
             inherited_help: self.inherited_help,
             overlaid: false,
             peers,
@@ -102,15 +103,11 @@ impl Member {
         let left = job.end.saturating_sub(job.cur);
         let closest = self.closest.filter(|(least, _)| left >= *least);
         let (_, since) = *self.closest.insert(closest.unwrap_or((left, now)));
-        if self.can_help(now) {
-            now - since
-        } else {
-            Duration::ZERO
-        }
+        now - since
     }
 
-    fn can_help(&self, now: Duration) -> bool {
-        self.no_help_until.is_none_or(|until| now >= until)
+    fn help_waits(&self, now: Duration) -> bool {
+        self.no_help_until.is_some_and(|until| now < until)
     }
 
     /// Its phase was written down.

@@ -105,6 +105,17 @@ async fn a_limit_of_which_the_reply_was_lost_is_undone() {
     assert_eq!(limits[limits.len() - 3..], [BEFORE; 3]);
 }
 
+/// What could not be told is asked for again, and only then the guest is held back.
+#[tokio::test]
+async fn a_guest_whose_limit_is_not_known_yet_is_asked_about_again() {
+    let host = Host::impatient(&["vda"]).await;
+    let unknown = HypervisorError::Unknown("no answer".to_owned());
+    host.qemu().fail_next("write_limit", unknown);
+    host.stalled().await;
+    eventually("the limit", || !host.limits().is_empty()).await;
+    assert!(host.count(|call| matches!(call, Call::WriteLimit(..))) > 1);
+}
+
 /// What cannot be put back is not changed.
 #[tokio::test]
 async fn a_guest_whose_limit_cannot_be_told_is_left_alone() {

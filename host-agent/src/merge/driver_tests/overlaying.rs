@@ -123,7 +123,7 @@ async fn it_can_be_given_up_below_the_overlay_which_stays() {
 }
 
 #[tokio::test]
-async fn a_machine_that_ends_before_it_is_on_leaves_no_overlay() {
+async fn a_machine_that_ends_before_it_is_seen_on_keeps_the_overlay() {
     let host = Host::impatient(&["vda"]).await;
     let lost = || HypervisorError::Unknown("no answer".to_owned());
     host.qemu().fail_next("add_overlays", lost());
@@ -133,5 +133,6 @@ async fn a_machine_that_ends_before_it_is_on_leaves_no_overlay() {
     host.qemu().kill_vm(host.vm);
     let ended = host.ended(id).await;
     assert_eq!(failed_with(&ended), Some(Reason::VmDied));
-    assert!(!host.spare_there().await);
+    // It may hold what the guest wrote last: `doctor` tells of a volume that nothing names.
+    assert!(host.spare_there().await);
 }

@@ -3,7 +3,7 @@
 use super::super::step::Machine;
 use super::super::types::{Help, MergeRecord, Phase};
 use super::Member;
-use crate::hypervisor::{HypervisorError, Layer};
+use crate::hypervisor::{HypervisorError, Layer, VmState};
 use crate::overlays::{NewOverlay, OverlayOrder};
 use std::time::{Duration, Instant};
 use tonic::Code;
@@ -23,15 +23,20 @@ impl Member {
         since.elapsed()
     }
 
-    pub(super) fn can_help(&self) -> bool {
+    /// Whether nothing is done about a slow copy for now.
+    pub(super) fn help_waits(&self) -> bool {
         let until = self.no_help_until;
-        until.is_none_or(|until| Instant::now() >= until)
+        until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// It is tried again later: what could not be told may be told then, and without help a copy
-    /// that falls behind would never end.
-    fn put_help_off(&mut self) {
-        self.no_help_until = Some(Instant::now() + self.around.policy.stalled_after);
+    /// What was refused will be refused again. What could not be told is asked for again later.
+    fn no_limit_for_now(&mut self, error: &HypervisorError) {
+        match error {
+            HypervisorError::Unknown(_) => {
+                self.no_help_until = Some(Instant::now() + self.around.policy.stalled_after);
+            }
+            _ => self.can_be_held_back = false,
+        }
     }
 
     /// Does what helps the copy, or undoes it. What holds the guest back is written down first, and
@@ -74,7 +79,7 @@ impl Member {
                 Ok(before) => throttle.before = before,
                 Err(error) => {
                     tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be told");
-                    self.put_help_off();
+                    self.no_limit_for_now(&error);
                     return None;
                 }
             }
@@ -110,7 +115,7 @@ impl Member {
             }
             Err(error) => {
                 tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be set");
-                self.put_help_off();
+                self.no_limit_for_now(&error);
                 true
             }
         }
@@ -143,11 +148,27 @@ impl Member {
         })
     }
 
+    /// Whether a guest that lives writes what it wrote before. Of one that has ended, or is seen no
+    /// more, it is not known what it wrote last.
+    pub(super) fn writes_the_old_top(&self, machine: &Machine) -> bool {
+        let Machine::Seen {
+            state: VmState::Running | VmState::Paused,
+            disk: Some(disk),
+            ..
+        } = machine
+        else {
+            return false;
+        };
+        let active = disk.chain.last().map(|layer| &layer.locator);
+        !self.overlaid && active.is_some() && active == self.record.removed.last()
+    }
+
     /// What was perhaps made and is certainly not on. Whatever needs it keeps it from being removed; what
-    /// is left all the same is told by a look for volumes that nothing names.
+    /// is left is told by a look for volumes that nothing names.
     pub(super) async fn take_back_the_spare(&self) {
         let adding = matches!(self.record.phase, Phase::Overlaying { .. });
-        if let Some(order) = overlay_order(&self.record).filter(|_| adding && !self.overlaid)
+        if let Some(order) =
+            overlay_order(&self.record).filter(|_| adding && self.surely_not_overlaid)
             && let Err(problem) = self.around.overlays.take_back(&order).await
         {
             tracing::warn!(merge = %self.record.order.id, %problem, "the spare overlay may be left");

@@ -100,6 +100,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
             job_missing_for,
             stalled_for: Duration::ZERO,
             can_help: true,
+            help_waits: false,
             inherited_help: false,
             overlaid,
             peers,
