@@ -3,16 +3,10 @@
 //! `LIVEMERGE_SEED=n cargo nextest run -p livemerge-tests --test simulation nothing_is_lost` runs one
 //! seed alone, `LIVEMERGE_TRACE=n` shows so many events of a failure, and `LIVEMERGE_SEEDS=n` runs more
 //! seeds than usual.
-//!
-//! A run that breaks an invariant leaves its tape, shortened to what it needs, in
-//! `target/simulation/`; `LIVEMERGE_TAPE=file` plays it again. What was found once is kept in
-//! `tests/tapes/`, and must go on finding it: `LIVEMERGE_KEEP_TAPES=1` writes them anew from the seeds,
-//! when an event has come to mean something else.
 
 #![allow(clippy::print_stdout, reason = "seeds and what was found")]
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use livemerge_api_server::snapshot::plan::Mint;
@@ -22,138 +16,68 @@ use livemerge_api_server::snapshot::step::{
 use livemerge_api_server::snapshot::{DeletePhase, Operation, Work};
 use livemerge_host_agent::hypervisor::VmState;
 use livemerge_host_agent::merge::step::{
-    self as merge, Action, Machine, Observation as MergeSeen, Peers, Policy, Step as MergeStep,
+    self as merge, Action, Machine, Observation as MergeSeen, Policy, Step as MergeStep,
 };
 use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
-use livemerge_tests::simulation::{Seen, Steps, Tape, Violation, replay, run};
+use livemerge_tests::simulation::{Seen, Steps, run};
 
-/// How many seeds are run, beside a random one. Their number is fixed, not their time: measured were
-/// 42 ms a seed on one core, unoptimised: about 45 s on two cores that are free.
+/// Seeds that have found a defect once. They come first.
+///
+/// - 2, 332: a clock that was set back put the pivot off until it was later than before.
+/// - 49, 85: after it was set back, a restarted server did the operations in another order.
+const REGRESSIONS: &[u64] = &[2, 332, 49, 85];
+
+/// How many seeds are run, beside the regressions and a random one.
 const SEEDS: u64 = 2_000;
 
-/// Seeds whose finding is not mended yet: they are left out, and told. Their tapes are in `tapes/open/`.
-const OPEN: &[u64] = &[];
-
 /// A step that is wrong is found within so many seeds.
-const FOUND_WITHIN: u64 = 2_000;
+const FOUND_WITHIN: u64 = 1_000;
 
 /// What the seeds must have gone through, or they prove little.
-const MUST_BE_SEEN: [&str; 38] = [
+const MUST_BE_SEEN: [&str; 15] = [
+    "a merge fails",
+    "an active commit is merged",
+    "an intermediate commit is merged",
+    "an operation fails",
+    "an operation succeeds",
     "QEMU dies after its switch, before anybody knows",
     "QEMU dies in a copy",
     "QEMU dies with a pivot on its way",
-    "QEMU dies with what it has pulled in its memory alone",
-    "a cancel is asked for",
-    "a clock jumps",
-    "a job's limit is lifted",
-    "a limit is asked for",
-    "a merge fails",
-    "a merge is cancelled",
-    "a message comes twice",
-    "a message is lost",
-    "a message overtakes another one",
-    "a pull is merged",
-    "a pull is undone after QEMU's death",
-    "a removal fails",
-    "a stale order is refused",
-    "an active commit is merged",
-    "an active commit of several disks is merged",
-    "an intermediate commit is merged",
-    "an offline commit is merged",
-    "an operation fails",
-    "an operation is cancelled",
-    "an operation succeeds",
-    "help is taken back",
-    "several layers are merged in one job",
-    "several snapshots are deleted in one operation",
     "the agent dies before it writes the journal",
     "the agent dies between the journal and the act",
     "the agent dies while it pivots",
     "the agent dies while it releases the guest",
     "the agent dies while it suspends the guest",
-    "the guest is held back",
-    "the host dies",
-    "the journal forgets a merge",
     "the server dies before it writes",
     "the server dies while it waits for an answer",
-    "a delete had to wait for another one",
 ];
 
 #[test]
 fn nothing_is_lost_whatever_happens() {
-    if let Ok(file) = std::env::var("LIVEMERGE_TAPE") {
-        let played = replay(&read(Path::new(&file)), Steps::default());
-        return drop(played.unwrap_or_else(|violation| panic!("{violation}")));
-    }
     let one = number("LIVEMERGE_SEED");
     let any = since_the_epoch().as_nanos() as u64;
     println!("the random seed is {any}");
     let seeds: Vec<u64> = match one {
         Some(seed) => vec![seed],
-        None => (0..number("LIVEMERGE_SEEDS").unwrap_or(SEEDS))
-            .chain([any])
-            .filter(|seed| !OPEN.contains(seed))
-            .collect(),
+        None => {
+            let fixed = 0..number("LIVEMERGE_SEEDS").unwrap_or(SEEDS);
+            let regressions = REGRESSIONS.iter().copied();
+            regressions.chain(fixed).chain([any]).collect()
+        }
     };
-    let (began, count) = (Instant::now(), seeds.len());
-    let seen = in_parallel(&seeds);
+    let mut seen = Seen::default();
+    for seed in seeds {
+        match run(seed, Steps::default()) {
+            Ok(more) => seen.add(&more),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
     println!("{seen}");
-    println!("left out, with open findings: {OPEN:?}");
-    println!("{count} seeds in {:.1?}", began.elapsed());
     if one.is_none() {
         for what in MUST_BE_SEEN {
-            assert!(seen.times(what) >= 5, "hardly ever: {what}\n{seen}");
+            assert!(seen.times(what) > 10, "hardly ever: {what}\n{seen}");
         }
     }
-}
-
-/// Each run is a thread's own; which thread has it changes nothing.
-fn in_parallel(seeds: &[u64]) -> Seen {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = seeds.len().div_ceil(threads).max(1);
-    let mut seen = Seen::default();
-    std::thread::scope(|scope| {
-        let runs = |some: &[u64]| {
-            let mut seen = Seen::default();
-            for seed in some {
-                match run(*seed, Steps::default()) {
-                    Ok(more) => seen.add(&more),
-                    Err(violation) => return Err(violation),
-                }
-            }
-            Ok(seen)
-        };
-        let parts: Vec<_> = seeds
-            .chunks(share)
-            .map(|some| scope.spawn(move || runs(some)))
-            .collect();
-        for part in parts {
-            match part.join().expect("a run does not panic") {
-                Ok(more) => seen.add(&more),
-                Err(violation) => panic!("{violation}\n{}", left_tape(&violation)),
-            }
-        }
-    });
-    seen
-}
-
-/// Leaves the shortened tape of a violation, and tells where.
-fn left_tape(violation: &Violation) -> String {
-    let tape = violation.tape.shortened(Steps::default(), violation);
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/simulation");
-    let file = dir.join(format!("{}.tape", violation.seed));
-    let text = format!("# {}\n{tape}", violation.broken);
-    let written = std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&file, text));
-    match written {
-        Ok(()) => format!("or with LIVEMERGE_TAPE={}", file.display()),
-        Err(error) => format!("its tape cannot be written: {error}"),
-    }
-}
-
-fn read(file: &Path) -> Tape {
-    let text = std::fs::read_to_string(file);
-    let text = text.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    text.parse().expect("a tape")
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -178,69 +102,14 @@ fn a_seed_is_a_run() {
     }
 }
 
-/// A wrong step breaks one of these invariants within few seeds. The tape that is kept of the first
-/// time is still a good run, and finds it again.
-fn breaks(name: &str, invariants: &[&str], steps: Steps) {
-    let seeds = (0..FOUND_WITHIN).filter(|seed| !OPEN.contains(seed));
-    let mut runs = seeds.map(|seed| run(seed, steps));
+/// A wrong step breaks one of these invariants within few seeds.
+fn breaks(invariants: &[&str], steps: Steps) {
+    let mut runs = (0..FOUND_WITHIN).map(|seed| run(seed, steps));
     let violation = runs.find_map(Result::err).expect("a wrong step is found");
     println!("{violation}");
-    let is_one = |violation: &Violation| invariants.contains(&violation.invariant());
-    assert!(
-        is_one(&violation),
-        "{invariants:?}, not {}",
-        violation.broken
-    );
+    let broken = invariants.iter().any(|it| violation.broken.starts_with(it));
+    assert!(broken, "{invariants:?}, not {}", violation.broken);
     assert!(!violation.trace.is_empty());
-    let file = tapes().join(format!("{name}.tape"));
-    if std::env::var_os("LIVEMERGE_KEEP_TAPES").is_some() {
-        let tape = violation.tape.shortened(steps, &violation);
-        let text = format!("# {}\n{tape}", violation.broken);
-        std::fs::write(&file, text).expect("the tape is written");
-    }
-    let tape = read(&file);
-    if let Err(violation) = replay(&tape, Steps::default()) {
-        panic!("{}: {violation}", file.display());
-    }
-    let found = replay(&tape, steps).expect_err("the tape finds what it was kept for");
-    assert!(is_one(&found), "{invariants:?}, not {}", found.broken);
-}
-
-fn tapes() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tapes")
-}
-
-/// What seeds have found in the product once, and is mended: its tapes are good runs today.
-#[test]
-fn what_was_found_is_not_found_again() {
-    let found = std::fs::read_dir(tapes().join("found")).expect("a directory");
-    let files = found.map(|file| file.expect("a file").path());
-    let files: Vec<PathBuf> = files.collect();
-    assert!(!files.is_empty());
-    for file in files {
-        if let Err(violation) = replay(&read(&file), Steps::default()) {
-            panic!("{}: {violation}", file.display());
-        }
-    }
-}
-
-#[test]
-fn a_tape_is_the_run_that_it_was_kept_of() {
-    fn wrong(record: &MergeRecord, seen: &MergeSeen, policy: &Policy, now: Timestamp) -> MergeStep {
-        match merge::step(record, seen, policy, now) {
-            MergeStep::Enter(_, Some(Action::SetNextStart | Action::Resume)) => {
-                MergeStep::Wait(Duration::from_secs(1))
-            }
-            other => other,
-        }
-    }
-    let steps = with_merge(wrong);
-    let mut runs = (0..FOUND_WITHIN).map(|seed| run(seed, steps));
-    let found = runs.find_map(Result::err).expect("a wrong step is found");
-    let read: Tape = found.tape.to_string().parse().expect("a tape");
-    assert_eq!(read, found.tape);
-    let again = replay(&read, steps).expect_err("the same run");
-    assert_eq!(again.broken, found.broken);
 }
 
 fn with_merge(merge: livemerge_tests::simulation::MergeStep) -> Steps {
@@ -273,7 +142,7 @@ fn a_pivot_before_both_read_the_same_is_found() {
             _ => next,
         }
     }
-    breaks("pivot-too-early", &["I1"], with_merge(wrong));
+    breaks(&["I1"], with_merge(wrong));
 }
 
 #[test]
@@ -304,7 +173,7 @@ fn a_resume_before_the_intent_is_cleared_is_found() {
             other => other,
         }
     }
-    breaks("resume-within-intent", &["I1"], with_merge(wrong));
+    breaks(&["I1"], with_merge(wrong));
 }
 
 #[test]
@@ -317,7 +186,7 @@ fn a_job_that_is_started_twice_is_found() {
             (_, other) => other,
         }
     }
-    breaks("job-twice", &["I3"], with_merge(wrong));
+    breaks(&["I3"], with_merge(wrong));
 }
 
 #[test]
@@ -329,7 +198,7 @@ fn a_restart_that_does_not_release_the_guest_is_found() {
         }
         merge::step(record, seen, policy, now)
     }
-    breaks("restart-without-release", &["I5"], with_merge(wrong));
+    breaks(&["I5"], with_merge(wrong));
 }
 
 #[test]
@@ -347,11 +216,7 @@ fn a_limit_that_ends_a_merge_but_not_its_job_is_found() {
         merge::step(record, seen, policy, now)
     }
     // Sooner or later: the job is seen without its merge, or what it does to the chain.
-    breaks(
-        "merge-ends-before-its-job",
-        &["I3", "I5"],
-        with_merge(wrong),
-    );
+    breaks(&["I3", "I5"], with_merge(wrong));
 }
 
 #[test]
@@ -375,76 +240,5 @@ fn a_merge_that_is_not_marked_is_found() {
         operation: wrong,
         ..Steps::default()
     };
-    breaks("not-marked", &["I4"], steps);
-}
-
-#[test]
-fn a_pivot_without_its_peers_is_found() {
-    fn wrong(record: &MergeRecord, seen: &MergeSeen, policy: &Policy, now: Timestamp) -> MergeStep {
-        let alone = MergeSeen {
-            peers: Peers::NONE,
-            ..seen.clone()
-        };
-        merge::step(record, &alone, policy, now)
-    }
-    breaks("no-barrier", &["barrier"], with_merge(wrong));
-}
-
-#[test]
-fn a_pull_that_is_believed_at_once_is_found() {
-    fn wrong(record: &MergeRecord, seen: &MergeSeen, policy: &Policy, now: Timestamp) -> MergeStep {
-        match merge::step(record, seen, policy, now) {
-            MergeStep::Enter(Phase::Pivoting { .. }, Some(Action::Suspend))
-                if !matches!(record.phase, Phase::Ready { .. }) && !is_active(seen) =>
-            {
-                MergeStep::Finish(merge::Outcome::Merged)
-            }
-            other => other,
-        }
-    }
-    breaks("pull-believed", &["I1", "I2"], with_merge(wrong));
-}
-
-fn is_active(seen: &MergeSeen) -> bool {
-    match &seen.machine {
-        Machine::Seen { job, .. } => job.is_some(),
-        _ => true,
-    }
-}
-
-#[test]
-fn a_guest_that_stays_held_back_is_found() {
-    fn wrong(record: &MergeRecord, seen: &MergeSeen, policy: &Policy, now: Timestamp) -> MergeStep {
-        let next = merge::step(record, seen, policy, now);
-        let undone = matches!(next, MergeStep::Help(help) if help == Default::default());
-        if undone && matches!(record.phase, Phase::Verifying { .. }) {
-            return MergeStep::Finish(merge::Outcome::Merged);
-        }
-        next
-    }
-    breaks("held-back", &["I8c"], with_merge(wrong));
-}
-
-/// Found in an earlier state of this project, by seeds that have other runs today.
-#[test]
-fn a_clock_that_was_set_back_and_puts_the_pivot_off_is_found() {
-    fn wrong(record: &MergeRecord, seen: &MergeSeen, policy: &Policy, now: Timestamp) -> MergeStep {
-        match record.phase {
-            Phase::Ready { not_before } if now < not_before => {
-                MergeStep::Wait(Duration::from_secs(1))
-            }
-            _ => merge::step(record, seen, policy, now),
-        }
-    }
-    breaks("clock-set-back", &["I5"], with_merge(wrong));
-}
-
-/// The same.
-#[test]
-fn a_restarted_server_that_goes_by_ids_is_found() {
-    let steps = Steps {
-        sorts_by_id: true,
-        ..Steps::default()
-    };
-    breaks("order-by-id", &["order"], steps);
+    breaks(&["I4"], steps);
 }

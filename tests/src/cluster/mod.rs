@@ -49,15 +49,6 @@ const API: &str = Who::Server.address();
 const AGENT: &str = Who::Agent.address();
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What a test sets otherwise than the configuration does.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Settings {
-    /// After this time a copy that falls behind is helped; `None` for the default.
-    pub stalled_after: Option<Duration>,
-    /// So many deletes merge at once on the host; 0 for no limit.
-    pub max_per_host: u32,
-}
-
 /// Both services, and the world that they work on.
 pub struct Cluster {
     /// Calls to the API server.
@@ -78,9 +69,8 @@ pub struct Cluster {
     /// Whether the server looks for layers that others have frozen. Its looks would take the faults
     /// that a test plans for other calls.
     discovers: bool,
-    /// What else the server is configured with, instead of those settings.
-    server_settings: String,
-    settings: Settings,
+    /// What else the server is configured with.
+    settings: String,
     /// Begins the drain of the server that runs.
     drain: CancellationToken,
     dir: TempDir,
@@ -94,15 +84,6 @@ impl Cluster {
 
     /// The same, with something between the services and their surroundings.
     pub async fn start_behind(pace: Pace, between: Arc<dyn Between>) -> Result<Self> {
-        Self::start_with(pace, between, Settings::default()).await
-    }
-
-    /// The same, with settings of its own.
-    pub async fn start_with(
-        pace: Pace,
-        between: Arc<dyn Between>,
-        settings: Settings,
-    ) -> Result<Self> {
         let images = FakeImages::default();
         let network = Network::default();
         let service = |who| Service::new(who, network.clone(), Arc::clone(&between));
@@ -117,8 +98,7 @@ impl Cluster {
             agent_clock: SetClock::default(),
             between,
             discovers: false,
-            server_settings: String::new(),
-            settings,
+            settings: String::new(),
             drain: CancellationToken::new(),
             dir: TempDir::new()?,
         };
@@ -137,7 +117,7 @@ impl Cluster {
     /// The server starts again with these settings in addition.
     pub async fn configure(&mut self, settings: &str) -> Result<()> {
         self.crash_server();
-        settings.clone_into(&mut self.server_settings);
+        settings.clone_into(&mut self.settings);
         self.start_server().await
     }
 
@@ -147,17 +127,14 @@ impl Cluster {
         let database = self.dir.path().join("api-server.db");
         let line = self.line(Who::Server);
         let discovery = u32::from(self.discovers);
-        let merge = match &*self.server_settings {
-            "" => format!("[merge]\nmax_per_host = {}\n", self.settings.max_per_host),
-            other => other.to_owned(),
-        };
+        let settings = self.settings.clone();
         let between = Arc::clone(&self.between);
         let clock = Arc::new(self.server_clock.clone());
         let shutdown = CancellationToken::new();
         self.drain = shutdown.clone();
         let start = |incoming| async move {
             let config = format!(
-                "[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n[discovery]\ninterval_s = {discovery}\n{merge}"
+                "[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n[discovery]\ninterval_s = {discovery}\n{settings}"
             );
             let config = toml::from_str(&config)?;
             let store: Arc<dyn Store> = Arc::new(open_store(&database).await?);
@@ -201,14 +178,8 @@ impl Cluster {
         let hypervisor = self.between.hypervisor(self.hypervisor.clone());
         let clock = Arc::new(self.agent_clock.clone());
         let stores: Vec<Arc<dyn LiveVolumes>> = vec![Arc::new(self.volumes.clone())];
-        let stalled = self
-            .settings
-            .stalled_after
-            .map_or_else(String::new, |time| {
-                format!("[merge]\nstalled_after_ms = {}\n", time.as_millis())
-            });
         let start = |incoming| async move {
-            let text = format!("[host]\nid = \"host-1\"\nstate_dir = {state_dir:?}\n{stalled}");
+            let text = format!("[host]\nid = \"host-1\"\nstate_dir = {state_dir:?}\n");
             let config = toml::from_str(&text)?;
             let agent =
                 agent::open(&config, clock, hypervisor, stores, CancellationToken::new()).await?;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 use livemerge_host_agent::hypervisor::fake::FakeImages;
-use livemerge_proto::reason::Reason;
 use livemerge_storage::{
     Capabilities, Content, Dependent, Extent, Format, Identity, LiveVolumes, Locator, NewVolume,
     Parent, Removal, RemovalId, RemovalOrder, RemovalState, Space, StorageError, StorageId,
@@ -45,7 +44,7 @@ impl FakeVolumes {
     }
 
     /// The same, with something between it and the agent.
-    pub fn behind(images: FakeImages, between: Arc<dyn Between>) -> Self {
+    pub(super) fn behind(images: FakeImages, between: Arc<dyn Between>) -> Self {
         Self {
             id: "default".parse().expect("an id"),
             images,
@@ -223,7 +222,6 @@ impl FakeVolumes {
         match self.between.storage(call) {
             None => work.await,
             Some(Upset::Refused | Upset::Unreached) => Err(unreached(call)),
-            Some(Upset::Answers(reason)) => Err(failed(call, reason)),
             Some(Upset::Lost | Upset::Late) => work.await.and(Err(unreached(call))),
         }
     }
@@ -362,17 +360,5 @@ fn unreached(call: &str) -> StorageError {
     StorageError::Unreachable {
         what: call.to_owned(),
         source: std::io::Error::other("as the test has planned"),
-    }
-}
-
-/// As storage says it itself.
-fn failed(call: &str, reason: Reason) -> StorageError {
-    match reason {
-        Reason::VolumeInUse => StorageError::InUse {
-            what: call.to_owned(),
-            by: "the test".to_owned(),
-        },
-        Reason::InsufficientSpace => StorageError::NoSpace { needed: 1, free: 0 },
-        _ => unreached(call),
     }
 }

@@ -56,37 +56,29 @@ impl Server {
             deletion_protected: false,
             origin: Origin::Requested,
         };
-        let work = Work::Create(CreatePhase::Planning);
-        let options = MergeOptions::default();
-        self.accept(request, work, vec![snapshot], options, now)
+        self.accept(request, Work::Create(CreatePhase::Planning), snapshot, now)
     }
 
-    /// Accepts the deletion of snapshots, or gives what the request got before. `None` when it is
-    /// refused, or the server does not run.
+    /// Accepts the deletion of a snapshot, or gives what the request got before. `None` when it
+    /// is refused, or the server does not run.
     pub(super) fn delete(
         &mut self,
         request: RequestId,
-        snapshots: &[SnapshotId],
-        options: MergeOptions,
+        snapshot: SnapshotId,
         now: Duration,
     ) -> Option<OperationId> {
         if let Some(known) = self.repeated(request) {
             return known;
         }
-        let record = &self.record.snapshots;
-        let named = snapshots.iter().map(|id| record.get(id).cloned());
-        let mut named: Vec<Snapshot> = named.collect::<Option<_>>()?;
-        named.sort_by_key(|snapshot| snapshot.id);
-        let settled = |snapshot: &Snapshot| {
-            let state = snapshot.state;
-            matches!(state, SnapshotState::Ready | SnapshotState::Incomplete)
-        };
-        if named.is_empty() || !named.iter().all(settled) {
+        let snapshot = self.record.snapshots.get(&snapshot)?.clone();
+        if !matches!(
+            snapshot.state,
+            SnapshotState::Ready | SnapshotState::Incomplete
+        ) {
             return None;
         }
         let work = Work::Delete(DeletePhase::Planning);
-        let named = named.into_iter().map(Snapshot::deleting).collect();
-        self.accept(request, work, named, options, now)
+        self.accept(request, work, snapshot.deleting(), now)
     }
 
     /// What a request that was accepted before gets, if the server runs.
@@ -99,12 +91,10 @@ impl Server {
         &mut self,
         request: RequestId,
         work: Work,
-        snapshots: Vec<Snapshot>,
-        options: MergeOptions,
+        snapshot: Snapshot,
         now: Duration,
     ) -> Option<OperationId> {
         let wall = self.clock.at(now);
-        let snapshot = snapshots.first()?;
         let process = self.process.as_mut()?;
         let queued = self.record.open_operations().next().is_some();
         let operation = Operation {
@@ -112,8 +102,8 @@ impl Server {
             vm: snapshot.vm,
             snapshot: snapshot.id,
             snapshot_name: snapshot.name.clone(),
-            batch: snapshots[1..].iter().map(|other| other.id).collect(),
-            options,
+            batch: vec![],
+            options: MergeOptions::default(),
             cancel_requested: false,
             state: if queued {
                 OperationState::Queued
@@ -133,7 +123,7 @@ impl Server {
         let id = operation.id;
         let change = Change {
             operation,
-            snapshots: snapshots.into_iter().map(SnapshotChange::Put).collect(),
+            snapshots: vec![SnapshotChange::Put(snapshot)],
             events: vec![],
         };
         self.record.accept(request, &change).ok()?;

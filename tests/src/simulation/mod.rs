@@ -18,43 +18,32 @@
 //! actions with the end of the process possible between any two; that the real ones do the same is
 //! shown by the cluster's tests.
 //!
-//! A run that breaks an invariant is kept as its [`Tape`]: the events and what each has drawn, which
-//! play again exactly, also when the weights or the seeds mean something else by then.
-//!
-//! Not simulated: several hosts or machines; the limits of a host on merges side by side; storage
-//! that fails while an overlay is undone, or in a survey; an operator who resumes the guest within
-//! the pivot, or starts a machine before the agent has made a pull good; a definition that lags
-//! behind the live chain; an order for overlays that comes twice or late, which nothing forbids yet.
+//! Not simulated: several hosts or machines; storage that fails; an operator who resumes the guest
+//! within the pivot; a definition that lags behind the live chain; an order for overlays that comes
+//! twice or late, which nothing forbids yet.
 
 mod agent;
 mod client;
 mod clock;
-mod convert;
 mod driver;
 mod event;
 mod guest;
 mod host;
 mod invariants;
-mod member;
 mod mint;
 mod network;
 mod orders;
 mod record;
 mod run;
 mod schedule;
-mod seen;
 mod server;
 mod services;
-mod storage;
-mod tape;
 mod trace;
-mod wishes;
 mod world;
 
 pub use agent::MergeStep;
-pub use seen::Seen;
+pub use schedule::Seen;
 pub use server::OperationStep;
-pub use tape::Tape;
 
 use std::fmt;
 
@@ -67,9 +56,6 @@ pub struct Steps {
     pub merge: MergeStep,
     /// For the server.
     pub operation: OperationStep,
-    /// Whether a restarted server goes by the operations' ids, which a clock that was set back makes
-    /// wrong, instead of by their acceptance.
-    pub sorts_by_id: bool,
 }
 
 impl Default for Steps {
@@ -77,7 +63,6 @@ impl Default for Steps {
         Self {
             merge: livemerge_host_agent::merge::step::step,
             operation: livemerge_api_server::snapshot::step::step,
-            sorts_by_id: false,
         }
     }
 }
@@ -93,15 +78,6 @@ pub struct Violation {
     pub broken: String,
     /// The last events.
     pub trace: Vec<String>,
-    /// All of them, to be played again.
-    pub tape: Tape,
-}
-
-impl Violation {
-    /// The name of what is broken, without how.
-    pub fn invariant(&self) -> &str {
-        self.broken.split(':').next().unwrap_or_default()
-    }
 }
 
 impl fmt::Display for Violation {
@@ -127,13 +103,4 @@ pub fn run(seed: u64, steps: Steps) -> Result<Seen, Box<Violation>> {
     Schedule::new(seed, steps, false)
         .run()
         .or_else(|_untraced| Schedule::new(seed, steps, true).run())
-}
-
-/// Plays a tape, and what follows it once faults stop.
-///
-/// # Errors
-/// As [`run`].
-pub fn replay(tape: &Tape, steps: Steps) -> Result<Seen, Box<Violation>> {
-    let play = |traced| Schedule::new(tape.world, steps, traced).replay(tape);
-    play(false).or_else(|_untraced| play(true))
 }

@@ -6,18 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use livemerge_host_agent::hypervisor::fake::Pace;
-use livemerge_host_agent::hypervisor::{Hypervisor as _, KeptSnapshot};
 use livemerge_proto::ids::VmId;
 use livemerge_proto::v1;
-use uuid::Uuid;
 
 use super::backstage::{Backstage, Witness};
 use super::client::Client;
 use super::ledger::Ledger;
-use super::scenario::{Also, Beside, Scenario};
+use super::scenario::{Also, Scenario};
 use super::stage::{Hits, Plan, Stage};
 use super::world::World;
-use crate::cluster::{Between, Cluster, Settings, Who};
+use crate::cluster::{Cluster, Who};
 
 /// All of a case, its recovery and its second try included.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -25,13 +23,6 @@ const LIMIT: Duration = Duration::from_secs(90);
 const DEAD: Duration = Duration::from_millis(40);
 /// How long a line stays broken.
 const BROKEN: Duration = Duration::from_millis(200);
-
-/// After this time a copy that falls behind is helped.
-const STALLED: Duration = Duration::from_millis(300);
-/// How long the merge that comes first holds up the other one.
-const FIRST: Duration = Duration::from_millis(400);
-/// A volume that is built on the first snapshot's.
-pub const CLONE: &str = "clone.qcow2";
 
 /// A scenario with its faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,12 +92,7 @@ impl Case {
             stage: Arc::clone(stage),
             witness: std::sync::OnceLock::new(),
         });
-        let between: Arc<dyn Between> = Arc::clone(&backstage) as _;
-        let settings = Settings {
-            stalled_after: (self.scenario.beside == Beside::Rush).then_some(STALLED),
-            max_per_host: u32::from(self.scenario.beside == Beside::Queue),
-        };
-        let mut cluster = Cluster::start_with(Pace::Manual, between, settings).await?;
+        let mut cluster = Cluster::start_behind(Pace::Manual, Arc::clone(&backstage) as _).await?;
         cluster.volumes.allocate(self.scenario.allocated_bytes);
         let vm = cluster.add_vm("vm", self.scenario.disks).await?;
         let world = World::new(
@@ -115,6 +101,8 @@ impl Case {
             Arc::clone(stage),
         );
         let mut ledger = Ledger {
+            api: cluster.api.clone(),
+            vm,
             images: cluster.hypervisor.images().clone(),
             stage: Arc::clone(stage),
             taken: Default::default(),
@@ -123,9 +111,8 @@ impl Case {
         for name in self.scenario.snapshots {
             let id = cluster.api.snapshot(vm, name).await?;
             ledger.taken.insert(id, world.acknowledged());
-            world.write_on();
+            world.fill();
         }
-        let first = self.set_beside(&mut cluster, &world, vm).await?;
         if self.scenario.off {
             cluster.hypervisor.kill_vm(VmId::from(vm));
             let off = v1::VmState::ShutOff;
@@ -133,54 +120,18 @@ impl Case {
         }
         world.hold(self.scenario.also != Also::Nothing);
         let _known_once = backstage.witness.set(Witness {
+            vm,
             hypervisor: cluster.hypervisor.clone(),
+            api: cluster.api.clone(),
         });
         stage.arm(&cluster, VmId::from(vm));
         let mut client = Client::new(&cluster, vm, self.scenario, world.clone(), ledger.clone());
-        let first = first.map(|vm| {
-            let stage = Stage::new(&[]);
-            World::new(cluster.hypervisor.clone(), VmId::from(vm), stage)
-        });
         tokio::select! {
             done = client.play(stage, self.must_succeed()) => done,
-            () = world.turn(ledger) => unreachable!("it goes on until dropped"),
-            () = moves(first) => unreachable!("it goes on until dropped"),
+            () = world.turn() => unreachable!("it goes on until dropped"),
+            () = ledger.turn() => unreachable!("it goes on until dropped"),
             gave_up = keep_up(&mut cluster, stage) => gave_up,
         }
-    }
-
-    /// What stands beside the machine. Gives the machine whose merge comes first, if one does.
-    async fn set_beside(
-        &self,
-        cluster: &mut Cluster,
-        world: &World,
-        vm: Uuid,
-    ) -> Result<Option<Uuid>> {
-        match self.scenario.beside {
-            Beside::Nothing => {}
-            Beside::Rush => world.rush(),
-            Beside::Clone => {
-                let view = world.view().context("the machine is gone")?;
-                let disk = view.disks.first().context("it has no disk")?;
-                let below = &disk.chain[0].locator;
-                cluster.volumes.add_overlay(CLONE, below);
-            }
-            Beside::Metadata => {
-                let kept = KeptSnapshot {
-                    name: "of-libvirt".to_owned(),
-                    disks: None,
-                };
-                let vm = VmId::from(vm);
-                cluster.hypervisor.set_kept_snapshots(vm, vec![kept]);
-            }
-            Beside::Queue => {
-                let first = cluster.add_vm("first", &["vda"]).await?;
-                let snapshot = cluster.api.snapshot(first, "a").await?;
-                cluster.api.delete(&snapshot).await?;
-                return Ok(Some(first));
-            }
-        }
-        Ok(None)
     }
 
     fn must_succeed(&self) -> bool {
@@ -188,18 +139,6 @@ impl Case {
             .plans
             .iter()
             .any(|plan| plan.fault.may_fail_operations())
-    }
-}
-
-/// The machine whose merge comes first takes its time, and is no part of the case.
-async fn moves(first: Option<World>) {
-    let Some(world) = first else {
-        return std::future::pending().await;
-    };
-    tokio::time::sleep(FIRST).await;
-    loop {
-        world.step();
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -223,10 +162,6 @@ async fn set_up(cluster: &mut Cluster) {
             let _may_have_died_again = cluster.start_agent().await;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    if !cluster.hypervisor.connected() {
-        tokio::time::sleep(BROKEN).await;
-        cluster.hypervisor.connect();
     }
     if cluster.network.is_broken(Who::Agent.address()) {
         tokio::time::sleep(BROKEN).await;

@@ -7,7 +7,6 @@ use comfy_table::{Table, presets};
 
 use super::case::{Case, Ending};
 use super::fault::{Fault, Site};
-use super::rows::LeftOut;
 use super::tally::Tally;
 
 type Row = (&'static str, Vec<(Site, Fault)>);
@@ -20,8 +19,6 @@ pub struct Report {
     pub broken: Vec<(String, Vec<String>)>,
     /// Cases whose fault never came about.
     pub missed: Vec<String>,
-    /// Cases that are not played, by what they have in common.
-    left_out: BTreeMap<String, usize>,
     cases: usize,
 }
 
@@ -51,20 +48,12 @@ impl Report {
             .or_default() += 1;
     }
 
-    /// Notes cases that are not played, and why.
-    pub fn leave_out(&mut self, left_out: Vec<LeftOut>) {
-        for LeftOut { what, cases } in left_out {
-            *self.left_out.entry(what).or_default() += cases;
-        }
-    }
-
     /// The counts.
     pub fn tally(&self) -> Tally {
         Tally {
             cases: self.cases,
             failed: self.broken.len(),
             skipped: self.missed.len(),
-            left_out: self.left_out.values().sum(),
             seeds: vec![],
         }
     }
@@ -91,9 +80,6 @@ impl fmt::Display for Report {
             ]);
         }
         writeln!(f, "{table}")?;
-        for (what, cases) in &self.left_out {
-            writeln!(f, "LEFT OUT  {cases} cases: {what}")?;
-        }
         for case in &self.missed {
             writeln!(f, "NOT REACHED  {case}")?;
         }
@@ -107,12 +93,8 @@ impl fmt::Display for Report {
             cases,
             failed,
             skipped,
-            left_out,
             ..
         } = self.tally();
-        write!(
-            f,
-            "{cases} cases, {failed} failed, {skipped} not reached, {left_out} left out"
-        )
+        write!(f, "{cases} cases, {failed} failed, {skipped} not reached")
     }
 }

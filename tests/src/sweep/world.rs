@@ -9,23 +9,18 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_host_agent::hypervisor::{DiskView, Hypervisor, MirrorState, VmState, VmView};
-use livemerge_host_agent::merge::Policy;
 use livemerge_proto::ids::{DiskTarget, VmId};
 
-use super::ledger::Ledger;
 use super::stage::Stage;
 
-/// Blocks of a disk: all are written once. Then the guest writes the first ones, one after the other,
-/// and begins anew: of the others a pull has something to copy.
-const BLOCKS: u64 = 16;
-const WRITTEN: u64 = 6;
+/// Blocks of a disk. The guest writes one after the other, and begins anew.
+const BLOCKS: u64 = 8;
 /// Time between two steps.
 const STEP: Duration = Duration::from_millis(2);
 /// Blocks that a job copies in a step.
 const COPIED: usize = 2;
-/// What a guest's standstill may take beyond its bounds: an agent that has died is started again, and
-/// all cases share the machine's processors.
-const MARGIN: Duration = Duration::from_millis(1500);
+/// Nothing that the services do may stop the guest for longer, restarts included.
+const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// What a disk reads, block by block.
 pub type Contents = BTreeMap<u64, u64>;
@@ -38,8 +33,6 @@ pub struct World {
     stage: Arc<Stage>,
     guest: Arc<Mutex<Guest>>,
     held: Arc<AtomicBool>,
-    /// The guest writes as fast as it can.
-    rushes: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -58,20 +51,7 @@ impl World {
             stage,
             guest: Arc::default(),
             held: Arc::default(),
-            rushes: Arc::default(),
         }
-    }
-
-    /// From now on the guest writes faster than its disks are copied, unless it is held back.
-    pub fn rush(&self) {
-        self.rushes.store(true, Ordering::SeqCst);
-    }
-
-    /// How long nothing that the services do may stop the guest: until the pivot is called off, or
-    /// until one that was asked for has shown no effect for too long.
-    fn standstill() -> Duration {
-        let policy = Policy::default();
-        policy.pause_limit + policy.pivot_limit + MARGIN
     }
 
     /// Jobs copy nothing from now on, or they do again.
@@ -80,10 +60,9 @@ impl World {
     }
 
     /// Goes on until dropped.
-    pub async fn turn(self, ledger: Ledger) {
+    pub async fn turn(self) {
         loop {
             self.step();
-            ledger.check();
             tokio::time::sleep(STEP).await;
         }
     }
@@ -126,10 +105,9 @@ impl World {
     /// Writes one block of each disk.
     pub fn write(&self, view: &VmView) {
         let mut guest = self.guest();
-        let disks = view.disks.iter();
-        for disk in disks.flat_map(|disk| std::iter::repeat_n(disk, self.writes(disk))) {
+        for disk in &view.disks {
             guest.writes += 1;
-            let (block, value) = (guest.writes % WRITTEN, guest.writes);
+            let (block, value) = (guest.writes % BLOCKS, guest.writes);
             let target = &disk.target;
             if self.hypervisor.guest_write(self.vm, target, block, value) {
                 let written = guest.acknowledged.entry(target.clone()).or_default();
@@ -138,42 +116,11 @@ impl World {
         }
     }
 
-    /// How often the guest writes to a disk in a step.
-    fn writes(&self, disk: &DiskView) -> usize {
-        let free = self.hypervisor.limited_to(self.vm, &disk.target) == 0;
-        if self.rushes.load(Ordering::SeqCst) && free {
-            COPIED + 1
-        } else {
-            1
-        }
-    }
-
-    /// Writes all of every disk, before there is a snapshot.
+    /// Fills all disks before the case begins.
     pub fn fill(&self) {
-        let mut guest = self.guest();
-        let view = self.view();
-        for disk in view.iter().flat_map(|view| &view.disks) {
-            for block in 0..BLOCKS {
-                guest.writes += 1;
-                let (value, target) = (guest.writes, &disk.target);
-                if self.hypervisor.guest_write(self.vm, target, block, value) {
-                    let written = guest.acknowledged.entry(target.clone()).or_default();
-                    written.insert(block, value);
-                }
-            }
-        }
-    }
-
-    /// Writes what the guest writes, once.
-    pub fn write_on(&self) {
         if let Some(view) = self.view() {
-            (0..WRITTEN).for_each(|_| self.write(&view));
+            (0..BLOCKS).for_each(|_| self.write(&view));
         }
-    }
-
-    /// Whether a start now would lack what QEMU had pulled when it died.
-    pub fn lacks_pulled(&self) -> bool {
-        self.hypervisor.lacks_pulled(self.vm)
     }
 
     /// What the guest has been told is written.
@@ -185,9 +132,7 @@ impl World {
     pub fn check(&self) {
         let mut guest = self.guest();
         let Some(view) = self.view() else { return };
-        // Until the agent has made a pull good nobody may start the machine; who asks, waits for that.
-        let disks = view.disks.iter().filter(|_| !self.lacks_pulled());
-        for disk in disks {
+        for disk in &view.disks {
             for (block, value) in guest.acknowledged.get(&disk.target).into_iter().flatten() {
                 let next = disk.next_start.as_ref();
                 let read = if view.state == VmState::ShutOff {
@@ -207,10 +152,9 @@ impl World {
         }
         let paused = view.state == VmState::Paused;
         let since = guest.stands_since.take().unwrap_or_else(Instant::now);
-        let most = Self::standstill();
-        if paused && since.elapsed() > most {
+        if paused && since.elapsed() > STANDSTILL {
             self.stage
-                .violated(format!("the guest stands still for more than {most:?}"));
+                .violated(format!("the guest stands still for {STANDSTILL:?}"));
         }
         guest.stands_since = paused.then_some(since);
     }
