@@ -8,13 +8,15 @@
 //!
 //! The number of buckets is bounded, not their size: a large image has larger ones.
 
-/// At most so many buckets.
-const BUCKETS: usize = 1024;
+use serde::{Deserialize, Serialize};
+
+/// At most so many buckets: what is kept of a volume stays below some kilobytes.
+const BUCKETS: usize = 256;
 /// Size of the smallest ones.
 const SMALLEST: u64 = 64 << 10;
 
 /// Bytes by offset.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
     bucket_bytes: u64,
     sums: Vec<u64>,

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
+use rustix::fs::{Advice, fadvise};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -84,8 +85,23 @@ impl Disk {
     /// From now on a write that touches one of the sectors of this file fails with EIO: the one in
     /// the middle of its longest extent.
     pub fn spoil(&mut self, file: &Path) -> Result<()> {
+        self.fail("write", middle_sector(file)?)
+    }
+
+    /// From now on a read of that sector fails with EIO: nothing that was read before is remembered.
+    pub fn make_unreadable(&mut self, file: &Path) -> Result<()> {
+        let sector = middle_sector(file)?;
+        for cached in [file, &self.device()] {
+            let cached = File::open(cached)?;
+            cached.sync_all()?;
+            fadvise(&cached, 0, None, Advice::DontNeed)?;
+        }
+        self.fail("read", sector)
+    }
+
+    fn fail(&mut self, kind: &str, sector: u64) -> Result<()> {
         let rule = json!({
-            "event": "none", "iotype": "write", "errno": 5, "sector": middle_sector(file)?,
+            "event": "none", "iotype": kind, "errno": 5, "sector": sector,
         });
         let bad = json!({
             "driver": "blkdebug", "node-name": BAD, "image": GOOD, "inject-error": [rule],

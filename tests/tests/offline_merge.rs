@@ -115,3 +115,33 @@ async fn a_machine_that_goes_off_in_mid_merge_keeps_its_snapshot_and_is_merged_t
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_disks_of_a_machine_that_is_off_are_merged_though_the_agent_is_killed() -> Result<()> {
+    let disks = ["vda", "vdb"];
+    let (mut scene, snapshot, chains) = heavy(&disks).await?;
+    let vm = scene.vm();
+    power_off(&mut scene).await?;
+    let deletion = scene.api.delete_with(&snapshot, slow()).await?;
+    scene.until_phase(1, MergePhase::Copying).await?;
+    let both = scene.merges().await?;
+    let copying = |merge: &v1::Merge| merge.phase() == MergePhase::Copying;
+    assert!(both.len() == 2 && both.iter().all(copying), "{both:?}");
+    scene.services.agent.kill()?;
+    scene.services.agent.start()?;
+    scene.api.limit(&deletion, 0).await?;
+
+    let done = scene.api.succeeded(&deletion, LIMIT).await?;
+    assert_eq!(done.disks.len(), 2);
+    for (disk, (target, chain)) in done.disks.iter().zip(disks.iter().zip(&chains)) {
+        assert_eq!(disk.kind(), MergeKind::OfflineCommit, "{disk:?}");
+        assert_eq!(scene.images_of(target).await?, chain[..1]);
+        assert!(!chain[1].exists());
+        assert_eq!(scene.look(target, &chain[0])?.lost, [0; 0]);
+    }
+    assert_eq!(scene.api.list(vm).await?, []);
+    scene.restart_guest().await?;
+    scene.agrees().await?;
+    assert_nothing_lost(&scene.verdicts().await?);
+    Ok(())
+}

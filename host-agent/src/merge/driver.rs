@@ -13,7 +13,6 @@
 
 use super::board::{Board, MergeView};
 use super::journal::Journal;
-use super::layouts::Layouts;
 use super::member::Member;
 use super::step::{Action, Peers, Policy};
 use super::types::{MergeRecord, Overlaying, Phase};
@@ -44,7 +43,6 @@ pub(super) struct Surroundings {
     pub(super) overlays: Arc<Overlays>,
     pub(super) volumes: Arc<Volumes>,
     pub(super) board: Board,
-    pub(super) layouts: Layouts,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) policy: Arc<Policy>,
     pub(super) shutdown: Shutdown,

@@ -6,6 +6,7 @@ mod help;
 
 use super::board::{MergeView, Waiting};
 use super::driver::{Surroundings, blocking};
+use super::progress;
 use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, job_of, step};
 use super::types::{Direction, MergeKind, MergeRecord, Phase, Window};
 use super::waits::{Waits, put_off};
@@ -403,9 +404,7 @@ impl Member {
         let Machine::Seen { job: Some(job), .. } = machine else {
             return;
         };
-        let Some((done, total)) = self.around.layouts.copied(&self.record, job) else {
-            return;
-        };
+        let (done, total) = progress::copied(&self.record, job);
         let mut view = self.shown();
         view.total_bytes = view.total_bytes.max(total);
         view.done_bytes = view.done_bytes.max(done.min(view.total_bytes));

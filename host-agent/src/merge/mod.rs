@@ -25,7 +25,6 @@ mod driver_tests;
 mod fence;
 mod journal;
 mod ladder;
-mod layouts;
 mod look;
 mod member;
 mod observation;
@@ -37,6 +36,7 @@ mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod policy;
+mod progress;
 mod restore;
 #[cfg(test)]
 mod samples;
@@ -69,12 +69,10 @@ use board::Board;
 use driver::{Driver, Surroundings, What, Wish, blocking, ended, past_return};
 use jiff::Timestamp;
 use journal::Journal;
-use layouts::Layouts;
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
-use livemerge_storage::Profile;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -133,7 +131,6 @@ impl Merges {
             volumes: Arc::clone(&volumes),
             hypervisor,
             board: Board::new(&contents.records),
-            layouts: Layouts::default(),
             clock,
             policy: Arc::new(policy),
             shutdown,
@@ -208,16 +205,10 @@ impl Merges {
         }
         let mut records = Vec::with_capacity(orders.len());
         let mut room = Room::default();
-        let mut profiles = Vec::with_capacity(orders.len());
         for order in orders {
-            let (record, profile) = self.fitting(order, &mut room).await?;
-            profiles.extend(profile.map(|profile| (record.order.id, profile)));
-            records.push(record);
+            records.push(self.fitting(order, &mut room).await?);
         }
         self.accept(&records).await?;
-        for (id, profile) in profiles {
-            self.around.layouts.put(id, profile);
-        }
         let views: Vec<_> = records.iter().cloned().map(MergeView::new).collect();
         for view in &views {
             self.around.board.show(view.clone());
@@ -226,19 +217,13 @@ impl Merges {
         Ok(views)
     }
 
-    /// The record of an order that can be carried out as things are, and where its bytes lie.
-    async fn fitting(
-        &self,
-        order: MergeOrder,
-        room: &mut Room,
-    ) -> Result<(MergeRecord, Option<Profile>), Problem> {
+    /// The record of an order that can be carried out as things are.
+    async fn fitting(&self, order: MergeOrder, room: &mut Room) -> Result<MergeRecord, Problem> {
         self.refuse_lost_merge(order.id).await?;
         self.refuse_second_merge(&order)?;
         let hypervisor = self.around.hypervisor.as_ref();
-        let mut fit = check(&order, hypervisor, &self.volumes, room).await?;
-        let profile = fit.profile.take();
-        let record = MergeRecord::new(order, fit, self.around.clock.now());
-        Ok((record, profile))
+        let fit = check(&order, hypervisor, &self.volumes, room).await?;
+        Ok(MergeRecord::new(order, fit, self.around.clock.now()))
     }
 
     /// Writes all of them down, or none.
@@ -386,12 +371,6 @@ impl Merges {
         let pending = |record: &MergeRecord| matches!(record.phase, Phase::Pending);
         groups.sort_by_key(|group| (group.iter().all(pending), group[0].accepted_at));
         for group in groups {
-            for record in group.iter().filter(|record| layouts::is_needed(record)) {
-                let volumes = Arc::clone(&self.volumes);
-                let layouts = self.around.layouts.clone();
-                layouts.expect(record.order.id);
-                tokio::spawn(layouts.restore(record.clone(), volumes));
-            }
             for record in group.iter().filter(|record| !record.phase.ended()) {
                 tracing::info!(merge = %record.order.id, vm = %record.order.vm, phase = ?record.phase, "goes on");
             }
@@ -415,7 +394,6 @@ impl Merges {
         self.tasks.spawn(async move {
             driver.run(lane, turn).await;
             merges.wishes().retain(|id, _| !ids.contains(id));
-            ids.iter().for_each(|id| merges.around.layouts.forget(*id));
             forget_outlived(&merges.around).await;
         });
     }

@@ -57,6 +57,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         below: None,
         backing_format: None,
         copy_bytes: 1 << 20,
+        profile: None,
         copied: Copied::default(),
         bytes_per_second: 0,
         help: Help::default(),

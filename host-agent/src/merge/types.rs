@@ -4,7 +4,7 @@ use super::check::Fit;
 use jiff::Timestamp;
 use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
-use livemerge_storage::{Format, Identity, Locator, VolumeRef};
+use livemerge_storage::{Format, Identity, Locator, Profile, VolumeRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -104,6 +104,9 @@ pub struct MergeRecord {
     /// Bytes that the job had to copy when the order was accepted, without what the guest writes
     /// meanwhile.
     pub copy_bytes: u64,
+    /// Where on the disk they lay then. `None` when that could not be read.
+    #[serde(default)]
+    pub profile: Option<Profile>,
     /// What its job has copied, and how long that took.
     #[serde(default)]
     pub copied: Copied,
@@ -182,6 +185,7 @@ impl MergeRecord {
             below: fit.below,
             backing_format: fit.backing_format,
             copy_bytes: fit.copy_bytes,
+            profile: fit.profile,
             copied: Copied::default(),
             help: Help::default(),
             overlaid: false,

@@ -68,7 +68,7 @@ pub(super) fn put_off(record: &MergeRecord, now: Timestamp) -> Option<Waiting> {
     let begun = record.pivot_attempts;
     let (next_try_at, put_off) = match record.phase {
         Phase::Ready { not_before } => (not_before.max(now), begun),
-        Phase::Pivoting { .. } => (now, begun.saturating_sub(1)),
+        Phase::Pivoting { since, .. } => (since, begun.saturating_sub(1)),
         _ => return None,
     };
     let text =

@@ -22,6 +22,8 @@ const LOOK: Duration = Duration::from_micros(50);
 const STOPS: Duration = Duration::from_millis(20);
 /// How often a removal may be too fast to be held.
 const TRIES: usize = 10;
+/// Input/output error.
+const EIO: i32 = 5;
 
 /// A removal in its middle.
 struct Removal {
@@ -46,17 +48,28 @@ impl Removal {
 
     /// The operation waits for this reason; the volume is condemned and listed.
     async fn waits(&self, scene: &mut Scene, reason: &str) -> Result<()> {
-        until("the operation does not wait", async || {
-            let shown = scene.api.operation(&self.deletion.id).await?;
-            ensure!(shown.ended_at.is_none(), "{shown:?}");
-            let waiting = shown.waiting.filter(|waiting| waiting.reason == reason);
-            Ok(waiting.filter(|waiting| waiting.attempts > 1))
-        })
-        .await?;
+        self.waits_unlisted(scene, reason).await?;
         let listed = removals(scene).await?;
         ensure!(listed.len() == 1, "{listed:?}");
         ensure!(listed[0].state() == v1::RemovalState::Condemned);
         ensure!(self.dir.ends_with(&listed[0].id), "{listed:?}");
+        Ok(())
+    }
+
+    /// The operation waits for this reason, and has tried again; the volume is condemned.
+    async fn waits_unlisted(&self, scene: &mut Scene, reason: &str) -> Result<()> {
+        let mut seen = v1::Operation::default();
+        until("the operation does not wait", async || {
+            seen = scene.api.operation(&self.deletion.id).await?;
+            ensure!(seen.ended_at.is_none(), "{seen:?}");
+            let waiting = seen.waiting.as_ref();
+            let waiting = waiting.filter(|waiting| waiting.reason == reason);
+            Ok(waiting
+                .is_some_and(|waiting| waiting.attempts > 1)
+                .then_some(()))
+        })
+        .await
+        .with_context(|| format!("{:?}", seen.waiting))?;
         ensure!(self.dir.join("volume").exists(), "it is gone");
         ensure!(!self.volume.exists(), "it has its name again");
         Ok(())
@@ -134,6 +147,42 @@ async fn fails_while_it_is_freed(scene: &mut Scene, monitor: &mut Qmp) -> Result
     scene.write_more(100).await?;
     drop(fault);
     removal.ends(scene).await
+}
+
+/// The sector in which a removal is written down goes bad: whoever cannot read what is removed, and
+/// how far, removes nothing, and has not forgotten it either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_cannot_be_read_waits_and_goes_when_it_can() -> Result<()> {
+    let mut rig = Rig::new()?;
+    rig.put_images_on_a_disk(512)?;
+    let (mut scene, mut monitor) = guest_with_weight(rig).await?;
+    let removal = held_when_condemned(&mut scene, &mut monitor).await?;
+    let order = removal.dir.join("order");
+    let read = || {
+        fs::read(&order)
+            .err()
+            .and_then(|error| error.raw_os_error())
+    };
+    scene.rig.disk()?.make_unreadable(&order)?;
+    assert_eq!(read(), Some(EIO));
+    // Who has read it goes on with it: the next one has not.
+    scene.services.agent.kill()?;
+    scene.services.agent.start()?;
+    removal
+        .waits_unlisted(&mut scene, "STORAGE_UNREACHABLE")
+        .await?;
+    scene.write_more(100).await?;
+    assert_eq!(read(), Some(EIO));
+
+    scene.rig.disk()?.heal()?;
+    until("its libvirt does not answer", async || {
+        Ok(scene.images_of("vda").await.ok())
+    })
+    .await?;
+    removal.ends(&mut scene).await?;
+    assert_eq!(scene.guest.acks.errors("vda"), 0);
+    assert_nothing_lost(&scene.verdicts().await?);
+    Ok(())
 }
 
 /// Deletes a snapshot and freezes the agent when the volume has been condemned and nothing of it is
