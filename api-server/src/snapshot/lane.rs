@@ -16,8 +16,8 @@ use super::foreseen::rate_of;
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
 use super::plan::{Wanted, measurable};
 use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
-use super::turns::{Place, Standing, Turn, Turns};
-use super::types::{DeletePhase, Operation, OperationState, Snapshot, Work};
+use super::turns::{Turn, Turns};
+use super::types::{DeletePhase, Operation, Snapshot, Work};
 use crate::hosts::{HostAgent, HostError, HostView, Hosts, Measured, MergeSight, VmChains};
 use crate::store::{Change, Page, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
@@ -75,8 +75,8 @@ impl Surroundings {
 
 /// Takes one operation to its end.
 pub(super) struct Run {
-    around: Arc<Surroundings>,
-    operation: Operation,
+    pub(super) around: Arc<Surroundings>,
+    pub(super) operation: Operation,
     answer: Option<Answer>,
     answered_at: Instant,
     answered_by: Option<HostId>,
@@ -86,7 +86,7 @@ pub(super) struct Run {
     unseen_since: Option<Instant>,
     rates: BTreeMap<MergeId, Rate>,
     turn: Turn,
-    asked: broadcast::Receiver<OperationId>,
+    pub(super) asked: broadcast::Receiver<OperationId>,
     began: Instant,
 }
 
@@ -129,92 +129,7 @@ impl Run {
         }
     }
 
-    /// The places that its merges need. Until they are free the operation is queued.
-    async fn take_turn(&mut self) -> Turn {
-        let places = match &self.operation.work {
-            Work::Delete(_) if !self.operation.state.ended() => self.places().await,
-            _ => BTreeSet::new(),
-        };
-        if matches!(self.operation.work, Work::Delete(DeletePhase::Disks(_))) {
-            return self.around.turns.keep(places);
-        }
-        let mut ticket = self.around.turns.queue(self.operation.id, places);
-        while let Standing::Waits { at, position } = ticket.standing() {
-            if self.operation.cancel_requested {
-                // Planning ends it.
-                return Turn::default();
-            }
-            self.show_queued(&at, position).await;
-            tokio::select! {
-                () = ticket.changed() => {}
-                () = asked_of(&mut self.asked, self.operation.id) => self.reread().await,
-            }
-            if self.operation.state.ended() {
-                return Turn::default();
-            }
-        }
-        if self.operation.state == OperationState::Queued {
-            self.stand(OperationState::Running).await;
-        }
-        let id = self.operation.id;
-        self.around.hub.update(id, |view| view.waiting = None);
-        ticket.turn()
-    }
-
-    /// Shows what its turn waits for.
-    async fn show_queued(&mut self, at: &Place, position: u32) {
-        if self.operation.state != OperationState::Queued {
-            self.stand(OperationState::Queued).await;
-        }
-        let text = format!("as many operations merge at {at} as may at once");
-        let waiting = Waiting::in_queue(Problem::new(Reason::MergeLimitReached, text), position);
-        let id = self.operation.id;
-        self.around
-            .hub
-            .update(id, |view| view.waiting = Some(waiting));
-    }
-
-    /// Where its merges take room, as far as is known: when nothing is, nothing holds it up.
-    async fn places(&mut self) -> BTreeSet<Place> {
-        let named = self.operation.snapshots().collect();
-        let (snapshots, _) = loop {
-            match self.around.snapshots(self.operation.vm, &named).await {
-                Ok(found) => break found,
-                Err(error) => self.rest(&error).await,
-            }
-        };
-        let disks = snapshots.iter().flat_map(|snapshot| &snapshot.disks);
-        let storages = disks.map(|disk| Place::Storage(disk.volume.storage.clone()));
-        let host = match &self.operation.host {
-            Some(host) => Some(host.clone()),
-            None => self
-                .around
-                .hosts
-                .of_vm(self.operation.vm)
-                .map(|host| host.id),
-        };
-        storages.chain(host.map(Place::Host)).collect()
-    }
-
-    /// Writes down that it waits for its turn, or does no longer. When that cannot be written, it is
-    /// not said.
-    async fn stand(&mut self, state: OperationState) {
-        let operation = Operation {
-            state,
-            ..self.operation.clone()
-        };
-        let change = Change {
-            operation,
-            snapshots: vec![],
-            events: vec![],
-        };
-        if let Err(error) = self.note(&change).await {
-            tracing::warn!(operation = %self.operation.id, error = &error as &dyn std::error::Error, "its state cannot be written");
-            self.reread().await;
-        }
-    }
-
-    async fn rest(&mut self, error: &StoreError) {
+    pub(super) async fn rest(&mut self, error: &StoreError) {
         tracing::error!(operation = %self.operation.id, error = error as &dyn std::error::Error, "the record cannot be used");
         let cause = Problem::new(
             Reason::StoreUnavailable,
@@ -327,7 +242,7 @@ impl Run {
     }
 
     /// What was answered and is shown stays: the work has not moved.
-    async fn note(&mut self, change: &Change) -> Result<(), StoreError> {
+    pub(super) async fn note(&mut self, change: &Change) -> Result<(), StoreError> {
         fail::fail_point!("api::before-note");
         self.operation = self.around.store.apply(change).await?;
         fail::fail_point!("api::after-note");
@@ -384,7 +299,7 @@ impl Run {
     }
 
     /// After a failed write: whatever the store says is the record now.
-    async fn reread(&mut self) {
+    pub(super) async fn reread(&mut self) {
         if let Ok(Some(operation)) = self.around.store.operation(self.operation.id).await {
             if operation.revision != self.operation.revision {
                 self.answer = None;
@@ -447,7 +362,7 @@ async fn sign_of(view: Option<watch::Receiver<HostView>>, sign: Sign) {
 }
 
 /// Ends when something was asked of the operation.
-async fn asked_of(asked: &mut broadcast::Receiver<OperationId>, id: OperationId) {
+pub(super) async fn asked_of(asked: &mut broadcast::Receiver<OperationId>, id: OperationId) {
     loop {
         match asked.recv().await {
             Ok(other) if other != id => {}

@@ -23,13 +23,17 @@ mod foreseen;
 mod hub;
 mod lane;
 mod left;
+mod merging;
 mod news;
 mod obstacle;
 pub mod plan;
+mod queueing;
+mod removing;
 mod service;
 pub mod step;
 #[cfg(test)]
 mod step_tests;
+mod telling;
 mod turns;
 mod types;
 mod undone;

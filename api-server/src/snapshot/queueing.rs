@@ -1,0 +1,98 @@
+//! An operation waits for its turn: the places that its merges take are limited, and others were
+//! there first.
+
+use super::hub::Waiting;
+use super::lane::{Run, asked_of};
+use super::turns::{Place, Standing, Turn};
+use super::types::{DeletePhase, Operation, OperationState, Work};
+use crate::store::Change;
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use std::collections::BTreeSet;
+
+impl Run {
+    /// The places that its merges need. Until they are free the operation is queued.
+    pub(super) async fn take_turn(&mut self) -> Turn {
+        let places = match &self.operation.work {
+            Work::Delete(_) if !self.operation.state.ended() => self.places().await,
+            _ => BTreeSet::new(),
+        };
+        if matches!(self.operation.work, Work::Delete(DeletePhase::Disks(_))) {
+            return self.around.turns.keep(places);
+        }
+        let mut ticket = self.around.turns.queue(self.operation.id, places);
+        while let Standing::Waits { at, position } = ticket.standing() {
+            if self.operation.cancel_requested {
+                // Planning ends it.
+                return Turn::default();
+            }
+            self.show_queued(&at, position).await;
+            tokio::select! {
+                () = ticket.changed() => {}
+                () = asked_of(&mut self.asked, self.operation.id) => self.reread().await,
+            }
+            if self.operation.state.ended() {
+                return Turn::default();
+            }
+        }
+        if self.operation.state == OperationState::Queued {
+            self.stand(OperationState::Running).await;
+        }
+        let id = self.operation.id;
+        self.around.hub.update(id, |view| view.waiting = None);
+        ticket.turn()
+    }
+
+    /// Shows what its turn waits for.
+    async fn show_queued(&mut self, at: &Place, position: u32) {
+        if self.operation.state != OperationState::Queued {
+            self.stand(OperationState::Queued).await;
+        }
+        let text = format!("as many operations merge at {at} as may at once");
+        let waiting = Waiting::in_queue(Problem::new(Reason::MergeLimitReached, text), position);
+        let id = self.operation.id;
+        self.around
+            .hub
+            .update(id, |view| view.waiting = Some(waiting));
+    }
+
+    /// Where its merges take room, as far as is known: when nothing is, nothing holds it up.
+    async fn places(&mut self) -> BTreeSet<Place> {
+        let named = self.operation.snapshots().collect();
+        let (snapshots, _) = loop {
+            match self.around.snapshots(self.operation.vm, &named).await {
+                Ok(found) => break found,
+                Err(error) => self.rest(&error).await,
+            }
+        };
+        let disks = snapshots.iter().flat_map(|snapshot| &snapshot.disks);
+        let storages = disks.map(|disk| Place::Storage(disk.volume.storage.clone()));
+        let host = match &self.operation.host {
+            Some(host) => Some(host.clone()),
+            None => self
+                .around
+                .hosts
+                .of_vm(self.operation.vm)
+                .map(|host| host.id),
+        };
+        storages.chain(host.map(Place::Host)).collect()
+    }
+
+    /// Writes down that it waits for its turn, or does no longer. When that cannot be written, it is
+    /// not said.
+    async fn stand(&mut self, state: OperationState) {
+        let operation = Operation {
+            state,
+            ..self.operation.clone()
+        };
+        let change = Change {
+            operation,
+            snapshots: vec![],
+            events: vec![],
+        };
+        if let Err(error) = self.note(&change).await {
+            tracing::warn!(operation = %self.operation.id, error = &error as &dyn std::error::Error, "its state cannot be written");
+            self.reread().await;
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The removals of a round of a delete: one volume after the other, once its merge is seen as
+//! merged. Pure.
+
+use super::delete::Delete;
+use super::details;
+use super::follow::{Changed, goes_with};
+use super::step::{Answer, Ask, Step, Wait};
+use super::types::{DiskState, DiskTask, EventKind, SnapshotState};
+use crate::hosts::{HostError, RemovalOrder, Removed};
+
+impl Delete<'_> {
+    /// A removal may wait for as long as somebody uses the volume. Whoever does not want to wait
+    /// cancels: what is merged stays merged, and a later delete removes it.
+    pub(super) fn removing(&self, tasks: &[DiskTask], current: usize) -> Step {
+        match self.draft.seen.answer {
+            Some(Answer::Removal(Removed {
+                gone: true,
+                freed_bytes,
+            })) => self.removed(tasks, current, *freed_bytes),
+            _ if self.draft.operation.removal_is_given_up() => self.cancelled(Some(tasks.to_vec())),
+            Some(Answer::Removal(Removed { gone: false, .. })) => Step::Wait(Wait::for_a_sign()),
+            Some(Answer::Error(HostError::Refused(problem))) => self.draft.remove_again(problem),
+            Some(Answer::Error(HostError::Unknown(problem))) => self.draft.again(problem),
+            _ => {
+                let task = &tasks[current];
+                let DiskState::Removing { gone, .. } = task.state else {
+                    unreachable!("only such a task is removed");
+                };
+                let leaving = task.leaving(gone);
+                Step::Ask(Ask::Removal(RemovalOrder {
+                    id: leaving.removal,
+                    volume: leaving.volume.clone(),
+                }))
+            }
+        }
+    }
+
+    /// One volume of a disk is gone from storage, perhaps the last.
+    fn removed(&self, tasks: &[DiskTask], current: usize, freed: u64) -> Step {
+        let mut tasks = tasks.to_vec();
+        let task = &mut tasks[current];
+        let of = task.removed.len();
+        let DiskState::Removing {
+            copied_bytes,
+            longest_pause,
+            gone,
+            freed_bytes,
+            copy_time,
+        } = &mut task.state
+        else {
+            unreachable!("only such a task is removed");
+        };
+        let volume = task.removed[of - 1 - *gone].volume.volume.clone();
+        *gone += 1;
+        *freed_bytes += freed;
+        let last = *gone == of;
+        if last {
+            task.state = DiskState::Removed {
+                copied_bytes: *copied_bytes,
+                longest_pause: *longest_pause,
+                freed_bytes: *freed_bytes,
+                copy_time: *copy_time,
+            };
+        }
+        let text = format!("{volume} was removed from storage");
+        let mut event = self.disk_event(EventKind::VolumeRemoved, task, text);
+        details::add(&mut event, "volume", &volume);
+        details::add(&mut event, "freed_bytes", freed);
+        let mut events = vec![event];
+        if !last {
+            return self.go_on(tasks, Changed::default(), events);
+        }
+        if tasks.iter().all(DiskTask::is_removed) {
+            return self.done(tasks, events);
+        }
+        let mut changed = Changed::default();
+        let task = tasks[current].clone();
+        for snapshot in self.draft.seen.snapshots {
+            let disks = snapshot.disks.iter();
+            let left: Vec<_> = disks
+                .filter(|disk| !goes_with(&task, snapshot.id, disk))
+                .cloned()
+                .collect();
+            if left != snapshot.disks {
+                changed.put(snapshot, SnapshotState::Deleting, left);
+            }
+        }
+        events.extend(self.begin_next(&mut tasks));
+        self.go_on(tasks, changed, events)
+    }
+}
