@@ -212,12 +212,19 @@ impl Virsh {
         wait_for_end(pid)
     }
 
-    /// The QEMU processes of this root that are alive.
+    /// The QEMU processes of this root that are alive: machines, and those that libvirt asked what
+    /// they can do when it was killed.
     pub fn running_qemus(&self) -> Vec<Pid> {
-        let entries = fs::read_dir(&self.pids).into_iter().flatten().flatten();
-        entries
-            .map(|entry| entry.path())
+        let paths = |dir: &Path| {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        let asked = paths(&self.root.join("lib/qemu")).into_iter();
+        let asked = asked.map(|dir| dir.join("qmp.pid"));
+        paths(&self.pids)
+            .into_iter()
             .filter(|path| path.extension().is_some_and(|extension| extension == "pid"))
+            .chain(asked)
             .filter_map(|path| read_pid(&path).ok())
             .filter(|pid| self.is_qemu(*pid))
             .collect()

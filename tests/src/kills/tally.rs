@@ -56,14 +56,13 @@ impl Kill {
     }
 }
 
-/// What came of many kills of one victim. They end with the first after which something was not as
-/// it must be.
+/// What came of many kills of one victim.
 #[derive(Debug, Default)]
 pub struct Kills {
     /// After which all was as it must be.
     pub done: Vec<Kill>,
-    /// The one that was not, as far as it came, and why.
-    pub failed: Option<(Kill, anyhow::Error)>,
+    /// Those after which something was not, as far as they came, and why.
+    pub failed: Vec<(Kill, anyhow::Error)>,
     /// Those that were not tried any more.
     pub outstanding: usize,
 }
@@ -72,9 +71,9 @@ impl Kills {
     /// All of them, if each was as it must be.
     ///
     /// # Errors
-    /// Names the kill that was not.
+    /// Names the first kill that was not.
     pub fn all(self) -> Result<Vec<Kill>> {
-        match self.failed {
+        match self.failed.into_iter().next() {
             None => Ok(self.done),
             Some((kill, error)) => Err(error).with_context(|| format!("{kill:?}")),
         }
@@ -83,7 +82,7 @@ impl Kills {
     pub(super) fn append(&mut self, mut part: Self) {
         self.done.append(&mut part.done);
         self.outstanding += part.outstanding;
-        self.failed = self.failed.take().or(part.failed);
+        self.failed.append(&mut part.failed);
     }
 }
 
@@ -152,7 +151,7 @@ mod tests {
             ..Kills::default()
         };
         all.append(Kills {
-            failed: Some((bad, error)),
+            failed: vec![(bad, error)],
             outstanding: 3,
             ..Kills::default()
         });
