@@ -14,6 +14,7 @@
 //! - With [`Pace::Manual`] nothing moves but by the test's word, so that a run can be repeated from
 //!   a seed. With [`Pace::Every`] jobs go on by themselves, on Tokio's clock.
 
+mod disk;
 mod images;
 mod machine;
 mod port;
@@ -21,8 +22,8 @@ mod script;
 #[cfg(test)]
 mod tests;
 
+pub use disk::RunningJob;
 pub use images::FakeImages;
-pub use machine::RunningJob;
 pub use script::Call;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,8 @@ use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
 use tokio::sync::broadcast;
 
-use self::machine::{Disk, Machine};
+use self::disk::Disk;
+use self::machine::Machine;
 use self::script::{Fault, Script};
 use super::{
     BlockJobOutcome, HypervisorError, HypervisorEvent, KeptSnapshot, UnsupportedDisk, VmState,

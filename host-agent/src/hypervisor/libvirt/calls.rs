@@ -1,8 +1,8 @@
 //! What the port asks, as libvirt calls. All of it blocks.
 
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
-use livemerge_storage::{Locator, is_written};
-use virt::domain::{Domain, DomainState};
+use livemerge_storage::Locator;
+use virt::domain::Domain;
 use virt::error::Error;
 
 use super::connection::Connection;
@@ -11,8 +11,10 @@ use super::headers::{self, Missing};
 use super::identity::Identity;
 use super::offline;
 use super::overlay;
+use super::reading::{
+    Reading, definition, next_start, nobody_writes, present, read, running, state,
+};
 use super::relative::stays_relative;
-use super::view::view;
 use crate::hypervisor::ffi::{self, Held, IoLimits, Ways};
 use crate::hypervisor::xml::{Definition, Disk, PullMark, Source, kept_snapshot};
 use crate::hypervisor::{
@@ -20,10 +22,7 @@ use crate::hypervisor::{
     VmState, VmView,
 };
 
-type Answer<T> = Result<T, HypervisorError>;
-
-/// How often a machine that starts or ends between two questions is asked again.
-const TRIES: usize = 3;
+pub(super) type Answer<T> = Result<T, HypervisorError>;
 
 impl Connection {
     pub(super) fn vms(&self) -> Answer<Vec<VmView>> {
@@ -300,128 +299,6 @@ fn mark_pull(domain: &Domain, disk: &DiskTarget, merge: MergeId) -> Answer<()> {
         Some(&mark.namespace()),
         virt_sys::VIR_DOMAIN_AFFECT_LIVE,
     ))
-}
-
-/// How much of a machine must be readable.
-#[derive(Clone, Copy)]
-enum Reading {
-    /// All of its disks, to the ends of their chains.
-    Whole,
-    /// What can be read is enough to list it, too little to act on it.
-    Listed,
-}
-
-/// A machine that is off, as libvirt says, and whose disk a process writes, is one that libvirt has
-/// lost: it cannot be told what it does.
-fn nobody_writes(vm: &VmView) -> Answer<()> {
-    for disk in &vm.disks {
-        let written = disk.chain.iter().any(|layer| match &layer.locator {
-            Locator::File(path) => is_written(path).unwrap_or(false),
-            _ => false,
-        });
-        if written {
-            let (name, target) = (&vm.name, &disk.target);
-            let text = format!(
-                "libvirt says that {name} is off, but a process writes its disk {target}: end that \
-                 process, or let libvirt know of it"
-            );
-            return Err(HypervisorError::Unknown(text));
-        }
-    }
-    Ok(())
-}
-
-fn read(domain: &Domain, reading: Reading) -> Answer<VmView> {
-    let define = match reading {
-        Reading::Whole => definition,
-        Reading::Listed => listed,
-    };
-    for _ in 0..TRIES {
-        let mut now = define(domain, 0)?;
-        if !now.live {
-            match reading {
-                Reading::Whole => headers::complete_all(&mut now, Missing::Unknown)?,
-                Reading::Listed => headers::complete_listed(&mut now),
-            }
-            return Ok(view(&now, Some(&now), VmState::ShutOff));
-        }
-        let next = next_start(domain, define)?;
-        match state(domain)? {
-            // It ended in between.
-            VmState::ShutOff => {}
-            state => return Ok(view(&now, next.as_ref(), state)),
-        }
-    }
-    Err(HypervisorError::Unknown(
-        "the machine starts and ends while it is looked at".to_owned(),
-    ))
-}
-
-/// The definition of the running QEMU, or else what the next one starts with.
-pub(super) fn present(domain: &Domain) -> Answer<Definition> {
-    definition(domain, 0)
-}
-
-fn running(domain: &Domain) -> Answer<Definition> {
-    let now = present(domain)?;
-    if now.live {
-        Ok(now)
-    } else {
-        Err(HypervisorError::Refused("the machine does not run".into()))
-    }
-}
-
-/// `None` for a machine that is defined only while it runs.
-fn next_start(
-    domain: &Domain,
-    define: fn(&Domain, u32) -> Answer<Definition>,
-) -> Answer<Option<Definition>> {
-    if told(domain.is_persistent())? {
-        define(domain, virt_sys::VIR_DOMAIN_XML_INACTIVE).map(Some)
-    } else {
-        Ok(None)
-    }
-}
-
-/// A definition with all of its disks.
-pub(super) fn definition(domain: &Domain, flags: u32) -> Answer<Definition> {
-    let definition = outline(domain, flags)?;
-    match definition.unreadable.first() {
-        None => Ok(definition),
-        Some(error) => Err(HypervisorError::Unknown(error.to_string())),
-    }
-}
-
-/// A definition with the disks that can be read: enough to list it, too little to act on it.
-fn listed(domain: &Domain, flags: u32) -> Answer<Definition> {
-    let definition = outline(domain, flags)?;
-    for error in &definition.unreadable {
-        tracing::warn!(vm = %definition.id, name = %definition.name, %error, "a disk is not listed");
-    }
-    Ok(definition)
-}
-
-fn outline(domain: &Domain, flags: u32) -> Answer<Definition> {
-    let xml = told(domain.xml_desc(flags))?;
-    Definition::parse(&xml).map_err(|error| HypervisorError::Unknown(error.to_string()))
-}
-
-fn state(domain: &Domain) -> Answer<VmState> {
-    // `virt` drops an error of this question, and an impossible state comes out.
-    let (state, _) = told(domain.state())?;
-    match state.known() {
-        Some(DomainState::Running | DomainState::Blocked) => Ok(VmState::Running),
-        Some(
-            DomainState::Paused
-            | DomainState::PMSuspended
-            | DomainState::Shutdown
-            | DomainState::Crashed,
-        ) => Ok(VmState::Paused),
-        Some(DomainState::Shutoff) => Ok(VmState::ShutOff),
-        Some(DomainState::NoState) | None => Err(HypervisorError::Unknown(
-            "the machine's state cannot be read".to_owned(),
-        )),
-    }
 }
 
 pub(super) fn disk_of<'a>(machine: &'a Definition, target: &DiskTarget) -> Answer<&'a Disk> {

@@ -25,6 +25,7 @@ mod identity;
 mod mend;
 mod offline;
 mod overlay;
+mod reading;
 mod relative;
 mod view;
 

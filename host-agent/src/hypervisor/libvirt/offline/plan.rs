@@ -10,9 +10,10 @@ use virt::domain::Domain;
 
 use super::Answer;
 use super::commit::Image;
-use crate::hypervisor::libvirt::calls::{disk_of, position, present, refused, supported, told};
+use crate::hypervisor::libvirt::calls::{disk_of, position, refused, supported, told};
 use crate::hypervisor::libvirt::connection::Connection;
 use crate::hypervisor::libvirt::headers::{self, Missing};
+use crate::hypervisor::libvirt::reading::present;
 use crate::hypervisor::xml::{Definition, Disk, DiskLayer, Source};
 use crate::hypervisor::{HypervisorError, JobOrder};
 
