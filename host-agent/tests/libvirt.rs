@@ -688,10 +688,10 @@ async fn a_pull_that_died_with_qemu_is_made_whole() {
 
 /// libvirt begins to count its machines anew when it starts: the mark does not.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_qemu_says_what_it_pulls_for_until_it_ends() {
+async fn a_qemu_says_what_it_works_for_until_it_ends() {
     let mut rig = Rig::start(&["a", "b", "c"]).await;
-    let pulls_for = async |rig: &Rig| rig.libvirt.vm(vm()).await.unwrap().disks[0].pulls_for;
-    assert_eq!(pulls_for(&rig).await, None);
+    let works_for = async |rig: &Rig| rig.libvirt.vm(vm()).await.unwrap().disks[0].works_for;
+    assert_eq!(works_for(&rig).await, None);
     for number in [1, 2] {
         let merge = MergeId::from(uuid::Uuid::from_u128(number));
         let base = (number == 1).then_some("a");
@@ -701,13 +701,13 @@ async fn a_qemu_says_what_it_pulls_for_until_it_ends() {
         };
         rig.libvirt.start_job(vm(), &order).await.unwrap();
         rig.told(BlockJobOutcome::Completed).await;
-        assert_eq!(pulls_for(&rig).await, Some(merge));
+        assert_eq!(works_for(&rig).await, Some(merge));
     }
     rig.libvirt.suspend(vm()).await.unwrap();
     rig.kill().await;
-    assert_eq!(pulls_for(&rig).await, None);
+    assert_eq!(works_for(&rig).await, None);
     rig.start_again().await;
-    assert_eq!(pulls_for(&rig).await, None);
+    assert_eq!(works_for(&rig).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ impl Delete<'_> {
         let merged = tasks[current].clone();
         let mut changed = Changed::default();
         self.repoint(&merged, &mut changed);
+        self.set_chain_tells(&merged, &mut changed);
         self.outdate(&merged, &mut changed);
         follow_earlier(tasks, &merged);
         changed
@@ -45,6 +46,24 @@ impl Delete<'_> {
             }
             disk.merging.iter_mut().for_each(|it| move_kept(it, merged));
         });
+    }
+
+    /// What the chain shows is known to be so, or no longer, for the snapshots that go with the task.
+    fn set_chain_tells(&self, task: &DiskTask, changed: &mut Changed) {
+        let chain_tells = task.merging().chain_tells;
+        self.each(task, changed, |snapshot, disk| {
+            if goes_with(task, snapshot, disk) {
+                let merging = disk.merging.iter_mut();
+                merging.for_each(|it| it.chain_tells = chain_tells);
+            }
+        });
+    }
+
+    /// The same for a task that has just got its spare overlay.
+    pub(super) fn told_of_overlay(&self, task: &DiskTask) -> Vec<SnapshotChange> {
+        let mut changed = Changed::default();
+        self.set_chain_tells(task, &mut changed);
+        changed.into_changes()
     }
 
     /// A merge that was begun for another snapshot, and would have taken a volume that this one has

@@ -180,7 +180,10 @@ fn look<'a>(
             snapshot: snapshot.id,
             earlier: disk.merging.clone(),
         };
-        if let Some(merging) = disk.merging.as_ref().filter(|it| is_merged(it, disk, here)) {
+        if let Some(merging) = disk.merging.as_ref().filter(|it| has_left(it, here)) {
+            if !merging.chain_tells {
+                return Err(lacks_data(snapshot, disk, merging));
+            }
             match found.merged.iter_mut().find(|(known, _)| *known == merging) {
                 Some((_, deletes)) => deletes.push(deleted),
                 None => found.merged.push((merging, vec![deleted])),
@@ -382,18 +385,13 @@ fn is_anothers(disk: &SnapshotDisk, others: &[Snapshot]) -> bool {
     others.iter().any(|other| other.disks.iter().any(same))
 }
 
-/// Whether a merge that an earlier delete began was done, so that its volumes only have to go. One
-/// of which no volume is left to tell by was not (`follow`).
+/// Whether the volumes that a merge of an earlier delete takes have left the chain. One of which no
+/// volume is left to tell by was not done (`follow`).
 ///
-/// A chain without the volumes proves it of a commit alone: QEMU may have died with what it had
-/// pulled. Who has seen the host say so has let the snapshot name the kept volume.
-fn is_merged(merging: &Merging, disk: &SnapshotDisk, chain: &Chain) -> bool {
+/// A chain without the volumes need not be proof of it: [`Merging::chain_tells`].
+fn has_left(merging: &Merging, chain: &Chain) -> bool {
     let there = |mark: &Mark| position(chain, &mark.volume).is_some();
-    let pulled = |mark: &Mark| mark.volume == disk.volume;
-    there(&merging.kept)
-        && !merging.removed.iter().any(pulled)
-        && !merging.removed.is_empty()
-        && !merging.removed.iter().any(there)
+    there(&merging.kept) && !merging.removed.is_empty() && !merging.removed.iter().any(there)
 }
 
 fn only_to_remove(
@@ -425,6 +423,17 @@ fn only_to_remove(
         },
         told: Told::default(),
     }
+}
+
+fn lacks_data(snapshot: &Snapshot, disk: &SnapshotDisk, merging: &Merging) -> Problem {
+    let left = merging.removed.iter().map(|mark| mark.volume.to_string());
+    let left = left.collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "{left} left the chain of disk {} before its host saw all of it written to {}: make the chain \
+         whole first, as the failed operation says",
+        disk.disk, merging.kept.volume
+    );
+    about(snapshot, disk, Reason::ChainLacksData, text)
 }
 
 fn about(snapshot: &Snapshot, disk: &SnapshotDisk, reason: Reason, text: String) -> Problem {

@@ -24,7 +24,10 @@ impl Delete<'_> {
             if let MergeSight::Seen(seen) = self.draft.seen.sight(task.merge) {
                 let before = task.told.overlaid;
                 events.extend(self.news(task, seen));
-                left.extend((task.told.overlaid && !before).then(|| self.left_by(task)));
+                if task.told.overlaid && !before {
+                    left.push(self.left_by(task));
+                    left.extend(self.told_of_overlay(task));
+                }
             }
         }
         if events.is_empty() {

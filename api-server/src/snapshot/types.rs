@@ -95,6 +95,11 @@ pub struct Merging {
     pub kept: Mark,
     /// The volumes that leave the chain, oldest first; without those that another merge has taken.
     pub removed: Vec<Mark>,
+    /// Whether a chain without them shows that they are merged. Of an intermediate commit and a pull it
+    /// does only once the host has said so: QEMU changes the chain before it has written all data, and
+    /// may die in between.
+    #[serde(default)]
+    pub chain_tells: bool,
 }
 
 impl Merging {

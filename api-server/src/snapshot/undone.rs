@@ -135,10 +135,20 @@ fn left(snapshot: &Snapshot, plan: Option<&[DiskTask]>) -> SnapshotChange {
         return SnapshotChange::Delete(snapshot.id);
     }
     for disk in &mut disks {
-        if let Some(task) = of(tasks, snapshot, disk).filter(|task| task.is_untouched()) {
+        let Some(task) = of(tasks, snapshot, disk) else {
+            continue;
+        };
+        if task.is_untouched() {
             let mut deletes = task.deletes.iter();
             let own = deletes.find(|deleted| deleted.snapshot == snapshot.id);
             disk.merging = own.and_then(|deleted| deleted.earlier.clone());
+        } else if let DiskState::Failed(failure) = &task.state
+            && failure.reason == Reason::ChainLacksData
+        {
+            // Whatever kind of merge it was meant to be.
+            disk.merging
+                .iter_mut()
+                .for_each(|it| it.chain_tells = false);
         }
     }
     let mut own = tasks.iter().filter(|task| {

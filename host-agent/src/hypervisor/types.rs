@@ -60,9 +60,12 @@ pub struct DiskView {
     pub next_start: Option<Locator>,
     /// The mark of a running active commit or copy (`<mirror>`), if any.
     pub mirror: Option<BlockJob>,
-    /// The merge for which this very QEMU was asked to pull last. It ends with QEMU: another one
-    /// that runs from the same images does not say so.
-    pub pulls_for: Option<MergeId>,
+    /// The merge for which this very QEMU was last asked for an intermediate commit or a pull. It ends
+    /// with QEMU: another one that runs from the same images does not say so.
+    pub works_for: Option<MergeId>,
+    /// Of a machine that is shut off: layers whose headers name other images than the definition has
+    /// below them. Whoever opens them without the definition reads something else.
+    pub astray: Vec<Locator>,
 }
 
 impl DiskView {
@@ -164,7 +167,8 @@ pub struct JobOrder {
     pub top: Locator,
     /// How many bytes a second it may copy; 0 for no limit.
     pub bytes_per_second: u64,
-    /// The merge that a pull is for: QEMU says so from then on, see [`DiskView::pulls_for`].
+    /// The merge that an intermediate commit or a pull is for: QEMU says so from then on, see
+    /// [`DiskView::works_for`].
     pub merge: Option<MergeId>,
 }
 

@@ -24,7 +24,9 @@ pub struct Fit {
     pub removed: Vec<Locator>,
     /// The layer that a pull leaves below the kept one.
     pub below: Option<Locator>,
-    /// Format of the youngest removed volume of a pull, when the definition says it.
+    /// The layer whose header QEMU changes before all data are where it says.
+    pub relinked: Option<Locator>,
+    /// Format of the youngest removed volume, which such a layer names, when the definition says it.
     pub backing_format: Option<Format>,
     /// Bytes to copy; when that cannot be read in time, those that the removed volumes take.
     pub copy_bytes: u64,
@@ -91,6 +93,8 @@ pub(super) async fn fits(
         VmState::Running | VmState::Paused => fit.kind,
     };
     Ok(Fit {
+        // Nobody but QEMU lets a header say what is not so yet.
+        relinked: fit.relinked.filter(|_| kind != MergeKind::OfflineCommit),
         kind,
         copy_bytes,
         ..fit
@@ -195,24 +199,23 @@ fn neighbours(order: &MergeOrder, disk: &DiskView, volumes: &Volumes) -> Result<
     let active = last + 1 == disk.chain.len();
     let locators = places.iter().map(|(_, layer)| layer.locator.clone());
     let mut removed: Vec<Locator> = locators.collect();
-    let mut backing_format = None;
-    let (kind, kept, below) = match order.direction {
+    let (kind, kept, below, relinked) = match order.direction {
         Direction::Commit => {
+            let above = disk.chain.get(last + 1);
+            let above = above.map(|above| above.locator.clone());
             let kind = if active {
                 MergeKind::ActiveCommit
             } else {
                 MergeKind::Commit
             };
-            (kind, removed.remove(0), None)
+            (kind, removed.remove(0), None, above)
         }
         Direction::Pull if active => {
             let below = first
                 .checked_sub(1)
                 .map(|below| disk.chain[below].locator.clone());
-            backing_format = last
-                .checked_sub(1)
-                .and_then(|below| disk.chain[below].format);
-            (MergeKind::Pull, removed.remove(removed.len() - 1), below)
+            let kept = removed.remove(removed.len() - 1);
+            (MergeKind::Pull, kept.clone(), below, Some(kept))
         }
         Direction::Pull => {
             let text = format!(
@@ -225,11 +228,14 @@ fn neighbours(order: &MergeOrder, disk: &DiskView, volumes: &Volumes) -> Result<
                 .with("volume", &order.kept.volume));
         }
     };
+    let youngest = disk.position(&removed[removed.len() - 1]);
+    let backing_format = youngest.and_then(|place| disk.chain[place].format);
     Ok(Fit {
         kind,
         kept,
         removed,
         below,
+        relinked,
         backing_format,
         copy_bytes: 0,
         profile: None,

@@ -30,7 +30,7 @@ pub(super) struct Member {
     no_help_until: Option<Instant>,
     inherited_help: bool,
     /// The spare overlay was seen in the chain.
-    overlaid: bool,
+    overlaid: Option<Locator>,
     /// The guest was last seen to write the layer below where the spare would be.
     surely_not_overlaid: bool,
     fresh_start: bool,
@@ -54,7 +54,7 @@ impl Member {
             can_be_held_back: true,
             no_help_until: None,
             inherited_help: true,
-            overlaid: false,
+            overlaid: None,
             surely_not_overlaid: false,
             fresh_start: true,
             paused_at: None,
@@ -130,7 +130,10 @@ impl Member {
         self.job_missing_since = missing_since;
         self.report(&machine);
         let stalled_for = self.stalled_for(&machine);
-        self.overlaid |= self.sees_the_spare(&machine);
+        self.overlaid = self
+            .overlaid
+            .take()
+            .or_else(|| self.sees_the_spare(&machine));
         self.surely_not_overlaid = self.writes_the_old_top(&machine);
         Observation {
             machine,
@@ -143,7 +146,7 @@ impl Member {
             can_help: self.can_be_held_back,
             help_waits: self.help_waits(),
             inherited_help: self.inherited_help,
-            overlaid: self.overlaid,
+            overlaid: self.overlaid.is_some(),
             peers,
             fresh_start: self.fresh_start,
         }
@@ -232,9 +235,10 @@ impl Member {
             next.pivot_attempts += 1;
         }
         self.count(&mut next, &phase);
-        if self.overlaid {
+        if let Some(spare) = &self.overlaid {
             // What was the active layer is one below it from now on.
             next.overlaid = true;
+            next.relinked = Some(spare.clone());
             next.kind = MergeKind::Commit;
         }
         next.phase = phase;
@@ -343,8 +347,10 @@ impl Member {
             }
             Action::AddOverlay => self.add_overlay().await,
             Action::RestoreBacking => {
-                let (kept, backing) = (&self.record.kept, backing_of(&self.record));
-                let restored = hypervisor.restore_backing(order.vm, &order.disk, kept, &backing);
+                let relinked = self.record.relinked.as_ref().unwrap_or(&self.record.kept);
+                let backing = backing_of(&self.record);
+                let restored =
+                    hypervisor.restore_backing(order.vm, &order.disk, relinked, &backing);
                 restored.await
             }
         };
@@ -429,7 +435,7 @@ pub fn job_order(record: &MergeRecord) -> JobOrder {
     }
 }
 
-/// What the kept image of a pull names as the one below it as long as the pull is not done.
+/// What the relinked layer names as the one below it as long as the job is not done.
 pub fn backing_of(record: &MergeRecord) -> Layer {
     Layer {
         locator: record.removed.last().unwrap_or(&record.kept).clone(),

@@ -1,20 +1,22 @@
-//! The decisions after the death of a QEMU that had pulled. Pure.
+//! The decisions after the death of a QEMU that had pulled, or committed below another layer. Pure.
 //!
 //! ```text
-//!   QEMU:   copies ─▶ header of the kept image names none of the removed ─▶ … ─▶ tables written out
-//!   dies here:  ✓ chain as before                ✗ what was pulled is lost          ✓ merged
+//!   QEMU:   copies ─▶ header of the layer above names the removed no more ─▶ … ─▶ tables written out
+//!   dies here:  ✓ chain as before                   ✗ what was copied is lost           ✓ merged
 //! ```
 //!
-//! Nothing is removed before a pull is Merged, so the data are still in the removed images. While
-//! the machine is shut off the kept image is made to name them again, and the chain reads as it did:
-//! what the guest has written since is in the kept image, and lies above them. A machine that has
-//! been started without them is left alone: what it reads cannot be told, and is not taken for
-//! merged.
+//! The layer above is the one that is kept by a pull, and the overlay on the removed ones of a
+//! commit. Nothing is removed before the merge is Merged, so the data are still in the removed
+//! images. While the machine is shut off that layer is made to name them again, and the chain reads
+//! as it did: what the guest has written since lies above them. The definition may still have the
+//! whole chain, and the header goes astray alone: it is put right all the same, for whoever reads
+//! it. A machine that has been started without the removed ones is left alone: what it reads cannot
+//! be told, and is not taken for merged.
 
 use super::look::{Look, REPEAT_AFTER};
 use super::observation::Told;
 use super::step::{Action, Step, fail};
-use super::types::{MergeKind, Phase};
+use super::types::Phase;
 use livemerge_proto::reason::Reason;
 use livemerge_storage::Format;
 
@@ -22,22 +24,23 @@ use livemerge_storage::Format;
 const MAX_TRIES: u32 = 50;
 
 impl Look<'_> {
-    /// The layers have left the chain, and this is not the QEMU that has pulled them: the kept image
-    /// may lack data.
+    /// The layers have left the chain, and this is not the QEMU that has copied them: nobody knows
+    /// whether all of it was written.
     pub(super) fn may_lack_data(&self) -> bool {
         self.merged()
-            && self.record.kind == MergeKind::Pull
-            && self.disk.pulls_for != Some(self.record.order.id)
+            && self.record.relinked.is_some()
+            && self.disk.works_for != Some(self.record.order.id)
     }
 
-    /// Of a machine that is shut off: the kept image no longer names the layers that were pulled,
-    /// and nobody knows whether it has their data.
-    pub(super) fn lost_the_pulled(&self) -> bool {
-        self.record.kind == MergeKind::Pull
-            && !matches!(self.record.phase, Phase::Pending | Phase::Verifying { .. })
-            && !self.record.removed.is_empty()
-            && !self.removed_seen()
-            && self.disk.position(&self.record.kept).is_some()
+    /// Of a machine that is shut off: a header no longer names the removed layers, and nobody knows
+    /// whether their data were written.
+    pub(super) fn lost_the_copied(&self) -> bool {
+        let Some(relinked) = &self.record.relinked else {
+            return false;
+        };
+        let left_out = !self.removed_seen() && self.disk.position(&self.record.kept).is_some();
+        !matches!(self.record.phase, Phase::Pending | Phase::Verifying { .. })
+            && (left_out || self.disk.astray.contains(relinked))
     }
 
     /// Names the removed layers again.
@@ -57,24 +60,26 @@ impl Look<'_> {
         }
     }
 
-    /// The end of a merge whose kept image may lack data, for people.
+    /// The end of a merge whose chain may lack data, for people.
     pub(super) fn lacks_data(&self, why: &str) -> Step {
-        let (kept, format) = (&self.record.kept, self.record.backing_format);
-        let backing = self.record.removed.last();
+        let record = self.record;
+        let relinked = record.relinked.as_ref().unwrap_or(&record.kept);
+        let backing = record.removed.last();
         let backing = backing.map(ToString::to_string).unwrap_or_default();
-        let format = match format {
+        let format = match record.backing_format {
             Some(Format::Raw) => "raw",
             _ => "qcow2",
         };
+        let command = format!("qemu-img rebase -u -F {format} -b {backing} {relinked}");
         let text = format!(
-            "{why}: {kept} may lack data that were pulled, and the removed volumes must stay; stop \
-             the machine, then `qemu-img rebase -u -F {format} -b {backing} {kept}` makes it whole"
+            "{why}: {relinked} no longer names {backing}, whose data may not have been written. The \
+             removed volumes must stay; while the machine is off, `{command}` makes it whole"
         );
-        fail(Reason::ChainDiverged, self.record, &text)
+        fail(Reason::ChainLacksData, record, &text)
     }
 
     /// The same, of a machine that runs.
     pub(super) fn runs_without_data(&self) -> Step {
-        self.lacks_data("QEMU was started again after the pull had begun")
+        self.lacks_data("QEMU was started again after the merge had begun")
     }
 }

@@ -55,6 +55,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         kept: locator("base"),
         removed: vec![locator("top")],
         below: None,
+        relinked: None,
         backing_format: None,
         copy_bytes: 1 << 20,
         profile: None,
@@ -89,7 +90,8 @@ pub(crate) fn disk(layers: &[&str]) -> DiskView {
         next_start: chain.last().map(|layer| layer.locator.clone()),
         chain,
         mirror: None,
-        pulls_for: Some(puller()),
+        works_for: Some(puller()),
+        astray: vec![],
     }
 }
 

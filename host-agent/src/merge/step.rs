@@ -45,7 +45,7 @@ pub enum Action {
     Resume,
     /// Let the machine start from the kept volume next time.
     SetNextStart,
-    /// Let the kept image name the removed ones again.
+    /// Let the layer above name the removed ones again.
     RestoreBacking,
     /// Make the spare overlay and put it on top.
     AddOverlay,
@@ -290,7 +290,7 @@ impl Look<'_> {
         if verified && next_without && !self.removed_seen() {
             return Step::Finish(Outcome::Merged);
         }
-        if self.lost_the_pulled() {
+        if self.lost_the_copied() {
             return self.restore();
         }
         self.died()

@@ -98,7 +98,12 @@ pub struct MergeRecord {
     /// The layer below the removed ones, which a pull leaves below the kept one; `None` when there
     /// is none. Of a commit always `None`.
     pub below: Option<Locator>,
-    /// Format of the youngest removed volume of a pull, when the definition said it.
+    /// The layer whose header QEMU changes at the end of the job, before all data are where it says:
+    /// of a pull the kept one, of an intermediate commit the one above the removed ones.
+    #[serde(default)]
+    pub relinked: Option<Locator>,
+    /// Format of the youngest removed volume, which such a layer names until then, when the
+    /// definition said it.
     #[serde(default)]
     pub backing_format: Option<Format>,
     /// Bytes that the job had to copy when the order was accepted, without what the guest writes
@@ -183,6 +188,7 @@ impl MergeRecord {
             kept: fit.kept,
             removed: fit.removed,
             below: fit.below,
+            relinked: fit.relinked,
             backing_format: fit.backing_format,
             copy_bytes: fit.copy_bytes,
             profile: fit.profile,
@@ -231,7 +237,7 @@ impl MergeRecord {
 /// Copying, Ready of a copy that never ends ─▶ Overlaying(Ending ─▶ Adding) ─▶ Copying, below the
 ///     overlay now: an intermediate commit
 /// a pull goes through Pivoting(Suspending), too: stopped, QEMU writes out what it has in memory
-/// a pull whose QEMU died before that: Copying, Ready, Pivoting, Cancelling ─▶ Restoring ─▶ Failed
+/// a pull or intermediate commit whose QEMU died before Verifying ─▶ Restoring ─▶ Failed
 /// any phase but Merged ─▶ Failed
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,8 +280,8 @@ pub enum Phase {
         /// Since when.
         since: Timestamp,
     },
-    /// QEMU has died after a pull, perhaps with what it had pulled in its memory alone. The kept
-    /// image is made to name the removed ones again.
+    /// QEMU has died at the end of a pull or an intermediate commit, perhaps with what it had copied
+    /// in its memory alone. The layer above is made to name the removed ones again.
     Restoring {
         /// How often that was asked for.
         tries: u32,

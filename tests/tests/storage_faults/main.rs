@@ -2,6 +2,7 @@
 //! that goes bad, no space, nothing that may be written. The guest never notices, nothing is lost,
 //! and when the fault is over the work goes on.
 
+mod commit_end;
 mod removal;
 
 use std::path::{Path, PathBuf};

@@ -164,6 +164,7 @@ pub(super) fn merging(kept: &str, removed: &[&str]) -> Merging {
     Merging {
         kept: mark(kept),
         removed: removed.iter().map(|name| mark(name)).collect(),
+        chain_tells: true,
     }
 }
 

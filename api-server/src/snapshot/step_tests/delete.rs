@@ -24,9 +24,9 @@ fn the_plan_marks_the_snapshot_before_anything_is_ordered() {
     );
     let marked = put(&planned, snapshot.id).unwrap();
     assert_eq!(marked.state, SnapshotState::Deleting);
-    assert_eq!(marked.disks[0].merging, Some(merging("a", &["b"])));
+    assert_eq!(marked.disks[0].merging, Some(begun("a", &["b"])));
     let task = &tasks(&planned)[0];
-    assert_eq!(task.merging(), merging("a", &["b"]));
+    assert_eq!(task.merging(), begun("a", &["b"]));
     assert_eq!(
         (task.kind, &task.state),
         (MergeKind::Commit, &DiskState::Merging)
@@ -267,6 +267,54 @@ fn a_merge_that_was_begun_and_of_which_nothing_is_left_is_planned_anew() {
     record.others = vec![snapshot("other", &[("vda", "a")])];
     let chains = surveyed(vec![chain("vda", &["a", "c", "d"])]);
     record.enter(MergeSight::Absent, Some(chains));
-    assert_eq!(record.tasks()[0].merging(), merging("a", &["c"]));
+    assert_eq!(record.tasks()[0].merging(), begun("a", &["c"]));
     assert_eq!(record.tasks()[0].state, DiskState::Merging);
+}
+
+/// QEMU may have died with what it had committed in its memory, and somebody may have started the
+/// machine again before its host could mend the chain.
+#[test]
+fn a_chain_that_may_lack_data_is_no_proof_of_a_merge() {
+    let mut left = snapshot("s", &[("vda", "a")]);
+    left.was_incomplete = true;
+    let without = || surveyed(vec![chain("vda", &["a", "c", "d"])]);
+    for (merging, is_proof) in [(begun("a", &["b"]), false), (merging("a", &["b"]), true)] {
+        left.disks[0].merging = Some(merging);
+        let mut record = Record::of(std::slice::from_ref(&left), planning());
+        record.enter(MergeSight::Absent, Some(without()));
+        match &record.operation.state {
+            OperationState::Failed(failure) => {
+                assert!(!is_proof);
+                assert_eq!(failure.reason, Reason::ChainLacksData);
+                assert!(record.snapshots[0].disks[0].merging.is_some());
+            }
+            _ => {
+                assert!(is_proof);
+                assert!(matches!(
+                    record.tasks()[0].state,
+                    DiskState::Removing { .. }
+                ));
+            }
+        }
+    }
+}
+
+/// The host's word that the chain lacks data goes with the snapshot.
+#[test]
+fn a_merge_whose_chain_lacks_data_is_not_taken_for_done_later() {
+    let chains = || surveyed(vec![chain("vda", &["a", "b"])]);
+    let lacks = Failure::new(Reason::ChainLacksData, "see there");
+    for (phase, told) in [
+        (MergePhase::Failed(lacks), false),
+        (MergePhase::Failed(died()), true),
+    ] {
+        let left = snapshot("s", &[("vda", "a")]);
+        let mut record = Record::of(&[left], planning());
+        record.enter(MergeSight::Absent, Some(chains()));
+        assert_eq!(record.tasks()[0].kind, MergeKind::ActiveCommit);
+        record.enter(merge(phase), None);
+        record.enter(MergeSight::Absent, None);
+        let merging = record.snapshots[0].disks[0].merging.clone();
+        assert_eq!(merging.map(|it| it.chain_tells), Some(told));
+    }
 }

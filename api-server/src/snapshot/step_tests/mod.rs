@@ -166,10 +166,19 @@ fn task(
     }
 }
 
+/// Of an intermediate commit or a pull of which the host has not said that it was done.
+fn begun(kept: &str, removed: &[&str]) -> Merging {
+    Merging {
+        chain_tells: false,
+        ..merging(kept, removed)
+    }
+}
+
 fn merging(kept: &str, removed: &[&str]) -> Merging {
     Merging {
         kept: mark(kept),
         removed: removed.iter().map(|name| mark(name)).collect(),
+        chain_tells: true,
     }
 }
 

@@ -265,7 +265,8 @@ proptest! {
                 Step::Ask(Ask::Merges(orders)) => {
                     for order in orders {
                         let task = record.tasks().iter().find(|task| task.merge == order.id).unwrap();
-                        let asked = Merging { kept: order.kept, removed: order.removed };
+                        let chain_tells = task.merging().chain_tells;
+                        let asked = Merging { kept: order.kept, removed: order.removed, chain_tells };
                         let of = record.snapshots.iter().find(|it| it.id == task.deletes[0].snapshot).unwrap();
                         let disk = of.disks.iter().find(|disk| disk.disk == order.disk).unwrap();
                         prop_assert_eq!(disk.merging.as_ref(), Some(&asked));

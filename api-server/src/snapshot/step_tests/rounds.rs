@@ -54,7 +54,7 @@ fn the_next_round_begins_when_all_of_the_one_before_is_removed() {
     );
     let on = record.snapshot("s2").unwrap();
     assert_eq!(on.disks.len(), 1, "what is done leaves the snapshot");
-    assert_eq!(on.disks[0].merging, Some(merging("d", &["e"])));
+    assert_eq!(on.disks[0].merging, Some(begun("d", &["e"])));
     let ordered = orders(record.decide(MergeSight::Absent, None));
     assert_eq!(ordered.len(), 1);
     assert_eq!(ordered[0].kept, mark("d"));

@@ -262,9 +262,18 @@ impl DiskTask {
     /// What it does to the chain.
     pub fn merging(&self) -> Merging {
         let removed = self.removed.iter().map(|leaving| leaving.volume.clone());
+        let whole = matches!(
+            self.kind,
+            MergeKind::ActiveCommit | MergeKind::OfflineCommit
+        );
+        let told = matches!(
+            self.state,
+            DiskState::Removing { .. } | DiskState::Removed { .. }
+        );
         Merging {
             kept: self.kept.clone(),
             removed: removed.collect(),
+            chain_tells: (whole && !self.told.overlaid) || told,
         }
     }
 

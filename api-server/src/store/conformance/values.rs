@@ -96,7 +96,12 @@ fn mark() -> impl Strategy<Value = Mark> {
 }
 
 fn merging() -> impl Strategy<Value = Merging> {
-    (mark(), vec(mark(), 1..4)).prop_map(|(kept, removed)| Merging { kept, removed })
+    let parts = (mark(), vec(mark(), 1..4), any::<bool>());
+    parts.prop_map(|(kept, removed, chain_tells)| Merging {
+        kept,
+        removed,
+        chain_tells,
+    })
 }
 
 fn options() -> impl Strategy<Value = MergeOptions> {

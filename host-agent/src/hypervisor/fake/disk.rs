@@ -22,13 +22,13 @@ pub(super) struct Disk {
     pub(super) job: Option<Job>,
     /// How many bytes a second the guest may write; 0 for no limit. Ends with QEMU.
     pub(super) write_limit: u64,
-    /// The merge for which QEMU was asked to pull last.
-    pub(super) pulls_for: Option<MergeId>,
+    /// The merge for which QEMU was last asked for an intermediate commit or a pull.
+    pub(super) works_for: Option<MergeId>,
     /// Blocks that were pulled into the active layer, and of which only QEMU's memory knows where
     /// they are. The headers tell of the pull's end at once.
     pub(super) unflushed: BTreeSet<u64>,
     /// Some of them were lost with QEMU, and the image does not name yet where they came from.
-    pub(super) lacks_pulled: bool,
+    pub(super) lacks_data: bool,
 }
 
 /// A job that runs.
@@ -88,7 +88,8 @@ impl Disk {
             chain: chain.into_iter().map(layer).collect(),
             next_start: Some(self.next_start.clone()),
             mirror: self.job.as_ref().and_then(Job::mark),
-            pulls_for: self.pulls_for,
+            works_for: self.works_for,
+            astray: vec![],
         }
     }
 
@@ -166,8 +167,8 @@ impl Disk {
             }
             _ => images.allocated(&self.chain[above..=top]),
         };
-        if order.kind == BlockJobKind::Pull {
-            self.pulls_for = order.merge;
+        if matches!(order.kind, BlockJobKind::Commit | BlockJobKind::Pull) {
+            self.works_for = order.merge;
         }
         self.job = Some(Job {
             kind: order.kind,
@@ -224,6 +225,18 @@ impl Disk {
         }
         self.job = None;
         Some(BlockJobOutcome::Completed)
+    }
+
+    /// An intermediate commit is at its end: the overlay above names the base, which has nothing of
+    /// it yet but in QEMU's memory. False when there is no such job.
+    pub(super) fn unlink(&mut self, images: &FakeImages) -> bool {
+        let Some(job) = self.job.take_if(|job| job.kind == BlockJobKind::Commit) else {
+            return false;
+        };
+        let overlay = &self.chain[self.place(&job.top) + 1];
+        images.rebase(overlay, job.base.as_ref());
+        self.lacks_data = true;
+        true
     }
 
     pub(super) fn ask_pivot(&mut self) -> Result<(), HypervisorError> {

@@ -74,14 +74,14 @@ impl Machine {
             self.state = VmState::ShutOff;
             self.end_jobs();
             for disk in &mut self.disks {
-                disk.pulls_for = None;
+                disk.works_for = None;
                 let active = disk.active().clone();
                 let read = |block| Some(images.read_chain(&images.chain(&active)?, block));
                 for block in std::mem::take(&mut disk.unflushed) {
                     let before = read(block);
                     images.lose(&active, block);
                     // Until the pull has ended, the image names where the block came from.
-                    disk.lacks_pulled |= read(block) != before;
+                    disk.lacks_data |= read(block) != before;
                 }
             }
         }

@@ -126,9 +126,9 @@ impl FakeHypervisor {
             next_start: below.expect("a disk has at least one layer").clone(),
             job: None,
             write_limit: 0,
-            pulls_for: None,
+            works_for: None,
             unflushed: BTreeSet::new(),
-            lacks_pulled: false,
+            lacks_data: false,
         }
     }
 
@@ -338,12 +338,23 @@ impl FakeHypervisor {
             .unwrap_or_default()
     }
 
-    /// Whether a start now would lack data that were pulled: QEMU has died with them in its memory,
-    /// and the image is not made to name the layers that have them.
-    pub fn lacks_pulled(&self, vm: VmId) -> bool {
+    /// An intermediate commit comes to its end and QEMU dies: the overlay above names the base already,
+    /// and what was committed is lost. False when there is no such job.
+    pub fn dies_at_the_end(&self, vm: VmId, disk: &DiskTarget) -> bool {
+        let unlinked = self.with_disk(vm, disk, |disk, images| disk.unlink(images));
+        let dies = unlinked.unwrap_or_default();
+        if dies {
+            self.kill_vm(vm);
+        }
+        dies
+    }
+
+    /// Whether a start now would lack data that were copied: QEMU has died with them in its memory,
+    /// and no image is made to name the layers that have them.
+    pub fn lacks_data(&self, vm: VmId) -> bool {
         let host = self.host();
         let machine = host.machines.get(&vm);
-        machine.is_some_and(|machine| machine.disks.iter().any(|disk| disk.lacks_pulled))
+        machine.is_some_and(|machine| machine.disks.iter().any(|disk| disk.lacks_data))
     }
 
     /// Every call since the start, the failed ones too.

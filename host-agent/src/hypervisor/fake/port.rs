@@ -178,7 +178,7 @@ impl Hypervisor for FakeHypervisor {
                 }
             }
             self.images.rebase(&image, Some(&backing));
-            disk.lacks_pulled = false;
+            disk.lacks_data = false;
             Ok(())
         })
     }

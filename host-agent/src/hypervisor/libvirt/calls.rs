@@ -16,7 +16,7 @@ use super::reading::{
 };
 use super::relative::stays_relative;
 use crate::hypervisor::ffi::{self, Held, IoLimits, Ways};
-use crate::hypervisor::xml::{Definition, Disk, PullMark, Source, kept_snapshot};
+use crate::hypervisor::xml::{Definition, Disk, JobMark, Source, kept_snapshot};
 use crate::hypervisor::{
     BlockJobKind, HypervisorError, JobOrder, JobProgress, KeptSnapshot, Layer, Overlay, Reference,
     VmState, VmView,
@@ -128,11 +128,11 @@ impl Connection {
         let relative = above.zip(base);
         let relative = relative.is_some_and(|(above, base)| stays_relative(disk, above, base));
         let base = base.map(|base| indexed(disk, base)).transpose()?;
+        if let (Some(_), Some(merge)) = (above, order.merge) {
+            mark_job(&domain, &disk.target, merge)?;
+        }
         match (order.kind, base) {
             (BlockJobKind::Pull, base) => {
-                if let Some(merge) = order.merge {
-                    mark_pull(&domain, &disk.target, merge)?;
-                }
                 let base = base.as_deref();
                 named(relative, |relative| {
                     ffi::block_pull(&domain, target, base, relative, speed)
@@ -288,14 +288,14 @@ fn named(relative: bool, start: impl Fn(bool) -> Result<(), Error>) -> Answer<()
     }
 }
 
-/// Writes into the running machine's definition which merge it pulls for. Another QEMU starts with
+/// Writes into the running machine's definition which merge it works for. Another QEMU starts with
 /// the inactive one, which does not say so.
-fn mark_pull(domain: &Domain, disk: &DiskTarget, merge: MergeId) -> Answer<()> {
-    let mark = PullMark::new(disk, merge);
+fn mark_job(domain: &Domain, disk: &DiskTarget, merge: MergeId) -> Answer<()> {
+    let mark = JobMark::new(disk, merge);
     told(domain.set_metadata(
         virt_sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
         Some(&mark.element()),
-        Some(PullMark::PREFIX),
+        Some(JobMark::PREFIX),
         Some(&mark.namespace()),
         virt_sys::VIR_DOMAIN_AFFECT_LIVE,
     ))

@@ -1,7 +1,8 @@
 //! What a machine that is shut off would open: its definition says where a chain begins, and the
 //! images' headers how it goes on.
 //!
-//! - What the definition writes down overrules the headers; only below that they are read.
+//! - What the definition writes down overrules the headers; only below that they are read. Where
+//!   they say otherwise, that is told.
 //! - An image that cannot be read is no end of a chain. Nor is one that is missing, but to who asks
 //!   what is needed: what a missing image needed before it went, nobody can open through it.
 //! - Storage that hangs takes a few threads at most.
@@ -41,14 +42,51 @@ pub(super) enum Missing {
 fn complete(disk: &mut Disk, missing: Missing) -> Result<(), String> {
     let lowest = disk.chain.first().map(|layer| &layer.source);
     let readable = matches!(lowest, Some(Source::Volume(_)));
-    if disk.ends || disk.device != Device::Disk || !readable {
+    if disk.device != Device::Disk || !readable || (disk.ends && disk.chain.len() < 2) {
         return Ok(());
     }
-    let chain = disk.chain.clone();
-    let limited = limited(move || completed(chain, missing));
-    disk.chain = limited.map_err(|why| format!("disk {}: {why}", disk.target))?;
+    let (written, ends) = (disk.chain.clone(), disk.ends);
+    let read = limited(move || {
+        let astray = astray(&written)?;
+        let chain = if ends {
+            written
+        } else {
+            completed(written, missing)?
+        };
+        Ok((chain, astray))
+    });
+    (disk.chain, disk.astray) = read.map_err(|why| format!("disk {}: {why}", disk.target))?;
     disk.ends = true;
     Ok(())
+}
+
+/// Of the layers that a definition writes down, those whose headers name other images than it does.
+/// What cannot be opened by a path has no header, and one that is missing says nothing.
+fn astray(written: &[DiskLayer]) -> Result<Vec<Locator>, String> {
+    let mut astray = Vec::new();
+    for pair in written.windows(2) {
+        let (Some(below), Some(layer)) = (pair[0].source.locator(), pair[1].source.locator())
+        else {
+            continue;
+        };
+        let (Locator::File(path) | Locator::Block(path)) = layer else {
+            continue;
+        };
+        let head = match ImageHead::read(path, pair[1].format) {
+            Ok(head) => head,
+            Err(StorageError::NotFound { .. }) => continue,
+            Err(error) => return Err(said(&error)),
+        };
+        let identity = |of: &Locator| Identity::of(of).map_err(|error| format!("{of}: {error}"));
+        let same = match &head.parent {
+            Some(parent) => identity(&parent.locator)? == identity(below)?,
+            None => false,
+        };
+        if !same {
+            astray.push(layer.clone());
+        }
+    }
+    Ok(astray)
 }
 
 /// Completes the chains of all disks of a machine that is shut off.
@@ -211,6 +249,7 @@ mod tests {
             chain: vec![top],
             ends: false,
             mirror: None,
+            astray: Vec::new(),
         }
     }
 

@@ -60,7 +60,8 @@ fn disk_view(now: &Definition, disk: &Disk, next: Option<&Definition>) -> Result
         chain,
         next_start,
         mirror,
-        pulls_for: now.pulls_for(&disk.target),
+        works_for: now.works_for(&disk.target),
+        astray: disk.astray.clone(),
     })
 }
 

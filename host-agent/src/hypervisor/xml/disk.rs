@@ -18,6 +18,8 @@ pub(in crate::hypervisor) struct Disk {
     /// Whether the definition says that nothing lies below the base.
     pub(in crate::hypervisor) ends: bool,
     pub(in crate::hypervisor) mirror: Option<Mirror>,
+    /// Layers whose headers say otherwise, where that was looked for.
+    pub(in crate::hypervisor) astray: Vec<Locator>,
 }
 
 /// What the guest takes a disk for.
@@ -127,6 +129,7 @@ impl Disk {
             chain,
             ends,
             mirror,
+            astray: Vec::new(),
         }))
     }
 }

@@ -15,7 +15,7 @@
 //! down to its end, `<backingStore/>`. Otherwise QEMU may have opened more than is written there.
 
 mod disk;
-mod pull;
+mod mark;
 mod redefine;
 mod snapshot;
 mod source;
@@ -24,7 +24,7 @@ mod tests;
 mod tree;
 
 pub(super) use disk::{Device, Disk, DiskLayer, Source};
-pub(super) use pull::PullMark;
+pub(super) use mark::JobMark;
 pub(super) use redefine::{Unchangeable, with_overlays, without_layers};
 pub(super) use snapshot::kept_snapshot;
 pub(super) use source::{Unwritable, format_name, source_element};
@@ -65,13 +65,13 @@ pub(super) struct Definition {
     /// Those of them that could not be read, or not completely.
     pub(super) unreadable: Vec<Unreadable>,
     /// What a running QEMU was asked to pull for.
-    pulls: Vec<PullMark>,
+    jobs: Vec<JobMark>,
 }
 
 impl Definition {
     /// The merge that this very QEMU was asked to pull for last, of a disk.
-    pub(super) fn pulls_for(&self, disk: &DiskTarget) -> Option<MergeId> {
-        let mark = self.pulls.iter().find(|mark| mark.disk == *disk)?;
+    pub(super) fn works_for(&self, disk: &DiskTarget) -> Option<MergeId> {
+        let mark = self.jobs.iter().find(|mark| mark.disk == *disk)?;
         Some(mark.merge)
     }
 
@@ -115,8 +115,8 @@ impl Definition {
                 .to_owned(),
             live,
             // Somebody may have copied a running machine's definition.
-            pulls: if live {
-                PullMark::all(&domain)
+            jobs: if live {
+                JobMark::all(&domain)
             } else {
                 Vec::new()
             },

@@ -4,6 +4,7 @@
 //! and in the log of calls.
 
 mod cancel;
+mod commit_end;
 mod ladder;
 mod limit;
 mod overlaying;

@@ -32,13 +32,13 @@ impl Host {
         assert_ne!(self.next_start_reads(), self.written(), "it is lost");
     }
 
-    fn next_start_reads(&self) -> Vec<Option<u64>> {
+    pub(super) fn next_start_reads(&self) -> Vec<Option<u64>> {
         let top = &self.chain_of(&vda())[2].locator;
         let read = |block| self.qemu().images().read(top, block);
         (0..WRITTEN).map(read).collect()
     }
 
-    fn written(&self) -> Vec<Option<u64>> {
+    pub(super) fn written(&self) -> Vec<Option<u64>> {
         (0..WRITTEN).map(|block| Some(7 + block)).collect()
     }
 
@@ -70,7 +70,7 @@ async fn host() -> Host {
     host
 }
 
-fn restores(call: &Call) -> bool {
+pub(super) fn restores(call: &Call) -> bool {
     matches!(call, Call::RestoreBacking(..))
 }
 
@@ -138,7 +138,7 @@ async fn a_machine_that_was_started_without_the_data_is_not_merged() {
     let before = host.count(Call::mutates);
     host.start_again().await;
     let ended = host.ended(id).await;
-    assert_eq!(failed_with(&ended), Some(Reason::ChainDiverged));
+    assert_eq!(failed_with(&ended), Some(Reason::ChainLacksData));
     assert_eq!(host.count(Call::mutates), before, "nothing is touched");
 }
 

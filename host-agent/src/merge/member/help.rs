@@ -5,6 +5,7 @@ use super::super::types::{Help, MergeRecord, Phase};
 use super::Member;
 use crate::hypervisor::{HypervisorError, Layer, VmState};
 use crate::overlays::{NewOverlay, OverlayOrder};
+use livemerge_storage::Locator;
 use std::time::{Duration, Instant};
 use tonic::Code;
 
@@ -130,7 +131,8 @@ impl Member {
         }
     }
 
-    pub(super) fn sees_the_spare(&self, machine: &Machine) -> bool {
+    /// The spare overlay, if it is on.
+    pub(super) fn sees_the_spare(&self, machine: &Machine) -> Option<Locator> {
         let (
             Machine::Seen {
                 disk: Some(disk), ..
@@ -138,14 +140,13 @@ impl Member {
             Phase::Overlaying { .. },
         ) = (machine, &self.record.phase)
         else {
-            return false;
+            return None;
         };
-        let volume = |layer: &Layer| self.around.volumes.volume_of(&layer.locator);
-        let spare = self.record.order.spare.as_ref();
-        spare.is_some_and(|spare| {
-            let mut layers = disk.chain.iter();
-            layers.any(|layer| volume(layer).as_ref() == Some(spare))
-        })
+        let volume = |layer: &&Layer| self.around.volumes.volume_of(&layer.locator);
+        let spare = self.record.order.spare.as_ref()?;
+        let mut layers = disk.chain.iter();
+        let on = layers.find(|layer| volume(layer).as_ref() == Some(spare));
+        on.map(|layer| layer.locator.clone())
     }
 
     /// Whether a guest that lives writes what it wrote before. Of one that has ended, or is seen no
@@ -160,7 +161,7 @@ impl Member {
             return false;
         };
         let active = disk.chain.last().map(|layer| &layer.locator);
-        !self.overlaid && active.is_some() && active == self.record.removed.last()
+        self.overlaid.is_none() && active.is_some() && active == self.record.removed.last()
     }
 
     /// What was perhaps made and is certainly not on. Whatever needs it keeps it from being removed; what

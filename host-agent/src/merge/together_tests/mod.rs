@@ -57,6 +57,11 @@ fn case(
     record.order.direction = direction;
     record.kind = kind;
     record.kept = locator(kept);
+    record.relinked = match kind {
+        MergeKind::Pull => Some(locator(kept)),
+        MergeKind::Commit => after.last().map(|above| locator(above)),
+        _ => None,
+    };
     record.removed = removed.iter().map(|name| locator(name)).collect();
     record.below = (pulls && before[0] != removed[0]).then(|| locator(before[0]));
     Case {

@@ -15,7 +15,7 @@ struct Machinery {
     job: bool,
     /// Jobs do what they are started for.
     works: bool,
-    /// The QEMU that has pulled still runs.
+    /// The QEMU that was asked for the job still runs.
     same_qemu: bool,
 }
 
@@ -84,7 +84,7 @@ fn comes_to(kind: MergeKind, phase: &Phase) -> bool {
             let stands = matches!(kind, MergeKind::ActiveCommit | MergeKind::Pull);
             stands || suspended_at.is_none()
         }
-        Phase::Restoring { .. } => kind == MergeKind::Pull,
+        Phase::Restoring { .. } => matches!(kind, MergeKind::Commit | MergeKind::Pull),
         _ => true,
     }
 }
@@ -98,7 +98,7 @@ impl Machinery {
             self.case.before
         };
         let mut view = disk(chain);
-        view.pulls_for = self.same_qemu.then(puller);
+        view.works_for = self.same_qemu.then(puller);
         if self.job && self.case.record.pivots() {
             view.mirror = mirror(MirrorState::Ready);
         }
@@ -197,10 +197,10 @@ proptest! {
         prop_assert!(false, "still {:?} of {machinery:?}", record.phase);
     }
 
-    /// Of a pull nothing is said to be merged but by the QEMU that has pulled, and the kept image is
-    /// made whole only while there is none.
+    /// Of a job that changes a header nothing is said to be merged but by the QEMU that did it, and
+    /// the header is put right only while there is none.
     #[test]
-    fn a_pull_is_made_whole_only_while_the_machine_is_off(
+    fn a_chain_is_made_whole_only_while_the_machine_is_off(
         machinery in any_machinery(), phase in any_open_phase(), fresh_start in any::<bool>(),
     ) {
         if !comes_to(machinery.case.record.kind, &phase) {
@@ -211,10 +211,10 @@ proptest! {
         match decide(&record, &look) {
             Step::Enter(Phase::Restoring { .. }, action) => {
                 prop_assert_eq!(machinery.state, VmState::ShutOff);
-                prop_assert_eq!(record.kind, MergeKind::Pull);
+                prop_assert!(record.relinked.is_some());
                 prop_assert!(machinery.merged && action == Some(Action::RestoreBacking));
             }
-            Step::Finish(Outcome::Merged) if record.kind == MergeKind::Pull => {
+            Step::Finish(Outcome::Merged) if record.relinked.is_some() => {
                 prop_assert!(machinery.merged);
                 prop_assert!(matches!(phase, Phase::Verifying { .. }), "{phase:?}");
             }

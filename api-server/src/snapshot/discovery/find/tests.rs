@@ -125,6 +125,7 @@ fn what_the_record_accounts_for_is_not_found_again() {
             merging: Some(Merging {
                 kept: mark("a"),
                 removed: vec![mark("b")],
+                chain_tells: true,
             }),
             ..of(2, "a", Origin::Requested).disks[0].clone()
         }],

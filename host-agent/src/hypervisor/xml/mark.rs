@@ -1,12 +1,12 @@
-//! The mark of a pull in a running machine's definition: which merge it is for.
+//! The mark of a block job in a running machine's definition: which merge it is for.
 //!
 //! ```text
 //!   <metadata>
-//!     <livemerge:pull xmlns:livemerge="urn:livemerge:pull:vda" merge="0192…"/>
+//!     <livemerge:job xmlns:livemerge="urn:livemerge:job:vda" merge="0192…"/>
 //!   </metadata>
 //! ```
 //!
-//! It is written into the live definition alone, so it ends with the QEMU that was asked to pull:
+//! It is written into the live definition alone, so it ends with the QEMU that was asked for the job:
 //! libvirt's numbers of running machines do not tell one QEMU from the next, they start again with
 //! libvirt.
 
@@ -16,14 +16,14 @@ use super::tree::Element;
 
 /// One disk's mark. libvirt keeps one element a namespace, so each disk has its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::hypervisor) struct PullMark {
+pub(in crate::hypervisor) struct JobMark {
     pub(super) disk: DiskTarget,
     pub(super) merge: MergeId,
 }
 
-impl PullMark {
+impl JobMark {
     pub(in crate::hypervisor) const PREFIX: &'static str = "livemerge";
-    const URN: &'static str = "urn:livemerge:pull:";
+    const URN: &'static str = "urn:livemerge:job:";
 
     pub(in crate::hypervisor) fn new(disk: &DiskTarget, merge: MergeId) -> Self {
         let disk = disk.clone();
@@ -37,7 +37,7 @@ impl PullMark {
 
     /// The element, as libvirt is given it: without its namespace.
     pub(in crate::hypervisor) fn element(&self) -> String {
-        format!("<pull merge='{}'/>", self.merge)
+        format!("<job merge='{}'/>", self.merge)
     }
 
     /// The marks in a `<domain>`.
@@ -52,7 +52,7 @@ impl PullMark {
         let namespace = element.attribute(&format!("xmlns:{prefix}"))?;
         let disk = namespace.strip_prefix(Self::URN)?.parse().ok()?;
         let merge = element.attribute("merge")?.parse().ok()?;
-        (name == "pull").then_some(Self { disk, merge })
+        (name == "job").then_some(Self { disk, merge })
     }
 }
 
@@ -66,16 +66,16 @@ mod tests {
         let [vda, vdb, vdc] = ["vda", "vdb", "vdc"].map(|disk| disk.parse().unwrap());
         let merges = [1, 2].map(|number| MergeId::from(uuid::Uuid::from_u128(number)));
         let mark = |prefix: &str, disk: &DiskTarget, merge| {
-            let mark = PullMark::new(disk, merge);
-            let begin = format!("{prefix}:pull xmlns:{prefix}='{}'", mark.namespace());
-            mark.element().replace("pull", &begin)
+            let mark = JobMark::new(disk, merge);
+            let begin = format!("{prefix}:job xmlns:{prefix}='{}'", mark.namespace());
+            mark.element().replace("job", &begin)
         };
         let (one, two) = (
             mark("livemerge", &vda, merges[0]),
             mark("x", &vdb, merges[1]),
         );
         let foreign =
-            "<o:pull xmlns:o='urn:other:vdc' merge='00000000-0000-0000-0000-000000000001'/>";
+            "<o:job xmlns:o='urn:other:vdc' merge='00000000-0000-0000-0000-000000000001'/>";
         let domain = |number: &str| {
             let text = format!(
                 "<domain{number}><name>n</name><uuid>11111111-2222-3333-4444-555555555555</uuid>\
@@ -84,9 +84,9 @@ mod tests {
             Definition::parse(&text).unwrap()
         };
         let live = domain(" id='1'");
-        assert_eq!(live.pulls_for(&vda), Some(merges[0]));
-        assert_eq!(live.pulls_for(&vdb), Some(merges[1]));
-        assert_eq!(live.pulls_for(&vdc), None);
-        assert_eq!(domain("").pulls_for(&vda), None, "it is a copy");
+        assert_eq!(live.works_for(&vda), Some(merges[0]));
+        assert_eq!(live.works_for(&vdb), Some(merges[1]));
+        assert_eq!(live.works_for(&vdc), None);
+        assert_eq!(domain("").works_for(&vda), None, "it is a copy");
     }
 }
