@@ -42,6 +42,8 @@ const WORKLOAD: Workload = Workload {
 const DELAY_US: u64 = 40_000;
 /// The longest delay after the pivot was asked for: libvirt has written all down within it.
 const IN_PIVOT_US: u64 = 16_000;
+/// Lines of a log that are told after a failure.
+const LAST_WORDS: usize = 60;
 /// After so many failures the rest is not worth its time: it is counted as not done.
 const MOST_FAILURES: usize = 3;
 /// Moments at which the kill's delay begins.
@@ -138,6 +140,9 @@ pub async fn run(victim: Victim, kills: u32, seed: u64) -> Kills {
         let done = match done {
             Ok(mut scene) => {
                 let done = one(&mut scene, &mut kill, victim, number, drawn).await;
+                if done.is_err() {
+                    tell_what_was_said(&scene);
+                }
                 done.map(|()| on = Some(scene))
             }
             Err(error) => Err(error),
@@ -155,6 +160,18 @@ pub async fn run(victim: Victim, kills: u32, seed: u64) -> Kills {
         }
     }
     all
+}
+
+/// The last words of the services: their rig is about to go.
+fn tell_what_was_said(scene: &Scene) {
+    for service in [&scene.services.api, &scene.services.agent] {
+        let log = service.log_text();
+        let lines: Vec<_> = log.lines().collect();
+        eprintln!(
+            "{}",
+            lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")
+        );
+    }
 }
 
 async fn begin(victim: Victim) -> Result<Scene> {

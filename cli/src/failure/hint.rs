@@ -43,6 +43,9 @@ pub(super) fn hint(reason: Reason) -> &'static str {
             "it goes on to its end; `livemerge operation watch OPERATION` shows it"
         }
         Reason::ChainDiverged => "`livemerge vm chain VM` draws the chain as it is",
+        Reason::ChainLacksData => {
+            "stop the machine, run the command of the message on its host, start it and delete again"
+        }
         Reason::ConcurrentChange => {
             "something else works on it, or it changed; look again and decide again"
         }

@@ -29,6 +29,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::VmStateUnknown
         | Reason::VmNotRunning
         | Reason::ChainDiverged
+        | Reason::ChainLacksData
         | Reason::VolumeInUse
         | Reason::StrategyUnsupported
         | Reason::NoSafeRepair
