@@ -56,7 +56,7 @@ const PHASES: [MergePhase; 5] = [
 ];
 
 /// Who is killed, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Victim {
     /// QEMU, while its only disk is merged.
     Machine,
@@ -75,8 +75,8 @@ pub enum Victim {
 }
 
 /// So many kills of a machine with one disk, and a quarter as many of each other victim, as a part
-/// of the sweep. Prints how they ended.
-pub async fn sweep(kills: u32, seed: u64) -> Tally {
+/// of the sweep; or of these alone, if there are any. Prints how they ended.
+pub async fn sweep(kills: u32, seed: u64, victims: &[Victim]) -> Tally {
     let (half, quarter) = (kills / 2, kills.div_ceil(4));
     let (first, second) = (seed, seed.wrapping_add(1));
     let mut tally = Tally {
@@ -102,7 +102,16 @@ pub async fn sweep(kills: u32, seed: u64) -> Tally {
         ],
     ];
     let mut done = BTreeMap::<Victim, Kills>::new();
-    for [one, other] in rounds {
+    let wanted = |round: &[(Victim, u32, u64); 2]| {
+        victims.is_empty() || round.iter().any(|(victim, ..)| victims.contains(victim))
+    };
+    for mut round in rounds.into_iter().filter(wanted) {
+        for (victim, kills, _) in &mut round {
+            if !victims.is_empty() && !victims.contains(victim) {
+                *kills = 0;
+            }
+        }
+        let [one, other] = round;
         let (left, right) = tokio::join!(
             Box::pin(run(one.0, one.1, one.2)),
             Box::pin(run(other.0, other.1, other.2))

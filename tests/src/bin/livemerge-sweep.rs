@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use livemerge_tests::kills;
+use livemerge_tests::kills::{self, Victim};
 use livemerge_tests::sweep::{self, Filter, Tally};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,6 +26,9 @@ struct Cli {
     /// job and within the pivot. Each takes some seconds.
     #[arg(long, default_value_t = 200)]
     kills: u32,
+    /// Only kills of these, and no cases.
+    #[arg(long, value_enum)]
+    victim: Vec<Victim>,
     /// What the kills' moments are drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -68,9 +71,13 @@ async fn sweep(cli: Cli) -> Result<Tally> {
         pairs: !cli.singles,
         jobs: cli.jobs,
     };
-    let mut tally = sweep::run(&filter).await?;
+    let mut tally = if cli.victim.is_empty() {
+        sweep::run(&filter).await?
+    } else {
+        Tally::default()
+    };
     if cli.kills > 0 {
-        tally.merge(kills::sweep(cli.kills, cli.seed).await);
+        tally.merge(kills::sweep(cli.kills, cli.seed, &cli.victim).await);
     }
     let json = serde_json::to_string_pretty(&tally)?;
     std::fs::write(&cli.json, json + "\n")
