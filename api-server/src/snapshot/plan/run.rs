@@ -1,0 +1,179 @@
+//! Neighbouring volumes of a disk that go in one job: which they are, which way they go, and what
+//! refuses it. Pure.
+
+use super::{Mint, about, mark};
+use crate::hosts::{Chain, Layer, Measured, VmState};
+use crate::snapshot::foreseen::Foreseen;
+use crate::snapshot::types::{
+    Deleted, Direction, DiskState, DiskTask, Leaving, MergeKind, MergeOptions, Snapshot,
+    SnapshotDisk, Told,
+};
+use livemerge_proto::ids::MergeId;
+use livemerge_proto::{problem::Problem, reason::Reason};
+use livemerge_storage::RemovalId;
+
+/// What holds no more than this is committed: a pull would save next to nothing.
+const LITTLE: u64 = 16 << 20;
+
+/// Neighbouring volumes of a disk that go together, and what may be done to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run<'a> {
+    chain: &'a Chain,
+    /// The volumes that the deleted snapshots froze, oldest first; the layer above them is there.
+    pub(super) frozen: &'a [Layer],
+    pub(super) above: &'a Layer,
+    deletes: Vec<Deleted>,
+    way: Way,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Live { active: bool },
+    Off,
+}
+
+/// A disk of a snapshot that is to be merged, and where its volume lies.
+pub(super) struct Site<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) disk: &'a SnapshotDisk,
+    pub(super) place: usize,
+}
+
+/// Neighbours together.
+pub(super) fn runs<'a>(
+    mut sites: Vec<Site<'a>>,
+    chain: &'a Chain,
+    state: Option<VmState>,
+) -> Result<Vec<Run<'a>>, Problem> {
+    sites.sort_by_key(|site| (site.place, site.snapshot.id));
+    let mut groups: Vec<Vec<Site<'a>>> = Vec::new();
+    for site in sites {
+        match groups.last_mut() {
+            Some(group) if group[group.len() - 1].place + 1 >= site.place => group.push(site),
+            _ => groups.push(vec![site]),
+        }
+    }
+    groups
+        .into_iter()
+        .map(|group| run(&group, chain, state))
+        .collect()
+}
+
+fn run<'a>(
+    group: &[Site<'a>],
+    chain: &'a Chain,
+    state: Option<VmState>,
+) -> Result<Run<'a>, Problem> {
+    let (first, last) = (&group[0], &group[group.len() - 1]);
+    let layers = &chain.layers[first.place..=last.place + 1];
+    for layer in layers {
+        if !layer.shared_with.is_empty() {
+            let by = layer.shared_with.join(", ");
+            let text = format!("{} is also needed by {by}", layer.locator);
+            let reason = Reason::SnapshotSharedBase;
+            return Err(about(first.snapshot, first.disk, reason, text).with("shared_with", by));
+        }
+    }
+    let deletes = group.iter().map(|site| Deleted {
+        snapshot: site.snapshot.id,
+        earlier: site.disk.merging.clone(),
+    });
+    let way = match state {
+        Some(VmState::ShutOff) => Way::Off,
+        _ => Way::Live {
+            active: last.place + 2 == chain.layers.len(),
+        },
+    };
+    Ok(Run {
+        chain,
+        frozen: &layers[..layers.len() - 1],
+        above: &layers[layers.len() - 1],
+        deletes: deletes.collect(),
+        way,
+    })
+}
+
+impl Run<'_> {
+    fn can_pull(&self) -> bool {
+        self.way == Way::Live { active: true }
+    }
+
+    /// More than this a commit does not copy.
+    fn upper_bound(&self) -> u64 {
+        let above = self.frozen[1..].iter().chain([self.above]);
+        above.map(|layer| layer.allocated_bytes).sum()
+    }
+
+    pub(super) fn task(
+        &self,
+        wanted: &MergeOptions,
+        costs: &[Measured],
+        mint: Mint<'_>,
+    ) -> Result<DiskTask, Problem> {
+        let oldest = mark(&self.frozen[0])?;
+        let measured = costs
+            .iter()
+            .find(|cost| cost.disk == self.chain.disk && cost.oldest == oldest.volume);
+        let cost = |direction| {
+            let way = measured.and_then(|measured| measured.way(direction));
+            way.filter(|way| way.blocker.is_none())
+                .map(|way| way.copy_bytes)
+        };
+        let (commit, pull) = (cost(Direction::Commit), cost(Direction::Pull));
+        let pull_is_cheaper = match (commit, pull) {
+            (Some(commit), Some(pull)) => pull < commit,
+            (None, Some(_)) => true,
+            _ => false,
+        };
+        let pulls = match wanted.direction {
+            Some(Direction::Pull) if !self.can_pull() => return Err(self.no_pull()),
+            Some(direction) => direction == Direction::Pull,
+            None => {
+                let little = commit.is_some() && self.upper_bound() <= LITTLE;
+                self.can_pull() && pull_is_cheaper && !little
+            }
+        };
+        let mut volumes = Vec::new();
+        for layer in self.frozen.iter().chain([self.above]) {
+            volumes.push(mark(layer)?);
+        }
+        let (kind, kept) = match self.way {
+            _ if pulls => (MergeKind::Pull, volumes.pop()),
+            Way::Live { active: true } => (MergeKind::ActiveCommit, Some(volumes.remove(0))),
+            Way::Live { active: false } => (MergeKind::Commit, Some(volumes.remove(0))),
+            Way::Off => (MergeKind::OfflineCommit, Some(volumes.remove(0))),
+        };
+        let frozen = || self.frozen.iter().map(|layer| layer.allocated_bytes).sum();
+        let planned_bytes = if pulls {
+            pull.unwrap_or_else(frozen)
+        } else {
+            commit.unwrap_or_else(|| self.upper_bound())
+        };
+        let leaving = volumes.into_iter().map(|volume| Leaving {
+            volume,
+            removal: RemovalId::from(mint()),
+        });
+        Ok(DiskTask {
+            disk: self.chain.disk.clone(),
+            round: 0,
+            kind,
+            kept: kept.expect("a run has at least two volumes"),
+            removed: leaving.collect(),
+            deletes: self.deletes.clone(),
+            merge: MergeId::from(mint()),
+            planned_bytes,
+            foreseen: Foreseen::of(measured, kind.direction()),
+            state: DiskState::Pending,
+            told: Told::default(),
+        })
+    }
+
+    fn no_pull(&self) -> Problem {
+        let why = match self.way {
+            Way::Off => "the virtual machine does not run",
+            Way::Live { .. } => "the layer above is not the one that the guest writes",
+        };
+        let text = format!("disk {} cannot be merged by a pull: {why}", self.chain.disk);
+        Problem::new(Reason::StrategyUnsupported, text).with("disk", &self.chain.disk)
+    }
+}
