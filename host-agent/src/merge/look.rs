@@ -90,6 +90,15 @@ impl Look<'_> {
         self.job.is_some() || self.disk.mirror.is_some()
     }
 
+    /// libvirt shows a job that QEMU has no more, and that came to nothing: it shows it until the
+    /// machine starts again.
+    pub(super) fn stale_mark(&self) -> bool {
+        let mirror = self.disk.mirror.as_ref();
+        self.job.is_none()
+            && mirror.is_some_and(|mirror| mirror.switched == Some(false))
+            && self.settled_in_phase()
+    }
+
     /// A job that cannot be the one asked for.
     pub(super) fn foreign_job(&self) -> bool {
         let wanted = job_of(self.record.kind);

@@ -27,6 +27,9 @@ impl Look<'_> {
             return self.cancel();
         }
         if !self.mirror_ready() && !self.unmarked_ready() {
+            if self.stale_mark() {
+                return self.lost_by_libvirt();
+            }
             if self.job_present() {
                 return Step::Wait(self.policy.look_every);
             }
@@ -92,6 +95,7 @@ impl Look<'_> {
             Window::Releasing if self.switched() == Some(true) => {
                 self.enter(Window::Intent, suspended_at, Some(Action::SetNextStart))
             }
+            Window::Releasing if self.cannot_be_told() => Step::Wait(REPEAT_AFTER),
             Window::Releasing if suspended_at.is_none() || self.state == VmState::Running => {
                 let tries = tries_since_help(self.record);
                 let pause = self.policy.retry.after(tries, self.record.order.id);
@@ -129,6 +133,9 @@ impl Look<'_> {
                 Step::Enter(Phase::Verifying { suspended_at }, resume)
             });
         }
+        if self.cannot_be_told() {
+            return wait;
+        }
         match mirror.map(|mirror| mirror.state) {
             // libvirt waits for a job that QEMU has no more.
             Some(MirrorState::Pivoting) if lost && switched == Some(false) => None,
@@ -153,6 +160,12 @@ impl Look<'_> {
     /// Whether QEMU writes the kept volume alone, whatever libvirt's mark says.
     fn switched(&self) -> Option<bool> {
         self.disk.mirror.as_ref()?.switched
+    }
+
+    /// The job is gone and libvirt still shows it: whichever volume QEMU writes now, the guest shall
+    /// not, before that is known.
+    fn cannot_be_told(&self) -> bool {
+        self.job.is_none() && self.disk.mirror.is_some() && self.switched().is_none()
     }
 
     pub(super) fn enter(

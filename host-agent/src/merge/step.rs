@@ -161,6 +161,9 @@ impl Look<'_> {
                 None,
             );
         }
+        if self.stale_mark() {
+            return self.lost_by_libvirt();
+        }
         if self.job_present() {
             let wait = Step::Wait(self.policy.look_every);
             return self.help().unwrap_or(wait);
@@ -345,6 +348,12 @@ impl Look<'_> {
     pub(super) fn disk_taken(&self) -> Step {
         let text = "another block job has taken the disk";
         fail(Reason::ConcurrentChange, self.record, text)
+    }
+
+    pub(super) fn lost_by_libvirt(&self) -> Step {
+        let text =
+            "libvirt shows a block job that QEMU has no more, until the machine starts again";
+        fail(Reason::MergeIoError, self.record, text)
     }
 
     pub(super) fn diverged(&self) -> Step {

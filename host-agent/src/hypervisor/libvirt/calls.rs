@@ -15,6 +15,7 @@ use super::reading::{
     Reading, definition, next_start, nobody_writes, present, read, running, state,
 };
 use super::relative::stays_relative;
+use super::switched;
 use crate::hypervisor::ffi::{self, Held, IoLimits, Ways};
 use crate::hypervisor::xml::{Definition, Disk, JobMark, Source, kept_snapshot};
 use crate::hypervisor::{
@@ -32,8 +33,11 @@ impl Connection {
     /// `own`: its images are written by this process.
     pub(super) fn vm(&self, vm: VmId, own: bool) -> Answer<VmView> {
         let domain = self.domain(vm)?;
-        let seen = read(&domain, Reading::Whole)?;
-        if seen.state == VmState::ShutOff && !own {
+        let mut seen = read(&domain, Reading::Whole)?;
+        if seen.state != VmState::ShutOff {
+            let disks = seen.disks.iter_mut();
+            disks.for_each(|disk| switched::settle(&domain, disk));
+        } else if !own {
             nobody_writes(&seen)?;
         }
         Ok(seen)

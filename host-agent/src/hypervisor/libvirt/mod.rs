@@ -27,6 +27,7 @@ mod offline;
 mod overlay;
 mod reading;
 mod relative;
+mod switched;
 mod view;
 
 use std::collections::HashMap;

@@ -65,7 +65,8 @@ fn disk_view(now: &Definition, disk: &Disk, next: Option<&Definition>) -> Result
     })
 }
 
-/// Which of the two QEMU has open for writing: its locks tell, and a mark may be stale.
+/// Which of the two QEMU has open for writing: its locks tell, and a mark may be stale. It has both
+/// open while a copy runs, and afterwards, until libvirt closes the one that it has left.
 fn switched(disk: &Disk) -> Option<bool> {
     let written = |locator: Option<&Locator>| match locator? {
         Locator::File(path) | Locator::Block(path) => is_written(path).ok(),
@@ -75,8 +76,8 @@ fn switched(disk: &Disk) -> Option<bool> {
     let to = written(disk.mirror.as_ref()?.target.locator())?;
     match (from, to) {
         (false, true) => Some(true),
-        (true, _) => Some(false),
-        (false, false) => None,
+        (true, false) => Some(false),
+        (true, true) | (false, false) => None,
     }
 }
 

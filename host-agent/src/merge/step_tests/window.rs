@@ -127,3 +127,43 @@ fn a_guest_whose_qemu_has_switched_is_not_let_go_with_the_old_next_start() {
         assert_eq!(decide(&at(phase), &runs), told);
     }
 }
+
+/// libvirt lost the job and shows it still; whether QEMU has switched is not known yet.
+#[test]
+fn a_guest_stands_still_until_it_is_known_what_it_would_write() {
+    for state in [MirrorState::Ready, MirrorState::Pivoting] {
+        let shown = |switched| {
+            let mut disk = with_mirror(state);
+            disk.mirror.as_mut().unwrap().switched = switched;
+            late(seen(VmState::Paused, disk, None))
+        };
+        for window in [Window::Intent, Window::Releasing] {
+            let at = at(Phase::Pivoting {
+                window,
+                since: now(),
+                suspended_at: Some(now()),
+            });
+            for fresh_start in [false, true] {
+                let look = |switched| Observation {
+                    fresh_start,
+                    ..shown(switched)
+                };
+                let unknown = decide(&at, &look(None));
+                assert!(matches!(unknown, Step::Wait(_)), "{window:?} {unknown:?}");
+                let lets_go = |step: &Step| matches!(step, Step::Enter(_, Some(Action::Resume)));
+                assert!(lets_go(&decide(&at, &look(Some(false)))), "{window:?}");
+                assert!(!lets_go(&decide(&at, &look(Some(true)))), "{window:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_job_that_libvirt_shows_and_qemu_has_not_is_not_waited_for() {
+    let disk = with_mirror(MirrorState::Pivoting);
+    let ready = at(Phase::Ready { not_before: now() });
+    let ended = decide(&ready, &late(seen(VmState::Running, disk.clone(), None)));
+    assert_eq!(failed_with(&ended), Some(Reason::MergeIoError));
+    let just_now = seen(VmState::Running, disk, None);
+    assert!(matches!(decide(&ready, &just_now), Step::Wait(_)));
+}
