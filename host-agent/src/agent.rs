@@ -1,6 +1,7 @@
 //! Puts the agent together: hypervisor, storage, merges, services.
 
 use crate::config::{Config, StorageKind};
+use crate::freeze::Freezes;
 use crate::grpc::{HostApi, MergeApi, VolumeApi};
 use crate::hypervisor::Hypervisor;
 use crate::machines;
@@ -25,7 +26,7 @@ const STREAMS: [&str; 2] = [
     "/livemerge.v1.HostService/WatchHost",
 ];
 
-/// The longest time that a stop waits for pivots to be over.
+/// The longest time that a stop waits for pivots and freezes to be over.
 const STOP: Duration = Duration::from_secs(10);
 
 /// The services of one agent.
@@ -39,19 +40,22 @@ pub struct Agent {
     /// This start of the agent.
     pub generation: u64,
     running: Arc<Merges>,
+    freezes: Arc<Freezes>,
     /// Held as long as the agent runs: its directory has one owner.
     _owner: File,
 }
 
 impl Agent {
-    /// What to wait for at the end, so that no guest stands still without its agent.
-    pub fn merges_stopped(&self) -> impl Future<Output = ()> + use<> {
-        let running = Arc::clone(&self.running);
-        async move { running.stopped().await }
+    /// What to wait for at the end, so that no guest stands still, or is frozen, without its agent.
+    pub fn guests_run(&self) -> impl Future<Output = ()> + use<> {
+        let (running, freezes) = (Arc::clone(&self.running), Arc::clone(&self.freezes));
+        async move {
+            tokio::join!(running.stopped(), freezes.stopped());
+        }
     }
 }
 
-/// Opens the journal, goes on with open merges, and gives the services.
+/// Thaws what was left frozen, opens the journal, goes on with open merges, and gives the services.
 ///
 /// # Errors
 /// When the journal cannot be opened or the configuration is wrong.
@@ -68,6 +72,14 @@ pub async fn open(
     std::fs::create_dir_all(state_dir).with_context(in_dir)?;
     let owner = own(state_dir).with_context(in_dir)?;
     let generation = next_own_generation(state_dir).with_context(in_dir)?;
+    // Before anything else: guests that an earlier process has left frozen.
+    let freezes = Freezes::open(
+        &state_dir.join("frozen"),
+        Arc::clone(&hypervisor),
+        config.freeze.policy()?,
+        shutdown.clone(),
+    )
+    .with_context(in_dir)?;
     let fence = Arc::new(Fence::open(state_dir).with_context(in_dir)?);
     let merges = Merges::open(
         &state_dir.join("merges"),
@@ -80,10 +92,11 @@ pub async fn open(
     )
     .await
     .with_context(in_dir)?;
-    let overlays = merges.overlays();
+    let overlays = merges.overlays().freezing(Arc::clone(&freezes));
     let limit = config.server.max_message_bytes();
     Ok(Agent {
         running: Arc::clone(&merges),
+        freezes: Arc::clone(&freezes),
         _owner: owner,
         merges: MergeServiceServer::new(MergeApi {
             merges: Arc::clone(&merges),
@@ -98,7 +111,8 @@ pub async fn open(
             generation,
             inventory: machines::watch(Arc::clone(&hypervisor)),
             merges,
-            overlays,
+            overlays: Arc::new(overlays),
+            stuck: freezes.stuck(),
             hypervisor,
             volumes: Arc::clone(&volumes),
             fence: Arc::clone(&fence),
@@ -148,7 +162,7 @@ pub async fn run(
     tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");
     tokio::spawn(follow_readiness(hypervisor, readiness, shutdown.clone()));
     register(config, &address, agent.generation, shutdown)?;
-    let merges_stopped = agent.merges_stopped();
+    let guests_run = agent.guests_run();
     let server = server
         .descriptors(DESCRIPTORS)
         .streams(STREAMS)
@@ -156,8 +170,10 @@ pub async fn run(
         .service(agent.host)
         .service(agent.volumes);
     server.serve(listener).await?;
-    if tokio::time::timeout(STOP, merges_stopped).await.is_err() {
-        tracing::warn!("a merge is still within its pivot; the next start goes on with it");
+    if tokio::time::timeout(STOP, guests_run).await.is_err() {
+        tracing::warn!(
+            "a guest still stands still, for its pivot or frozen; the next start goes on with it"
+        );
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The agent's configuration. Every key has a default but the host's name and its storage.
 
+use crate::freeze;
 use crate::merge::{PivotMode, Policy};
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
@@ -24,6 +25,8 @@ pub struct Config {
     pub hypervisor: HypervisorConfig,
     /// How merges go.
     pub merge: MergeConfig,
+    /// How guests are frozen for snapshots.
+    pub freeze: FreezeConfig,
     /// The storage domains that this host sees, by id.
     pub storage: BTreeMap<StorageId, StorageConfig>,
 }
@@ -37,6 +40,7 @@ impl Default for Config {
             host: HostConfig::default(),
             hypervisor: HypervisorConfig::default(),
             merge: MergeConfig::default(),
+            freeze: FreezeConfig::default(),
             storage: BTreeMap::new(),
         }
     }
@@ -180,6 +184,52 @@ impl MergeConfig {
             stalled_after: Duration::from_millis(self.stalled_after_ms),
             least_guest_bytes: self.least_guest_mib << 20,
             ..Policy::default()
+        })
+    }
+}
+
+/// How guests are frozen for snapshots.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FreezeConfig {
+    /// How long a guest's agent has for a sign of life, and as long again for the freeze itself, in
+    /// seconds, 1 to 20. One that is silent for longer is done without. The API server waits for more
+    /// than twice the most.
+    pub answer_seconds: u64,
+    /// The longest time that a guest stays frozen while its snapshot is taken, 100 to 60,000.
+    pub hold_limit_ms: u64,
+}
+
+impl Default for FreezeConfig {
+    fn default() -> Self {
+        Self {
+            answer_seconds: 5,
+            hold_limit_ms: 10_000,
+        }
+    }
+}
+
+impl FreezeConfig {
+    /// The bounds of a freeze.
+    ///
+    /// # Errors
+    /// When a value is out of its range.
+    pub fn policy(&self) -> anyhow::Result<freeze::Policy> {
+        if !(1..=20).contains(&self.answer_seconds) {
+            anyhow::bail!(
+                "freeze.answer_seconds is {}, not within 1 to 20",
+                self.answer_seconds
+            );
+        }
+        if !(100..=60_000).contains(&self.hold_limit_ms) {
+            anyhow::bail!(
+                "freeze.hold_limit_ms is {}, not within 100 to 60000",
+                self.hold_limit_ms
+            );
+        }
+        Ok(freeze::Policy {
+            answer: Duration::from_secs(self.answer_seconds),
+            hold: Duration::from_millis(self.hold_limit_ms),
         })
     }
 }

@@ -5,12 +5,14 @@
 //!   grpc (edge) ─▶ merge (orders, journal, steps) ─▶ hypervisor (port) ─▶ libvirt
 //!        │                                      └──▶ volumes ─▶ livemerge-storage
 //!        ├──▶ overlays, chains ─────────────────────────┘
+//!        │       └──▶ freeze (guests that stand still for a snapshot)
 //!        └──▶ machines (what runs here, kept fresh)
 //! ```
 
 pub mod agent;
 pub mod chains;
 pub mod config;
+pub mod freeze;
 pub mod grpc;
 pub mod hypervisor;
 mod lanes;

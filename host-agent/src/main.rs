@@ -19,6 +19,9 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // As the variable FAILPOINTS says.
+    #[cfg(feature = "failpoints")]
+    let _points = fail::FailScenario::setup();
     ended(run(&Cli::parse().args).await)
 }
 
@@ -28,6 +31,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     config.host.id()?;
     config.host.server()?;
     config.merge.policy()?;
+    config.freeze.policy()?;
     if args.report(&config, &mut std::io::stdout())? {
         return Ok(());
     }

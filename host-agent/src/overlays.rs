@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   look ─┬─ all on ─────────────────────────────────────▶ chains
-//!         ├─ none on ─▶ create volumes ─▶ add ─┬─ done ──▶ chains
-//!         │                                    └─ no ────▶ look again: on after all? ─▶ chains
-//!         └─ no                                                │ certainly not
-//!            └──────────────▶ volumes of the order removed ◀───┘ ─▶ refused
+//!         ├─ none on ─▶ create volumes ─▶ freeze ─▶ add ─▶ thaw ─┬─ done ──▶ chains
+//!         │                                                      └─ no ────▶ look again: on after all?
+//!         └─ no                                                                    │ certainly not
+//!            └──────────────▶ volumes of the order removed ◀───────────────────────┘ ─▶ refused
 //! ```
 //!
 //! - The names of the overlays come with the order, so a repetition is told by what the chain
@@ -15,9 +15,11 @@
 //! - A machine that is shut off gets them by its definition, one that runs by QEMU: that is the
 //!   hypervisor's matter.
 //! - Orders for one machine are carried out one after the other.
+//! - The guest is frozen between the last preparation and the first thing that follows, see `freeze`.
 
 use crate::chains::{self, Chain};
-use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, Overlay, VmView};
+use crate::freeze::{Consistency, Freezes, Frozen, Quiesce};
+use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, Overlay, VmState, VmView};
 use crate::lanes::Lanes;
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::ids::{DiskTarget, VmId};
@@ -36,6 +38,8 @@ pub struct OverlayOrder {
     pub vm: VmId,
     /// One a disk.
     pub overlays: Vec<NewOverlay>,
+    /// Whether the guest is frozen meanwhile.
+    pub quiesce: Quiesce,
 }
 
 impl OverlayOrder {
@@ -59,7 +63,18 @@ pub struct NewOverlay {
 pub struct Overlays {
     hypervisor: Arc<dyn Hypervisor>,
     volumes: Arc<Volumes>,
-    lanes: Lanes<VmId>,
+    lanes: Arc<Lanes<VmId>>,
+    /// Who freezes guests; without, none is frozen.
+    freezes: Option<Arc<Freezes>>,
+}
+
+/// Overlays that are on.
+#[derive(Debug)]
+pub struct Overlaid {
+    /// The disks' chains.
+    pub chains: Vec<Chain>,
+    /// What lies below them.
+    pub consistency: Consistency,
 }
 
 /// Why the overlays are not on, as far as known, and what becomes of their volumes.
@@ -71,24 +86,39 @@ enum NotOn {
 }
 
 impl Overlays {
-    /// On these domains.
+    /// On these domains. Guests are not frozen.
     pub fn new(hypervisor: Arc<dyn Hypervisor>, volumes: Arc<Volumes>) -> Self {
         Self {
             hypervisor,
             volumes,
-            lanes: Lanes::default(),
+            lanes: Arc::default(),
+            freezes: None,
         }
     }
 
-    /// Puts the overlays on and returns the disks' chains.
+    /// The same, orders of which follow those of `self`, with guests frozen as an order wishes.
+    #[must_use]
+    pub fn freezing(&self, freezes: Arc<Freezes>) -> Self {
+        Self {
+            hypervisor: Arc::clone(&self.hypervisor),
+            volumes: Arc::clone(&self.volumes),
+            lanes: Arc::clone(&self.lanes),
+            freezes: Some(freezes),
+        }
+    }
+
+    /// Puts the overlays on, and tells the disks' chains and what lies below.
     ///
     /// # Errors
     /// A problem. Nothing of the order is left, unless it says that something did not answer, or that
     /// the machine is not here: then it may be elsewhere, with the overlays on.
-    pub async fn create(&self, order: &OverlayOrder) -> Result<Vec<Chain>, Problem> {
+    pub async fn create(&self, order: &OverlayOrder) -> Result<Overlaid, Problem> {
         let _one_of_a_machine = self.lanes.of(order.vm).lock_owned().await;
         match self.bring(order).await {
-            Ok(()) => self.chains(order).await,
+            Ok(consistency) => Ok(Overlaid {
+                chains: self.chains(order).await?,
+                consistency,
+            }),
             Err(NotOn::Leave(problem)) => Err(problem),
             Err(NotOn::Undo(problem)) => {
                 self.undo(order).await?;
@@ -106,10 +136,10 @@ impl Overlays {
         self.undo(order).await
     }
 
-    async fn bring(&self, order: &OverlayOrder) -> Result<(), NotOn> {
+    async fn bring(&self, order: &OverlayOrder) -> Result<Consistency, NotOn> {
         let vm = self.look(order).await?;
         if self.all_on(order, &vm).map_err(NotOn::Undo)? {
-            return Ok(());
+            return Ok(self.told_before(order).await);
         }
         let mut overlays = Vec::with_capacity(order.overlays.len());
         for wanted in &order.overlays {
@@ -120,20 +150,79 @@ impl Overlays {
                 locator: created.locator,
             });
         }
+        let frozen = self.freeze(order, &vm, &overlays).await?;
         fail::fail_point!("agent::before-overlays-on");
         let put_on = self.hypervisor.add_overlays(order.vm, &overlays).await;
         fail::fail_point!("agent::after-overlays-on");
+        let was_frozen = match frozen {
+            Some(frozen) => frozen.thaw().await,
+            None => false,
+        };
         match put_on {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(self.tell(order, &vm, was_frozen).await),
             Err(error @ HypervisorError::Unknown(_)) => Err(NotOn::Leave(unanswered(&error))),
             // An earlier try may have put them on, and this one was refused for that.
             Err(error) => {
                 let vm = self.look(order).await?;
                 match self.all_on(order, &vm) {
-                    Ok(true) => Ok(()),
+                    Ok(true) => Ok(self.told_before(order).await),
                     _ => Err(NotOn::Undo(unanswered(&error))),
                 }
             }
+        }
+    }
+
+    /// Freezes the guest, if that is wished and can be.
+    async fn freeze(
+        &self,
+        order: &OverlayOrder,
+        vm: &VmView,
+        overlays: &[Overlay],
+    ) -> Result<Option<Frozen>, NotOn> {
+        let Some(freezes) = &self.freezes else {
+            return Ok(None);
+        };
+        if order.quiesce == Quiesce::Never || vm.state == VmState::ShutOff {
+            return Ok(None);
+        }
+        match freezes.freeze(vm, order.request, overlays).await {
+            Ok(frozen) => Ok(Some(frozen)),
+            Err(problem) if order.quiesce == Quiesce::Required => {
+                Err(match problem.reason.code() {
+                    Code::Unavailable => NotOn::Leave(problem),
+                    _ => NotOn::Undo(problem),
+                })
+            }
+            Err(problem) => {
+                tracing::info!(vm = %order.vm, %problem, "goes on without a freeze");
+                Ok(None)
+            }
+        }
+    }
+
+    /// What lies below overlays that are on now; whoever asks again is told the same.
+    async fn tell(&self, order: &OverlayOrder, vm: &VmView, was_frozen: bool) -> Consistency {
+        let consistency = match vm.state {
+            _ if was_frozen => Consistency::Frozen,
+            VmState::ShutOff if self.is_still_off(order.vm).await => Consistency::Off,
+            _ => Consistency::Crash,
+        };
+        if let Some(freezes) = &self.freezes {
+            freezes.take(order.vm, order.request, consistency).await;
+        }
+        consistency
+    }
+
+    /// Somebody may have started it between the look and the overlays.
+    async fn is_still_off(&self, vm: VmId) -> bool {
+        let now = self.hypervisor.vm(vm).await;
+        now.is_ok_and(|vm| vm.state == VmState::ShutOff)
+    }
+
+    async fn told_before(&self, order: &OverlayOrder) -> Consistency {
+        match &self.freezes {
+            Some(freezes) => freezes.taken(order.vm, order.request).await,
+            None => Consistency::Unknown,
         }
     }
 

@@ -61,6 +61,7 @@ reasons! {
     SnapshotNotReady = "SNAPSHOT_NOT_READY", FailedPrecondition, "The snapshot is being taken or deleted. Wait for its operation.";
     VmStateUnknown = "VM_STATE_UNKNOWN", FailedPrecondition, "The virtual machine's host does not answer, so nothing is known of it. Bring the host back.";
     VmNotRunning = "VM_NOT_RUNNING", FailedPrecondition, "The virtual machine does not run. Start it and try again.";
+    GuestAgentUnavailable = "GUEST_AGENT_UNAVAILABLE", FailedPrecondition, "The guest's file systems cannot be frozen: it has no agent that answers in time, or none that can freeze. Nothing was changed. See to the agent in the guest, or take the snapshot without.";
     ChainDiverged = "CHAIN_DIVERGED", FailedPrecondition, "The disk's chain is not the one that the record or request expects. Look at the chain.";
     ChainLacksData = "CHAIN_LACKS_DATA", FailedPrecondition, "QEMU died when it had taken volumes out of the chain, and perhaps not yet written what it had merged. They stay, and the message has the command that puts them back while the machine is off.";
     VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "Something still needs the volume; the metadata names it. Nothing was removed.";

@@ -4,7 +4,8 @@ use crate::hosts::{
     Chain, HostStatus, HostView, Layer, LayerFormat, UnsupportedDisk, VmSeen, VmState, volume_ref,
 };
 use crate::snapshot::{
-    Event, EventKind, HostRecord, Origin, Severity, Snapshot, SnapshotState, VmRecord,
+    Consistency, Event, EventKind, HostRecord, Origin, Quiesce, Severity, Snapshot, SnapshotState,
+    VmRecord,
 };
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, VmId};
@@ -38,6 +39,12 @@ pub(super) fn snapshot(snapshot: Snapshot) -> v1::Snapshot {
         Origin::Discovered => v1::SnapshotOrigin::Discovered,
         Origin::LeftByMerge => v1::SnapshotOrigin::LeftByMerge,
     };
+    let consistency = match snapshot.consistency {
+        Consistency::Unknown => v1::SnapshotConsistency::Unspecified,
+        Consistency::Crash => v1::SnapshotConsistency::Crash,
+        Consistency::Frozen => v1::SnapshotConsistency::Frozen,
+        Consistency::Off => v1::SnapshotConsistency::Off,
+    };
     let disks = snapshot.disks.iter().map(|disk| v1::SnapshotDisk {
         disk: disk.disk.to_string(),
         volume: Some(volume_ref(&disk.volume)),
@@ -54,6 +61,15 @@ pub(super) fn snapshot(snapshot: Snapshot) -> v1::Snapshot {
         origin: origin.into(),
         labels: snapshot.labels.into_iter().collect(),
         deletion_protected: snapshot.deletion_protected,
+        consistency: consistency.into(),
+    }
+}
+
+pub(super) fn quiesce(quiesce: v1::Quiesce) -> Quiesce {
+    match quiesce {
+        v1::Quiesce::Unspecified | v1::Quiesce::IfPossible => Quiesce::IfPossible,
+        v1::Quiesce::Required => Quiesce::Required,
+        v1::Quiesce::Never => Quiesce::Never,
     }
 }
 
@@ -101,6 +117,7 @@ pub(super) fn vm_seen(vm: &VmSeen, host: &HostId, observed_at: Option<Timestamp>
         state: state.into(),
         disks: disks.collect(),
         observed_at: observed_at.map(time),
+        still_frozen: vm.still_frozen,
     }
 }
 
@@ -113,6 +130,7 @@ pub(super) fn vm_unknown(vm: &VmRecord, observed_at: Option<Timestamp>) -> v1::V
         state: v1::VmState::Unknown.into(),
         disks: vec![],
         observed_at: observed_at.map(time),
+        still_frozen: false,
     }
 }
 
@@ -188,6 +206,8 @@ pub(super) fn event_kind(wanted: v1::EventType) -> Option<EventKind> {
         v1::EventType::HostUp => EventKind::HostUp,
         v1::EventType::HostUnresponsive => EventKind::HostUnresponsive,
         v1::EventType::HostJournalDamaged => EventKind::HostJournalDamaged,
+        v1::EventType::GuestStillFrozen => EventKind::GuestStillFrozen,
+        v1::EventType::GuestThawed => EventKind::GuestThawed,
         v1::EventType::SnapshotCreateRequested => EventKind::SnapshotCreateRequested,
         v1::EventType::SnapshotCreated => EventKind::SnapshotCreated,
         v1::EventType::SnapshotCreateFailed => EventKind::SnapshotCreateFailed,
@@ -227,6 +247,8 @@ pub(super) fn event_type(kind: EventKind) -> v1::EventType {
         EventKind::HostUp => v1::EventType::HostUp,
         EventKind::HostUnresponsive => v1::EventType::HostUnresponsive,
         EventKind::HostJournalDamaged => v1::EventType::HostJournalDamaged,
+        EventKind::GuestStillFrozen => v1::EventType::GuestStillFrozen,
+        EventKind::GuestThawed => v1::EventType::GuestThawed,
         EventKind::SnapshotCreateRequested => v1::EventType::SnapshotCreateRequested,
         EventKind::SnapshotCreated => v1::EventType::SnapshotCreated,
         EventKind::SnapshotCreateFailed => v1::EventType::SnapshotCreateFailed,

@@ -1,7 +1,7 @@
 //! `livemerge.v1.SnapshotService`.
 
 use super::{caller, convert, delete_order, detached, forecast, labels, operation, page::Pager};
-use crate::snapshot::{CreateOrder, DeleteOrder, Snapshots, UpdateOrder, no_snapshot};
+use crate::snapshot::{CreateOrder, DeleteOrder, Quiesce, Snapshots, UpdateOrder, no_snapshot};
 use crate::store::{RequestRecord, Store};
 use livemerge_proto::fields::Fields;
 use livemerge_proto::ids::{RequestId, SnapshotId, VmId};
@@ -30,6 +30,7 @@ impl SnapshotService for SnapshotApi {
     ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
         let caller = caller(&request);
         let request = request.into_inner();
+        let quiesce = convert::quiesce(request.quiesce());
         let mut fields = Fields::new();
         let id = fields.parse::<RequestId>("request_id", &request.request_id);
         let vm = fields.parse("vm_id", &request.vm_id);
@@ -44,6 +45,11 @@ impl SnapshotService for SnapshotApi {
         // What is not asked for is left out, so that a repetition is known over an upgrade.
         payload.extend((!labels.is_empty()).then_some(&*noted));
         payload.extend(deletion_protected.then_some("protected"));
+        payload.extend(match quiesce {
+            Quiesce::IfPossible => None,
+            Quiesce::Required => Some("frozen"),
+            Quiesce::Never => Some("not frozen"),
+        });
         let request = RequestRecord {
             id,
             fingerprint: fingerprint("CreateSnapshot", &payload),
@@ -56,6 +62,7 @@ impl SnapshotService for SnapshotApi {
             description,
             labels,
             deletion_protected,
+            quiesce,
         };
         let snapshots = Arc::clone(&self.snapshots);
         let view = detached(async move { snapshots.create(order).await }).await?;

@@ -9,7 +9,7 @@ use super::types::{
     VmChains, VolumeSeen,
 };
 use super::{HostAgent, volume_ref};
-use crate::snapshot::Mark;
+use crate::snapshot::{Consistency, Mark};
 use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
@@ -25,7 +25,8 @@ use tonic::{Code, Request, Status};
 
 /// For calls that answer at once.
 const SHORT: Duration = Duration::from_secs(10);
-/// For a removal, which frees space before it answers. It goes on after the time is over.
+/// For a removal, which frees space before it answers, and for overlays, which wait for the agent in a
+/// guest. Both go on after the time is over.
 const LONG: Duration = Duration::from_secs(60);
 
 /// Volumes of one page of a list.
@@ -63,7 +64,7 @@ impl HostAgent for GrpcAgent {
         convert::chains(answer.into_inner()).map_err(classify)
     }
 
-    async fn create_overlays(&self, order: &OverlayOrder) -> Result<(), HostError> {
+    async fn create_overlays(&self, order: &OverlayOrder) -> Result<Consistency, HostError> {
         let overlays = order.overlays.iter().map(|overlay| v1::Overlay {
             disk: overlay.disk.to_string(),
             below: Some(volume_ref(&overlay.below)),
@@ -74,13 +75,14 @@ impl HostAgent for GrpcAgent {
             generation: self.generation,
             vm_id: order.vm.to_string(),
             overlays: overlays.collect(),
+            quiesce: convert::quiesce(order.quiesce).into(),
         };
         let mut client = HostServiceClient::new(self.channel.clone());
-        client
-            .create_overlays(within(SHORT, request))
+        let answer = client
+            .create_overlays(within(LONG, request))
             .await
             .map_err(classify)?;
-        Ok(())
+        Ok(convert::consistency(answer.get_ref().consistency()))
     }
 
     async fn measure(

@@ -7,7 +7,7 @@ use super::types::{
     Chain, DiskSeen, HostReport, Layer, LayerFormat, MeasuredWay, MergeOrder, MergePhase,
     MergeSeen, MergeWaiting, RemovalSeen, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
 };
-use crate::snapshot::{Direction, Failure, Mark};
+use crate::snapshot::{Consistency, Direction, Failure, Mark, Quiesce};
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId};
 use livemerge_proto::v1;
@@ -25,7 +25,25 @@ pub(super) fn vm(vm: &v1::Vm) -> Result<VmSeen, Status> {
         name: vm.name.clone(),
         state,
         disks,
+        still_frozen: vm.still_frozen,
     })
+}
+
+pub(super) fn quiesce(quiesce: Quiesce) -> v1::Quiesce {
+    match quiesce {
+        Quiesce::IfPossible => v1::Quiesce::IfPossible,
+        Quiesce::Required => v1::Quiesce::Required,
+        Quiesce::Never => v1::Quiesce::Never,
+    }
+}
+
+pub(super) fn consistency(consistency: v1::SnapshotConsistency) -> Consistency {
+    match consistency {
+        v1::SnapshotConsistency::Unspecified => Consistency::Unknown,
+        v1::SnapshotConsistency::Crash => Consistency::Crash,
+        v1::SnapshotConsistency::Frozen => Consistency::Frozen,
+        v1::SnapshotConsistency::Off => Consistency::Off,
+    }
 }
 
 fn vm_state(state: v1::VmState) -> Option<VmState> {

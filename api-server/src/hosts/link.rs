@@ -179,6 +179,7 @@ impl Link {
                 let connected = host.hypervisor_connected;
                 self.note_homes(&vms).await;
                 self.note_journals(host.damaged_journals).await;
+                self.hosts.note_frozen(&self.host, &vms).await;
                 let vms: BTreeMap<VmId, VmSeen> = vms.into_iter().map(|vm| (vm.id, vm)).collect();
                 self.show(|view| {
                     view.hypervisor_connected = connected;
@@ -188,6 +189,7 @@ impl Link {
             Item::Changed(vm) => {
                 let vm = convert::vm(&vm)?;
                 self.note_homes(std::slice::from_ref(&vm)).await;
+                self.note_frozen(&vm).await;
                 self.show(|view| {
                     if let Some(vms) = view.vms.as_mut() {
                         Arc::make_mut(vms).insert(vm.id, vm);
@@ -227,6 +229,17 @@ impl Link {
             }
         }
         self.show(|view| view.damaged_journals = told);
+    }
+
+    /// Most changes are of another kind.
+    async fn note_frozen(&self, vm: &VmSeen) {
+        let known = self.view.borrow().vms.clone().unwrap_or_default();
+        let was = known.get(&vm.id).is_some_and(|vm| vm.still_frozen);
+        if vm.still_frozen != was {
+            self.hosts
+                .note_frozen(&self.host, std::slice::from_ref(vm))
+                .await;
+        }
     }
 
     /// All that the host shows now, since some of it could not be noted.

@@ -24,7 +24,7 @@ pub use types::{
     RemovalOrder, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
 };
 
-use crate::snapshot::{EventKind, HostRecord, Mark, Severity, VmRecord};
+use crate::snapshot::{Consistency, EventKind, HostRecord, Mark, Severity, VmRecord};
 use crate::store::{Page, Store, StoreError, VmFilter};
 use agent::GrpcAgent;
 use async_trait::async_trait;
@@ -45,8 +45,8 @@ use tonic::transport::{Channel, Endpoint};
 pub trait HostAgent: Send + Sync + 'static {
     /// The chains of a machine's disks, or of one of them, as they are now.
     async fn chains(&self, vm: VmId, disk: Option<&DiskTarget>) -> Result<VmChains, HostError>;
-    /// Puts overlays on. `Ok`: they are on.
-    async fn create_overlays(&self, order: &OverlayOrder) -> Result<(), HostError>;
+    /// Puts overlays on. `Ok`: they are on, and this lies below.
+    async fn create_overlays(&self, order: &OverlayOrder) -> Result<Consistency, HostError>;
     /// What merging these runs of a machine's disks costs each way: each by its oldest and its
     /// youngest volume.
     async fn measure(

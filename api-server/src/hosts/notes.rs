@@ -5,7 +5,7 @@ use super::types::{HostStatus, VmSeen};
 use crate::snapshot::{Event, EventKind, NewEvent, Severity, VmRecord};
 use crate::store::{EventFilter, Page, StoreError};
 use livemerge_proto::ids::HostId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 impl Hosts {
@@ -70,27 +70,12 @@ impl Hosts {
 
     async fn try_note_damaged(&self, host: &HostId, file: &str) -> Result<(), StoreError> {
         let kind = EventKind::HostJournalDamaged;
-        let filter = EventFilter {
-            kinds: vec![kind],
-            ..EventFilter::default()
+        let is_this = |event: &Event| {
+            let told = event.entry.details.get("journal");
+            event.entry.host.as_ref() == Some(host) && told.is_some_and(|told| told == file)
         };
-        let mut page = Page {
-            after: None,
-            limit: 1000,
-        };
-        loop {
-            let some = self.store.events(&filter, &page).await?;
-            let is_this = |event: &Event| {
-                let told = event.entry.details.get("journal");
-                event.entry.host.as_ref() == Some(host) && told.is_some_and(|told| told == file)
-            };
-            if some.iter().any(is_this) {
-                return Ok(());
-            }
-            if some.len() < page.limit {
-                break;
-            }
-            page.after = some.last().map(|event| event.revision);
+        if self.told(&[kind]).await?.iter().any(is_this) {
+            return Ok(());
         }
         let text = format!(
             "the journal of a merge on host {host} is damaged and was set aside as {file}: nobody goes \
@@ -99,6 +84,74 @@ impl Hosts {
         let mut event = self.event(kind, Severity::Error, host, text);
         event.details.insert("journal".to_owned(), file.to_owned());
         self.store.add_events(&[event]).await
+    }
+
+    /// Tells of guests that may still be frozen, and when that is over, once each also over restarts
+    /// of this server.
+    pub(super) async fn note_frozen(&self, host: &HostId, vms: &[VmSeen]) {
+        if let Err(error) = self.try_note_frozen(host, vms).await {
+            tracing::warn!(%host, error = &error as &dyn std::error::Error, "a frozen guest could not be noted");
+        }
+    }
+
+    async fn try_note_frozen(&self, host: &HostId, vms: &[VmSeen]) -> Result<(), StoreError> {
+        let mut told = BTreeSet::new();
+        let kinds = [EventKind::GuestStillFrozen, EventKind::GuestThawed];
+        for Event { entry, .. } in self.told(&kinds).await? {
+            match entry.vm {
+                Some(vm) if entry.kind == EventKind::GuestStillFrozen => told.insert(vm),
+                Some(vm) => told.remove(&vm),
+                None => false,
+            };
+        }
+        let news = vms
+            .iter()
+            .filter(|vm| vm.still_frozen != told.contains(&vm.id));
+        let news: Vec<NewEvent> = news.map(|vm| self.of_frozen(host, vm)).collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        self.store.add_events(&news).await
+    }
+
+    fn of_frozen(&self, host: &HostId, vm: &VmSeen) -> NewEvent {
+        let name = &vm.name;
+        let event = if vm.still_frozen {
+            let text = format!(
+                "the file systems of machine {name} were frozen for a snapshot, and may still be: its guest's \
+                 agent does not answer"
+            );
+            self.event(EventKind::GuestStillFrozen, Severity::Error, host, text)
+        } else {
+            let text = format!("the file systems of machine {name} are frozen no more");
+            self.event(EventKind::GuestThawed, Severity::Info, host, text)
+        };
+        NewEvent {
+            vm: Some(vm.id),
+            ..event
+        }
+    }
+
+    /// All that the audit log has of these kinds, oldest first. They are rare.
+    async fn told(&self, kinds: &[EventKind]) -> Result<Vec<Event>, StoreError> {
+        let filter = EventFilter {
+            kinds: kinds.to_vec(),
+            ..EventFilter::default()
+        };
+        let mut page = Page {
+            after: None,
+            limit: 1000,
+        };
+        let mut all = Vec::new();
+        loop {
+            let some = self.store.events(&filter, &page).await?;
+            let is_last = some.len() < page.limit;
+            page.after = some.last().map(|event| event.revision);
+            all.extend(some);
+            if is_last {
+                return Ok(all);
+            }
+        }
     }
 
     pub(super) fn event(

@@ -1,6 +1,6 @@
 //! What the server knows of hosts, and what it asks of them.
 
-use crate::snapshot::{Direction, Failure, Mark, NewOverlay};
+use crate::snapshot::{Direction, Failure, Mark, NewOverlay, Quiesce};
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_proto::problem::Problem;
@@ -31,6 +31,8 @@ pub struct VmSeen {
     pub state: VmState,
     /// Its disks.
     pub disks: Vec<DiskSeen>,
+    /// Whether its guest may be frozen although it should not be.
+    pub still_frozen: bool,
 }
 
 /// A disk of a machine.
@@ -309,6 +311,8 @@ pub struct OverlayOrder {
     pub vm: VmId,
     /// One a disk.
     pub overlays: Vec<NewOverlay>,
+    /// Whether the guest is frozen meanwhile.
+    pub quiesce: Quiesce,
 }
 
 /// Orders the removal of a volume.

@@ -3,8 +3,8 @@
 use super::plan::{Mint, mark};
 use super::step::{Answer, Ask, Draft, Step, put};
 use super::types::{
-    CreatePhase, EventKind, Failure, NewOverlay, OperationState, Severity, SnapshotDisk,
-    SnapshotState, Work,
+    Consistency, CreatePhase, EventKind, Failure, NewEvent, NewOverlay, OperationState, Quiesce,
+    Severity, Snapshot, SnapshotDisk, SnapshotState, Work,
 };
 use crate::hosts::{Chain, HostError, Layer, OverlayOrder, VmChains};
 use crate::store::SnapshotChange;
@@ -50,7 +50,7 @@ fn planning(draft: &Draft<'_>, mint: Mint<'_>) -> Step {
 
 fn overlaying(overlays: &[NewOverlay], draft: &Draft<'_>) -> Step {
     match draft.seen.answer {
-        Some(Answer::OverlaysOn) => taken(draft),
+        Some(Answer::OverlaysOn(consistency)) => taken(*consistency, draft),
         Some(Answer::Error(HostError::Refused(problem))) => {
             let refused = CreatePhase::Refused(overlays.to_vec(), problem.clone().into());
             draft.enter(Work::Create(refused), vec![], vec![])
@@ -60,15 +60,17 @@ fn overlaying(overlays: &[NewOverlay], draft: &Draft<'_>) -> Step {
             request: draft.operation.request.into(),
             vm: draft.operation.vm,
             overlays: overlays.to_vec(),
+            quiesce: draft.operation.quiesce,
         })),
     }
 }
 
-/// Whatever the host has said: overlays that are on are the snapshot. They come on together.
+/// Whatever the host has said: overlays that are on are the snapshot. They come on together. Whether
+/// the guest was frozen then, nobody has said.
 fn refused(overlays: &[NewOverlay], failure: &Failure, draft: &Draft<'_>) -> Step {
     match draft.seen.answer {
         Some(Answer::Chains(vm)) if overlays.iter().any(|new| is_on(new, &vm.chains)) => {
-            taken(draft)
+            taken(Consistency::Unknown, draft)
         }
         Some(Answer::Chains(_) | Answer::Error(HostError::Refused(_))) => {
             fail(draft, failure.clone())
@@ -85,19 +87,45 @@ fn is_on(new: &NewOverlay, chains: &[Chain]) -> bool {
         .any(|chain| chain.disk == new.disk && chain.layers.iter().any(is))
 }
 
-fn taken(draft: &Draft<'_>) -> Step {
+fn taken(consistency: Consistency, draft: &Draft<'_>) -> Step {
     let Some(snapshot) = draft.seen.snapshots.first() else {
         return fail(draft, record_gone(draft));
     };
-    let text = format!("snapshot {} was taken", draft.operation.snapshot_name);
-    let event = draft.event(EventKind::SnapshotCreated, Severity::Info, text);
-    let ready = put(snapshot, SnapshotState::Ready, snapshot.disks.clone());
+    let ready = Snapshot {
+        state: SnapshotState::Ready,
+        consistency,
+        ..snapshot.clone()
+    };
+    let event = told(consistency, draft);
     draft.end(
         OperationState::Succeeded,
         draft.operation.work.clone(),
-        vec![ready],
+        vec![SnapshotChange::Put(ready)],
         vec![event],
     )
+}
+
+/// That it was taken, and what of; a warning when that is not what was asked for.
+fn told(consistency: Consistency, draft: &Draft<'_>) -> NewEvent {
+    let (word, what) = match consistency {
+        Consistency::Unknown => ("unknown", "whether the guest was frozen is not known"),
+        Consistency::Crash => ("crash", "the guest was not frozen"),
+        Consistency::Frozen => ("frozen", "the guest's file systems were frozen"),
+        Consistency::Off => ("off", "the machine was off"),
+    };
+    let as_asked = draft.operation.quiesce != Quiesce::Required
+        || matches!(consistency, Consistency::Frozen | Consistency::Off);
+    let severity = match as_asked {
+        true => Severity::Info,
+        false => Severity::Warning,
+    };
+    let name = &draft.operation.snapshot_name;
+    let text = format!("snapshot {name} was taken: {what}");
+    let mut event = draft.event(EventKind::SnapshotCreated, severity, text);
+    event
+        .details
+        .insert("consistency".to_owned(), word.to_owned());
+    event
 }
 
 /// Nothing of the snapshot is left: its record goes with the operation's end.

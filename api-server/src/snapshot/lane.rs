@@ -378,10 +378,7 @@ async fn put_to(agent: &dyn HostAgent, ask: Ask, wanted: &Wanted<'_>) -> Answer 
         Ask::Survey(vm) => survey(agent, vm, wanted)
             .await
             .map(|(chains, costs)| Answer::Survey(chains, costs)),
-        Ask::Overlays(order) => agent
-            .create_overlays(&order)
-            .await
-            .map(|()| Answer::OverlaysOn),
+        Ask::Overlays(order) => agent.create_overlays(&order).await.map(Answer::OverlaysOn),
         Ask::Merges(orders) => agent
             .start_merges(&orders)
             .await

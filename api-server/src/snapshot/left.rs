@@ -12,7 +12,9 @@
 
 use super::delete::Delete;
 use super::step::Step;
-use super::types::{DiskTask, MergeKind, Origin, Snapshot, SnapshotDisk, SnapshotState};
+use super::types::{
+    Consistency, DiskTask, MergeKind, Origin, Snapshot, SnapshotDisk, SnapshotState,
+};
 use crate::store::SnapshotChange;
 use livemerge_proto::ids::SnapshotId;
 use livemerge_storage::{VolumeName, VolumeRef};
@@ -52,6 +54,7 @@ impl Delete<'_> {
             origin: Origin::LeftByMerge,
             labels: BTreeMap::new(),
             deletion_protected: false,
+            consistency: Consistency::Unknown,
             state: SnapshotState::Ready,
             was_incomplete: false,
             disks: vec![SnapshotDisk {

@@ -49,10 +49,10 @@ pub use service::{CreateOrder, DeleteOrder, Snapshots};
 pub(crate) use service::{no_snapshot, no_vm};
 pub use turns::{Limit, Limits};
 pub use types::{
-    CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, Event, EventKind, Failure,
-    HostRecord, Leaving, Mark, MergeKind, MergeOptions, Merging, NewEvent, NewOverlay, Obstacle,
-    Operation, OperationState, Origin, Severity, Snapshot, SnapshotDisk, SnapshotState, Told,
-    VmRecord, Work,
+    Consistency, CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, Event,
+    EventKind, Failure, HostRecord, Leaving, Mark, MergeKind, MergeOptions, Merging, NewEvent,
+    NewOverlay, Obstacle, Operation, OperationState, Origin, Quiesce, Severity, Snapshot,
+    SnapshotDisk, SnapshotState, Told, VmRecord, Work,
 };
 pub use update::UpdateOrder;
 pub use wishes::Wish;

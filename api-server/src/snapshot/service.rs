@@ -8,8 +8,8 @@ use super::lane::Surroundings;
 use super::plan::{Wanted, plan_delete};
 use super::turns::{Limits, Turns};
 use super::types::{
-    CreatePhase, DeletePhase, EventKind, MergeOptions, NewEvent, Operation, OperationState, Origin,
-    Severity, Snapshot, SnapshotState, Work,
+    Consistency, CreatePhase, DeletePhase, EventKind, MergeOptions, NewEvent, Operation,
+    OperationState, Origin, Quiesce, Severity, Snapshot, SnapshotState, Work,
 };
 use crate::hosts::{HostError, HostHandle, Hosts, VmChains};
 use crate::store::{RequestRecord, Store, StoreError};
@@ -40,6 +40,8 @@ pub struct CreateOrder {
     pub labels: BTreeMap<String, String>,
     /// Whether deletes are refused until that is taken back.
     pub deletion_protected: bool,
+    /// Whether the guest is frozen for it.
+    pub quiesce: Quiesce,
 }
 
 /// Asks for the deletion of snapshots of one machine.
@@ -154,6 +156,7 @@ impl Snapshots {
             origin: Origin::Requested,
             labels: order.labels,
             deletion_protected: order.deletion_protected,
+            consistency: Consistency::Unknown,
             state: SnapshotState::Creating,
             was_incomplete: false,
             disks: vec![],
@@ -161,7 +164,10 @@ impl Snapshots {
             revision: 0,
         };
         let work = Work::Create(CreatePhase::Planning);
-        let operation = self.operation(&snapshot, work, order.request.id, &order.caller);
+        let operation = Operation {
+            quiesce: order.quiesce,
+            ..self.operation(&snapshot, work, order.request.id, &order.caller)
+        };
         let text = format!("snapshot {} was asked for", snapshot.name);
         let event = requested(
             &operation,
@@ -317,6 +323,7 @@ impl Snapshots {
             snapshot_name: snapshot.name.clone(),
             batch: vec![],
             options: MergeOptions::default(),
+            quiesce: Quiesce::default(),
             cancel_requested: false,
             state: OperationState::Queued,
             work,

@@ -12,8 +12,8 @@
 
 use super::plan::Mint;
 use super::types::{
-    EventKind, Failure, NewEvent, Operation, OperationState, Severity, Snapshot, SnapshotDisk,
-    SnapshotState, Work,
+    Consistency, EventKind, Failure, NewEvent, Operation, OperationState, Severity, Snapshot,
+    SnapshotDisk, SnapshotState, Work,
 };
 use super::{create, delete, obstacle};
 use crate::hosts::{
@@ -87,8 +87,8 @@ pub enum Answer {
     Chains(VmChains),
     /// To [`Ask::Survey`].
     Survey(VmChains, Vec<Measured>),
-    /// To [`Ask::Overlays`]: they are on.
-    OverlaysOn,
+    /// To [`Ask::Overlays`]: they are on, and this lies below.
+    OverlaysOn(Consistency),
     /// To [`Ask::Merges`]: they are in the host's journal, and will be seen.
     MergesAccepted,
     /// To [`Ask::Cancel`] and [`Ask::Limit`]: what comes of it will be seen.

@@ -7,7 +7,7 @@ pub use event::{Event, EventKind, NewEvent, Severity};
 pub use livemerge_proto::failure::Failure;
 pub use operation::{
     CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, Leaving, MergeKind,
-    MergeOptions, NewOverlay, Obstacle, Operation, OperationState, Told, Work,
+    MergeOptions, NewOverlay, Obstacle, Operation, OperationState, Quiesce, Told, Work,
 };
 
 use jiff::Timestamp;
@@ -76,6 +76,21 @@ pub enum Origin {
     LeftByMerge,
 }
 
+/// What a guest finds that starts from a snapshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// What a power cut would have left.
+    Crash,
+    /// Frozen file systems.
+    Frozen,
+    /// What the machine had while it was off.
+    Off,
+}
+
 /// One disk of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotDisk {
@@ -129,6 +144,9 @@ pub struct Snapshot {
     /// Whether deletes are refused.
     #[serde(default)]
     pub deletion_protected: bool,
+    /// What a guest finds that starts from it.
+    #[serde(default)]
+    pub consistency: Consistency,
     /// Whether it can be relied on.
     pub state: SnapshotState,
     /// Whether it was INCOMPLETE when its latest delete was accepted: then no refusal makes it READY.

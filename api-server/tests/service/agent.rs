@@ -33,6 +33,8 @@ pub(crate) struct Script {
     pub(crate) in_use: bool,
     /// Files of its journal that were damaged.
     pub(crate) damaged: Vec<String>,
+    /// The guest may be frozen although it should not be.
+    pub(crate) still_frozen: bool,
     /// A cancel comes too late.
     pub(crate) past_return: bool,
     /// What it was asked, but for chains.
@@ -207,6 +209,7 @@ impl Agent {
             name: "vm".to_owned(),
             state: v1::VmState::Running.into(),
             disks: disks.collect(),
+            still_frozen: script.still_frozen,
             ..v1::Vm::default()
         }]
     }
@@ -249,13 +252,22 @@ impl HostService for Agent {
         &self,
         request: Request<v1::CreateOverlaysRequest>,
     ) -> Result<Response<v1::CreateOverlaysResponse>, Status> {
-        let mut script = self.answer("create", "")?;
-        for overlay in request.into_inner().overlays {
+        let request = request.into_inner();
+        let quiesce = request.quiesce();
+        let mut script = self.answer("create", quiesce.as_str_name())?;
+        for overlay in request.overlays {
             let name = overlay.overlay.unwrap().name;
             let chain = script.chains.get_mut(&overlay.disk).unwrap();
             chain.push((name, 32 << 20));
         }
-        Ok(Response::new(v1::CreateOverlaysResponse::default()))
+        let consistency = match quiesce {
+            v1::Quiesce::Required => v1::SnapshotConsistency::Frozen,
+            _ => v1::SnapshotConsistency::Crash,
+        };
+        Ok(Response::new(v1::CreateOverlaysResponse {
+            consistency: consistency.into(),
+            ..v1::CreateOverlaysResponse::default()
+        }))
     }
 }
 

@@ -7,6 +7,7 @@ mod batch;
 mod damaged;
 mod forecast;
 mod noted;
+mod quiesce;
 mod stopping;
 mod waiting;
 mod wishes;

@@ -4,7 +4,7 @@ use super::*;
 use std::collections::HashMap;
 
 impl Rig {
-    async fn snapshot(&mut self, id: &str) -> v1::Snapshot {
+    pub(super) async fn snapshot(&mut self, id: &str) -> v1::Snapshot {
         let request = v1::GetSnapshotRequest {
             snapshot_id: id.to_owned(),
         };

@@ -48,9 +48,34 @@ pub(crate) struct CreateArgs {
     /// Refuses deletes until `livemerge snapshot update --unprotect`
     #[arg(long)]
     pub(crate) protect: bool,
+    /// Whether the guest's agent freezes its file systems for it
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) quiesce: Quiesce,
     /// Waits for the end, and shows the progress
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+/// Whether a guest's file systems are frozen while its snapshot is taken.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Quiesce {
+    /// If its agent answers in time
+    #[default]
+    IfPossible,
+    /// Or no snapshot is taken
+    Required,
+    /// Its agent is not asked
+    Never,
+}
+
+impl From<Quiesce> for v1::Quiesce {
+    fn from(quiesce: Quiesce) -> Self {
+        match quiesce {
+            Quiesce::IfPossible => Self::IfPossible,
+            Quiesce::Required => Self::Required,
+            Quiesce::Never => Self::Never,
+        }
+    }
 }
 
 /// Which snapshot.

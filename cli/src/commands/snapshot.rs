@@ -37,6 +37,7 @@ async fn create(session: &Session, output: Output, args: CreateArgs) -> Result<(
         description: args.description,
         labels: args.labels.into_iter().collect(),
         deletion_protected: args.protect,
+        quiesce: v1::Quiesce::from(args.quiesce).into(),
     };
     let answer = session
         .mutate(request, async |r| client.create_snapshot(r).await)

@@ -35,6 +35,9 @@ pub(super) fn hint(reason: Reason) -> &'static str {
         Reason::VmStateUnknown => {
             "bring the machine's host back; `livemerge host list` says which ones answer"
         }
+        Reason::GuestAgentUnavailable => {
+            "see to the agent in the guest, or take the snapshot with `--quiesce if-possible`"
+        }
         Reason::VmNotRunning => "start the machine, then try again",
         Reason::StrategyUnsupported => {
             "`livemerge snapshot plan SNAPSHOT` says what is possible, with --direction or without"

@@ -65,6 +65,7 @@ pub(crate) struct VmDocument<'a> {
     state: String,
     disks: Vec<VmDiskDocument<'a>>,
     observed_at: Option<String>,
+    still_frozen: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,6 +89,7 @@ impl<'a> From<&'a v1::Vm> for VmDocument<'a> {
             state: word(vm.state().as_str_name(), "VM_STATE_"),
             disks: disks.collect(),
             observed_at: time(vm.observed_at.as_ref()),
+            still_frozen: vm.still_frozen,
         }
     }
 }
@@ -102,6 +104,7 @@ pub(crate) struct SnapshotDocument<'a> {
     origin: Option<String>,
     labels: BTreeMap<&'a str, &'a str>,
     deletion_protected: bool,
+    consistency: Option<String>,
     disks: Vec<SnapshotDiskDocument<'a>>,
     created_at: Option<String>,
     etag: &'a str,
@@ -128,6 +131,7 @@ impl<'a> From<&'a v1::Snapshot> for SnapshotDocument<'a> {
             origin: set(snapshot_origin(snapshot)),
             labels: sorted(&snapshot.labels),
             deletion_protected: snapshot.deletion_protected,
+            consistency: snapshot_consistency(snapshot),
             disks: disks.collect(),
             created_at: time(snapshot.created_at.as_ref()),
             etag: &snapshot.etag,
@@ -137,6 +141,12 @@ impl<'a> From<&'a v1::Snapshot> for SnapshotDocument<'a> {
 
 pub(crate) fn snapshot_state(snapshot: &v1::Snapshot) -> String {
     word(snapshot.state().as_str_name(), "SNAPSHOT_STATE_")
+}
+
+/// What a guest finds that starts from it, when that is known.
+pub(crate) fn snapshot_consistency(snapshot: &v1::Snapshot) -> Option<String> {
+    let name = snapshot.consistency().as_str_name();
+    set(word(name, "SNAPSHOT_CONSISTENCY_"))
 }
 
 #[derive(Debug, Serialize)]

@@ -1,8 +1,8 @@
 //! Answers as tables: one line of a list, and all of one.
 
 use super::document::{
-    EventDocument, HostDocument, OperationDocument, SnapshotDocument, VmDocument, snapshot_origin,
-    snapshot_state,
+    EventDocument, HostDocument, OperationDocument, SnapshotDocument, VmDocument,
+    snapshot_consistency, snapshot_origin, snapshot_state,
 };
 use super::text::{escape, or_dash, seconds, size, time_or_dash, word};
 use super::{Detailed, Extra, Listed};
@@ -84,6 +84,10 @@ impl Detailed for v1::Vm {
             ("state", word(self.state().as_str_name(), "VM_STATE_")),
             ("observed", time_or_dash(self.observed_at.as_ref())),
         ];
+        if self.still_frozen {
+            let why = "the file systems may still be, after a snapshot";
+            details.push(("frozen", why.to_owned()));
+        }
         details.extend(self.disks.iter().map(|disk| {
             let active = volume(disk.active.as_ref());
             (
@@ -102,7 +106,8 @@ impl Detailed for v1::Vm {
 impl Listed for v1::Snapshot {
     type Document<'a> = SnapshotDocument<'a>;
 
-    const COLUMNS: &'static [&'static str] = &["SNAPSHOT", "NAME", "STATE", "CREATED", "VM"];
+    const COLUMNS: &'static [&'static str] =
+        &["SNAPSHOT", "NAME", "STATE", "CONSISTENCY", "CREATED", "VM"];
     const EXTRA: Option<Extra<Self>> = Some(("ORIGIN", was_not_asked_for, snapshot_origin));
 
     fn document(&self) -> SnapshotDocument<'_> {
@@ -114,10 +119,15 @@ impl Listed for v1::Snapshot {
             or_dash(&self.id),
             or_dash(&self.name),
             snapshot_state(self),
+            consistency_or_dash(self),
             time_or_dash(self.created_at.as_ref()),
             or_dash(&self.vm_id),
         ]
     }
+}
+
+fn consistency_or_dash(snapshot: &v1::Snapshot) -> String {
+    or_dash(&snapshot_consistency(snapshot).unwrap_or_default())
 }
 
 fn was_not_asked_for(snapshot: &v1::Snapshot) -> bool {
@@ -132,6 +142,7 @@ impl Detailed for v1::Snapshot {
             ("name", or_dash(&self.name)),
             ("description", or_dash(&self.description)),
             ("state", snapshot_state(self)),
+            ("consistency", consistency_or_dash(self)),
             ("vm", or_dash(&self.vm_id)),
             ("created", time_or_dash(self.created_at.as_ref())),
             ("etag", or_dash(&self.etag)),

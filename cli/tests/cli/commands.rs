@@ -110,9 +110,23 @@ fn requests_carry_what_the_command_line_says() {
         vm_id: WEB.into(),
         name: "n".into(),
         description: "d".into(),
+        quiesce: v1::Quiesce::IfPossible.into(),
         ..Default::default()
     };
     assert_eq!(server.last_seen(), format!("{wanted:?}"));
+    for (word, quiesce) in [
+        ("if-possible", v1::Quiesce::IfPossible),
+        ("required", v1::Quiesce::Required),
+        ("never", v1::Quiesce::Never),
+    ] {
+        let wanted = v1::CreateSnapshotRequest {
+            quiesce: quiesce.into(),
+            ..wanted.clone()
+        };
+        let args = args.iter().chain(&["--request-id", NOWHERE]);
+        ask(&server, args.chain(&["--quiesce", word])).shown();
+        assert_eq!(server.last_seen(), format!("{wanted:?}"));
+    }
 
     let args = [
         "--request-id",

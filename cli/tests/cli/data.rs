@@ -79,6 +79,7 @@ fn vms() -> Vec<v1::Vm> {
         state: state.into(),
         disks: vec![disk("vda"), disk("vdb")],
         observed_at: at(0),
+        still_frozen: false,
     };
     vec![
         vm(WEB, "web", "host-1", v1::VmState::Running),
@@ -120,6 +121,7 @@ fn snapshots() -> Vec<v1::Snapshot> {
         origin: v1::SnapshotOrigin::Requested.into(),
         labels: [("team".to_owned(), "web".to_owned())].into(),
         deletion_protected: false,
+        consistency: v1::SnapshotConsistency::Frozen.into(),
     };
     let deleting = v1::SnapshotState::Deleting.into();
     vec![
@@ -130,6 +132,7 @@ fn snapshots() -> Vec<v1::Snapshot> {
         },
         v1::Snapshot {
             disks: Vec::new(),
+            consistency: v1::SnapshotConsistency::Unspecified.into(),
             ..snapshot(DB_DAILY, DB, "daily", 0)
         },
     ]

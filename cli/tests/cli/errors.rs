@@ -28,6 +28,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::SnapshotProtected
         | Reason::VmStateUnknown
         | Reason::VmNotRunning
+        | Reason::GuestAgentUnavailable
         | Reason::ChainDiverged
         | Reason::ChainLacksData
         | Reason::VolumeInUse

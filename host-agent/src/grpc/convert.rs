@@ -1,6 +1,7 @@
 //! Between the domain's types and the wire's.
 
 use crate::chains::{Chain, ChainLayer};
+use crate::freeze::{Consistency, Quiesce};
 use crate::hypervisor::{UnsupportedDisk, VmState, VmView};
 use crate::merge::{MergeKind, MergeView, Phase};
 use crate::volumes::Volumes;
@@ -108,7 +109,7 @@ pub(super) fn vm_state(state: VmState) -> v1::VmState {
     }
 }
 
-pub(super) fn vm(vm: &VmView, volumes: &Volumes) -> v1::Vm {
+pub(super) fn vm(vm: &VmView, volumes: &Volumes, still_frozen: bool) -> v1::Vm {
     let state = vm_state(vm.state);
     let disks = vm.disks.iter().map(|disk| {
         let locator = disk.active().map(|layer| &layer.locator);
@@ -127,6 +128,24 @@ pub(super) fn vm(vm: &VmView, volumes: &Volumes) -> v1::Vm {
         state: state.into(),
         disks: disks.collect(),
         observed_at: None,
+        still_frozen,
+    }
+}
+
+pub(super) fn quiesce(quiesce: v1::Quiesce) -> Quiesce {
+    match quiesce {
+        v1::Quiesce::Unspecified | v1::Quiesce::IfPossible => Quiesce::IfPossible,
+        v1::Quiesce::Required => Quiesce::Required,
+        v1::Quiesce::Never => Quiesce::Never,
+    }
+}
+
+pub(super) fn consistency(consistency: Consistency) -> v1::SnapshotConsistency {
+    match consistency {
+        Consistency::Unknown => v1::SnapshotConsistency::Unspecified,
+        Consistency::Crash => v1::SnapshotConsistency::Crash,
+        Consistency::Frozen => v1::SnapshotConsistency::Frozen,
+        Consistency::Off => v1::SnapshotConsistency::Off,
     }
 }
 

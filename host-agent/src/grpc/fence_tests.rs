@@ -180,6 +180,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 generation,
                 vm_id: id,
                 overlays: vec![overlay],
+                ..v1::CreateOverlaysRequest::default()
             };
             refused(host.create_overlays(request).await)
         }

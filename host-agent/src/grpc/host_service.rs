@@ -1,14 +1,14 @@
 //! `livemerge.v1.HostService`.
 
 use super::{convert, detached, merge_service::draining};
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Hypervisor, VmView};
 use crate::machines::Inventory;
 use crate::merge::{Fence, Merges};
 use crate::overlays::{NewOverlay, OverlayOrder, Overlays};
 use crate::volumes::Volumes;
 use futures::Stream;
 use livemerge_proto::fields::Fields;
-use livemerge_proto::ids::{HostId, RequestId};
+use livemerge_proto::ids::{HostId, RequestId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1::host_service_server::HostService;
 use livemerge_proto::v1::{self, watch_host_response::Item};
@@ -42,6 +42,8 @@ pub struct HostApi {
     pub merges: Arc<Merges>,
     /// For overlays.
     pub overlays: Arc<Overlays>,
+    /// The machines whose guests may be frozen although they should not be.
+    pub stuck: watch::Receiver<BTreeSet<VmId>>,
     /// Refuses an older server's orders.
     pub fence: Arc<Fence>,
     /// For the time at which a chain was read.
@@ -91,17 +93,17 @@ impl HostService for HostApi {
         let (generation, order) = parse_overlays(request.into_inner())?;
         let api = self.clone();
         let vm = order.vm;
-        let chains = detached(async move {
+        let overlaid = detached(async move {
             api.fence.pass(generation).await?;
             api.overlays.create(&order).await
         })
         .await?;
         let now = self.clock.now();
-        let chains = chains
-            .into_iter()
-            .map(|chain| convert::chain(vm, chain, now))
-            .collect();
-        Ok(Response::new(v1::CreateOverlaysResponse { chains }))
+        let chains = overlaid.chains.into_iter();
+        Ok(Response::new(v1::CreateOverlaysResponse {
+            chains: chains.map(|chain| convert::chain(vm, chain, now)).collect(),
+            consistency: convert::consistency(overlaid.consistency).into(),
+        }))
     }
 }
 
@@ -121,11 +123,16 @@ impl HostApi {
                 .collect(),
         };
         let vms = inventory.vms.iter().flatten();
-        let vms = vms.map(|(_, vm)| convert::vm(vm, &self.volumes)).collect();
+        let vms = vms.map(|(_, vm)| self.vm(vm)).collect();
         v1::HostState {
             host: Some(host),
             vms,
         }
+    }
+
+    fn vm(&self, vm: &VmView) -> v1::Vm {
+        let still_frozen = self.stuck.borrow().contains(&vm.id);
+        convert::vm(vm, &self.volumes, still_frozen)
     }
 
     /// The full state, then what differs from what was sent, heartbeats in between.
@@ -135,9 +142,10 @@ impl HostApi {
     ) -> impl Stream<Item = Result<v1::WatchHostResponse, Status>> + Send {
         async_stream::try_stream! {
             let mut sent = self.inventory.borrow_and_update().clone();
+            let mut stuck = self.stuck.borrow_and_update().clone();
             yield piece(Item::State(self.state(&sent).await));
             loop {
-                let change = tokio::time::timeout(every, self.inventory.changed());
+                let change = tokio::time::timeout(every, changed(&mut self.inventory, &mut self.stuck));
                 let Some(changed) = self.shutdown.run_until_cancelled(change).await else {
                     Err(draining())?;
                     return;
@@ -147,30 +155,44 @@ impl HostApi {
                     Ok(Err(_closed)) => return,
                     Ok(Ok(())) => {
                         let now = self.inventory.borrow_and_update().clone();
-                        for item in self.difference(&sent, &now).await {
+                        let stuck_now = self.stuck.borrow_and_update().clone();
+                        let others: Vec<VmId> = stuck.symmetric_difference(&stuck_now).copied().collect();
+                        for item in self.difference(&sent, &now, &others).await {
                             yield piece(item);
                         }
-                        sent = now;
+                        (sent, stuck) = (now, stuck_now);
                     }
                 }
             }
         }
     }
 
-    async fn difference(&self, before: &Inventory, now: &Inventory) -> Vec<Item> {
+    /// `others` have changed in what the inventory does not know.
+    async fn difference(&self, before: &Inventory, now: &Inventory, others: &[VmId]) -> Vec<Item> {
         let (Some(old), Some(new)) = (&before.vms, &now.vms) else {
             return vec![Item::State(self.state(now).await)];
         };
         if before.connected != now.connected {
             return vec![Item::State(self.state(now).await)];
         }
-        let changed = new.iter().filter(|(id, vm)| old.get(*id) != Some(*vm));
-        let mut items: Vec<Item> = changed
-            .map(|(_, vm)| Item::Changed(convert::vm(vm, &self.volumes)))
-            .collect();
+        let changed = new
+            .iter()
+            .filter(|(id, vm)| old.get(*id) != Some(*vm) || others.contains(id));
+        let mut items: Vec<Item> = changed.map(|(_, vm)| Item::Changed(self.vm(vm))).collect();
         let removed = old.keys().filter(|id| !new.contains_key(*id));
         items.extend(removed.map(|id| Item::RemovedVmId(id.to_string())));
         items
+    }
+}
+
+/// Waits until either has changed.
+async fn changed(
+    inventory: &mut watch::Receiver<Arc<Inventory>>,
+    stuck: &mut watch::Receiver<BTreeSet<VmId>>,
+) -> Result<(), watch::error::RecvError> {
+    tokio::select! {
+        changed = inventory.changed() => changed,
+        changed = stuck.changed() => changed,
     }
 }
 
@@ -179,6 +201,7 @@ fn parse_overlays(request: v1::CreateOverlaysRequest) -> Result<(u64, OverlayOrd
     let id = fields.parse::<RequestId>("request_id", &request.request_id);
     let generation = fields.generation("generation", request.generation);
     let vm = fields.parse("vm_id", &request.vm_id);
+    let quiesce = convert::quiesce(request.quiesce());
     if !(1..=MAX_OVERLAYS).contains(&request.overlays.len()) {
         fields.reject(
             "overlays",
@@ -200,6 +223,7 @@ fn parse_overlays(request: v1::CreateOverlaysRequest) -> Result<(u64, OverlayOrd
                 request: id?.into(),
                 vm: vm?,
                 overlays,
+                quiesce,
             },
         ))
     };

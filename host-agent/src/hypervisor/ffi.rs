@@ -10,8 +10,10 @@
 )]
 
 mod events;
+mod guest;
 
 pub(super) use events::{Signal, Subscription};
+pub(super) use guest::{freeze, set_agent_limit, thaw};
 
 use std::ffi::{CStr, CString, c_int};
 use std::io::{self, ErrorKind};

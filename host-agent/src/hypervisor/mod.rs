@@ -29,6 +29,7 @@ pub use types::{
 use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
+use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// What a host's hypervisor can tell and do. Every call may be repeated.
@@ -109,6 +110,17 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Lets the guest's processors run again. No error when they do already.
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError>;
+
+    /// Has the guest's agent freeze its file systems: what was written before is on the disks, and
+    /// nothing more is until [`Hypervisor::thaw_guest`]. Returns how many there are. The agent has
+    /// `answer` for a sign of life, and as long again for the freeze.
+    ///
+    /// [`HypervisorError::Refused`]: none is frozen by this call, as without an agent that answers.
+    /// [`HypervisorError::Unknown`]: they may be, until a thaw has been answered.
+    async fn freeze_guest(&self, vm: VmId, answer: Duration) -> Result<usize, HypervisorError>;
+
+    /// Lets the guest's file systems be written again. Returns how many were frozen until now.
+    async fn thaw_guest(&self, vm: VmId, answer: Duration) -> Result<usize, HypervisorError>;
 
     /// Every machine whose live or inactive definition names the locator as a layer.
     /// An answer that is not complete is an error.

@@ -1,5 +1,7 @@
 //! Orders that are repeated, come twice at once, or meet what cannot be told.
 
+mod freezing;
+
 use super::*;
 use crate::rig::{Rig, vda};
 use futures::future::join;
@@ -28,6 +30,7 @@ async fn ordered() -> (Rig, Overlays, OverlayOrder) {
             below,
             overlay,
         }],
+        quiesce: Quiesce::IfPossible,
     };
     let overlays = Overlays::new(rig.hypervisor(), Arc::clone(&rig.volumes));
     (rig, overlays, order)
@@ -41,8 +44,8 @@ fn added(rig: &Rig) -> usize {
         .count()
 }
 
-fn assert_on(rig: &Rig, answer: Result<Vec<Chain>, Problem>) {
-    let chain = answer.unwrap().remove(0);
+fn assert_on(rig: &Rig, answer: Result<Overlaid, Problem>) {
+    let chain = answer.unwrap().chains.remove(0);
     let layers: Vec<Locator> = chain.layers.into_iter().map(|l| l.locator).collect();
     let expected = ["base.qcow2", "overlay.qcow2"].map(|name| rig.locator(name));
     assert_eq!(layers, expected);

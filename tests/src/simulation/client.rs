@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use livemerge_api_server::snapshot::{
-    CreatePhase, DeletePhase, MergeOptions, Operation, OperationState, Origin, Snapshot,
-    SnapshotState, Work,
+    Consistency, CreatePhase, DeletePhase, MergeOptions, Operation, OperationState, Origin,
+    Quiesce, Snapshot, SnapshotState, Work,
 };
 use livemerge_api_server::store::{Change, SnapshotChange};
 use livemerge_proto::ids::{OperationId, RequestId, SnapshotId, VmId};
@@ -54,6 +54,7 @@ impl Server {
             revision: 0,
             labels: BTreeMap::new(),
             deletion_protected: false,
+            consistency: Consistency::Unknown,
             origin: Origin::Requested,
         };
         self.accept(request, Work::Create(CreatePhase::Planning), snapshot, now)
@@ -105,6 +106,7 @@ impl Server {
             batch: vec![],
             options: MergeOptions::default(),
             cancel_requested: false,
+            quiesce: Quiesce::IfPossible,
             state: if queued {
                 OperationState::Queued
             } else {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use livemerge_api_server::hosts::{self, HostError, Removed, is_a_no};
 use livemerge_api_server::snapshot::step::{Answer, Ask};
-use livemerge_api_server::snapshot::{self, Mark};
+use livemerge_api_server::snapshot::{self, Consistency, Mark};
+use livemerge_host_agent::freeze::Quiesce;
 use livemerge_host_agent::hypervisor::{self, fake::FakeHypervisor};
 use livemerge_host_agent::merge::{Direction, MergeOrder, MergeRecord, Room, VolumeMark, check};
 use livemerge_host_agent::volumes::Volumes;
@@ -182,7 +183,7 @@ impl Desk<'_> {
             Ask::Chains(vm) => read_chains(vm, hypervisor, volumes).map(Answer::Chains),
             Ask::Overlays(order) => {
                 let done = answered(self.process.overlays.create(&overlay_order(order)));
-                done.map(|_chains| Answer::OverlaysOn)
+                done.map(|_overlaid| Answer::OverlaysOn(Consistency::Crash))
             }
             Ask::Survey(vm) => {
                 read_chains(vm, hypervisor, volumes).map(|chains| Answer::Survey(chains, vec![]))
@@ -301,6 +302,8 @@ fn overlay_order(order: hosts::OverlayOrder) -> overlays::OverlayOrder {
         request: order.request,
         vm: order.vm,
         overlays: overlays.collect(),
+        // No guest of this host has an agent.
+        quiesce: Quiesce::Never,
     }
 }
 

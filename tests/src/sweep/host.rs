@@ -30,6 +30,8 @@ pub struct Host {
     stage: Arc<Stage>,
     /// As libvirt's own lock of a machine: a call that hangs holds up those that change something.
     turn: Arc<Mutex<()>>,
+    /// The same of its guest's agent, which libvirt asks beside all else.
+    guest: Arc<Mutex<()>>,
 }
 
 impl Host {
@@ -39,6 +41,7 @@ impl Host {
             real,
             stage,
             turn: Arc::default(),
+            guest: Arc::default(),
         }
     }
 
@@ -49,11 +52,18 @@ impl Host {
         }
     }
 
-    async fn change<F>(&self, site: Site, call: F) -> Answer<()>
+    async fn change<F, T>(&self, site: Site, call: F) -> Answer<T>
     where
-        F: FnOnce(FakeHypervisor) -> BoxFuture<'static, Answer<()>> + Send + 'static,
+        F: FnOnce(FakeHypervisor) -> BoxFuture<'static, Answer<T>> + Send + 'static,
     {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+        self.change_within(&self.turn, site, call).await
+    }
+
+    async fn change_within<F, T>(&self, turn: &Arc<Mutex<()>>, site: Site, call: F) -> Answer<T>
+    where
+        F: FnOnce(FakeHypervisor) -> BoxFuture<'static, Answer<T>> + Send + 'static,
+    {
+        let turn = Arc::clone(turn).lock_owned().await;
         let real = self.real.clone();
         match upset(&self.stage, site) {
             None => call(real).await,
@@ -210,6 +220,20 @@ impl Hypervisor for Host {
     async fn resume(&self, vm: VmId) -> Answer<()> {
         self.change("hypervisor::resume", move |real| {
             Box::pin(async move { real.resume(vm).await })
+        })
+        .await
+    }
+
+    async fn freeze_guest(&self, vm: VmId, answer: Duration) -> Answer<usize> {
+        self.change_within(&self.guest, "hypervisor::freeze_guest", move |real| {
+            Box::pin(async move { real.freeze_guest(vm, answer).await })
+        })
+        .await
+    }
+
+    async fn thaw_guest(&self, vm: VmId, answer: Duration) -> Answer<usize> {
+        self.change_within(&self.guest, "hypervisor::thaw_guest", move |real| {
+            Box::pin(async move { real.thaw_guest(vm, answer).await })
         })
         .await
     }

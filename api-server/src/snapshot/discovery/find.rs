@@ -13,7 +13,7 @@
 
 use crate::hosts::{Chain, Layer};
 use crate::snapshot::{
-    EventKind, Mark, NewEvent, Origin, Severity, Snapshot, SnapshotDisk, SnapshotState,
+    Consistency, EventKind, Mark, NewEvent, Origin, Severity, Snapshot, SnapshotDisk, SnapshotState,
 };
 use crate::store::SnapshotChange;
 use jiff::Timestamp;
@@ -113,6 +113,7 @@ impl Machine<'_> {
             origin: Origin::Discovered,
             labels: BTreeMap::new(),
             deletion_protected: false,
+            consistency: Consistency::Unknown,
             state: SnapshotState::Ready,
             was_incomplete: false,
             disks: vec![SnapshotDisk {

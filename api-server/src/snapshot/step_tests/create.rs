@@ -22,12 +22,58 @@ fn taking_a_snapshot_repeats_the_same_overlays_until_they_are_on() {
         asked(seen.decide(&planned.operation))
     );
     let seen = Seen {
-        answer: Some(Answer::OverlaysOn),
+        answer: Some(Answer::OverlaysOn(Consistency::Frozen)),
         ..Seen::of(&frozen)
     };
     let done = change(seen.decide(&planned.operation));
     assert_eq!(done.operation.state, OperationState::Succeeded);
-    assert_eq!(put(&done, snapshot.id).unwrap().state, SnapshotState::Ready);
+    let taken = put(&done, snapshot.id).unwrap();
+    assert_eq!(taken.state, SnapshotState::Ready);
+    assert_eq!(taken.consistency, Consistency::Frozen);
+}
+
+/// The event says what the snapshot is of, and warns when that is not what was asked for.
+#[test]
+fn a_snapshot_says_whether_the_guest_was_frozen() {
+    use Consistency::{Crash, Frozen, Off, Unknown};
+    use Quiesce::{IfPossible, Never, Required};
+    let mut snapshot = snapshot("s", &[("vda", "a")]);
+    snapshot.state = SnapshotState::Creating;
+    for (wished, consistency, severity) in [
+        (IfPossible, Frozen, Severity::Info),
+        (IfPossible, Crash, Severity::Info),
+        (IfPossible, Unknown, Severity::Info),
+        (Never, Crash, Severity::Info),
+        (Required, Frozen, Severity::Info),
+        (Required, Off, Severity::Info),
+        (Required, Crash, Severity::Warning),
+        (Required, Unknown, Severity::Warning),
+    ] {
+        let overlay = NewOverlay {
+            disk: "vda".parse().unwrap(),
+            below: volume("a"),
+            overlay: volume("b"),
+        };
+        let work = Work::Create(CreatePhase::Overlaying(vec![overlay]));
+        let create = Operation {
+            quiesce: wished,
+            ..operation(&snapshot, work)
+        };
+        let mut seen = Seen::of(&snapshot);
+        match seen.decide(&create) {
+            Step::Ask(Ask::Overlays(order)) => assert_eq!(order.quiesce, wished),
+            other => panic!("{other:?}"),
+        }
+        seen.answer = Some(Answer::OverlaysOn(consistency));
+        let done = change(seen.decide(&create));
+        let taken = put(&done, snapshot.id).unwrap();
+        assert_eq!(taken.consistency, consistency);
+        assert_eq!(kinds(&done), [EventKind::SnapshotCreated]);
+        assert_eq!(
+            done.events[0].severity, severity,
+            "{wished:?} {consistency:?}"
+        );
+    }
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl Host {
             self.on = true;
         }
         match (mood, ask) {
-            (Mood::Does, Ask::Overlays(_)) => Answer::OverlaysOn,
+            (Mood::Does, Ask::Overlays(_)) => Answer::OverlaysOn(Consistency::Crash),
             (Mood::Does, _) => read(self.chains(overlays)),
             (Mood::Refuses, Ask::Overlays(_)) => refused(Reason::ConcurrentChange),
             // That the chains are refused says that the machine is gone, and nothing is left to take.

@@ -22,9 +22,9 @@ use look::{Record, Seen};
 use super::foreseen::Foreseen;
 use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
 use super::types::{
-    CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, EventKind, Failure, Leaving,
-    Mark, MergeKind, MergeOptions, Merging, NewOverlay, Obstacle, Operation, OperationState,
-    Origin, Severity, Snapshot, SnapshotDisk, SnapshotState, Told, Work,
+    Consistency, CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, EventKind,
+    Failure, Leaving, Mark, MergeKind, MergeOptions, Merging, NewOverlay, Obstacle, Operation,
+    OperationState, Origin, Quiesce, Severity, Snapshot, SnapshotDisk, SnapshotState, Told, Work,
 };
 use crate::hosts::{
     Chain, HostError, Layer, LayerFormat, Measured, MeasuredWay, MergeOrder, MergePhase, MergeSeen,
@@ -88,6 +88,7 @@ fn snapshot(name: &str, disks: &[(&str, &str)]) -> Snapshot {
         origin: Origin::Requested,
         labels: BTreeMap::new(),
         deletion_protected: false,
+        consistency: Consistency::Unknown,
         state: SnapshotState::Deleting,
         was_incomplete: false,
         disks: disks.iter().map(disk).collect(),
@@ -105,6 +106,7 @@ fn operation(snapshot: &Snapshot, work: Work) -> Operation {
         batch: vec![],
         options: MergeOptions::default(),
         cancel_requested: false,
+        quiesce: Quiesce::IfPossible,
         state: OperationState::Running,
         work,
         request: RequestId::from(Uuid::now_v7()),

@@ -35,7 +35,7 @@ fn any_answer() -> impl Strategy<Value = Option<Answer>> {
             chain("vdb", &["m", "n"]),
         ]),
         surveyed(vec![chain("vda", &["a"])]),
-        Answer::OverlaysOn,
+        Answer::OverlaysOn(Consistency::Crash),
         Answer::MergesAccepted,
         Answer::Heard,
         removal(true),

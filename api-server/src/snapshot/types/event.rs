@@ -14,6 +14,8 @@ pub enum EventKind {
     HostUp,
     HostUnresponsive,
     HostJournalDamaged,
+    GuestStillFrozen,
+    GuestThawed,
     SnapshotCreateRequested,
     SnapshotCreated,
     SnapshotCreateFailed,

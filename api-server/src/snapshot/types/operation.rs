@@ -28,6 +28,9 @@ pub struct Operation {
     /// How its data are merged.
     #[serde(default)]
     pub options: MergeOptions,
+    /// Whether the guest is frozen for the snapshot that it takes.
+    #[serde(default)]
+    pub quiesce: Quiesce,
     /// Whether its end was asked for.
     #[serde(default)]
     pub cancel_requested: bool,
@@ -75,6 +78,19 @@ impl Operation {
     pub fn removal_is_given_up(&self) -> bool {
         self.cancel_requested && self.obstacle.is_some()
     }
+}
+
+/// Whether a guest's file systems are frozen while a snapshot is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quiesce {
+    /// When its agent answers in time.
+    #[default]
+    IfPossible,
+    /// Or there is no snapshot.
+    Required,
+    /// Its agent is not asked.
+    Never,
 }
 
 /// How data are merged.

@@ -2,8 +2,8 @@
 //! ids grow with the number.
 
 use crate::snapshot::{
-    CreatePhase, Event, EventKind, Failure, HostRecord, MergeOptions, NewEvent, Operation,
-    OperationState, Origin, Severity, Snapshot, SnapshotState, VmRecord, Work,
+    Consistency, CreatePhase, Event, EventKind, Failure, HostRecord, MergeOptions, NewEvent,
+    Operation, OperationState, Origin, Quiesce, Severity, Snapshot, SnapshotState, VmRecord, Work,
 };
 use crate::store::{Change, EventFilter, Page, RequestRecord, SnapshotChange, StateName, Store};
 use jiff::Timestamp;
@@ -55,6 +55,7 @@ pub fn snapshot(number: u64, vm: u64, name: &str) -> Snapshot {
         origin: Origin::Requested,
         labels: Default::default(),
         deletion_protected: false,
+        consistency: Consistency::Unknown,
         state: SnapshotState::Creating,
         was_incomplete: false,
         disks: vec![],
@@ -73,6 +74,7 @@ pub fn operation(number: u64, vm: u64) -> Operation {
         batch: vec![],
         options: MergeOptions::default(),
         cancel_requested: false,
+        quiesce: Quiesce::IfPossible,
         state: OperationState::Queued,
         work: Work::Create(CreatePhase::Planning),
         request: id(number),

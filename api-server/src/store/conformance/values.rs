@@ -4,12 +4,16 @@
 //! closed, a `match` goes from one variant to the next: a new one does not compile until it is
 //! among them.
 
+mod entries;
+
+pub(super) use entries::{events, kinds};
+
 use super::records::{operation, snapshot};
 use crate::snapshot::{
-    CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, EventKind, Failure,
-    Foreseen, HostRecord, Leaving, Mark, MergeKind, MergeOptions, Merging, NewEvent, NewOverlay,
-    Obstacle, Operation, OperationState, Origin, Severity, Snapshot, SnapshotDisk, SnapshotState,
-    Told, VmRecord, Work,
+    Consistency, CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, Failure,
+    Foreseen, HostRecord, Leaving, Mark, MergeKind, MergeOptions, Merging, NewOverlay, Obstacle,
+    Operation, OperationState, Origin, Quiesce, Snapshot, SnapshotDisk, SnapshotState, Told,
+    VmRecord, Work,
 };
 use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, HostId, SnapshotName};
@@ -152,6 +156,25 @@ fn snapshot_state() -> impl Strategy<Value = SnapshotState> {
     select(successors(Some(Creating), next).collect::<Vec<_>>())
 }
 
+fn consistency() -> impl Strategy<Value = Consistency> {
+    let next = |consistency: &Consistency| match consistency {
+        Consistency::Unknown => Some(Consistency::Crash),
+        Consistency::Crash => Some(Consistency::Frozen),
+        Consistency::Frozen => Some(Consistency::Off),
+        Consistency::Off => None,
+    };
+    select(successors(Some(Consistency::Unknown), next).collect::<Vec<_>>())
+}
+
+fn quiesce() -> impl Strategy<Value = Quiesce> {
+    let next = |quiesce: &Quiesce| match quiesce {
+        Quiesce::IfPossible => Some(Quiesce::Required),
+        Quiesce::Required => Some(Quiesce::Never),
+        Quiesce::Never => None,
+    };
+    select(successors(Some(Quiesce::IfPossible), next).collect::<Vec<_>>())
+}
+
 pub(super) fn snapshots() -> impl Strategy<Value = Snapshot> {
     let disk = (disk(), volume(), of(merging())).prop_map(|(disk, volume, merging)| SnapshotDisk {
         disk,
@@ -164,7 +187,8 @@ pub(super) fn snapshots() -> impl Strategy<Value = Snapshot> {
         Origin::LeftByMerge => None,
     };
     let origins = select(successors(Some(Origin::Requested), next).collect::<Vec<_>>());
-    let noted = (origins, btree_map(text(), text(), 0..4), any::<bool>());
+    let labels = btree_map(text(), text(), 0..4);
+    let noted = (origins, labels, any::<bool>(), consistency());
     (
         name(),
         text(),
@@ -176,13 +200,14 @@ pub(super) fn snapshots() -> impl Strategy<Value = Snapshot> {
     )
         .prop_map(
             |(name, description, state, was_incomplete, disks, created_at, noted)| {
-                let (origin, labels, deletion_protected) = noted;
+                let (origin, labels, deletion_protected, consistency) = noted;
                 Snapshot {
                     name,
                     description,
                     origin,
                     labels,
                     deletion_protected,
+                    consistency,
                     state,
                     was_incomplete,
                     disks,
@@ -338,7 +363,7 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
     let times = (timestamp(), of(timestamp()), of(timestamp()));
     (
         (uuid(), name(), vec(uuid(), 0..3)),
-        (options(), any::<bool>()),
+        (options(), any::<bool>(), quiesce()),
         operation_states(),
         work(),
         uuid(),
@@ -350,7 +375,7 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
         .prop_map(
             |(
                 (snapshot, snapshot_name, batch),
-                (options, cancel_requested),
+                (options, cancel_requested, quiesce),
                 state,
                 work,
                 request,
@@ -365,6 +390,7 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
                     batch,
                     options,
                     cancel_requested,
+                    quiesce,
                     state,
                     work,
                     request,
@@ -378,82 +404,4 @@ pub(super) fn operations() -> impl Strategy<Value = Operation> {
                 }
             },
         )
-}
-
-pub(super) fn kinds() -> Vec<EventKind> {
-    use EventKind::{
-        HostJournalDamaged, HostRegistered, HostUnresponsive, HostUp, LiveMergeCancelled,
-        LiveMergeCompleted, LiveMergeFailed, LiveMergeGuestThrottled, LiveMergeLimitLifted,
-        LiveMergeOverlaid, LiveMergePivotPutOff, LiveMergePivoting, LiveMergePlanned,
-        LiveMergeReady, LiveMergeStarted, OperationCancelRequested, OperationCancelled,
-        OperationLimited, OperationRecovered, OperationResumed, OperationWaiting, RepairApplied,
-        RepairRequested, SnapshotCreateFailed, SnapshotCreateRequested, SnapshotCreated,
-        SnapshotDeleteFailed, SnapshotDeleteRequested, SnapshotDeleted, SnapshotDiscovered,
-        SnapshotUpdated, SnapshotVanished, VolumeRemovalRefused, VolumeRemoved,
-    };
-    let next = |kind: &EventKind| match kind {
-        HostRegistered => Some(HostUp),
-        HostUp => Some(HostUnresponsive),
-        HostUnresponsive => Some(HostJournalDamaged),
-        HostJournalDamaged => Some(SnapshotCreateRequested),
-        SnapshotCreateRequested => Some(SnapshotCreated),
-        SnapshotCreated => Some(SnapshotCreateFailed),
-        SnapshotCreateFailed => Some(SnapshotDeleteRequested),
-        SnapshotDeleteRequested => Some(SnapshotDeleted),
-        SnapshotDeleted => Some(SnapshotDeleteFailed),
-        SnapshotDeleteFailed => Some(SnapshotDiscovered),
-        SnapshotDiscovered => Some(SnapshotVanished),
-        SnapshotVanished => Some(SnapshotUpdated),
-        SnapshotUpdated => Some(LiveMergePlanned),
-        LiveMergePlanned => Some(LiveMergeStarted),
-        LiveMergeStarted => Some(LiveMergeCompleted),
-        LiveMergeCompleted => Some(LiveMergeFailed),
-        LiveMergeFailed => Some(LiveMergeCancelled),
-        LiveMergeCancelled => Some(LiveMergeLimitLifted),
-        LiveMergeLimitLifted => Some(LiveMergeGuestThrottled),
-        LiveMergeGuestThrottled => Some(LiveMergeOverlaid),
-        LiveMergeOverlaid => Some(LiveMergeReady),
-        LiveMergeReady => Some(LiveMergePivoting),
-        LiveMergePivoting => Some(LiveMergePivotPutOff),
-        LiveMergePivotPutOff => Some(VolumeRemoved),
-        VolumeRemoved => Some(VolumeRemovalRefused),
-        VolumeRemovalRefused => Some(OperationResumed),
-        OperationResumed => Some(OperationWaiting),
-        OperationWaiting => Some(OperationRecovered),
-        OperationRecovered => Some(OperationCancelRequested),
-        OperationCancelRequested => Some(OperationCancelled),
-        OperationCancelled => Some(OperationLimited),
-        OperationLimited => Some(RepairRequested),
-        RepairRequested => Some(RepairApplied),
-        RepairApplied => None,
-    };
-    successors(Some(HostRegistered), next).collect()
-}
-
-fn severity() -> impl Strategy<Value = Severity> {
-    let next = |severity: &Severity| match severity {
-        Severity::Info => Some(Severity::Warning),
-        Severity::Warning => Some(Severity::Error),
-        Severity::Error => None,
-    };
-    select(successors(Some(Severity::Info), next).collect::<Vec<_>>())
-}
-
-pub(super) fn events() -> impl Strategy<Value = NewEvent> {
-    let about = (of(host_id()), of(uuid()), of(uuid()), of(uuid()));
-    let words = (of(text()), text(), btree_map(text(), text(), 0..4));
-    (select(kinds()), severity(), timestamp(), about, words).prop_map(
-        |(kind, severity, occurred_at, about, words)| NewEvent {
-            kind,
-            severity,
-            occurred_at,
-            host: about.0,
-            vm: about.1,
-            snapshot: about.2,
-            operation: about.3,
-            actor: words.0,
-            message: words.1,
-            details: words.2,
-        },
-    )
 }

@@ -4,6 +4,7 @@ use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
 
 use super::disk::Disk;
+use super::guest::Guest;
 use super::images::FakeImages;
 use crate::hypervisor::{HypervisorError, VmState, VmView};
 
@@ -14,6 +15,7 @@ pub(super) struct Machine {
     pub(super) name: String,
     pub(super) state: VmState,
     pub(super) disks: Vec<Disk>,
+    pub(super) guest: Guest,
 }
 
 impl Machine {
@@ -72,6 +74,7 @@ impl Machine {
     pub(super) fn stop(&mut self, images: &FakeImages) {
         if self.state != VmState::ShutOff {
             self.state = VmState::ShutOff;
+            self.guest.frozen = 0;
             self.end_jobs();
             for disk in &mut self.disks {
                 disk.works_for = None;

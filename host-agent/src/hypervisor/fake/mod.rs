@@ -15,6 +15,7 @@
 //!   a seed. With [`Pace::Every`] jobs go on by themselves, on Tokio's clock.
 
 mod disk;
+mod guest;
 mod images;
 mod machine;
 mod port;
@@ -23,6 +24,7 @@ mod script;
 mod tests;
 
 pub use disk::RunningJob;
+pub use guest::GuestAgent;
 pub use images::FakeImages;
 pub use script::Call;
 
@@ -35,6 +37,7 @@ use livemerge_storage::Locator;
 use tokio::sync::broadcast;
 
 use self::disk::Disk;
+use self::guest::Guest;
 use self::machine::Machine;
 use self::script::{Fault, Script};
 use super::{
@@ -107,6 +110,7 @@ impl FakeHypervisor {
             name: name.to_owned(),
             state: VmState::Running,
             disks,
+            guest: Guest::default(),
         };
         self.host().machines.insert(vm, machine);
         self.tell(HypervisorEvent::Lifecycle { vm });
@@ -242,13 +246,29 @@ impl FakeHypervisor {
         let _ = self.with_disk(vm, disk, |disk, _| disk.next_start = image.clone());
     }
 
-    /// The guest writes a block. True when the write was acknowledged: the guest runs.
+    /// Puts another agent into the guest, which has so many file systems.
+    pub fn set_guest_agent(&self, vm: VmId, agent: GuestAgent, file_systems: usize) {
+        if let Some(machine) = self.host().machines.get_mut(&vm) {
+            machine.guest.agent = agent;
+            machine.guest.file_systems = file_systems;
+        }
+    }
+
+    /// Whether a file system of the guest is frozen.
+    pub fn is_guest_frozen(&self, vm: VmId) -> bool {
+        let host = self.host();
+        let machine = host.machines.get(&vm);
+        machine.is_some_and(|machine| machine.guest.frozen > 0)
+    }
+
+    /// The guest writes a block. True when the write was acknowledged: the guest runs, and its file
+    /// systems are not frozen.
     pub fn guest_write(&self, vm: VmId, disk: &DiskTarget, block: u64, value: u64) -> bool {
         let mut host = self.host();
         let Ok(machine) = host.machine(vm) else {
             return false;
         };
-        if machine.state != VmState::Running {
+        if machine.state != VmState::Running || machine.guest.frozen > 0 {
             return false;
         }
         machine

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
+use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::machine::Machine;
@@ -206,6 +207,16 @@ impl Hypervisor for FakeHypervisor {
 
     async fn resume(&self, vm: VmId) -> Answer<()> {
         self.set_state(vm, Call::Resume(vm), VmState::Running)
+    }
+
+    async fn freeze_guest(&self, vm: VmId, _answer: Duration) -> Answer<usize> {
+        self.answer(Call::FreezeGuest(vm), |host| {
+            host.machine(vm)?.freeze_guest()
+        })
+    }
+
+    async fn thaw_guest(&self, vm: VmId, _answer: Duration) -> Answer<usize> {
+        self.answer(Call::ThawGuest(vm), |host| host.machine(vm)?.thaw_guest())
     }
 
     async fn references(&self, locator: &Locator) -> Answer<Vec<Reference>> {

@@ -25,12 +25,14 @@ pub enum Call {
     RestoreBacking(VmId, DiskTarget, Locator, Locator),
     Suspend(VmId),
     Resume(VmId),
+    FreezeGuest(VmId),
+    ThawGuest(VmId),
     References(Locator),
     KeptSnapshots(VmId),
 }
 
 impl Call {
-    const NAMES: [&'static str; 16] = [
+    const NAMES: [&'static str; 18] = [
         "vms",
         "vm",
         "job",
@@ -45,6 +47,8 @@ impl Call {
         "restore_backing",
         "suspend",
         "resume",
+        "freeze_guest",
+        "thaw_guest",
         "references",
         "kept_snapshots",
     ];
@@ -66,6 +70,8 @@ impl Call {
             Self::RestoreBacking(..) => "restore_backing",
             Self::Suspend(_) => "suspend",
             Self::Resume(_) => "resume",
+            Self::FreezeGuest(_) => "freeze_guest",
+            Self::ThawGuest(_) => "thaw_guest",
             Self::References(_) => "references",
             Self::KeptSnapshots(_) => "kept_snapshots",
         }

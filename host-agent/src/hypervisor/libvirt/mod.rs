@@ -20,6 +20,7 @@ mod calls;
 mod connection;
 mod error;
 mod event_loop;
+mod guest;
 mod headers;
 mod identity;
 mod mend;
@@ -28,10 +29,10 @@ mod overlay;
 mod reading;
 mod relative;
 mod switched;
+mod turns;
 mod view;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,6 +45,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::apart::apart;
 use self::connection::{Connection, Link};
 use self::offline::Offline;
+use self::turns::Turns;
 use super::{
     BlockJobKind, Hypervisor, HypervisorError, HypervisorEvent, JobOrder, JobProgress,
     KeptSnapshot, Layer, Overlay, Reference, VmView,
@@ -51,21 +53,22 @@ use super::{
 
 /// How long a call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// What libvirt itself may take, beside what a guest's agent takes.
+const GRACE: Duration = Duration::from_secs(1);
 /// How many calls may be on their way: more than a host's merges need, and few enough that a
 /// libvirt that hangs does not take all threads of the process.
 const CALLS_AT_ONCE: usize = 32;
 /// Events that a slow listener may be behind before it is told that it has missed some.
 const EVENTS_KEPT: usize = 1024;
 
-/// Whose turn it is to change a machine.
-type Turn = tokio::sync::Mutex<()>;
-
 /// The QEMU driver of libvirt, on this host.
 pub struct Libvirt {
     link: Arc<Link>,
     offline: Arc<Offline>,
     calls: Arc<Semaphore>,
-    changes: Mutex<HashMap<VmId, Arc<Turn>>>,
+    changes: Turns,
+    /// Of the agents in the guests, which libvirt asks beside all else.
+    guests: Turns,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -86,7 +89,8 @@ impl Libvirt {
             offline: Offline::new(Arc::clone(&link)),
             link,
             calls,
-            changes: Mutex::default(),
+            changes: Turns::default(),
+            guests: Turns::default(),
             _keeper: AbortOnDropHandle::new(keeper),
         })
     }
@@ -97,7 +101,7 @@ impl Libvirt {
         vm: VmId,
         call: impl FnOnce(&Connection) -> Result<T, HypervisorError> + Send + 'static,
     ) -> Result<T, HypervisorError> {
-        let turn = self.turn(vm);
+        let turn = self.changes.of(vm);
         self.call(async move { drop(turn.lock_owned().await) }, call)
             .await
     }
@@ -108,17 +112,35 @@ impl Libvirt {
         vm: VmId,
         call: impl FnOnce(&Connection) -> Result<(), HypervisorError> + Send + 'static,
     ) -> Result<(), HypervisorError> {
-        self.call(self.turn(vm).lock_owned(), call).await
+        self.call(self.changes.of(vm).lock_owned(), call).await
     }
 
-    fn turn(&self, vm: VmId) -> Arc<Turn> {
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(changes.entry(vm).or_default())
+    /// Asks a guest's agent, which has `answer` twice, for a sign of life and for its work. One
+    /// question at a time, each until its thread is done: no freeze comes after the thaw that was
+    /// asked for later.
+    async fn ask_guest(
+        &self,
+        vm: VmId,
+        answer: Duration,
+        call: impl FnOnce(&Connection) -> Result<usize, HypervisorError> + Send + 'static,
+    ) -> Result<usize, HypervisorError> {
+        let limit = 2 * answer + GRACE;
+        self.call_within(limit, self.guests.of(vm).lock_owned(), call)
+            .await
+    }
+
+    async fn call<G: Send + 'static, T: Send + 'static>(
+        &self,
+        turn: impl Future<Output = G> + Send,
+        call: impl FnOnce(&Connection) -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        self.call_within(CALL_LIMIT, turn, call).await
     }
 
     /// Makes a blocking call off the async threads, when its turn has come, within the time limit.
-    async fn call<G: Send + 'static, T: Send + 'static>(
+    async fn call_within<G: Send + 'static, T: Send + 'static>(
         &self,
+        limit: Duration,
         turn: impl Future<Output = G> + Send,
         call: impl FnOnce(&Connection) -> Result<T, HypervisorError> + Send + 'static,
     ) -> Result<T, HypervisorError> {
@@ -128,7 +150,7 @@ impl Libvirt {
             .connection()
             .ok_or_else(|| unknown("not connected"))?;
         let calls = Arc::clone(&self.calls);
-        let reply = timeout(CALL_LIMIT, async move {
+        let reply = timeout(limit, async move {
             // Both are held until the thread is done, even if nobody waits for it any more.
             let turn = turn.await;
             let permit = calls.acquire_owned().await;
@@ -184,7 +206,11 @@ impl Hypervisor for Libvirt {
     }
 
     async fn start_job(&self, vm: VmId, order: &JobOrder) -> Result<(), HypervisorError> {
-        let (order, offline, turn) = (order.clone(), Arc::clone(&self.offline), self.turn(vm));
+        let (order, offline, turn) = (
+            order.clone(),
+            Arc::clone(&self.offline),
+            self.changes.of(vm),
+        );
         self.change(vm, move |libvirt| match order.kind {
             BlockJobKind::Offline => offline.start(libvirt, vm, &order, turn),
             _ => libvirt.start_job(vm, &order),
@@ -276,6 +302,16 @@ impl Hypervisor for Libvirt {
 
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
         self.change(vm, move |libvirt| libvirt.resume(vm)).await
+    }
+
+    async fn freeze_guest(&self, vm: VmId, answer: Duration) -> Result<usize, HypervisorError> {
+        self.ask_guest(vm, answer, move |libvirt| libvirt.freeze_guest(vm, answer))
+            .await
+    }
+
+    async fn thaw_guest(&self, vm: VmId, answer: Duration) -> Result<usize, HypervisorError> {
+        self.ask_guest(vm, answer, move |libvirt| libvirt.thaw_guest(vm, answer))
+            .await
     }
 
     async fn references(&self, locator: &Locator) -> Result<Vec<Reference>, HypervisorError> {

@@ -3,6 +3,7 @@
 use super::super::step::Machine;
 use super::super::types::{Help, MergeRecord, Phase};
 use super::Member;
+use crate::freeze::Quiesce;
 use crate::hypervisor::{HypervisorError, Layer, VmState};
 use crate::overlays::{NewOverlay, OverlayOrder};
 use livemerge_storage::Locator;
@@ -180,7 +181,7 @@ impl Member {
         let none = || HypervisorError::Refused("no name for one was ordered".to_owned());
         let order = overlay_order(&self.record).ok_or_else(none)?;
         match self.around.overlays.create(&order).await {
-            Ok(_chains) => Ok(()),
+            Ok(_overlaid) => Ok(()),
             Err(unknown) if unknown.reason.code() == Code::Unavailable => {
                 Err(HypervisorError::Unknown(unknown.message))
             }
@@ -201,5 +202,7 @@ fn overlay_order(record: &MergeRecord) -> Option<OverlayOrder> {
         request: order.id.into(),
         vm: order.vm,
         overlays: vec![overlay],
+        // It is no snapshot: the guest goes on.
+        quiesce: Quiesce::Never,
     })
 }

@@ -38,9 +38,9 @@ use livemerge_proto::ids::{DiskTarget, VmId};
 use self::job::{Job, Stop};
 use self::plan::Plan;
 use self::relink::relink;
-use super::Turn;
 use super::calls::refused;
 use super::connection::{Connection, Link};
+use super::turns::Turn;
 use crate::hypervisor::{BlockJobOutcome, HypervisorError, HypervisorEvent, JobOrder, JobProgress};
 
 type Answer<T> = Result<T, HypervisorError>;
