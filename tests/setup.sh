@@ -11,6 +11,7 @@ export DEBIAN_FRONTEND=noninteractive
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 kernel=$root/target/rig/kernel
+agent=$root/target/rig/agent
 tools=$root/target/tools
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -102,19 +103,34 @@ create_user() {
 # Debian's cloud kernel, unpacked beside the build and not installed.
 fetch_kernel() {
     ! compgen -G "$kernel/boot/vmlinuz-*" >/dev/null || return 0
-    local package work
+    local package
     [ "$(dpkg --print-architecture)" = amd64 ] || die "the guest's kernel is packaged for amd64 only"
     update_once linux-image-cloud-amd64
     package=$(apt-cache depends linux-image-cloud-amd64 |
         awk '/Depends: linux-image-/ { print $2; exit }')
     [ -n "$package" ] || die 'no package linux-image-cloud-amd64 in the sources of apt'
     say "unpacking $package in ${kernel#"$root"/}: the guest's kernel, not installed"
-    mkdir -p "$(dirname "$kernel")"
-    work=$(mktemp -d "$kernel.XXXXXX")
+    unpack "$package" "$kernel"
+}
+
+# The agent that runs in a guest whose file systems are frozen, beside the build and not installed.
+# Its libraries are those of QEMU.
+fetch_agent() {
+    [ ! -x "$agent/usr/sbin/qemu-ga" ] || return 0
+    update_once qemu-guest-agent
+    say "unpacking qemu-guest-agent in ${agent#"$root"/}: freezes the guests of the tests, not installed"
+    unpack qemu-guest-agent "$agent"
+}
+
+# Puts what a package holds at a place of its own.
+unpack() {
+    local work
+    mkdir -p "$(dirname "$2")"
+    work=$(mktemp -d "$2.XXXXXX")
     trap 'rm -rf "$work"' EXIT
-    (cd "$work" && apt-get download -qq "$package" 2>/dev/null && dpkg -x ./*.deb tree)
-    rm -rf "$kernel"
-    mv "$work/tree" "$kernel"
+    (cd "$work" && apt-get download -qq "$1" 2>/dev/null && dpkg -x ./*.deb tree)
+    rm -rf "$2"
+    mv "$work/tree" "$2"
     rm -rf "$work"
     trap - EXIT
 }
@@ -147,6 +163,7 @@ demo() {
 
 test_tools() {
     install_packages e2fsprogs util-linux
+    fetch_agent
     install_nextest
     install_deny
     install_buf

@@ -64,11 +64,22 @@ impl Api {
 
     /// Asks for a snapshot.
     pub async fn create(&mut self, vm: Uuid, name: &str) -> Result<v1::Operation, tonic::Status> {
+        self.create_with(vm, name, v1::Quiesce::Unspecified).await
+    }
+
+    /// Asks for a snapshot of a guest that is frozen meanwhile, or not.
+    pub async fn create_with(
+        &mut self,
+        vm: Uuid,
+        name: &str,
+        quiesce: v1::Quiesce,
+    ) -> Result<v1::Operation, tonic::Status> {
         let request = v1::CreateSnapshotRequest {
             request_id: Uuid::new_v4().to_string(),
             vm_id: vm.to_string(),
             name: name.to_owned(),
             description: String::new(),
+            quiesce: quiesce.into(),
             ..Default::default()
         };
         let answer = self.snapshots.create_snapshot(request).await?;

@@ -18,7 +18,8 @@ use crate::daemon::Daemon;
 use crate::disk::Disk;
 use crate::filesystem::SmallFileSystem;
 use crate::guest::acks::AckLog;
-use crate::guest::domain::{DiskSpec, Driver, Format, GuestSpec, Workload};
+use crate::guest::domain::{Agent, DiskSpec, Driver, Format, GuestSpec, Manner, Workload};
+use crate::guest::files;
 use crate::guest::image::{self, GuestImage};
 use crate::process::{run, wait_for_end};
 use crate::virsh::{CONFIGURATION, Virsh};
@@ -28,6 +29,8 @@ const PLACE: &str = "/var/tmp";
 /// The directory of the guests' images, a storage domain of its own.
 const IMAGES: &str = "images";
 const GUEST_MEMORY_MIB: u64 = 128;
+/// The size of each disk of a guest that has a file system.
+const FILES_MIB: u64 = 128;
 
 /// Everything that one test starts.
 #[derive(Debug)]
@@ -227,6 +230,28 @@ impl Rig {
         self.describe_with(name, disks, workload)
     }
 
+    /// Creates two disks, and describes a guest with an agent. On the second one, `vdb`, it has a file
+    /// system, and writes a file.
+    pub fn describe_with_agent(
+        &self,
+        name: &str,
+        manner: Manner,
+        workload: Workload,
+    ) -> Result<GuestSpec> {
+        let (bare, files) = ("vda", "vdb");
+        let spec = self.describe(name, &[bare, files], FILES_MIB << 20, workload)?;
+        files::make(&spec.disks[1].path, FILES_MIB)?;
+        Ok(GuestSpec {
+            image: GuestImage::build_with_agent()?,
+            agent: Some(Agent {
+                manner,
+                files: files.to_owned(),
+                socket: self.path().join(format!("{name}.agent")),
+            }),
+            ..spec
+        })
+    }
+
     /// Describes a guest with disks that are there.
     pub fn describe_with(
         &self,
@@ -244,6 +269,7 @@ impl Rig {
             memory_mib: GUEST_MEMORY_MIB,
             driver: Driver::Tcg,
             monitor: None,
+            agent: None,
         })
     }
 

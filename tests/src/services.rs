@@ -63,6 +63,7 @@ pub struct Service {
     program: PathBuf,
     config: PathBuf,
     settings: Vec<String>,
+    fail_points: String,
     log: PathBuf,
     address: Address,
     child: Option<Child>,
@@ -77,6 +78,7 @@ impl Service {
             .arg("--config")
             .arg(&self.config)
             .args(&self.settings)
+            .env("FAILPOINTS", &self.fail_points)
             .stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         let child = command
@@ -121,6 +123,11 @@ impl Service {
     pub fn set(&mut self, setting: &str) {
         self.settings
             .extend(["--set".to_owned(), setting.to_owned()]);
+    }
+
+    /// What it does at its fail points from its next start on, as `agent::before-act=sleep(100)`.
+    pub fn fail_at(&mut self, points: &str) {
+        points.clone_into(&mut self.fail_points);
     }
 
     /// Another process of the same configuration, which should not be able to start. Returns what it
@@ -260,6 +267,7 @@ impl Services {
             program: self.agent.program.clone(),
             config: self.agent.config.clone(),
             settings: self.agent.settings.clone(),
+            fail_points: String::new(),
         };
         second.set(&format!("host.state_dir={}", state.display()));
         second.set(&format!("listen.address={}", address.listen()));
@@ -289,6 +297,7 @@ fn service(dir: &Path, name: &str, address: Address, config: &str) -> Result<Ser
         program: program(name)?,
         config: path,
         settings: Vec::new(),
+        fail_points: String::new(),
         log,
         address,
         child: None,

@@ -2,7 +2,7 @@
 //! them are safe.
 //!
 //! ```text
-//! guest-writer DISK SLOTS FILL_MIB BACKGROUND_KIB RATE
+//! guest-writer DISK[=FILE] SLOTS FILL_MIB BACKGROUND_KIB RATE
 //!
 //!   disk:  | slots: record i at block i mod SLOTS | the rest: fill and background writes |
 //!
@@ -12,7 +12,8 @@
 //!   ERROR vda 18 ...  the disk refused record 18; it is tried again
 //! ```
 //! A write is `O_DIRECT | O_DSYNC`: it returns when the disk has acknowledged the data and a flush.
-//! One record is in flight at a time. `RATE` bounds the records of a second, 0 does not.
+//! With a FILE, which has the size already, that is written: the disk has a file system, which can be
+//! frozen. One record is in flight at a time. `RATE` bounds the records of a second, 0 does not.
 //!
 //! The image builder compiles this file by `rustc` alone, statically: only `std` may be used.
 
@@ -43,6 +44,7 @@ struct Aligned<const N: usize>([u8; N]);
 
 struct Job {
     disk: String,
+    path: String,
     slots: u64,
     fill_mib: u64,
     background_kib: u64,
@@ -53,9 +55,14 @@ impl Job {
     fn from_args() -> Option<Self> {
         let mut args = std::env::args().skip(1);
         let disk = args.next()?;
+        let (disk, path) = match disk.split_once('=') {
+            Some((disk, file)) => (disk.to_owned(), file.to_owned()),
+            None => (disk.clone(), format!("/dev/{disk}")),
+        };
         let mut number = || args.next()?.parse().ok();
         Some(Self {
             disk,
+            path,
             slots: number().filter(|slots| *slots > 0)?,
             fill_mib: number()?,
             background_kib: number()?,
@@ -64,12 +71,11 @@ impl Job {
     }
 
     fn open(&self, flags: i32) -> io::Result<File> {
-        let path = format!("/dev/{}", self.disk);
         OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(O_DIRECT | flags)
-            .open(path)
+            .open(&self.path)
     }
 
     /// One line in one write, so that the lines of two writers do not mix.
@@ -158,7 +164,7 @@ fn keep_pace(started: Instant, done: u64, per_second: u64) {
 fn main() -> io::Result<()> {
     let Some(job) = Job::from_args() else {
         return Err(io::Error::other(
-            "usage: DISK SLOTS FILL_MIB BACKGROUND_KIB RATE",
+            "usage: DISK[=FILE] SLOTS FILL_MIB BACKGROUND_KIB RATE",
         ));
     };
     thread::scope(|scope| {

@@ -84,6 +84,36 @@ impl Workload {
     }
 }
 
+/// The agent in a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// What it is like.
+    pub manner: Manner,
+    /// The disk that has a file system, which it can freeze.
+    pub files: String,
+    /// The Unix socket by which libvirt talks to it.
+    pub socket: PathBuf,
+}
+
+/// What an agent is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// It does what it is asked.
+    Answers,
+    /// It is there and says nothing.
+    Silent,
+}
+
+impl Agent {
+    fn command_line(&self) -> String {
+        let manner = match self.manner {
+            Manner::Answers => "answers",
+            Manner::Silent => "silent",
+        };
+        format!(" lm.files={} lm.agent={manner}", self.files)
+    }
+}
+
 /// A guest, as far as libvirt has to know it.
 #[derive(Debug, Clone)]
 pub struct GuestSpec {
@@ -106,6 +136,8 @@ pub struct GuestSpec {
     pub driver: Driver,
     /// A second monitor, on this Unix socket, beside libvirt's own.
     pub monitor: Option<PathBuf>,
+    /// The agent in it. It must boot an image that has one.
+    pub agent: Option<Agent>,
 }
 
 impl GuestSpec {
@@ -117,8 +149,12 @@ impl GuestSpec {
             Driver::Kvm => "kvm",
         };
         let command_line = format!(
-            "console=ttyS0 quiet loglevel=1 panic=-1 tsc=reliable no_timer_check {}",
-            self.workload.command_line()
+            "console=ttyS0 quiet loglevel=1 panic=-1 tsc=reliable no_timer_check {}{}",
+            self.workload.command_line(),
+            self.agent
+                .as_ref()
+                .map(Agent::command_line)
+                .unwrap_or_default(),
         );
         format!(
             "<domain type='{kind}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
@@ -142,7 +178,7 @@ impl GuestSpec {
 {disks}    <serial type='file'>
       <source path='{serial}' append='on'/>
     </serial>
-    <memballoon model='none'/>
+{agent}    <memballoon model='none'/>
   </devices>
 {monitor}</domain>
 ",
@@ -153,6 +189,7 @@ impl GuestSpec {
             initrd = text(&self.image.initrd),
             disks = self.disks.iter().map(disk_xml).collect::<String>(),
             serial = text(&self.serial_log),
+            agent = self.agent.as_ref().map(agent_xml).unwrap_or_default(),
             monitor = self.monitor.as_deref().map(monitor_xml).unwrap_or_default(),
         )
     }
@@ -174,6 +211,17 @@ fn disk_xml(disk: &DiskSpec) -> String {
         },
         path = text(&disk.path),
         target = escape(&disk.target),
+    )
+}
+
+fn agent_xml(agent: &Agent) -> String {
+    format!(
+        "    <channel type='unix'>
+      <source mode='bind' path='{}'/>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
+",
+        text(&agent.socket)
     )
 }
 
@@ -226,6 +274,7 @@ mod tests {
             memory_mib: 96,
             driver: Driver::Tcg,
             monitor: None,
+            agent: None,
         }
     }
 

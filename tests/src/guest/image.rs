@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! target/rig/kernel/               unpacked by `make setup`
+//! target/rig/agent/                unpacked by `make setup`
 //! target/rig/guest-HASH.cpio       built here, once for each content:
 //!   init                           init.sh: drivers, then a writer for each disk
 //!   bin/busybox  bin/guest-writer  the writer is compiled here, statically, by rustc alone
 //!   modules/*.ko  modules/order    the virtio drivers, and the power button's
 //!   etc/acpi/PWRF/00000080         power.sh: a clean end
+//!   bin/qemu-ga  lib/…             where one is wanted: the guest's agent, with its libraries
 //! ```
 //! The name holds a hash of everything that goes in, so that a changed script makes another image
 //! and builders that run at once cannot disturb each other.
@@ -22,8 +24,9 @@ use sha2::{Digest, Sha256};
 use crate::process::run;
 
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: [&str; 11] = [
-    "acpid", "cat", "insmod", "kill", "mount", "poweroff", "sh", "sleep", "sync", "usleep", "echo",
+const APPLETS: [&str; 12] = [
+    "acpid", "cat", "dd", "insmod", "kill", "mount", "poweroff", "sh", "sleep", "sync", "usleep",
+    "echo",
 ];
 const INIT: &str = include_str!("init.sh");
 const POWER: &str = include_str!("power.sh");
@@ -41,6 +44,9 @@ const MODULES: [&str; 8] = [
     "drivers/input/evdev",
 ];
 
+/// The port that a guest's agent listens on.
+const PORT: &str = "drivers/char/virtio_console";
+
 /// What a guest boots from.
 #[derive(Debug, Clone)]
 pub struct GuestImage {
@@ -54,18 +60,29 @@ impl GuestImage {
     /// Builds the image, or finds the one that was built before. Fails with what to do when
     /// something of the machine is missing.
     pub fn build() -> Result<Self> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
         let rig = directory()?;
-        let parts = Parts::find(&rig.join("kernel"))?;
+        Self::of(&Parts::find(&rig.join("kernel"))?, &rig)
+    }
+
+    /// The same, with an agent in it.
+    pub fn build_with_agent() -> Result<Self> {
+        let rig = directory()?;
+        let mut parts = Parts::find(&rig.join("kernel"))?;
+        parts.add_agent(&rig.join("agent/usr/sbin/qemu-ga"))?;
+        Self::of(&parts, &rig)
+    }
+
+    fn of(parts: &Parts, rig: &Path) -> Result<Self> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
         let initrd = rig.join(format!("guest-{}.cpio", parts.hash()?));
         if !initrd.exists() {
-            let tree = tempfile::tempdir_in(&rig)?;
+            let tree = tempfile::tempdir_in(rig)?;
             parts.lay_out(&tree.path().join("root"), source)?;
             pack(&tree.path().join("root"), &tree.path().join("cpio"))?;
             fs::rename(tree.path().join("cpio"), &initrd)?;
         }
         Ok(Self {
-            kernel: parts.kernel,
+            kernel: parts.kernel.clone(),
             initrd,
         })
     }
@@ -81,7 +98,10 @@ pub fn directory() -> Result<PathBuf> {
 /// What the image is made of, besides the sources in this directory.
 struct Parts {
     kernel: PathBuf,
+    drivers: PathBuf,
     modules: Vec<PathBuf>,
+    /// Where each comes from, and where it goes.
+    programs: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Parts {
@@ -98,6 +118,8 @@ impl Parts {
             modules: MODULES
                 .map(|name| drivers.join(format!("{name}.ko")))
                 .to_vec(),
+            drivers,
+            programs: Vec::new(),
         };
         for file in parts
             .modules
@@ -114,6 +136,21 @@ impl Parts {
         Ok(parts)
     }
 
+    /// The agent, what it is linked with, and the driver of its port.
+    fn add_agent(&mut self, agent: &Path) -> Result<()> {
+        let missing = || format!("no {}: run `make setup`", agent.display());
+        ensure!(agent.exists(), missing());
+        let linked = run(Command::new("ldd").arg(agent)).with_context(missing)?;
+        let absolute = |word: &&str| word.starts_with('/');
+        let libraries = linked.split_ascii_whitespace().filter(absolute);
+        self.programs = libraries
+            .map(|library| (library.into(), library.trim_start_matches('/').into()))
+            .chain([(agent.to_owned(), "bin/qemu-ga".into())])
+            .collect();
+        self.modules.push(self.drivers.join(format!("{PORT}.ko")));
+        Ok(())
+    }
+
     fn hash(&self) -> Result<String> {
         let mut hash = Sha256::new();
         for text in [INIT, POWER, WRITER, RECORD] {
@@ -127,6 +164,7 @@ impl Parts {
             .iter()
             .map(PathBuf::as_path)
             .chain([Path::new(BUSYBOX)])
+            .chain(self.programs.iter().map(|(from, _)| from.as_path()))
         {
             hash.update(fs::read(file)?);
         }
@@ -137,8 +175,22 @@ impl Parts {
     }
 
     fn lay_out(&self, root: &Path, source: &Path) -> Result<()> {
-        for dir in ["bin", "dev", "proc", "sys", "modules", "etc/acpi/PWRF"] {
+        for dir in [
+            "bin",
+            "dev",
+            "proc",
+            "sys",
+            "run",
+            "files",
+            "modules",
+            "etc/acpi/PWRF",
+        ] {
             fs::create_dir_all(root.join(dir))?;
+        }
+        for (from, to) in &self.programs {
+            let to = root.join(to);
+            fs::create_dir_all(to.parent().context("a directory")?)?;
+            fs::copy(from, to)?;
         }
         write_program(&root.join("init"), INIT)?;
         write_program(&root.join("etc/acpi/PWRF/00000080"), POWER)?;

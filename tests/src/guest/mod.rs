@@ -7,6 +7,7 @@
 //!                 |  "ACK vda i" on the serial console
 //!  serial file ---+--> acks     when each acknowledgement reached the host
 //!  disk images ---+--> oracle   is every acknowledged record still there?
+//!                 +--> files    was the file system frozen?
 //! ```
 //! To end a guest cleanly press its power button (`virsh shutdown`): the writers stop between two
 //! records. To destroy it is as good for the oracle: what was acknowledged must be there anyway.
@@ -14,6 +15,7 @@
 pub mod acks;
 mod console;
 pub mod domain;
+pub mod files;
 pub mod image;
 pub mod oracle;
 pub mod record;
