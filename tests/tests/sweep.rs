@@ -50,6 +50,21 @@ async fn a_crash_at_any_point_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whatever_goes_wrong_around_a_freeze_the_guest_is_thawed() -> Result<()> {
+    let take = scenario("take").context("the scenario")?;
+    let passed = dry_run(take).await?;
+    let mut cases = rows::singles(take, &passed);
+    cases.retain(|case| {
+        let site = case.plans[0].site;
+        ["freeze", "thaw", "overlays-on", "add_overlays"]
+            .iter()
+            .any(|part| site.contains(part))
+    });
+    all_kept(cases).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_crash_during_the_recovery_loses_nothing() -> Result<()> {
     use Who::{Agent, Server};
     let pairs = [

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use livemerge_host_agent::hypervisor::fake::Pace;
+use livemerge_host_agent::hypervisor::fake::{GuestAgent, Pace};
 use livemerge_proto::ids::VmId;
 use livemerge_proto::v1;
 
 use super::backstage::{Backstage, Witness};
 use super::client::Client;
 use super::ledger::Ledger;
-use super::scenario::{Also, Scenario};
+use super::scenario::{Also, Scenario, Work};
 use super::stage::{Hits, Plan, Stage};
 use super::world::World;
 use crate::cluster::{Cluster, Who};
 
+/// Until the guest is frozen no more, at the end of a case.
+const THAW: Duration = Duration::from_secs(10);
 /// All of a case, its recovery and its second try included.
 const LIMIT: Duration = Duration::from_secs(90);
 /// How long a service stays dead.
@@ -95,6 +97,11 @@ impl Case {
         let mut cluster = Cluster::start_behind(Pace::Manual, Arc::clone(&backstage) as _).await?;
         cluster.volumes.allocate(self.scenario.allocated_bytes);
         let vm = cluster.add_vm("vm", self.scenario.disks).await?;
+        if matches!(self.scenario.work, Work::Take(_)) {
+            let agent = GuestAgent::Answers;
+            let hypervisor = &cluster.hypervisor;
+            hypervisor.set_guest_agent(VmId::from(vm), agent, 1);
+        }
         let world = World::new(
             cluster.hypervisor.clone(),
             VmId::from(vm),
@@ -126,9 +133,15 @@ impl Case {
         });
         stage.arm(&cluster, VmId::from(vm));
         let mut client = Client::new(&cluster, vm, self.scenario, world.clone(), ledger.clone());
+        let played = async {
+            let done = client.play(stage, self.must_succeed()).await?;
+            let thawed = tokio::time::timeout(THAW, world.until_thawed()).await;
+            thawed.context("the guest stays frozen")?;
+            Ok(done)
+        };
         tokio::select! {
-            done = client.play(stage, self.must_succeed()) => done,
-            () = world.turn() => unreachable!("it goes on until dropped"),
+            done = played => done,
+            () = world.clone().turn() => unreachable!("it goes on until dropped"),
             () = ledger.turn() => unreachable!("it goes on until dropped"),
             gave_up = keep_up(&mut cluster, stage) => gave_up,
         }

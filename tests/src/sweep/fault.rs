@@ -10,7 +10,7 @@ use crate::cluster::{Upset, Who};
 pub type Site = &'static str;
 
 /// The points in the services' code (`fail::fail_point!`).
-pub const POINTS: [Site; 17] = [
+pub const POINTS: [Site; 21] = [
     "agent::before-persist",
     "agent::after-persist",
     "agent::before-act",
@@ -20,8 +20,12 @@ pub const POINTS: [Site; 17] = [
     "agent::before-removal",
     "agent::after-removal",
     "agent::before-overlay",
+    "agent::before-freeze",
+    "agent::after-freeze",
     "agent::before-overlays-on",
     "agent::after-overlays-on",
+    "agent::before-thaw",
+    "agent::after-thaw",
     "api::before-enter",
     "api::after-enter",
     "api::before-note",
@@ -34,9 +38,10 @@ pub const POINTS: [Site; 17] = [
 pub const ACCEPTANCE: [Site; 2] = ["api::before-accept", "api::after-accept"];
 
 /// The calls that cross a port.
-pub const CALLS: [Site; 26] = [
+pub const CALLS: [Site; 28] = [
     "hypervisor::abort_job",
     "hypervisor::add_overlays",
+    "hypervisor::freeze_guest",
     "hypervisor::job",
     "hypervisor::pivot",
     "hypervisor::references",
@@ -44,6 +49,7 @@ pub const CALLS: [Site; 26] = [
     "hypervisor::set_speed",
     "hypervisor::start_job",
     "hypervisor::suspend",
+    "hypervisor::thaw_guest",
     "hypervisor::vm",
     "rpc::BatchDeleteSnapshots",
     "rpc::CancelMerge",

@@ -150,13 +150,25 @@ impl World {
                 }
             }
         }
-        let paused = view.state == VmState::Paused;
+        let stands = view.state == VmState::Paused || self.is_frozen();
         let since = guest.stands_since.take().unwrap_or_else(Instant::now);
-        if paused && since.elapsed() > STANDSTILL {
+        if stands && since.elapsed() > STANDSTILL {
             self.stage
                 .violated(format!("the guest stands still for {STANDSTILL:?}"));
         }
-        guest.stands_since = paused.then_some(since);
+        guest.stands_since = stands.then_some(since);
+    }
+
+    /// Whether the guest's file systems are frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.hypervisor.is_guest_frozen(self.vm)
+    }
+
+    /// Waits until they are not, at the end of a case.
+    pub async fn until_thawed(&self) {
+        while self.is_frozen() {
+            tokio::time::sleep(STEP).await;
+        }
     }
 
     /// The machine as it is, without any fault.
