@@ -33,7 +33,7 @@ impl Delete<'_> {
         self.repoint(found, changed);
         let done = found.merging();
         self.each(found, changed, |_, disk| {
-            let others = disk.merging.iter_mut().filter(|it| **it != done);
+            let others = disk.merging.iter_mut().filter(|it| !it.is_same(&done));
             others.for_each(|it| forget(it, found));
         });
     }
@@ -49,7 +49,7 @@ impl Delete<'_> {
     }
 
     /// What the chain shows is known to be so, or no longer, for the snapshots that go with the task.
-    fn set_chain_tells(&self, task: &DiskTask, changed: &mut Changed) {
+    pub(super) fn set_chain_tells(&self, task: &DiskTask, changed: &mut Changed) {
         let chain_tells = task.merging().chain_tells;
         self.each(task, changed, |snapshot, disk| {
             if goes_with(task, snapshot, disk) {
@@ -57,13 +57,6 @@ impl Delete<'_> {
                 merging.for_each(|it| it.chain_tells = chain_tells);
             }
         });
-    }
-
-    /// The same for a task that has just got its spare overlay.
-    pub(super) fn told_of_overlay(&self, task: &DiskTask) -> Vec<SnapshotChange> {
-        let mut changed = Changed::default();
-        self.set_chain_tells(task, &mut changed);
-        changed.into_changes()
     }
 
     /// A merge that was begun for another snapshot, and would have taken a volume that this one has

@@ -160,7 +160,11 @@ fn look<'a>(
             if !merging.chain_tells {
                 return Err(lacks_data(snapshot, disk, merging));
             }
-            match found.merged.iter_mut().find(|(known, _)| *known == merging) {
+            match found
+                .merged
+                .iter_mut()
+                .find(|(known, _)| known.is_same(merging))
+            {
                 Some((_, deletes)) => deletes.push(deleted),
                 None => found.merged.push((merging, vec![deleted])),
             }

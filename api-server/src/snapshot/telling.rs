@@ -2,6 +2,7 @@
 
 use super::delete::Delete;
 use super::details;
+use super::follow::Changed;
 use super::left::with_snapshots;
 use super::news::{self, News};
 use super::step::Step;
@@ -20,19 +21,21 @@ impl Delete<'_> {
     ) -> Option<Step> {
         let mut told = tasks.to_vec();
         let (mut events, mut left) = (Vec::new(), Vec::new());
+        let mut changed = Changed::default();
         for task in told.iter_mut().filter(|task| merging(task)) {
             if let MergeSight::Seen(seen) = self.draft.seen.sight(task.merge) {
                 let before = task.told.overlaid;
                 events.extend(self.news(task, seen));
                 if task.told.overlaid && !before {
                     left.push(self.left_by(task));
-                    left.extend(self.told_of_overlay(task));
+                    self.set_chain_tells(task, &mut changed);
                 }
             }
         }
         if events.is_empty() {
             return None;
         }
+        left.extend(changed.into_changes());
         events.sort_by_key(|event| event.kind != EventKind::LiveMergeReady);
         let work = Work::Delete(DeletePhase::Disks(told));
         let note = self.draft.note(|operation| operation.work = work, events);

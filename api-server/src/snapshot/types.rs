@@ -118,6 +118,11 @@ pub struct Merging {
 }
 
 impl Merging {
+    /// Whether the other one does the same to the chain, whatever is known of it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.kept == other.kept && self.removed == other.removed
+    }
+
     /// All its volumes.
     pub fn marks(&self) -> impl Iterator<Item = &Mark> {
         self.removed.iter().chain([&self.kept])

@@ -47,7 +47,7 @@ pub(super) fn hint(reason: Reason) -> &'static str {
         }
         Reason::ChainDiverged => "`livemerge vm chain VM` draws the chain as it is",
         Reason::ChainLacksData => {
-            "stop the machine, run the command of the message on its host, start it and delete again"
+            "put the named volumes back into the chain while the machine is off; docs/operations.md says how"
         }
         Reason::ConcurrentChange => {
             "something else works on it, or it changed; look again and decide again"

@@ -63,6 +63,9 @@ pub struct DiskView {
     /// The merge for which this very QEMU was last asked for an intermediate commit or a pull. It ends
     /// with QEMU: another one that runs from the same images does not say so.
     pub works_for: Option<MergeId>,
+    /// Layers below the active one that such a QEMU has open for writing: what it has written there may
+    /// be in its memory alone.
+    pub unflushed: Vec<Locator>,
     /// Of a machine that is shut off: layers whose headers name other images than the definition has
     /// below them. Whoever opens them without the definition reads something else.
     pub astray: Vec<Locator>,

@@ -94,9 +94,8 @@ impl Look<'_> {
     /// machine starts again.
     pub(super) fn stale_mark(&self) -> bool {
         let mirror = self.disk.mirror.as_ref();
-        self.job.is_none()
+        self.seen.mark_alone_for >= self.policy.settle
             && mirror.is_some_and(|mirror| mirror.switched == Some(false))
-            && self.settled_in_phase()
     }
 
     /// A job that cannot be the one asked for.

@@ -23,6 +23,7 @@ pub(super) struct Member {
     told: Option<Told>,
     phase_entered: Instant,
     job_missing_since: Option<Instant>,
+    mark_alone_since: Option<Instant>,
     /// The least that was ever left to copy, and since when.
     closest: Option<(u64, Instant)>,
     /// The guest's limit could not be told or set: until then nothing is done about its writes.
@@ -50,6 +51,7 @@ impl Member {
             told: None,
             phase_entered: Instant::now(),
             job_missing_since: None,
+            mark_alone_since: None,
             closest: None,
             can_be_held_back: true,
             no_help_until: None,
@@ -119,15 +121,18 @@ impl Member {
             tracing::warn!(merge = %self.record.order.id, %error, "cannot look at the machine");
             Machine::Unknown
         });
-        let job_there = match &machine {
+        let (missing, alone) = match &machine {
             Machine::Seen { job, disk, .. } => {
-                job.is_some() || disk.as_ref().is_some_and(|disk| disk.mirror.is_some())
+                let marked = disk.as_ref().is_some_and(|disk| disk.mirror.is_some());
+                (job.is_none() && !marked, job.is_none() && marked)
             }
-            Machine::Unknown | Machine::Gone => true,
+            Machine::Unknown | Machine::Gone => (false, false),
         };
-        let missing_since =
-            (!job_there).then(|| self.job_missing_since.unwrap_or_else(Instant::now));
-        self.job_missing_since = missing_since;
+        let since =
+            |is: bool, began: Option<Instant>| is.then(|| began.unwrap_or_else(Instant::now));
+        self.job_missing_since = since(missing, self.job_missing_since);
+        self.mark_alone_since = since(alone, self.mark_alone_since);
+        let lasts = |since: Option<Instant>| since.map(|since| since.elapsed()).unwrap_or_default();
         self.report(&machine);
         let stalled_for = self.stalled_for(&machine);
         self.overlaid = self
@@ -139,9 +144,8 @@ impl Member {
             machine,
             told: self.told.clone(),
             in_phase: self.phase_entered.elapsed(),
-            job_missing_for: missing_since
-                .map(|since| since.elapsed())
-                .unwrap_or_default(),
+            job_missing_for: lasts(self.job_missing_since),
+            mark_alone_for: lasts(self.mark_alone_since),
             stalled_for,
             can_help: self.can_be_held_back,
             help_waits: self.help_waits(),
@@ -369,9 +373,10 @@ impl Member {
             // A limit would hold up the rest, too.
             self.set_speed(0).await;
         }
-        if let (MergeKind::Pull, Locator::File(path)) = (self.record.kind, self.record.kept.clone())
+        if let (MergeKind::Commit | MergeKind::Pull, Locator::File(path)) =
+            (self.record.kind, self.record.kept.clone())
         {
-            // What QEMU pulled may be in the host's cache: all of it would be written out at once.
+            // What QEMU copied may be in the host's cache: all of it would be written out at once.
             let synced = blocking(move || File::open(path)?.sync_data()).await;
             if let Err(error) = synced {
                 tracing::debug!(merge = %self.record.order.id, %error, "not written out beforehand");

@@ -15,6 +15,8 @@ pub struct Observation {
     pub in_phase: Duration,
     /// How long the expected block job has been missing. Zero when it is there.
     pub job_missing_for: Duration,
+    /// How long libvirt has shown a mark of a job that is not there.
+    pub mark_alone_for: Duration,
     /// For how long the copy has not been closer to its end than before.
     pub stalled_for: Duration,
     /// Whether the guest can be held back, as far as known.

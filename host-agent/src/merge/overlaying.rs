@@ -42,6 +42,9 @@ impl Look<'_> {
         if let Some(on) = self.late_pivot() {
             return on;
         }
+        if self.stale_mark() {
+            return self.lost_by_libvirt();
+        }
         if self.given_up() {
             return self.cancel();
         }

@@ -16,9 +16,9 @@
 use super::look::{Look, REPEAT_AFTER};
 use super::observation::Told;
 use super::step::{Action, Step, fail};
-use super::types::Phase;
+use super::types::{MergeRecord, Phase};
 use livemerge_proto::reason::Reason;
-use livemerge_storage::Format;
+use livemerge_storage::{Format, Locator};
 
 /// How often it is tried: a QEMU that ends may have an image open for a while.
 const MAX_TRIES: u32 = 50;
@@ -60,26 +60,30 @@ impl Look<'_> {
         }
     }
 
-    /// The end of a merge whose chain may lack data, for people.
+    /// The end of a merge whose chain may lack data.
     pub(super) fn lacks_data(&self, why: &str) -> Step {
-        let record = self.record;
-        let relinked = record.relinked.as_ref().unwrap_or(&record.kept);
-        let backing = record.removed.last();
-        let backing = backing.map(ToString::to_string).unwrap_or_default();
-        let format = match record.backing_format {
-            Some(Format::Raw) => "raw",
-            _ => "qcow2",
-        };
-        let command = format!("qemu-img rebase -u -F {format} -b {backing} {relinked}");
-        let text = format!(
-            "{why}: {relinked} no longer names {backing}, whose data may not have been written. The \
-             removed volumes must stay; while the machine is off, `{command}` makes it whole"
-        );
-        fail(Reason::ChainLacksData, record, &text)
+        let relinked = self.record.relinked.as_ref();
+        lacks_data(self.record, relinked.unwrap_or(&self.record.kept), why)
     }
 
     /// The same, of a machine that runs.
     pub(super) fn runs_without_data(&self) -> Step {
         self.lacks_data("QEMU was started again after the merge had begun")
     }
+}
+
+/// The same, told to people: how the layer is made to name what it named.
+pub(super) fn lacks_data(record: &MergeRecord, relinked: &Locator, why: &str) -> Step {
+    let backing = record.removed.last();
+    let backing = backing.map(ToString::to_string).unwrap_or_default();
+    let format = match record.backing_format {
+        Some(Format::Raw) => "raw",
+        _ => "qcow2",
+    };
+    let command = format!("qemu-img rebase -u -F {format} -b {backing} {relinked}");
+    let text = format!(
+        "{why}: {relinked} may no longer name {backing}, whose data may not have been written. The \
+         removed volumes must stay; while the machine is off, `{command}` makes it whole"
+    );
+    fail(Reason::ChainLacksData, record, &text)
 }

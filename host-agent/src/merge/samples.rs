@@ -91,6 +91,7 @@ pub(crate) fn disk(layers: &[&str]) -> DiskView {
         chain,
         mirror: None,
         works_for: Some(puller()),
+        unflushed: vec![],
         astray: vec![],
     }
 }
@@ -120,6 +121,7 @@ pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> 
         told: None,
         in_phase: Duration::ZERO,
         job_missing_for: Duration::ZERO,
+        mark_alone_for: Duration::ZERO,
         stalled_for: Duration::ZERO,
         can_help: true,
         help_waits: false,

@@ -7,6 +7,7 @@ pub(super) use super::look::job_of;
 use super::look::{Look, REPEAT_AFTER};
 pub use super::observation::{Machine, Observation, Peers, Told};
 pub use super::policy::{PivotMode, Policy};
+use super::restore::lacks_data;
 use super::types::{Help, MergeKind, MergeRecord, Phase, Window};
 use crate::hypervisor::{BlockJobKind, BlockJobOutcome, VmState};
 use jiff::Timestamp;
@@ -70,13 +71,7 @@ pub fn step(record: &MergeRecord, seen: &Observation, policy: &Policy, now: Time
 fn decide(record: &MergeRecord, seen: &Observation, policy: &Policy, now: Timestamp) -> Step {
     let (state, disk, job) = match &seen.machine {
         Machine::Unknown => return Step::Wait(policy.look_every),
-        Machine::Gone => {
-            return fail(
-                Reason::VmDied,
-                record,
-                "the virtual machine is no longer defined",
-            );
-        }
+        Machine::Gone => return gone(record),
         Machine::Seen {
             state, disk: None, ..
         } => return without_disk(record, seen, *state, now),
@@ -192,18 +187,24 @@ impl Look<'_> {
     }
 
     /// The chain is as it must be. After a pull QEMU may still have the tables of the kept volume in
-    /// its memory alone, while no header names any more where the data came from. It writes them out
+    /// its memory alone, while no header names any more where the data came from; after a commit as long
+    /// as it has that volume open for writing, as an earlier job may have left it. It writes them out
     /// when the guest's processors are stopped; a guest that stands still already waits.
     pub(super) fn verify(&self) -> Step {
         if self.may_lack_data() {
             return self.runs_without_data();
         }
-        match (self.record.kind, self.state) {
-            (MergeKind::Pull, VmState::Running) => {
+        let unflushed = match self.record.kind {
+            MergeKind::Pull => true,
+            MergeKind::Commit => self.disk.unflushed.contains(&self.record.kept),
+            MergeKind::ActiveCommit | MergeKind::OfflineCommit => false,
+        };
+        match (unflushed, self.state) {
+            (true, VmState::Running) => {
                 self.enter(Window::Suspending, Some(self.now), Some(Action::Suspend))
             }
-            (MergeKind::Pull, _) => Step::Wait(self.policy.look_every),
-            _ => Step::Enter(Phase::Verifying { suspended_at: None }, None),
+            (true, _) => Step::Wait(self.policy.look_every),
+            (false, _) => Step::Enter(Phase::Verifying { suspended_at: None }, None),
         }
     }
 
@@ -217,6 +218,9 @@ impl Look<'_> {
         }
         if self.ending_job() {
             return Step::Wait(REPEAT_AFTER);
+        }
+        if self.stale_mark() {
+            return self.lost_by_libvirt();
         }
         if self.foreign_job() {
             return if self.seen.fresh_start || self.settled_in_phase() {
@@ -370,6 +374,19 @@ impl Look<'_> {
             }
         };
         Some(fail(Reason::MergeIoError, self.record, text))
+    }
+}
+
+/// Nobody defines the machine any more. What was written out below another layer is merged for whoever
+/// defines it again; what may not have been is told, because nobody can put the header right now.
+fn gone(record: &MergeRecord) -> Step {
+    let text = "the virtual machine is no longer defined";
+    match (&record.relinked, &record.phase) {
+        (Some(_), Phase::Verifying { .. }) => Step::Finish(Outcome::Merged),
+        (Some(relinked), phase) if !matches!(phase, Phase::Pending) => {
+            lacks_data(record, relinked, text)
+        }
+        _ => fail(Reason::VmDied, record, text),
     }
 }
 

@@ -190,6 +190,7 @@ impl Turn<'_> {
             told: self.driver.told.clone(),
             in_phase: now - self.driver.phase_entered,
             job_missing_for: missing_since.map_or(Duration::ZERO, |since| now - since),
+            mark_alone_for: Duration::ZERO,
             peers: Peers::NONE,
             // The simulated copy always catches up.
             stalled_for: Duration::ZERO,

@@ -221,7 +221,7 @@ impl Machine<'_> {
             "snapshot {} names {}, but {why}",
             snapshot.name, disk.volume
         );
-        // A pull may have taken it from the chain, and nobody has seen whether it was done. There is
+        // A merge may have taken it from the chain, and nobody has seen whether it was done. There is
         // no point in time to lose, and the volume stays for who finds that it is needed.
         let remedy = if snapshot.state == SnapshotState::Incomplete {
             Remedy::Safe(Repair::ForgetDisk(

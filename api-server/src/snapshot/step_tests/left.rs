@@ -86,3 +86,35 @@ fn it_is_listed_before_the_end_is_written_down() {
         assert!(matches!(seen.decide(&told.operation), Step::Enter(_)));
     }
 }
+
+/// Both of a snapshot's disks are seen so at once: it is written once, or nothing could be.
+#[test]
+fn two_disks_that_got_their_overlays_meanwhile_are_told_in_one_change() {
+    let mut snapshot = snapshot("s", &[("vda", "a"), ("vdb", "c")]);
+    snapshot.disks[0].merging = Some(merging("a", &["b"]));
+    snapshot.disks[1].merging = Some(merging("c", &["d"]));
+    let of = std::slice::from_ref(&snapshot);
+    let tasks = [("vda", "a", "b"), ("vdb", "c", "d")].map(|(disk, kept, top)| DiskTask {
+        kind: MergeKind::ActiveCommit,
+        ..task(of, disk, kept, &[top], DiskState::Merging)
+    });
+    let delete = operation(&snapshot, disks(tasks.to_vec()));
+    let mut seen = Seen::of(&snapshot);
+    seen.merge = overlaid(MergePhase::Copying);
+    let told = note(seen.decide(&delete));
+    let mut written: Vec<_> = told
+        .snapshots
+        .iter()
+        .filter_map(|change| match change {
+            SnapshotChange::Put(snapshot) => Some(snapshot.id),
+            SnapshotChange::Delete(_) => None,
+        })
+        .collect();
+    assert_eq!(written.len(), 3, "itself and one for each overlay");
+    written.sort();
+    written.dedup();
+    assert_eq!(written.len(), 3, "each once");
+    let own = put(&told, snapshot.id).unwrap();
+    let tells = |disk: &SnapshotDisk| disk.merging.as_ref().unwrap().chain_tells;
+    assert!(!own.disks.iter().any(tells));
+}

@@ -89,6 +89,7 @@ impl Disk {
             next_start: Some(self.next_start.clone()),
             mirror: self.job.as_ref().and_then(Job::mark),
             works_for: self.works_for,
+            unflushed: vec![],
             astray: vec![],
         }
     }

@@ -40,31 +40,38 @@ pub(super) enum Missing {
 /// # Errors
 /// Says why it cannot be told what the disk would open.
 fn complete(disk: &mut Disk, missing: Missing) -> Result<(), String> {
-    let lowest = disk.chain.first().map(|layer| &layer.source);
-    let readable = matches!(lowest, Some(Source::Volume(_)));
-    if disk.device != Device::Disk || !readable || (disk.ends && disk.chain.len() < 2) {
+    if disk.ends || !is_readable(disk) {
         return Ok(());
     }
-    let (written, ends) = (disk.chain.clone(), disk.ends);
-    let read = limited(move || {
-        let astray = astray(&written)?;
-        let chain = if ends {
-            written
-        } else {
-            completed(written, missing)?
-        };
-        Ok((chain, astray))
-    });
-    (disk.chain, disk.astray) = read.map_err(|why| format!("disk {}: {why}", disk.target))?;
+    let chain = disk.chain.clone();
+    let limited = limited(move || completed(chain, missing));
+    disk.chain = limited.map_err(|why| format!("disk {}: {why}", disk.target))?;
     disk.ends = true;
     Ok(())
 }
 
-/// Of the layers that a definition writes down, those whose headers name other images than it does.
+fn is_readable(disk: &Disk) -> bool {
+    let lowest = disk.chain.first().map(|layer| &layer.source);
+    disk.device == Device::Disk && matches!(lowest, Some(Source::Volume(_)))
+}
+
+/// Looks which headers of a machine that is off say otherwise than its definition. Blocks, for a
+/// limited time a disk.
+pub(super) fn find_astray(machine: &mut Definition) -> Result<(), HypervisorError> {
+    for disk in machine.disks.iter_mut().filter(|disk| is_readable(disk)) {
+        let chain = disk.chain.clone();
+        let found = limited(move || astray(&chain));
+        let found = found.map_err(|why| format!("disk {}: {why}", disk.target));
+        disk.astray = found.map_err(HypervisorError::Unknown)?;
+    }
+    Ok(())
+}
+
+/// Of the layers of a chain, those whose headers name other images than lie below them there.
 /// What cannot be opened by a path has no header, and one that is missing says nothing.
-fn astray(written: &[DiskLayer]) -> Result<Vec<Locator>, String> {
+fn astray(chain: &[DiskLayer]) -> Result<Vec<Locator>, String> {
     let mut astray = Vec::new();
-    for pair in written.windows(2) {
+    for pair in chain.windows(2) {
         let (Some(below), Some(layer)) = (pair[0].source.locator(), pair[1].source.locator())
         else {
             continue;

@@ -50,7 +50,10 @@ pub(super) fn read(domain: &Domain, reading: Reading) -> Answer<VmView> {
         let mut now = define(domain, 0)?;
         if !now.live {
             match reading {
-                Reading::Whole => headers::complete_all(&mut now, Missing::Unknown)?,
+                Reading::Whole => {
+                    headers::complete_all(&mut now, Missing::Unknown)?;
+                    headers::find_astray(&mut now)?;
+                }
                 Reading::Listed => headers::complete_listed(&mut now),
             }
             return Ok(view(&now, Some(&now), VmState::ShutOff));

@@ -10,6 +10,7 @@ use serde_json::Value;
 use virt::domain::Domain;
 
 use super::identity::Identity;
+use super::reading::definition;
 use crate::hypervisor::DiskView;
 use crate::hypervisor::ffi;
 
@@ -27,9 +28,22 @@ pub(super) fn settle(domain: &Domain, disk: &mut DiskView) {
     if !matches!(ffi::block_job(domain, disk.target.as_str()), Ok(None)) {
         return;
     }
+    // Its end may have been noticed between the two looks.
+    let still = definition(domain, 0).is_ok_and(|now| {
+        let mut disks = now.disks.iter();
+        disks.any(|now| now.target == disk.target && now.mirror.is_some())
+    });
+    if !still {
+        return;
+    }
     let flags = virt_sys::VIR_DOMAIN_QEMU_MONITOR_COMMAND_DEFAULT;
     match domain.qemu_monitor_command(ASK, flags) {
-        Ok(answer) => mirror.switched = which(&answer, &from.locator, to),
+        Ok(answer) => {
+            mirror.switched = which(&answer, &from.locator, to);
+            if mirror.switched.is_none() {
+                tracing::warn!(disk = %disk.target, answer, "whether QEMU has switched cannot be told");
+            }
+        }
         Err(error) => tracing::warn!(%error, "QEMU does not say what it writes"),
     }
 }
@@ -42,6 +56,7 @@ fn which(answer: &str, from: &Locator, to: &Locator) -> Option<bool> {
     let files: Vec<Identity> = devices
         .iter()
         .filter_map(|device| device.pointer("/inserted/image/filename")?.as_str())
+        .filter_map(path)
         .filter_map(|file| Identity::of(&Locator::File(file.into())).ok())
         .filter(|identity| *identity != Identity::Nothing)
         .collect();
@@ -51,6 +66,20 @@ fn which(answer: &str, from: &Locator, to: &Locator) -> Option<bool> {
         (true, false) => Some(false),
         _ => None,
     }
+}
+
+/// The file behind a name as QEMU tells it: of an image whose header names another backing than it
+/// has, or the same one in another way, it is a description of the whole chain.
+fn path(name: &str) -> Option<String> {
+    let Some(description) = name.strip_prefix("json:") else {
+        return Some(name.to_owned());
+    };
+    let description: Value = serde_json::from_str(description).ok()?;
+    let file = ["/file/filename", "/file/file/filename", "/filename"];
+    let mut named = file
+        .iter()
+        .filter_map(|at| description.pointer(at)?.as_str());
+    named.next().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -78,6 +107,14 @@ mod tests {
         assert_eq!(asked(&[&other, &base]), Some(true));
         assert_eq!(asked(&[&top, &other]), Some(false));
         assert_eq!(asked(&[&top, &base]), None);
+        let described = json!({
+            "driver": "qcow2", "backing": { "driver": "qcow2", "file": { "filename": top.to_string() } },
+            "file": { "driver": "file", "filename": base.to_string() },
+        });
+        let name = format!("json:{described}");
+        let device = json!({ "inserted": { "image": { "filename": name } } });
+        let answer = json!({ "return": [device] }).to_string();
+        assert_eq!(which(&answer, &top, &base), Some(true));
         assert_eq!(asked(&[&other]), None);
         for broken in ["", "{}", r#"{"error":{"class":"x"}}"#] {
             assert_eq!(which(broken, &top, &base), None);

@@ -60,9 +60,23 @@ fn disk_view(now: &Definition, disk: &Disk, next: Option<&Definition>) -> Result
         chain,
         next_start,
         mirror,
+        unflushed: match now.works_for(&disk.target) {
+            Some(_) => written_below(disk),
+            None => Vec::new(),
+        },
         works_for: now.works_for(&disk.target),
         astray: disk.astray.clone(),
     })
+}
+
+fn written_below(disk: &Disk) -> Vec<Locator> {
+    let below = disk.chain.iter().rev().skip(1);
+    let locators = below.filter_map(|layer| layer.source.locator());
+    let written = |locator: &&Locator| match locator {
+        Locator::File(path) | Locator::Block(path) => is_written(path).unwrap_or(true),
+        Locator::Nbd(_) => false,
+    };
+    locators.filter(written).cloned().collect()
 }
 
 /// Which of the two QEMU has open for writing: its locks tell, and a mark may be stale. It has both

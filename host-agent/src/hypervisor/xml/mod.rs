@@ -64,12 +64,12 @@ pub(super) struct Definition {
     pub(super) disks: Vec<Disk>,
     /// Those of them that could not be read, or not completely.
     pub(super) unreadable: Vec<Unreadable>,
-    /// What a running QEMU was asked to pull for.
+    /// What a running QEMU was asked to work for.
     jobs: Vec<JobMark>,
 }
 
 impl Definition {
-    /// The merge that this very QEMU was asked to pull for last, of a disk.
+    /// The merge that this very QEMU was last asked to work for, of a disk.
     pub(super) fn works_for(&self, disk: &DiskTarget) -> Option<MergeId> {
         let mark = self.jobs.iter().find(|mark| mark.disk == *disk)?;
         Some(mark.merge)

@@ -98,6 +98,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
             told,
             in_phase,
             job_missing_for,
+            mark_alone_for: job_missing_for,
             stalled_for: Duration::ZERO,
             can_help: true,
             help_waits: false,

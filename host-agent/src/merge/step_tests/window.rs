@@ -162,8 +162,15 @@ fn a_guest_stands_still_until_it_is_known_what_it_would_write() {
 fn a_job_that_libvirt_shows_and_qemu_has_not_is_not_waited_for() {
     let disk = with_mirror(MirrorState::Pivoting);
     let ready = at(Phase::Ready { not_before: now() });
-    let ended = decide(&ready, &late(seen(VmState::Running, disk.clone(), None)));
-    assert_eq!(failed_with(&ended), Some(Reason::MergeIoError));
-    let just_now = seen(VmState::Running, disk, None);
-    assert!(matches!(decide(&ready, &just_now), Step::Wait(_)));
+    let cancelling = at(Phase::Cancelling { since: now() });
+    let just_now = late(seen(VmState::Running, disk, None));
+    let alone = Observation {
+        mark_alone_for: Duration::from_secs(60),
+        ..just_now.clone()
+    };
+    for record in [ready, cancelling] {
+        let ended = decide(&record, &alone);
+        assert_eq!(failed_with(&ended), Some(Reason::MergeIoError));
+        assert_eq!(failed_with(&decide(&record, &just_now)), None);
+    }
 }

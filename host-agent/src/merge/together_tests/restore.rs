@@ -187,3 +187,46 @@ proptest! {
         prop_assert!(!merges, "{next:?}");
     }
 }
+
+/// An earlier job may have left the base open for writing: QEMU does not write it out by itself then.
+#[test]
+fn a_base_that_qemu_still_writes_is_merged_once_the_guest_stood_still() {
+    let case = inner_of_three();
+    let open = |state| {
+        let mut view = disk(case.after);
+        view.unflushed = vec![case.record.kept.clone()];
+        seen(state, view, None)
+    };
+    let stopped = Step::Enter(stops(Window::Suspending), Some(Action::Suspend));
+    let next = decide(&case.at(copying(1)), &open(VmState::Running));
+    assert_eq!(next, stopped);
+    let resumed = Step::Enter(
+        Phase::Verifying {
+            suspended_at: Some(now()),
+        },
+        Some(Action::Resume),
+    );
+    let next = decide(&case.at(stops(Window::Suspending)), &open(VmState::Paused));
+    assert_eq!(next, resumed);
+    let others = decide(&case.at(copying(1)), &open(VmState::Paused));
+    assert!(waits(&others), "somebody else has stopped it");
+}
+
+#[test]
+fn a_machine_that_nobody_defines_any_more_is_told_to_lack_data() {
+    let gone = Observation {
+        machine: Machine::Gone,
+        ..off(&[])
+    };
+    for case in relinking() {
+        let begun = decide(&case.at(copying(1)), &gone);
+        assert_eq!(failed_with(&begun), Some(Reason::ChainLacksData));
+        assert_eq!(
+            failed_with(&decide(&case.record, &gone)),
+            Some(Reason::VmDied)
+        );
+        let verified = Phase::Verifying { suspended_at: None };
+        let merged = decide(&case.at(verified), &gone);
+        assert_eq!(merged, Step::Finish(Outcome::Merged));
+    }
+}

@@ -1,6 +1,6 @@
 //! Names the image below again, in the header of an image whose QEMU has died.
 //!
-//! QEMU writes that header at the end of a pull, and what it has pulled later. Both images are
+//! QEMU writes that header at the end of a pull or an intermediate commit, and what it has copied later. Both images are
 //! locked meanwhile, and until no start is under way that was begun with the header as it was.
 
 use std::sync::Arc;
