@@ -172,7 +172,7 @@ impl Member {
         };
         Ok(Machine::Seen {
             state: vm.state,
-            disk,
+            disk: disk.map(Box::new),
             job,
         })
     }

@@ -46,7 +46,7 @@ pub enum Machine {
         /// What it does.
         state: VmState,
         /// The disk, if the machine has it.
-        disk: Option<DiskView>,
+        disk: Option<Box<DiskView>>,
         /// The disk's block job.
         job: Option<JobProgress>,
     },

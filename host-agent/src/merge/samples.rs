@@ -115,7 +115,7 @@ pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> 
     Observation {
         machine: Machine::Seen {
             state,
-            disk: Some(disk),
+            disk: Some(Box::new(disk)),
             job,
         },
         told: None,

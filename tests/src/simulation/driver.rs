@@ -211,7 +211,7 @@ impl Turn<'_> {
         };
         Some(Machine::Seen {
             state: vm.state,
-            disk,
+            disk: disk.map(Box::new),
             job,
         })
     }

@@ -76,7 +76,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
         1 => Just(Machine::Unknown),
         1 => Just(Machine::Gone),
         8 => (state, proptest::option::weighted(0.9, any_disk()), any_job())
-            .prop_map(|(state, disk, job)| Machine::Seen { state, disk, job }),
+            .prop_map(|(state, disk, job)| Machine::Seen { state, disk: disk.map(Box::new), job }),
     ];
     let told = proptest::option::of(prop_oneof![
         Just(Told::Job(BlockJobOutcome::Ready)),
@@ -174,7 +174,7 @@ proptest! {
         let job = job(BlockJobKind::ActiveCommit, cur, 9);
         let state = VmState::Paused;
         let disk = Some(with_mirror(MirrorState::Pivoting));
-        let look = Observation { machine: Machine::Seen { state, disk, job }, ..look };
+        let look = Observation { machine: Machine::Seen { state, disk: disk.map(Box::new), job }, ..look };
         prop_assert!(matches!(decide(&at(pivoting(Window::Intent)), &look), Step::Wait(_)));
     }
 
