@@ -157,6 +157,11 @@ impl Look<'_> {
         switched.then(|| self.enter(Window::Intent, None, Some(Action::SetNextStart)))
     }
 
+    /// QEMU writes the kept volume alone and still has the job, of whose end libvirt has not heard yet.
+    pub(super) fn switched_unnoticed(&self) -> bool {
+        self.job.is_some() && !self.foreign_job() && self.switched() == Some(true)
+    }
+
     /// Whether QEMU writes the kept volume alone, whatever libvirt's mark says.
     fn switched(&self) -> Option<bool> {
         self.disk.mirror.as_ref()?.switched

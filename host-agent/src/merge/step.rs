@@ -282,7 +282,7 @@ impl Look<'_> {
         }
         if self.merged() {
             Step::Finish(Outcome::Merged)
-        } else if !self.settled_in_phase() {
+        } else if !self.settled_in_phase() || self.switched_unnoticed() {
             Step::Wait(REPEAT_AFTER)
         } else {
             self.diverged()

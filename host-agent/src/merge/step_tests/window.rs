@@ -174,3 +174,24 @@ fn a_job_that_libvirt_shows_and_qemu_has_not_is_not_waited_for() {
         assert_eq!(failed_with(&decide(&record, &just_now)), None);
     }
 }
+
+/// Its next start was set meanwhile, so the guest runs: the job is still ours until its end is noticed.
+#[test]
+fn a_switch_that_libvirt_notices_late_is_waited_for() {
+    let mut disk = with_mirror(MirrorState::Pivoting);
+    disk.mirror.as_mut().unwrap().switched = Some(true);
+    disk.next_start = super::disk(&AFTER).next_start;
+    let at_work = job(BlockJobKind::ActiveCommit, 9, 9);
+    let unnoticed = late(seen(VmState::Running, disk.clone(), at_work));
+    let verifying = at(Phase::Verifying {
+        suspended_at: Some(now()),
+    });
+    assert!(matches!(decide(&verifying, &unnoticed), Step::Wait(_)));
+    // Without the job nothing is left that would be noticed.
+    let stale = late(seen(VmState::Running, disk, None));
+    let ended = failed_with(&decide(&verifying, &stale));
+    assert_eq!(ended, Some(Reason::ChainDiverged));
+    let noticed = late(seen(VmState::Running, super::disk(&AFTER), None));
+    let merged = Step::Finish(Outcome::Merged);
+    assert_eq!(decide(&verifying, &noticed), merged);
+}
