@@ -10,11 +10,11 @@
 //! ```
 
 use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{
-    ClusterBytes, Dependent, LiveVolumes, Locator, NewVolume, Profile, Removal, RemovalOrder,
-    Share, Space, StorageError, StorageId, VolumeInfo, VolumeRef, survey,
+    ClusterBytes, Content, Dependent, LiveVolumes, Locator, NewVolume, Profile, Removal,
+    RemovalOrder, Share, Space, StorageError, StorageId, VolumeInfo, VolumeRef, survey,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -89,6 +89,18 @@ impl Volumes {
         let kept = self.store(&kept.storage)?.extents(&kept.name);
         let survey = survey(seen, kept, clusters).await;
         survey.map_err(|error| problem(&error).with("volume", from))
+    }
+
+    /// Whether a volume has nothing of its own: who reads it reads what lies below.
+    pub async fn holds_nothing(&self, volume: &VolumeRef) -> Result<bool, Problem> {
+        let mut extents = self.store(&volume.storage)?.extents(&volume.name);
+        while let Some(extent) = extents.next().await {
+            let extent = extent.map_err(|error| problem(&error).with("volume", volume))?;
+            if extent.depth == 0 && extent.content != Content::Nothing {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Room in a domain.

@@ -34,6 +34,8 @@ pub(super) struct Member {
     overlaid: Option<Locator>,
     /// The guest was last seen to write the layer below where the spare would be.
     surely_not_overlaid: bool,
+    /// The machine was last seen off, and would write that layer.
+    off_without_spare: bool,
     fresh_start: bool,
     paused_at: Option<Instant>,
     waits: Waits,
@@ -58,6 +60,7 @@ impl Member {
             inherited_help: true,
             overlaid: None,
             surely_not_overlaid: false,
+            off_without_spare: false,
             fresh_start: true,
             paused_at: None,
             waits,
@@ -140,6 +143,7 @@ impl Member {
             .take()
             .or_else(|| self.sees_the_spare(&machine));
         self.surely_not_overlaid = self.writes_the_old_top(&machine);
+        self.off_without_spare = self.would_write_the_old_top(&machine);
         Observation {
             machine,
             told: self.told.clone(),

@@ -6,6 +6,7 @@ use super::Member;
 use crate::freeze::Quiesce;
 use crate::hypervisor::{HypervisorError, Layer, VmState};
 use crate::overlays::{NewOverlay, OverlayOrder};
+use livemerge_proto::problem::Problem;
 use livemerge_storage::Locator;
 use std::time::{Duration, Instant};
 use tonic::Code;
@@ -165,16 +166,49 @@ impl Member {
         self.overlaid.is_none() && active.is_some() && active == self.record.removed.last()
     }
 
-    /// What was perhaps made and is certainly not on. Whatever needs it keeps it from being removed; what
-    /// is left is told by a look for volumes that nothing names.
+    /// Whether the machine is off, and would write what it wrote before. Where it wrote last is not
+    /// known: QEMU may have ended with the spare on, before its definition said so.
+    pub(super) fn would_write_the_old_top(&self, machine: &Machine) -> bool {
+        let Machine::Seen {
+            state: VmState::ShutOff,
+            disk: Some(disk),
+            ..
+        } = machine
+        else {
+            return false;
+        };
+        let next = disk.next_start.as_ref();
+        self.overlaid.is_none() && next.is_some() && next == self.record.removed.last()
+    }
+
+    /// What was perhaps made and is certainly not on, or has ended with its machine and holds nothing: left
+    /// behind it would hold on to the layers below, and no later delete could merge them. Whatever
+    /// needs it keeps it from being removed; what is left is told by a look for volumes that nothing
+    /// names.
     pub(super) async fn take_back_the_spare(&self) {
         let adding = matches!(self.record.phase, Phase::Overlaying { .. });
-        if let Some(order) =
-            overlay_order(&self.record).filter(|_| adding && self.surely_not_overlaid)
-            && let Err(problem) = self.around.overlays.take_back(&order).await
-        {
+        let Some(order) = overlay_order(&self.record).filter(|_| adding) else {
+            return;
+        };
+        let taken = match self.is_unused(&order).await {
+            Ok(true) => self.around.overlays.take_back(&order).await,
+            Ok(false) => Ok(()),
+            Err(unknown) => Err(unknown),
+        };
+        if let Err(problem) = taken {
             tracing::warn!(merge = %self.record.order.id, %problem, "the spare overlay may be left");
         }
+    }
+
+    async fn is_unused(&self, order: &OverlayOrder) -> Result<bool, Problem> {
+        if self.surely_not_overlaid || !self.off_without_spare {
+            return Ok(self.surely_not_overlaid);
+        }
+        let mut unused = true;
+        for overlay in &order.overlays {
+            unused &= self.around.volumes.holds_nothing(&overlay.overlay).await?;
+        }
+        Ok(unused)
     }
 
     pub(super) async fn add_overlay(&self) -> Result<(), HypervisorError> {
