@@ -255,7 +255,7 @@ impl Api {
     /// Takes a snapshot and waits for it. Returns its id.
     pub async fn snapshot(&mut self, vm: Uuid, name: &str) -> Result<String> {
         let operation = self.create(vm, name).await?;
-        let ended = self.succeeded(&operation, Duration::from_secs(30)).await?;
+        let ended = self.succeeded(&operation, Duration::from_secs(180)).await?;
         Ok(ended.snapshot_id)
     }
 

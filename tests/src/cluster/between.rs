@@ -5,6 +5,7 @@ use std::sync::Arc;
 use livemerge_api_server::store::Store;
 use livemerge_host_agent::hypervisor::Hypervisor;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
+use livemerge_proto::reason::Reason;
 use livemerge_storage::VolumeName;
 use tonic::async_trait;
 
@@ -38,6 +39,8 @@ pub enum Upset {
     Lost,
     /// No answer in time, and it is done afterwards.
     Late,
+    /// An answer with this reason, and nothing is done.
+    Answers(Reason),
 }
 
 /// Stands between the services and their surroundings. Of itself it changes nothing.

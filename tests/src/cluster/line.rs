@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use livemerge_proto::problem::Problem;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
@@ -92,6 +93,7 @@ where
 {
     let status = match upset {
         Upset::Refused | Upset::Unreached => Status::unavailable("the line broke on the way there"),
+        Upset::Answers(reason) => Problem::new(reason, "as the test has planned").into(),
         Upset::Lost => {
             drop(inner.call(request).await);
             Status::unavailable("the line broke on the way back")

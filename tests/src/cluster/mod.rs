@@ -47,7 +47,19 @@ pub use volumes::FakeVolumes;
 
 const API: &str = Who::Server.address();
 const AGENT: &str = Who::Agent.address();
-const LIMIT: Duration = Duration::from_secs(20);
+/// Far more than a busy machine takes.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// What a test sets otherwise than the configuration does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settings {
+    /// After this time a copy that falls behind is helped; `None` for the default.
+    pub stalled_after: Option<Duration>,
+    /// A guest that is held back may write so many MiB a second at least; `None` for the default.
+    pub least_guest_mib: Option<u64>,
+    /// So many deletes merge at once on the host; 0 for no limit.
+    pub max_per_host: u32,
+}
 
 /// Both services, and the world that they work on.
 pub struct Cluster {
@@ -69,8 +81,9 @@ pub struct Cluster {
     /// Whether the server looks for layers that others have frozen. Its looks would take the faults
     /// that a test plans for other calls.
     discovers: bool,
-    /// What else the server is configured with.
-    settings: String,
+    /// What else the server is configured with, instead of those settings.
+    server_settings: String,
+    settings: Settings,
     /// Begins the drain of the server that runs.
     drain: CancellationToken,
     dir: TempDir,
@@ -84,6 +97,15 @@ impl Cluster {
 
     /// The same, with something between the services and their surroundings.
     pub async fn start_behind(pace: Pace, between: Arc<dyn Between>) -> Result<Self> {
+        Self::start_with(pace, between, Settings::default()).await
+    }
+
+    /// The same, with settings of its own.
+    pub async fn start_with(
+        pace: Pace,
+        between: Arc<dyn Between>,
+        settings: Settings,
+    ) -> Result<Self> {
         let images = FakeImages::default();
         let network = Network::default();
         let service = |who| Service::new(who, network.clone(), Arc::clone(&between));
@@ -98,7 +120,8 @@ impl Cluster {
             agent_clock: SetClock::default(),
             between,
             discovers: false,
-            settings: String::new(),
+            server_settings: String::new(),
+            settings,
             drain: CancellationToken::new(),
             dir: TempDir::new()?,
         };
@@ -114,10 +137,17 @@ impl Cluster {
         self.start_server().await
     }
 
+    /// It looks no more.
+    pub async fn stop_discovering(&mut self) -> Result<()> {
+        self.crash_server();
+        self.discovers = false;
+        self.start_server().await
+    }
+
     /// The server starts again with these settings in addition.
     pub async fn configure(&mut self, settings: &str) -> Result<()> {
         self.crash_server();
-        settings.clone_into(&mut self.settings);
+        settings.clone_into(&mut self.server_settings);
         self.start_server().await
     }
 
@@ -127,14 +157,17 @@ impl Cluster {
         let database = self.dir.path().join("api-server.db");
         let line = self.line(Who::Server);
         let discovery = u32::from(self.discovers);
-        let settings = self.settings.clone();
+        let merge = match &*self.server_settings {
+            "" => format!("[merge]\nmax_per_host = {}\n", self.settings.max_per_host),
+            other => other.to_owned(),
+        };
         let between = Arc::clone(&self.between);
         let clock = Arc::new(self.server_clock.clone());
         let shutdown = CancellationToken::new();
         self.drain = shutdown.clone();
         let start = |incoming| async move {
             let config = format!(
-                "[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n[discovery]\ninterval_s = {discovery}\n{settings}"
+                "[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n[discovery]\ninterval_s = {discovery}\n{merge}"
             );
             let config = toml::from_str(&config)?;
             let store: Arc<dyn Store> = Arc::new(open_store(&database).await?);
@@ -178,8 +211,15 @@ impl Cluster {
         let hypervisor = self.between.hypervisor(self.hypervisor.clone());
         let clock = Arc::new(self.agent_clock.clone());
         let stores: Vec<Arc<dyn LiveVolumes>> = vec![Arc::new(self.volumes.clone())];
+        let mut merge = "[merge]\n".to_owned();
+        if let Some(time) = self.settings.stalled_after {
+            merge += &format!("stalled_after_ms = {}\n", time.as_millis());
+        }
+        if let Some(least) = self.settings.least_guest_mib {
+            merge += &format!("least_guest_mib = {least}\n");
+        }
         let start = |incoming| async move {
-            let text = format!("[host]\nid = \"host-1\"\nstate_dir = {state_dir:?}\n");
+            let text = format!("[host]\nid = \"host-1\"\nstate_dir = {state_dir:?}\n{merge}");
             let config = toml::from_str(&text)?;
             let agent =
                 agent::open(&config, clock, hypervisor, stores, CancellationToken::new()).await?;

@@ -1,11 +1,12 @@
 //! A storage domain in memory, on the images that the scripted hypervisor runs from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 use livemerge_host_agent::hypervisor::fake::FakeImages;
+use livemerge_proto::reason::Reason;
 use livemerge_storage::{
     Capabilities, Content, Dependent, Extent, Format, Identity, LiveVolumes, Locator, NewVolume,
     Parent, Removal, RemovalId, RemovalOrder, RemovalState, Space, StorageError, StorageId,
@@ -34,6 +35,8 @@ struct Marks {
     next: u64,
     allocated_bytes: Option<u64>,
     by_name: BTreeMap<VolumeName, u64>,
+    encrypted: BTreeSet<VolumeName>,
+    bitmaps: BTreeMap<VolumeName, Vec<String>>,
     condemned: BTreeMap<RemovalId, VolumeInfo>,
 }
 
@@ -44,7 +47,7 @@ impl FakeVolumes {
     }
 
     /// The same, with something between it and the agent.
-    pub(super) fn behind(images: FakeImages, between: Arc<dyn Between>) -> Self {
+    pub fn behind(images: FakeImages, between: Arc<dyn Between>) -> Self {
         Self {
             id: "default".parse().expect("an id"),
             images,
@@ -85,6 +88,23 @@ impl FakeVolumes {
         self.lock().by_name.remove(&name);
     }
 
+    /// A volume's header says from now on that it is encrypted.
+    pub fn encrypt(&self, name: &str) {
+        let name = name.parse().expect("a volume's name");
+        self.lock().encrypted.insert(name);
+    }
+
+    /// A backup keeps a dirty bitmap of this name in a volume.
+    pub fn add_bitmap(&self, name: &str, bitmap: &str) {
+        let name = name.parse().expect("a volume's name");
+        let mut marks = self.lock();
+        marks
+            .bitmaps
+            .entry(name)
+            .or_default()
+            .push(bitmap.to_owned());
+    }
+
     /// A removal stops half-way: the volume is condemned, and its space not freed.
     pub fn condemn(&self, name: &str, removal: RemovalId) {
         let name: VolumeName = name.parse().expect("a volume's name");
@@ -118,6 +138,8 @@ impl FakeVolumes {
         let marks = self.lock();
         let mark = marks.by_name.get(name).copied();
         let allocated_bytes = marks.allocated_bytes.unwrap_or(BLOCK);
+        let encrypted = marks.encrypted.contains(name);
+        let bitmaps = marks.bitmaps.get(name).cloned().unwrap_or_default();
         drop(marks);
         let mark = mark.ok_or_else(|| StorageError::NotFound {
             what: format!("volume {name}"),
@@ -140,8 +162,8 @@ impl FakeVolumes {
             }),
             locator,
             cluster_bytes: USUAL_CLUSTER_BYTES,
-            encrypted: false,
-            bitmaps: Vec::new(),
+            encrypted,
+            bitmaps,
         })
     }
 
@@ -222,6 +244,7 @@ impl FakeVolumes {
         match self.between.storage(call) {
             None => work.await,
             Some(Upset::Refused | Upset::Unreached) => Err(unreached(call)),
+            Some(Upset::Answers(reason)) => Err(failed(call, reason)),
             Some(Upset::Lost | Upset::Late) => work.await.and(Err(unreached(call))),
         }
     }
@@ -360,5 +383,17 @@ fn unreached(call: &str) -> StorageError {
     StorageError::Unreachable {
         what: call.to_owned(),
         source: std::io::Error::other("as the test has planned"),
+    }
+}
+
+/// As storage says it itself.
+fn failed(call: &str, reason: Reason) -> StorageError {
+    match reason {
+        Reason::VolumeInUse => StorageError::InUse {
+            what: call.to_owned(),
+            by: "the test".to_owned(),
+        },
+        Reason::InsufficientSpace => StorageError::NoSpace { needed: 1, free: 0 },
+        _ => unreached(call),
     }
 }

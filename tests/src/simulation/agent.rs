@@ -15,10 +15,11 @@ use livemerge_proto::ids::MergeId;
 use tokio::runtime::Runtime;
 
 use super::clock::WallClock;
-use super::driver::{Driver, Turn};
+use super::driver::{Driver, Journal, Turn};
 use super::event::Did;
 use super::network::CallId;
 use super::orders::Order;
+use super::schedule::Seen;
 
 /// The function under test, or a wrong one that the invariants must catch.
 pub type MergeStep = fn(&MergeRecord, &Observation, &Policy, Timestamp) -> Step;
@@ -39,13 +40,15 @@ pub(super) enum Luck {
 pub(super) struct Agent {
     pub(super) step: MergeStep,
     pub(super) clock: WallClock,
-    pub(super) journal: BTreeMap<MergeId, MergeRecord>,
+    pub(super) journal: Journal,
+    /// Written down of an order of which not all is: nobody was told that it is accepted.
+    pub(super) half_accepted: Vec<MergeRecord>,
     /// The newest server that was obeyed.
     pub(super) fence: u64,
     /// The latest call for overlays that it has taken.
     pub(super) overlays: CallId,
-    /// It has asked for a job on a disk where one ran.
-    pub(super) doubled: bool,
+    /// What it has asked of the hypervisor and must never.
+    pub(super) wrong: Option<String>,
     pub(super) process: Option<Process>,
 }
 
@@ -56,7 +59,7 @@ pub(super) struct Process {
     pub(super) overlays: Overlays,
     /// Orders that it works on.
     pub(super) orders: Vec<Order>,
-    /// Merges that have not ended, in the order of their turns.
+    /// Drivers whose merges have not all ended, in the order of their turns.
     pub(super) drivers: Vec<Driver>,
 }
 
@@ -65,55 +68,64 @@ impl Agent {
         Self {
             step,
             clock: WallClock::default(),
-            journal: BTreeMap::new(),
+            journal: Journal::new(),
+            half_accepted: Vec::new(),
             fence: 0,
             overlays: 0,
-            doubled: false,
+            wrong: None,
             process: None,
         }
     }
 
-    /// Starts it: every merge of the journal goes on, those that may have stopped a guest first.
+    /// Starts it: every merge of the journal goes on, those that may have stopped a guest first. Of
+    /// an order that was written down in part nothing is kept.
     pub(super) fn start(&mut self, process: Process, now: Duration) {
-        let mut open: Vec<&MergeRecord> = self
-            .journal
-            .values()
-            .filter(|record| !record.phase.ended())
-            .collect();
-        open.sort_by_key(|record| {
-            let pending = matches!(record.phase, Phase::Pending);
-            (pending, record.accepted_at, record.order.id)
+        self.half_accepted.clear();
+        let mut groups: BTreeMap<MergeId, Vec<&MergeRecord>> = BTreeMap::new();
+        for record in self.journal.values() {
+            let first = record.order.together.iter().min();
+            let first = first.copied().unwrap_or(record.order.id);
+            groups.entry(first).or_default().push(record);
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.retain(|group| group.iter().any(|record| !record.phase.ended()));
+        let pending = |record: &&MergeRecord| matches!(record.phase, Phase::Pending);
+        groups.sort_by_key(|group| (group.iter().all(pending), group[0].accepted_at));
+        let drivers = groups.iter().map(|group| {
+            let merges: Vec<_> = group.iter().map(|record| record.order.id).collect();
+            Driver::new(&merges, &process.hypervisor, now)
         });
-        let drivers = open
-            .iter()
-            .map(|record| Driver::new(record.order.id, &process.hypervisor, now))
-            .collect();
+        let drivers = drivers.collect();
         self.process = Some(Process { drivers, ..process });
     }
 
-    /// The next small action of the merge whose turn it is.
-    pub(super) fn go_on(&mut self, now: Duration, luck: Luck) -> Did {
+    /// The next small action of the merges whose turn it is.
+    pub(super) fn go_on(&mut self, now: Duration, luck: Luck, seen: &mut Seen) -> Did {
         let Some(process) = self.process.as_mut() else {
             return Did::nothing("it does not run");
         };
         let Some(driver) = process.drivers.first_mut() else {
             return Did::nothing("no merge is open");
         };
-        let record = self.journal.get_mut(&driver.merge);
-        let record = record.expect("a driver's merge is in the journal");
         let turn = Turn {
             driver,
-            record,
+            journal: &mut self.journal,
             hypervisor: &process.hypervisor,
-            doubled: &mut self.doubled,
+            wrong: &mut self.wrong,
+            seen,
             now,
             luck,
         };
         let did = turn.go_on(self.step, self.clock.at(now));
-        if record.phase.ended() {
-            process.drivers.remove(0);
-        }
+        self.end_drivers();
         did
+    }
+
+    pub(super) fn end_drivers(&mut self) {
+        if let Some(process) = self.process.as_mut() {
+            let journal = &self.journal;
+            process.drivers.retain(|driver| !driver.ended(journal));
+        }
     }
 }
 

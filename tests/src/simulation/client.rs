@@ -57,29 +57,37 @@ impl Server {
             consistency: Consistency::Unknown,
             origin: Origin::Requested,
         };
-        self.accept(request, Work::Create(CreatePhase::Planning), snapshot, now)
+        let work = Work::Create(CreatePhase::Planning);
+        let options = MergeOptions::default();
+        self.accept(request, work, vec![snapshot], options, now)
     }
 
-    /// Accepts the deletion of a snapshot, or gives what the request got before. `None` when it
-    /// is refused, or the server does not run.
+    /// Accepts the deletion of snapshots, or gives what the request got before. `None` when it is
+    /// refused, or the server does not run.
     pub(super) fn delete(
         &mut self,
         request: RequestId,
-        snapshot: SnapshotId,
+        snapshots: &[SnapshotId],
+        options: MergeOptions,
         now: Duration,
     ) -> Option<OperationId> {
         if let Some(known) = self.repeated(request) {
             return known;
         }
-        let snapshot = self.record.snapshots.get(&snapshot)?.clone();
-        if !matches!(
-            snapshot.state,
-            SnapshotState::Ready | SnapshotState::Incomplete
-        ) {
+        let record = &self.record.snapshots;
+        let named = snapshots.iter().map(|id| record.get(id).cloned());
+        let mut named: Vec<Snapshot> = named.collect::<Option<_>>()?;
+        named.sort_by_key(|snapshot| snapshot.id);
+        let settled = |snapshot: &Snapshot| {
+            let state = snapshot.state;
+            matches!(state, SnapshotState::Ready | SnapshotState::Incomplete)
+        };
+        if named.is_empty() || !named.iter().all(settled) {
             return None;
         }
         let work = Work::Delete(DeletePhase::Planning);
-        self.accept(request, work, snapshot.deleting(), now)
+        let named = named.into_iter().map(Snapshot::deleting).collect();
+        self.accept(request, work, named, options, now)
     }
 
     /// What a request that was accepted before gets, if the server runs.
@@ -92,10 +100,12 @@ impl Server {
         &mut self,
         request: RequestId,
         work: Work,
-        snapshot: Snapshot,
+        snapshots: Vec<Snapshot>,
+        options: MergeOptions,
         now: Duration,
     ) -> Option<OperationId> {
         let wall = self.clock.at(now);
+        let snapshot = snapshots.first()?;
         let process = self.process.as_mut()?;
         let queued = self.record.open_operations().next().is_some();
         let operation = Operation {
@@ -103,8 +113,8 @@ impl Server {
             vm: snapshot.vm,
             snapshot: snapshot.id,
             snapshot_name: snapshot.name.clone(),
-            batch: vec![],
-            options: MergeOptions::default(),
+            batch: snapshots[1..].iter().map(|other| other.id).collect(),
+            options,
             cancel_requested: false,
             quiesce: Quiesce::IfPossible,
             state: if queued {
@@ -125,7 +135,7 @@ impl Server {
         let id = operation.id;
         let change = Change {
             operation,
-            snapshots: vec![SnapshotChange::Put(snapshot)],
+            snapshots: snapshots.into_iter().map(SnapshotChange::Put).collect(),
             events: vec![],
         };
         self.record.accept(request, &change).ok()?;

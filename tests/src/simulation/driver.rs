@@ -1,12 +1,16 @@
-//! One merge on the agent: the real `step`, one small action at a time, so that anything may happen
-//! between two of them, also the agent's end.
+//! The merges that go together on the agent: the real `step`, one small action at a time, so that
+//! anything may happen between two of them, also the agent's end.
 //!
 //! ```text
 //!   look at the machine ─▶ look at the job, decide ─┬─▶ write the phase down ─▶ act ─┐
-//!            ▲                                      └─▶ sleep                        │
-//!            └──────────────────────────────────────────────────────────────────────┘
+//!            ▲                                      ├─▶ help, or no longer           │
+//!            │                                      └─▶ sleep                        │
+//!            └──── the next member, or the same while the guest may stand still ─────┘
 //! ```
+//!
+//! Wishes are granted between two rounds, as the real driver does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,27 +18,36 @@ use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_host_agent::hypervisor::{
     Hypervisor, HypervisorError, HypervisorEvent, VmState, VmView,
 };
-use livemerge_host_agent::merge::step::{
-    Action, Machine, Observation, Outcome, Peers, Policy, Step, Told,
-};
-use livemerge_host_agent::merge::{MergeRecord, Phase, Window, job_order};
+use livemerge_host_agent::merge::step::{Action, Outcome, Peers, Policy, Step, Told};
+use livemerge_host_agent::merge::{Help, MergeRecord, Phase, Window, backing_of, job_order};
 use livemerge_proto::ids::MergeId;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use super::agent::{Luck, MergeStep, answered};
 use super::event::Did;
+use super::member::Member;
+use super::schedule::Seen;
 
 const JOURNAL_RETRY: Duration = Duration::from_millis(100);
+/// The longest time between two rounds.
+const ROUND: Duration = Duration::from_secs(1);
+/// A copy that falls behind is helped soon: a run is short.
+const STALLED: Duration = Duration::from_millis(400);
 
-/// Takes one merge to its end.
+/// The agent's journal.
+pub(super) type Journal = BTreeMap<MergeId, MergeRecord>;
+
+/// Takes the merges that go together to their end.
 pub(super) struct Driver {
-    pub(super) merge: MergeId,
+    pub(super) members: Vec<Member>,
+    /// Whose turn it is.
+    place: usize,
+    /// How long there is nothing to do after this round.
+    rest: Duration,
+    /// No member has had its turn in this round.
+    round_begins: bool,
     events: Receiver<HypervisorEvent>,
-    told: Option<Told>,
-    phase_entered: Duration,
-    job_missing_since: Option<Duration>,
-    fresh_start: bool,
     todo: Todo,
 }
 
@@ -45,21 +58,26 @@ enum Todo {
     LookAtJob(Option<VmView>),
     Persist(Phase, Option<Action>),
     Act(Action),
-    /// Not before; an event ends it.
-    Sleep(Duration),
+    SetSpeed(u64),
+    Help(Help),
+    /// It is written down, and to be done.
+    DoHelp(Help),
+    /// Within the window: not before, or an event.
+    Stand(Duration),
+    /// After a round: not before, or an event, or a wish.
+    Rest(Duration),
     /// Not before, whatever happens.
-    JournalRetry(Duration),
+    Retry(Duration),
 }
 
 impl Driver {
-    pub(super) fn new(merge: MergeId, hypervisor: &FakeHypervisor, now: Duration) -> Self {
+    pub(super) fn new(merges: &[MergeId], hypervisor: &FakeHypervisor, now: Duration) -> Self {
         Self {
-            merge,
+            members: merges.iter().map(|id| Member::new(*id, now)).collect(),
+            place: 0,
+            rest: ROUND,
+            round_begins: true,
             events: hypervisor.events(),
-            told: None,
-            phase_entered: now,
-            job_missing_since: None,
-            fresh_start: true,
             todo: Todo::Look,
         }
     }
@@ -67,22 +85,25 @@ impl Driver {
     /// When it can go on by itself.
     pub(super) fn due(&self) -> Option<Duration> {
         match self.todo {
-            Todo::Sleep(until) | Todo::JournalRetry(until) => Some(until),
+            Todo::Stand(until) | Todo::Rest(until) | Todo::Retry(until) => Some(until),
             _ => None,
         }
     }
 
     pub(super) fn can_go_on(&self, now: Duration) -> bool {
         match self.todo {
-            Todo::Sleep(until) => until <= now || !self.events.is_empty(),
-            Todo::JournalRetry(until) => until <= now,
+            Todo::Stand(until) | Todo::Rest(until) => until <= now || !self.events.is_empty(),
+            Todo::Retry(until) => until <= now,
             _ => true,
         }
     }
 
     /// Whether it is about to do something to the guest.
     pub(super) fn acts(&self) -> bool {
-        matches!(self.todo, Todo::Act(_))
+        matches!(
+            self.todo,
+            Todo::Act(_) | Todo::DoHelp(_) | Todo::SetSpeed(_)
+        )
     }
 
     /// Whether it is about to write the journal.
@@ -90,39 +111,102 @@ impl Driver {
         matches!(self.todo, Todo::Persist(..))
     }
 
+    /// Whether a wish can be granted now.
+    pub(super) fn hears_wishes(&self) -> bool {
+        matches!(self.todo, Todo::Rest(_)) || (self.round_begins && matches!(self.todo, Todo::Look))
+    }
+
+    pub(super) fn has(&self, merge: MergeId) -> bool {
+        self.members.iter().any(|member| member.merge == merge)
+    }
+
+    /// Whether all its merges have ended.
+    pub(super) fn ended(&self, journal: &Journal) -> bool {
+        let mut members = self.members.iter();
+        members.all(|member| journal[&member.merge].phase.ended())
+    }
+
+    pub(super) fn peers(&self, of: MergeId, journal: &Journal) -> Peers {
+        let others = self.members.iter().filter(|member| member.merge != of);
+        Peers::of(others.map(|member| &journal[&member.merge]))
+    }
+
+    /// A wish was written down for a member; what it takes is done next.
+    pub(super) fn granted(&mut self, merge: MergeId, wish: Granted, now: Duration) {
+        let place = self.members.iter().position(|it| it.merge == merge);
+        self.place = place.unwrap_or_default();
+        self.round_begins = false;
+        self.todo = match wish {
+            Granted::Cancel(action) => {
+                self.members[self.place].entered(false, now);
+                action.map_or(Todo::Look, Todo::Act)
+            }
+            Granted::Limit(speed) => Todo::SetSpeed(speed),
+        };
+    }
+
     /// Takes in the events that have arrived. True when one of them is worth a look.
-    fn hear(&mut self, record: &MergeRecord) -> bool {
+    fn hear(&mut self, journal: &Journal) -> bool {
         let mut worth = false;
         loop {
             match self.events.try_recv() {
-                Ok(event) => worth |= self.note(record, &event),
+                Ok(event) => {
+                    for member in &mut self.members {
+                        worth |= member.note(&journal[&member.merge], &event);
+                    }
+                }
                 Err(TryRecvError::Lagged(_)) => worth = true,
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return worth,
             }
         }
     }
 
-    fn note(&mut self, record: &MergeRecord, event: &HypervisorEvent) -> bool {
-        match event {
-            HypervisorEvent::BlockJob { disk, outcome, .. } if *disk == record.order.disk => {
-                if !matches!(self.told, Some(Told::Refused(_))) {
-                    self.told = Some(Told::Job(*outcome));
-                }
-                true
-            }
-            HypervisorEvent::Lifecycle { .. } | HypervisorEvent::Connected => true,
-            HypervisorEvent::BlockJob { .. } | HypervisorEvent::Disconnected => false,
+    /// The turn of this member is over for now.
+    fn pass_on(&mut self, time: Duration, journal: &Journal, now: Duration) {
+        let open = |place: &usize| !journal[&self.members[*place].merge].phase.ended();
+        let record = &journal[&self.members[self.place].merge];
+        if !record.phase.ended() && Member::within_window(record) {
+            self.todo = sleep(Todo::Stand, time, now);
+            return;
+        }
+        self.rest = self.rest.min(time);
+        let next = (self.place + 1..self.members.len()).find(open);
+        self.round_begins = next.is_none();
+        if let Some(next) = next {
+            self.place = next;
+            self.todo = Todo::Look;
+        } else {
+            let first = (0..self.members.len()).find(open);
+            self.place = first.unwrap_or_default();
+            self.todo = sleep(Todo::Rest, self.rest, now);
+            self.rest = ROUND;
         }
     }
 }
 
-/// One small action of one merge.
+/// What a wish that is written down takes.
+#[derive(Clone, Copy)]
+pub(super) enum Granted {
+    Cancel(Option<Action>),
+    Limit(u64),
+}
+
+fn sleep(kind: fn(Duration) -> Todo, time: Duration, now: Duration) -> Todo {
+    if time.is_zero() {
+        Todo::Look
+    } else {
+        kind(now + time)
+    }
+}
+
+/// One small action of one driver.
 pub(super) struct Turn<'a> {
     pub(super) driver: &'a mut Driver,
-    pub(super) record: &'a mut MergeRecord,
+    pub(super) journal: &'a mut Journal,
     pub(super) hypervisor: &'a FakeHypervisor,
-    /// Set when a job is asked for where one runs.
-    pub(super) doubled: &'a mut bool,
+    /// What must never be asked of the hypervisor, and was.
+    pub(super) wrong: &'a mut Option<String>,
+    pub(super) seen: &'a mut Seen,
     pub(super) now: Duration,
     pub(super) luck: Luck,
 }
@@ -134,19 +218,48 @@ impl Turn<'_> {
             Todo::LookAtJob(vm) => self.decide(vm, step, wall),
             Todo::Persist(phase, action) => self.persist(phase, action),
             Todo::Act(action) => self.act(action),
-            Todo::Sleep(until) => {
-                if !self.driver.hear(self.record) && self.now < until {
-                    self.driver.todo = Todo::Sleep(until);
-                }
-                Did::nothing("wakes")
-            }
-            Todo::JournalRetry(_) => Did::nothing("tries the journal again"),
+            Todo::SetSpeed(speed) => self.set_speed(speed),
+            Todo::Help(help) => self.help(help),
+            Todo::DoHelp(help) => self.do_help(help),
+            Todo::Stand(until) => self.wake(until, Todo::Stand),
+            Todo::Rest(until) => self.wake(until, Todo::Rest),
+            Todo::Retry(_) => Did::nothing("tries the journal again"),
         }
     }
 
+    fn member(&mut self) -> &mut Member {
+        &mut self.driver.members[self.driver.place]
+    }
+
+    fn record(&self) -> &MergeRecord {
+        &self.journal[&self.driver.members[self.driver.place].merge]
+    }
+
+    fn record_mut(&mut self) -> &mut MergeRecord {
+        let merge = self.driver.members[self.driver.place].merge;
+        let record = self.journal.get_mut(&merge);
+        record.expect("a driver's merges are in the journal")
+    }
+
+    fn pass_on(&mut self, time: Duration) {
+        self.driver.pass_on(time, self.journal, self.now);
+    }
+
+    fn wake(&mut self, until: Duration, sleeps: fn(Duration) -> Todo) -> Did {
+        if !self.driver.hear(self.journal) && self.now < until {
+            self.driver.todo = sleeps(until);
+        }
+        Did::nothing("wakes")
+    }
+
     fn look(&mut self) -> Did {
-        self.driver.hear(self.record);
-        let looked = answered(self.hypervisor.vm(self.record.order.vm));
+        self.driver.hear(self.journal);
+        if self.record().phase.ended() {
+            self.pass_on(Duration::ZERO);
+            return Did::nothing("it has ended");
+        }
+        self.driver.round_begins = false;
+        let looked = answered(self.hypervisor.vm(self.record().order.vm));
         let vm = match looked {
             Ok(_) if self.luck != Luck::Good => None,
             seen => seen.ok(),
@@ -157,88 +270,61 @@ impl Turn<'_> {
     }
 
     fn decide(&mut self, vm: Option<VmView>, step: MergeStep, wall: Timestamp) -> Did {
-        let seen = self.observation(vm);
-        let next = step(self.record, &seen, &Policy::default(), wall);
-        let did = Did::nothing((&self.record.phase, &next));
-        self.driver.todo = match next {
-            Step::Wait(time) => Todo::Sleep(self.now + time),
-            Step::Enter(phase, action) => Todo::Persist(phase, action),
-            Step::Help(_) => unreachable!("nothing can be done about a copy here"),
-            Step::Finish(Outcome::Cancelled) => Todo::Persist(Phase::Cancelled { at: wall }, None),
-            Step::Finish(Outcome::Merged) => Todo::Persist(Phase::Merged { at: wall }, None),
-            Step::Finish(Outcome::Failed(failure)) => {
-                Todo::Persist(Phase::Failed { at: wall, failure }, None)
-            }
+        let record = self.record().clone();
+        let peers = self.driver.peers(record.order.id, self.journal);
+        let (hypervisor, now) = (self.hypervisor, self.now);
+        let seen = self.member().observe(&record, vm, hypervisor, peers, now);
+        let policy = Policy {
+            stalled_after: STALLED,
+            ..Policy::default()
         };
-        did
-    }
-
-    fn observation(&mut self, vm: Option<VmView>) -> Observation {
-        let machine = vm.and_then(|vm| self.machine(&vm));
-        let machine = machine.unwrap_or(Machine::Unknown);
-        let job_there = match &machine {
-            Machine::Seen { job, disk, .. } => {
-                job.is_some() || disk.as_ref().is_some_and(|disk| disk.mirror.is_some())
+        let next = step(&record, &seen, &policy, wall);
+        let did = Did::nothing((&record.order.disk, &record.phase, &next));
+        match next {
+            Step::Wait(time) => self.pass_on(time),
+            Step::Enter(phase, action) => self.driver.todo = Todo::Persist(phase, action),
+            Step::Help(help) => self.driver.todo = Todo::Help(help),
+            Step::Finish(outcome) => {
+                let phase = match outcome {
+                    Outcome::Cancelled => Phase::Cancelled { at: wall },
+                    Outcome::Merged => Phase::Merged { at: wall },
+                    Outcome::Failed(failure) => Phase::Failed { at: wall, failure },
+                };
+                self.driver.todo = Todo::Persist(phase, None);
             }
-            Machine::Unknown | Machine::Gone => true,
-        };
-        let now = self.now;
-        let missing_since = (!job_there).then(|| self.driver.job_missing_since.unwrap_or(now));
-        self.driver.job_missing_since = missing_since;
-        Observation {
-            machine,
-            told: self.driver.told.clone(),
-            in_phase: now - self.driver.phase_entered,
-            job_missing_for: missing_since.map_or(Duration::ZERO, |since| now - since),
-            mark_alone_for: Duration::ZERO,
-            peers: Peers::NONE,
-            // The simulated copy always catches up.
-            stalled_for: Duration::ZERO,
-            can_help: false,
-            help_waits: false,
-            inherited_help: false,
-            overlaid: false,
-            fresh_start: self.driver.fresh_start,
         }
-    }
-
-    fn machine(&self, vm: &VmView) -> Option<Machine> {
-        let order = &self.record.order;
-        let disk = vm.disk(&order.disk).cloned();
-        let job = match (vm.state, &disk) {
-            (_, None) => None,
-            _ => answered(self.hypervisor.job(order.vm, &order.disk)).ok()?,
-        };
-        Some(Machine::Seen {
-            state: vm.state,
-            disk: disk.map(Box::new),
-            job,
-        })
+        did
     }
 
     fn persist(&mut self, phase: Phase, action: Option<Action>) -> Did {
         if self.luck != Luck::Good {
             self.release_unjournaled();
-            self.driver.todo = Todo::JournalRetry(self.now + JOURNAL_RETRY);
+            self.driver.todo = Todo::Retry(self.now + JOURNAL_RETRY);
             return Did::something("the journal cannot be written");
         }
-        let did = Did::something(("journal", &phase));
-        let pivots = |phase: &Phase| matches!(phase, Phase::Pivoting { .. });
-        if pivots(&phase) && !pivots(&self.record.phase) {
-            self.record.pivot_attempts += 1;
+        let did = Did::something(("journal", &self.record().order.disk, &phase));
+        if matches!(phase, Phase::Restoring { .. }) {
+            self.seen.count("a pull is undone after QEMU's death");
         }
-        self.record.phase = phase;
-        self.record.revision += 1;
-        self.driver.phase_entered = self.now;
-        self.driver.told = None;
-        self.driver.fresh_start = false;
-        self.driver.todo = action.map_or(Todo::Look, Todo::Act);
+        let record = self.record_mut();
+        let pivots = |phase: &Phase| matches!(phase, Phase::Pivoting { .. });
+        if pivots(&phase) && !pivots(&record.phase) {
+            record.pivot_attempts += 1;
+        }
+        record.phase = phase;
+        record.revision += 1;
+        let (now, starts) = (self.now, action == Some(Action::StartJob));
+        self.member().entered(starts, now);
+        match action {
+            Some(action) => self.driver.todo = Todo::Act(action),
+            None => self.pass_on(Duration::ZERO),
+        }
         did
     }
 
     fn release_unjournaled(&mut self) {
         let suspending = matches!(
-            self.record.phase,
+            self.record().phase,
             Phase::Pivoting {
                 window: Window::Suspending,
                 suspended_at: Some(_),
@@ -246,14 +332,56 @@ impl Turn<'_> {
             }
         );
         if suspending {
-            let _looked_at_anew = answered(self.hypervisor.resume(self.record.order.vm));
-            self.driver.fresh_start = true;
+            let _looked_at_anew = answered(self.hypervisor.resume(self.record().order.vm));
+            self.member().fresh_start = true;
         }
     }
 
     fn act(&mut self, action: Action) -> Did {
-        let (vm, disk) = (self.record.order.vm, &self.record.order.disk);
-        let (name, hypervisor) = (call(action), self.hypervisor);
+        let record = self.record().clone();
+        let (vm, disk) = (record.order.vm, &record.order.disk);
+        let hypervisor = self.hypervisor;
+        if action == Action::Suspend && record.pivots() && record.bytes_per_second > 0 {
+            // A limit would hold up the rest, too.
+            let _as_fast_as_it_is = answered(hypervisor.set_speed(vm, disk, 0));
+        }
+        self.spoil(call(action));
+        let reply = match action {
+            Action::StartJob => {
+                if hypervisor.running_job(vm, disk).is_some() {
+                    *self.wrong = Some("I3: a job was asked for where one runs".to_owned());
+                }
+                answered(hypervisor.start_job(vm, &job_order(&record)))
+            }
+            Action::AbortJob => answered(hypervisor.abort_job(vm, disk)),
+            Action::SetNextStart => {
+                let port: &dyn Hypervisor = hypervisor;
+                answered(port.set_next_start(vm, disk, &record.removed, &record.kept))
+            }
+            Action::RestoreBacking => {
+                let backing = backing_of(&record);
+                let relinked = record.relinked.as_ref().unwrap_or(&record.kept);
+                answered(hypervisor.restore_backing(vm, disk, relinked, &backing))
+            }
+            Action::Suspend => answered(hypervisor.suspend(vm)),
+            Action::AddOverlay => unreachable!("no spare is ordered here"),
+            Action::Pivot => {
+                self.may_pivot(&record);
+                answered(hypervisor.pivot(vm, disk))
+            }
+            Action::Resume => answered(hypervisor.resume(vm)),
+        };
+        let did = Did::something((action, disk, &reply));
+        if let Err(HypervisorError::Refused(text)) = reply {
+            self.member().told = Some(Told::Refused(text));
+        }
+        self.pass_on(Duration::ZERO);
+        did
+    }
+
+    /// The next call of that name goes as this one's luck is.
+    fn spoil(&self, name: &str) {
+        let hypervisor = self.hypervisor;
         match self.luck {
             Luck::Good => {}
             Luck::NotDone => {
@@ -266,28 +394,101 @@ impl Turn<'_> {
             }
             Luck::NotTold => hypervisor.lose_reply(name),
         }
-        let reply = match action {
-            Action::StartJob => {
-                *self.doubled |= hypervisor.running_job(vm, disk).is_some();
-                answered(hypervisor.start_job(vm, &job_order(self.record)))
-            }
-            Action::AbortJob => answered(hypervisor.abort_job(vm, disk)),
-            Action::SetNextStart => {
-                let (removed, kept) = (&self.record.removed, &self.record.kept);
-                let port: &dyn Hypervisor = hypervisor;
-                answered(port.set_next_start(vm, disk, removed, kept))
-            }
-            Action::RestoreBacking => unreachable!("nothing is pulled here"),
-            Action::AddOverlay => unreachable!("no spare is ordered here"),
-            Action::Suspend => answered(hypervisor.suspend(vm)),
-            Action::Pivot => answered(hypervisor.pivot(vm, disk)),
-            Action::Resume => answered(hypervisor.resume(vm)),
-        };
-        let did = Did::something((action, &reply));
-        if let Err(HypervisorError::Refused(text)) = reply {
-            self.driver.told = Some(Told::Refused(text));
+    }
+
+    /// Before the first pivot all that go together have caught up.
+    fn may_pivot(&mut self, record: &MergeRecord) {
+        let others = self.driver.members.iter();
+        let mut others = others.map(|member| &self.journal[&member.merge]);
+        let behind = others.find(|other| {
+            let early = matches!(other.phase, Phase::Pending | Phase::Copying { .. });
+            other.pivots() && early
+        });
+        if let Some(behind) = behind {
+            let (disk, other) = (&record.order.disk, &behind.order.disk);
+            *self.wrong = Some(format!(
+                "barrier: {disk} is pivoted before {other} has caught up"
+            ));
         }
+    }
+
+    fn set_speed(&mut self, speed: u64) -> Did {
+        self.spoil("set_speed");
+        let order = &self.record().order;
+        let set = answered(self.hypervisor.set_speed(order.vm, &order.disk, speed));
+        let did = Did::something(("speed", &order.disk, speed, set));
+        self.pass_on(Duration::ZERO);
         did
+    }
+
+    fn put_help_off(&mut self) {
+        let until = self.now + STALLED;
+        self.member().no_help_until = Some(until);
+    }
+
+    /// What holds the guest back is written down first, and taken back before that is written down.
+    fn help(&mut self, mut help: Help) -> Did {
+        let record = self.record().clone();
+        let (vm, disk) = (record.order.vm, &record.order.disk);
+        self.member().closest = None;
+        let undone = help == Help::default();
+        if let (true, Some(throttle)) = (undone, record.help.throttle) {
+            self.spoil("limit_writes");
+            match answered(self.hypervisor.limit_writes(vm, disk, throttle.before)) {
+                Err(HypervisorError::Unknown(_)) => {
+                    self.driver.todo = Todo::Retry(self.now + JOURNAL_RETRY);
+                    return Did::something("the guest's limit stays");
+                }
+                Err(_) => self.put_help_off(),
+                Ok(()) => {}
+            }
+        } else if self.luck != Luck::Good {
+            self.driver.todo = Todo::Retry(self.now + JOURNAL_RETRY);
+            return Did::nothing("the journal cannot be written");
+        }
+        if let (Some(throttle), None) = (&mut help.throttle, record.help.throttle) {
+            match answered(self.hypervisor.write_limit(vm, disk)) {
+                Ok(before) => throttle.before = before,
+                Err(_) => {
+                    self.put_help_off();
+                    self.pass_on(Duration::ZERO);
+                    return Did::nothing("the guest's limit cannot be told");
+                }
+            }
+        }
+        self.seen.count(match (undone, help.throttle) {
+            (true, _) => "help is taken back",
+            (_, None) => "a job's limit is lifted",
+            (_, Some(_)) => "the guest is held back",
+        });
+        let record = self.record_mut();
+        record.help = help;
+        record.revision += 1;
+        self.member().inherited_help = false;
+        if undone {
+            self.pass_on(Duration::ZERO);
+        } else {
+            self.driver.todo = Todo::DoHelp(help);
+        }
+        Did::something(("helps", disk, help))
+    }
+
+    fn do_help(&mut self, help: Help) -> Did {
+        let record = self.record().clone();
+        let (vm, disk) = (record.order.vm, &record.order.disk);
+        if help.unlimited {
+            let _as_fast_as_it_is = answered(self.hypervisor.set_speed(vm, disk, 0));
+        }
+        if let Some(throttle) = help.throttle {
+            self.spoil("limit_writes");
+            let limit = throttle.bytes_per_second;
+            let set = answered(self.hypervisor.limit_writes(vm, disk, limit));
+            if matches!(set, Err(HypervisorError::Refused(_))) {
+                self.put_help_off();
+            }
+        }
+        self.pass_on(Duration::ZERO);
+        Did::something(("helps", disk))
     }
 }
 

@@ -10,7 +10,7 @@ use super::schedule::Seen;
 use super::trace::tells;
 use super::world::World;
 
-/// One event. Where something has to be chosen, the run's seed chooses.
+/// One event. Where something has to be chosen, the step's number chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     GuestWrites,
@@ -20,7 +20,9 @@ pub(super) enum Event {
     JobFails,
     JobIsCancelled,
     QemuDies,
+    HostDies,
     MachineStarts,
+    MachineIsShutOff,
     OperatorPauses,
     OperatorResumes,
     LibvirtGoes,
@@ -41,12 +43,67 @@ pub(super) enum Event {
     AgentHandlesAnOrder,
     AgentDies,
     AgentStarts,
+    JournalForgets,
     StorageFrees,
     ClockJumps,
     TimePasses,
     ClientCreates,
     ClientDeletes,
     ClientRepeats,
+    ClientCancels,
+    ClientLimits,
+    LeftoverIsDeleted,
+}
+
+impl Event {
+    const ALL: [Self; 40] = [
+        Self::GuestWrites,
+        Self::JobCopies,
+        Self::QemuSwitches,
+        Self::LibvirtNotices,
+        Self::JobFails,
+        Self::JobIsCancelled,
+        Self::QemuDies,
+        Self::HostDies,
+        Self::MachineStarts,
+        Self::MachineIsShutOff,
+        Self::OperatorPauses,
+        Self::OperatorResumes,
+        Self::LibvirtGoes,
+        Self::LibvirtComes,
+        Self::MessageArrives,
+        Self::MessageIsLost,
+        Self::MessageComesTwice,
+        Self::LineBreaks,
+        Self::LineHeals,
+        Self::ServerNoticesTheBreak,
+        Self::StreamOpens,
+        Self::HostReports,
+        Self::ReportArrives,
+        Self::ServerGoesOn,
+        Self::ServerDies,
+        Self::ServerStarts,
+        Self::AgentGoesOn,
+        Self::AgentHandlesAnOrder,
+        Self::AgentDies,
+        Self::AgentStarts,
+        Self::JournalForgets,
+        Self::StorageFrees,
+        Self::ClockJumps,
+        Self::TimePasses,
+        Self::ClientCreates,
+        Self::ClientDeletes,
+        Self::ClientRepeats,
+        Self::ClientCancels,
+        Self::ClientLimits,
+        Self::LeftoverIsDeleted,
+    ];
+
+    /// The event of that name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|event| format!("{event:?}") == name)
+    }
 }
 
 /// What came of an event.
@@ -91,14 +148,16 @@ impl World {
             Event::JobFails => self.a_job_fails(),
             Event::JobIsCancelled => self.a_job_is_cancelled(),
             Event::QemuDies => self.qemu_dies(seen),
+            Event::HostDies => self.host_dies(seen),
+            Event::MachineIsShutOff => self.machine_is_shut_off(),
             Event::MachineStarts => Did::something(self.hypervisor.start_vm(self.vm)),
             Event::OperatorPauses => self.operator(true),
             Event::OperatorResumes => self.operator(false),
             Event::LibvirtGoes => self.libvirt_goes(),
             Event::LibvirtComes => self.libvirt_comes(),
-            Event::MessageArrives => self.message_arrives(),
-            Event::MessageIsLost => Did::nothing(self.take_message()),
-            Event::MessageComesTwice => self.message_comes_twice(),
+            Event::MessageArrives => self.message_arrives(seen),
+            Event::MessageIsLost => self.message_is_lost(seen),
+            Event::MessageComesTwice => self.message_comes_twice(seen),
             Event::LineBreaks => self.line(false),
             Event::LineHeals => self.line(true),
             Event::ServerNoticesTheBreak => self.server_notices_the_break(),
@@ -108,16 +167,20 @@ impl World {
             Event::ServerGoesOn => self.server_goes_on(faults),
             Event::ServerDies => self.server_dies(seen),
             Event::ServerStarts => self.server_starts(),
-            Event::AgentGoesOn => self.agent_goes_on(faults),
-            Event::AgentHandlesAnOrder => self.agent_handles_an_order(faults),
+            Event::AgentGoesOn => self.agent_goes_on(faults, seen),
+            Event::AgentHandlesAnOrder => self.agent_handles_an_order(faults, seen),
             Event::AgentDies => self.agent_dies(seen),
             Event::AgentStarts => self.agent_starts(),
+            Event::JournalForgets => self.journal_forgets(seen),
             Event::StorageFrees => self.storage_frees(),
-            Event::ClockJumps => self.clock_jumps(),
+            Event::ClockJumps => self.clock_jumps(seen),
             Event::TimePasses => self.time_passes(faults),
             Event::ClientCreates => self.client_creates(),
             Event::ClientDeletes => self.client_deletes(),
             Event::ClientRepeats => self.client_repeats(),
+            Event::ClientCancels => self.client_cancels(seen),
+            Event::ClientLimits => self.client_limits(seen),
+            Event::LeftoverIsDeleted => self.leftover_is_deleted(),
         };
         let takes = self.rng.random_range(0..=if faults { 12 } else { 2 });
         self.now += Duration::from_millis(takes);

@@ -62,6 +62,16 @@ impl World {
                 _ => "QEMU dies in a copy",
             });
         }
+        if self.pull_has_ended() {
+            seen.count("QEMU dies with what it has pulled in its memory alone");
+        }
+        self.hypervisor.kill_vm(self.vm);
+        Did::something("")
+    }
+
+    /// For the rest of the run.
+    pub(super) fn machine_is_shut_off(&mut self) -> Did {
+        self.stays_off = true;
         self.hypervisor.kill_vm(self.vm);
         Did::something("")
     }

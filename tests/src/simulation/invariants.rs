@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use livemerge_api_server::snapshot::{
-    DeletePhase, EventKind, Operation, OperationState, Snapshot, SnapshotState, Work,
+    CreatePhase, DeletePhase, EventKind, Operation, OperationState, Snapshot, SnapshotState, Work,
 };
 use livemerge_host_agent::hypervisor::VmState;
 use livemerge_host_agent::hypervisor::fake::RunningJob;
-use livemerge_host_agent::merge::{MergeRecord, Phase, Window, job_order};
-use livemerge_proto::ids::{DiskTarget, OperationId};
+use livemerge_host_agent::merge::{MergeKind, MergeRecord, Phase, Window, job_order};
+use livemerge_proto::ids::{DiskTarget, OperationId, SnapshotId};
 use livemerge_storage::Locator;
 
 use super::guest::BLOCKS;
@@ -31,7 +31,9 @@ impl Invariants {
         snapshots_read_as_promised(world)?;
         jobs_are_known(world)?;
         a_suspended_guest_is_known(world)?;
+        a_guest_that_is_held_back_is_known(world)?;
         nobody_writes_while_the_intent_stands(world)?;
+        operations_take_turns(world)?;
         self.ends_are_true(world)?;
         requests_keep_their_operation(world)
     }
@@ -51,6 +53,9 @@ impl Invariants {
 /// what its definition names.
 fn no_write_is_lost(world: &World) -> Result<(), Broken> {
     let machine = &world.machine;
+    if world.hypervisor.lacks_data(world.vm) {
+        return what_was_pulled_is_restored(world);
+    }
     for disk in &machine.disks {
         let promised = world.guest.acknowledged(&disk.target);
         let next = disk.next_start.as_ref();
@@ -77,6 +82,20 @@ fn no_write_is_lost(world: &World) -> Result<(), Broken> {
         }
     }
     Ok(())
+}
+
+/// QEMU has died with what it had pulled in its memory. The machine is off, and the journal has the
+/// merge that makes the image name the pulled layers again, which are all there.
+fn what_was_pulled_is_restored(world: &World) -> Result<(), Broken> {
+    let restores = |record: &&MergeRecord| {
+        let there = |layer: &Locator| world.hypervisor.images().exists(layer);
+        record.kind == MergeKind::Pull && !record.phase.ended() && record.removed.iter().all(there)
+    };
+    let open = world.agent.journal.values().any(|record| restores(&record));
+    if world.machine.state == VmState::ShutOff && open {
+        return Ok(());
+    }
+    Err("I1: what was pulled is lost, and nobody will name the layers that have it".to_owned())
 }
 
 /// I2: whatever is named is there.
@@ -142,8 +161,8 @@ fn does(record: &MergeRecord, job: &RunningJob) -> bool {
 
 /// I3, I4: a job that runs is one of an open merge, and the record says what it does to whom.
 fn jobs_are_known(world: &World) -> Result<(), Broken> {
-    if world.agent.doubled {
-        return Err("I3: a job was asked for where one runs".to_owned());
+    if let Some(wrong) = &world.agent.wrong {
+        return Err(wrong.clone());
     }
     for (disk, job) in &world.jobs {
         let of_the_job = |record: &&MergeRecord| {
@@ -200,6 +219,23 @@ fn a_suspended_guest_is_known(world: &World) -> Result<(), Broken> {
     Ok(())
 }
 
+/// I8c: a guest that is held back is one that the journal knows.
+fn a_guest_that_is_held_back_is_known(world: &World) -> Result<(), Broken> {
+    for disk in world.disks.iter().filter(|_| world.held_back) {
+        let mut records = world.agent.journal.values();
+        let known = records.any(|record| {
+            let open = !record.phase.ended() && record.order.disk == *disk;
+            open && record.help.throttle.is_some()
+        });
+        if world.hypervisor.limited_to(world.vm, disk) > 0 && !known {
+            return Err(format!(
+                "I8c: the writes to {disk} are limited, and the journal does not know"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// While the journal says that a pivot may be on its way, and one could be, the guest stands still.
 fn nobody_writes_while_the_intent_stands(world: &World) -> Result<(), Broken> {
     for record in world.agent.journal.values() {
@@ -221,6 +257,23 @@ fn nobody_writes_while_the_intent_stands(world: &World) -> Result<(), Broken> {
     Ok(())
 }
 
+/// Nothing is begun before what was accepted earlier has ended.
+fn operations_take_turns(world: &World) -> Result<(), Broken> {
+    let begun = |operation: &&Operation| {
+        !matches!(
+            operation.work,
+            Work::Create(CreatePhase::Planning) | Work::Delete(DeletePhase::Planning)
+        )
+    };
+    let open = world.server.record.open_operations();
+    open.skip(1).find(begun).map_or(Ok(()), |early| {
+        let name = &early.snapshot_name;
+        Err(format!(
+            "order: the operation on {name} is begun before its turn"
+        ))
+    })
+}
+
 /// What an ended operation promises.
 fn end_is_true(world: &World, operation: &Operation) -> Result<(), Broken> {
     let Work::Delete(phase) = &operation.work else {
@@ -228,12 +281,22 @@ fn end_is_true(world: &World, operation: &Operation) -> Result<(), Broken> {
     };
     let record = &world.server.record;
     let name = &operation.snapshot_name;
-    let snapshot = record.snapshots.get(&operation.snapshot);
     let told = |kind| {
         record
             .events
             .iter()
             .any(|event| event.kind == kind && event.operation == Some(operation.id))
+    };
+    let deleted = |snapshot: SnapshotId| {
+        record.events.iter().any(|event| {
+            let own = event.operation == Some(operation.id) && event.snapshot == Some(snapshot);
+            own && event.kind == EventKind::SnapshotDeleted
+        })
+    };
+    // Listed and not locked, or gone and told.
+    let settled = |snapshot: SnapshotId| match record.snapshots.get(&snapshot) {
+        Some(row) => matches!(row.state, SnapshotState::Ready | SnapshotState::Incomplete),
+        None => deleted(snapshot),
     };
     match &operation.state {
         OperationState::Succeeded => {
@@ -248,35 +311,44 @@ fn end_is_true(world: &World, operation: &Operation) -> Result<(), Broken> {
                     }
                 }
             }
-            if snapshot.is_some() || !told(EventKind::SnapshotDeleted) {
+            let gone = |id: SnapshotId| !record.snapshots.contains_key(&id) && deleted(id);
+            if !operation.snapshots().all(gone) {
                 return Err(format!("{name}: SUCCEEDED, and the record does not say so"));
             }
         }
         OperationState::Cancelled => {
-            let listed = snapshot.is_none_or(|snapshot| {
-                matches!(
-                    snapshot.state,
-                    SnapshotState::Ready | SnapshotState::Incomplete
-                )
-            });
-            if !listed || !told(EventKind::OperationCancelled) {
+            if !operation.snapshots().all(settled) || !told(EventKind::OperationCancelled) {
                 return Err(format!("{name}: CANCELLED: still locked, or not told"));
             }
         }
         OperationState::Failed(failure) => {
-            let listed = snapshot.is_some_and(|snapshot| {
-                matches!(
-                    snapshot.state,
-                    SnapshotState::Ready | SnapshotState::Incomplete
-                )
-            });
-            if !listed || !told(EventKind::SnapshotDeleteFailed) {
+            if !operation.snapshots().all(settled) || !told(EventKind::SnapshotDeleteFailed) {
                 return Err(format!(
                     "{name}: FAILED {failure:?}: not listed, or not told"
                 ));
             }
         }
         OperationState::Queued | OperationState::Running => {}
+    }
+    one_pivots_or_none(world, operation)
+}
+
+/// Of active commits that go together none is merged when one of them was given up.
+fn one_pivots_or_none(world: &World, operation: &Operation) -> Result<(), Broken> {
+    let journal = &world.agent.journal;
+    let records = || {
+        let all = journal.values().filter(|record| record.pivots());
+        all.filter(|record| record.order.vm == operation.vm)
+    };
+    for record in records().filter(|record| matches!(record.phase, Phase::Cancelled { .. })) {
+        let merged = records().find(|other| {
+            let together = other.order.together.contains(&record.order.id);
+            together && matches!(other.phase, Phase::Merged { .. })
+        });
+        if let Some(merged) = merged {
+            let (disk, other) = (&record.order.disk, &merged.order.disk);
+            return Err(format!("barrier: {other} is merged, {disk} was given up"));
+        }
     }
     Ok(())
 }
@@ -316,8 +388,11 @@ pub(super) fn at_rest(world: &World) -> Result<(), Broken> {
     {
         return Err(format!("I5: merge {} never ends", open.order.id));
     }
-    if world.machine.state != VmState::Running {
+    if world.machine.state != VmState::Running && !world.stays_off {
         return Err("I8c: the guest stands still for ever".to_owned());
+    }
+    if world.held_back {
+        return Err("I8c: the guest's writes stay limited".to_owned());
     }
     Ok(())
 }

@@ -5,20 +5,39 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use livemerge_api_server::hosts::{MergeSeen, VmState};
+use livemerge_api_server::hosts::{HostError, Measured, MergeSeen, VmState};
+use livemerge_api_server::snapshot::plan::Range;
 use livemerge_api_server::snapshot::step::{Answer, Ask};
-use livemerge_proto::ids::MergeId;
+use livemerge_proto::ids::{MergeId, VmId};
 
 /// Tells one call from another, over all starts of the server.
 pub(super) type CallId = u64;
+
+/// What the agent is asked.
+#[derive(Debug, Clone)]
+pub(super) enum Question {
+    /// By an operation. A survey is first one of the chains.
+    Ask(Ask),
+    /// What merging costs, of the machine's neighbouring volumes.
+    Measure(VmId, Vec<Range>),
+}
+
+/// What it answers.
+#[derive(Debug, Clone)]
+pub(super) enum Told {
+    /// To an operation.
+    Answer(Answer),
+    /// What it costs.
+    Costs(Result<Vec<Measured>, HostError>),
+}
 
 /// A request or a reply.
 #[derive(Debug, Clone)]
 pub(super) enum Message {
     /// To the agent, from the server of this generation.
-    Request(CallId, u64, Ask),
+    Request(CallId, u64, Question),
     /// To the server.
-    Reply(CallId, Answer),
+    Reply(CallId, Told),
 }
 
 /// What the host shows.
@@ -59,17 +78,17 @@ impl Network {
     }
 
     /// Puts a request on its way.
-    pub(super) fn request(&mut self, generation: u64, ask: Ask) -> CallId {
+    pub(super) fn request(&mut self, generation: u64, question: Question) -> CallId {
         self.calls += 1;
         if self.up {
             self.messages
-                .push(Message::Request(self.calls, generation, ask));
+                .push(Message::Request(self.calls, generation, question));
         }
         self.calls
     }
 
     /// Puts a reply on its way.
-    pub(super) fn reply(&mut self, call: CallId, answer: Answer) {
+    pub(super) fn reply(&mut self, call: CallId, answer: Told) {
         if self.up {
             self.messages.push(Message::Reply(call, answer));
         }

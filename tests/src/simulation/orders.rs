@@ -1,58 +1,66 @@
 //! What the agent is asked, stage by stage: it may end between two of them.
 //!
-//! The checks, the overlays and the removals are the agent's own, on the simulated host.
+//! The checks, the plans, the overlays and the removals are the agent's own, on the simulated host.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use livemerge_api_server::hosts::{self, HostError, Removed, is_a_no};
+use livemerge_api_server::hosts::{self, HostError, Measured, Removed, is_a_no};
+use livemerge_api_server::snapshot::Consistency;
+use livemerge_api_server::snapshot::plan::Range;
 use livemerge_api_server::snapshot::step::{Answer, Ask};
-use livemerge_api_server::snapshot::{self, Consistency, Mark};
-use livemerge_host_agent::freeze::Quiesce;
-use livemerge_host_agent::hypervisor::{self, fake::FakeHypervisor};
-use livemerge_host_agent::merge::{Direction, MergeOrder, MergeRecord, Room, VolumeMark, check};
+use livemerge_host_agent::merge::{self, MergeOrder, MergeRecord, Room, check};
 use livemerge_host_agent::volumes::Volumes;
-use livemerge_host_agent::{chains, overlays};
-use livemerge_proto::ids::{MergeId, VmId};
+use livemerge_proto::ids::VmId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_storage::{RemovalId, RemovalOrder};
 
 use super::agent::{Agent, Process, answered};
-use super::driver::Driver;
+use super::convert;
+use super::driver::{Driver, Journal};
 use super::event::Did;
-use super::network::CallId;
+use super::network::{CallId, Question, Told};
+use super::schedule::Seen;
 
 /// An order that the agent works on.
 #[derive(Debug)]
 pub(super) struct Order {
-    call: CallId,
+    pub(super) call: CallId,
     generation: u64,
     stage: Stage,
 }
 
 #[derive(Debug)]
 enum Stage {
-    Arrived(Ask),
-    /// A merge that passed the checks and is not in the journal yet.
-    Checked(Box<MergeRecord>),
+    Arrived(Question),
+    /// Merges that passed the checks and are not all in the journal yet.
+    Checked(Vec<MergeRecord>),
 }
 
 /// What storage still frees, and after how many steps it is gone. Outlives the agent.
 pub(super) type Purging = BTreeMap<RemovalId, u32>;
 
 impl Order {
-    pub(super) fn new(call: CallId, generation: u64, ask: Ask) -> Self {
+    pub(super) fn new(call: CallId, generation: u64, question: Question) -> Self {
         Self {
             call,
             generation,
-            stage: Stage::Arrived(ask),
+            stage: Stage::Arrived(question),
         }
     }
 
     fn accepts(&self) -> bool {
         matches!(self.stage, Stage::Checked(_))
+    }
+
+    /// What was asked, until it is being done.
+    pub(super) fn ask(&self) -> Option<&Ask> {
+        match &self.stage {
+            Stage::Arrived(Question::Ask(ask)) => Some(ask),
+            _ => None,
+        }
     }
 }
 
@@ -64,18 +72,22 @@ pub(super) struct Around<'a> {
     pub(super) purge_steps: u32,
     /// The journal cannot be written just now.
     pub(super) journal_fails: bool,
+    pub(super) seen: &'a mut Seen,
 }
 
 impl Agent {
-    /// The orders that can be gone on with. They are accepted one at a time.
+    /// The orders that can be gone on with. They are accepted one at a time; a wish waits for the end
+    /// of its merge's round.
     pub(super) fn ready_orders(&self) -> Vec<usize> {
         let Some(process) = &self.process else {
             return vec![];
         };
         let accepting = process.orders.iter().any(Order::accepts);
-        let ready = |order: &Order| {
-            let waits = matches!(&order.stage, Stage::Arrived(Ask::Merges(_))) && accepting;
-            !waits
+        let ready = |order: &Order| match order.ask() {
+            Some(Ask::Merges(_)) => !accepting,
+            Some(Ask::Cancel(merge)) => process.may_be_wished(&[*merge]),
+            Some(Ask::Limit(merges, _)) => process.may_be_wished(merges),
+            _ => true,
         };
         (0..process.orders.len())
             .filter(|order| ready(&process.orders[*order]))
@@ -89,12 +101,12 @@ impl Agent {
         let Some(process) = self.process.as_mut() else {
             return false;
         };
-        let Order { call, stage, .. } = &process.orders[order];
-        if !matches!(stage, Stage::Arrived(Ask::Overlays(_))) {
+        let order_ = &process.orders[order];
+        if !matches!(order_.ask(), Some(Ask::Overlays(_))) {
             return false;
         }
-        let late = *call <= self.overlays;
-        self.overlays = self.overlays.max(*call);
+        let late = order_.call <= self.overlays;
+        self.overlays = self.overlays.max(order_.call);
         if late {
             process.orders.remove(order);
         }
@@ -106,7 +118,7 @@ impl Agent {
         &mut self,
         order: usize,
         around: Around<'_>,
-    ) -> (Did, Option<(CallId, Answer)>) {
+    ) -> (Did, Option<(CallId, Told)>) {
         let Some(process) = self.process.as_mut() else {
             return (Did::nothing("it does not run"), None);
         };
@@ -115,127 +127,209 @@ impl Agent {
             generation,
             stage,
         } = process.orders.remove(order);
-        let wall = self.clock.at(around.now);
         let answer = match stage {
-            Stage::Arrived(ask) => {
-                let desk = Desk {
-                    process,
-                    fence: &mut self.fence,
-                    journal: &self.journal,
-                    around,
-                    wall,
-                };
-                match desk.take(generation, ask) {
-                    Done::Answer(answer) => answer,
-                    Done::Accept(record) => {
-                        let did = Did::nothing(("checked", call, record.order.id));
-                        process.orders.push(Order {
-                            call,
-                            generation,
-                            stage: Stage::Checked(record),
-                        });
-                        return (did, None);
-                    }
+            Stage::Arrived(question) => match self.take(generation, question, around) {
+                Done::Told(told) => told,
+                Done::Accept(records) => {
+                    let did = Did::nothing(("checked", call, records.len()));
+                    self.put_back(call, generation, records);
+                    return (did, None);
                 }
-            }
+            },
             Stage::Checked(_) if around.journal_fails => {
+                self.half_accepted.clear();
                 let text = "the agent's journal cannot be written";
-                no(Problem::new(Reason::StoreUnavailable, text))
+                Told::Answer(no(Problem::new(Reason::StoreUnavailable, text)))
             }
-            Stage::Checked(record) => {
-                let id = record.order.id;
-                let driver = Driver::new(id, &process.hypervisor, around.now);
-                self.journal.insert(id, *record);
-                process.drivers.push(driver);
-                Answer::MergesAccepted
+            Stage::Checked(mut records) => {
+                self.half_accepted.push(records.remove(0));
+                if !records.is_empty() {
+                    self.put_back(call, generation, records);
+                    return (Did::nothing(("written down in part", call)), None);
+                }
+                self.accepted(around.now);
+                Told::Answer(Answer::MergesAccepted)
             }
         };
         (Did::something((call, &answer)), Some((call, answer)))
     }
+
+    fn put_back(&mut self, call: CallId, generation: u64, records: Vec<MergeRecord>) {
+        if let Some(process) = self.process.as_mut() {
+            process.orders.push(Order {
+                call,
+                generation,
+                stage: Stage::Checked(records),
+            });
+        }
+    }
+
+    /// All of an order is written down: it is driven from now on.
+    fn accepted(&mut self, now: Duration) {
+        let records = std::mem::take(&mut self.half_accepted);
+        let merges: Vec<_> = records.iter().map(|record| record.order.id).collect();
+        let records = records.into_iter().map(|record| (record.order.id, record));
+        self.journal.extend(records);
+        if let Some(process) = self.process.as_mut() {
+            let driver = Driver::new(&merges, &process.hypervisor, now);
+            process.drivers.push(driver);
+        }
+    }
+
+    fn take(&mut self, generation: u64, question: Question, around: Around<'_>) -> Done {
+        let only_looks = matches!(
+            question,
+            Question::Measure(..) | Question::Ask(Ask::Chains(_) | Ask::Survey(_))
+        );
+        if !only_looks {
+            if generation < self.fence {
+                around.seen.count("a stale order is refused");
+                let text = "a newer server has given orders";
+                return Done::no(Problem::new(Reason::StaleGeneration, text));
+            }
+            self.fence = generation;
+        }
+        let wall = self.clock.at(around.now);
+        match question {
+            Question::Ask(Ask::Cancel(merge)) => {
+                let granted = self.cancel(merge, around.now, around.journal_fails);
+                Done::of(granted.map(|()| Answer::Heard))
+            }
+            Question::Ask(Ask::Limit(merges, speed)) => {
+                let mut merges = merges.into_iter();
+                let limited = merges.try_for_each(|merge| {
+                    self.limit(merge, speed, around.now, around.journal_fails)
+                });
+                Done::of(limited.map(|()| Answer::Heard))
+            }
+            question => {
+                let Some(process) = self.process.as_ref() else {
+                    return Done::no(Problem::new(Reason::HostUnreachable, "it does not run"));
+                };
+                let desk = Desk {
+                    process,
+                    journal: &self.journal,
+                    around,
+                    wall,
+                };
+                desk.take(generation, question)
+            }
+        }
+    }
 }
 
 enum Done {
-    Answer(Answer),
-    Accept(Box<MergeRecord>),
+    Told(Told),
+    Accept(Vec<MergeRecord>),
+}
+
+impl Done {
+    fn no(problem: Problem) -> Self {
+        Self::Told(Told::Answer(no(problem)))
+    }
+
+    fn of(answer: Result<Answer, Problem>) -> Self {
+        Self::Told(Told::Answer(answer.unwrap_or_else(no)))
+    }
 }
 
 /// What an order that has arrived is decided with.
 struct Desk<'a> {
     process: &'a Process,
-    fence: &'a mut u64,
-    journal: &'a BTreeMap<MergeId, MergeRecord>,
+    journal: &'a Journal,
     around: Around<'a>,
     wall: Timestamp,
 }
 
 impl Desk<'_> {
-    fn take(self, generation: u64, ask: Ask) -> Done {
-        if !matches!(ask, Ask::Chains(_)) {
-            if generation < *self.fence {
-                let text = "a newer server has given orders";
-                return Done::Answer(no(Problem::new(Reason::StaleGeneration, text)));
+    fn take(self, generation: u64, question: Question) -> Done {
+        let ask = match question {
+            Question::Ask(ask) => ask,
+            Question::Measure(vm, ranges) => {
+                let costs = self.measure(vm, ranges).map_err(host_error);
+                return Done::Told(Told::Costs(costs));
             }
-            *self.fence = generation;
-        }
+        };
         let hypervisor = self.process.hypervisor.as_ref();
         let volumes = self.process.volumes.as_ref();
-        let answer = match ask {
-            Ask::Chains(vm) => read_chains(vm, hypervisor, volumes).map(Answer::Chains),
+        Done::of(match ask {
+            Ask::Chains(vm) => convert::chains(vm, hypervisor, volumes).map(Answer::Chains),
             Ask::Overlays(order) => {
-                let done = answered(self.process.overlays.create(&overlay_order(order)));
+                let order = convert::overlay_order(order);
+                let done = answered(self.process.overlays.create(&order));
                 done.map(|_overlaid| Answer::OverlaysOn(Consistency::Crash))
             }
-            Ask::Survey(vm) => {
-                read_chains(vm, hypervisor, volumes).map(|chains| Answer::Survey(chains, vec![]))
-            }
-            // The simulated machine has one disk.
+            Ask::Survey(vm) => convert::chains(vm, hypervisor, volumes)
+                .map(|chains| Answer::Survey(chains, vec![])),
             Ask::Merges(orders) => {
-                let order = orders.into_iter().next().expect("an order has a merge");
-                match self.accept(&merge_order(order, generation)) {
-                    Ok(Some(record)) => return Done::Accept(record),
-                    Ok(None) => Ok(Answer::MergesAccepted),
+                let orders = convert::merge_orders(orders, generation);
+                match self.accept(&orders) {
+                    Ok(records) if !records.is_empty() => return Done::Accept(records),
+                    Ok(_known) => Ok(Answer::MergesAccepted),
                     Err(problem) => Err(problem),
                 }
             }
-            Ask::Cancel(_) | Ask::Limit(..) => Ok(Answer::Heard),
+            Ask::Cancel(_) | Ask::Limit(..) => unreachable!("a wish goes to the driver"),
             Ask::Removal(order) => remove(&order, volumes, self.around).map(Answer::Removal),
-        };
-        Done::Answer(answer.unwrap_or_else(no))
+        })
     }
 
-    /// A new merge, or `None` for one that is known.
-    fn accept(&self, order: &MergeOrder) -> Result<Option<Box<MergeRecord>>, Problem> {
-        if self.journal.contains_key(&order.id) {
-            return Ok(None);
+    fn measure(&self, vm: VmId, ranges: Vec<Range>) -> Result<Vec<Measured>, Problem> {
+        let hypervisor = self.process.hypervisor.as_ref();
+        let oldest: Vec<_> = ranges
+            .iter()
+            .map(|(_, oldest, _)| oldest.volume.clone())
+            .collect();
+        let ranges = ranges.into_iter().map(convert::range).collect();
+        let plans = merge::plan(vm, ranges, hypervisor, &self.process.volumes);
+        let plans = answered(plans)?;
+        let measured = plans.into_iter().zip(oldest);
+        Ok(measured
+            .map(|(plan, oldest)| convert::measured(plan, oldest))
+            .collect())
+    }
+
+    /// New merges, or none when they are known.
+    fn accept(&self, orders: &[MergeOrder]) -> Result<Vec<MergeRecord>, Problem> {
+        let known = orders
+            .iter()
+            .filter_map(|order| self.journal.get(&order.id));
+        let known: Vec<_> = known.collect();
+        if known.len() == orders.len() {
+            return Ok(vec![]);
         }
-        let same_disk =
-            |other: &&MergeRecord| !other.phase.ended() && other.order.disk == order.disk;
-        if let Some(open) = self.journal.values().find(same_disk) {
-            let text = format!("merge {} works on disk {}", open.order.id, order.disk);
-            return Err(Problem::new(Reason::ConcurrentChange, text));
+        if !known.is_empty() {
+            let text = "a merge was ordered with another payload";
+            return Err(Problem::new(Reason::MergeIdConflict, text));
         }
-        let (hypervisor, volumes) = (&self.process.hypervisor, &self.process.volumes);
-        let fit = answered(check(
-            order,
-            hypervisor.as_ref(),
-            volumes,
-            &mut Room::default(),
-        ))?;
-        let record = MergeRecord::new(order.clone(), fit, self.wall);
-        Ok(Some(Box::new(record)))
+        let mut room = Room::default();
+        let fitting = |order: &MergeOrder| {
+            let mut open = self.journal.values().filter(|other| !other.phase.ended());
+            if let Some(open) = open.find(|other| other.order.disk == order.disk) {
+                let text = format!("merge {} works on disk {}", open.order.id, order.disk);
+                return Err(Problem::new(Reason::ConcurrentChange, text));
+            }
+            let hypervisor = self.process.hypervisor.as_ref();
+            let fit = answered(check(order, hypervisor, &self.process.volumes, &mut room))?;
+            Ok(MergeRecord::new(order.clone(), fit, self.wall))
+        };
+        orders.iter().map(fitting).collect()
     }
 }
 
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "it holds a loan of the purges, which ends with the call"
-)]
 fn remove(
     order: &hosts::RemovalOrder,
     volumes: &Volumes,
     around: Around<'_>,
 ) -> Result<Removed, Problem> {
-    if !around.purging.contains_key(&order.id) {
+    let Around {
+        purging,
+        purge_steps,
+        seen,
+        ..
+    } = around;
+    let known = purging.contains_key(&order.id);
+    if !known {
         let volume = &order.volume.volume;
         let removal = RemovalOrder {
             id: order.id,
@@ -243,98 +337,29 @@ fn remove(
             identity: order.volume.identity.clone(),
             keep_for: Duration::ZERO,
         };
-        let removed = answered(volumes.remove(&volume.storage, &removal))?;
-        if removed.freed_bytes > 0 && around.purge_steps > 0 {
-            around.purging.insert(order.id, around.purge_steps);
+        let removed = answered(volumes.remove(&volume.storage, &removal));
+        if removed.is_err() {
+            seen.count("a removal fails");
+        }
+        if removed?.freed_bytes > 0 && purge_steps > 0 {
+            purging.insert(order.id, purge_steps);
         }
     }
     Ok(Removed {
-        gone: !around.purging.contains_key(&order.id),
+        gone: !purging.contains_key(&order.id),
         freed_bytes: 0,
     })
 }
 
-fn read_chains(
-    vm: VmId,
-    hypervisor: &FakeHypervisor,
-    volumes: &Volumes,
-) -> Result<hosts::VmChains, Problem> {
-    let read = answered(chains::read(vm, None, hypervisor, volumes))?;
-    let state = match read.state {
-        hypervisor::VmState::Running => hosts::VmState::Running,
-        hypervisor::VmState::Paused => hosts::VmState::Paused,
-        hypervisor::VmState::ShutOff => hosts::VmState::ShutOff,
-    };
-    Ok(hosts::VmChains {
-        state: Some(state),
-        chains: read.chains.into_iter().map(chain).collect(),
-        unsupported: vec![],
-    })
-}
-
-fn chain(chain: chains::Chain) -> hosts::Chain {
-    let layer = |layer: chains::ChainLayer| hosts::Layer {
-        mark: layer.volume.map(|known| Mark {
-            volume: known.volume,
-            identity: known.identity,
-        }),
-        locator: layer.locator.to_string(),
-        format: hosts::LayerFormat::Qcow2,
-        virtual_bytes: 0,
-        allocated_bytes: 0,
-        shared_with: layer.shared_with,
-    };
-    hosts::Chain {
-        disk: chain.disk,
-        layers: chain.layers.into_iter().map(layer).collect(),
-        job_running: chain.job_running,
-        libvirt_snapshots: chain.kept_snapshots,
-    }
-}
-
-fn overlay_order(order: hosts::OverlayOrder) -> overlays::OverlayOrder {
-    let overlays = order.overlays.into_iter().map(|new| overlays::NewOverlay {
-        disk: new.disk,
-        below: new.below,
-        overlay: new.overlay,
-    });
-    overlays::OverlayOrder {
-        request: order.request,
-        vm: order.vm,
-        overlays: overlays.collect(),
-        // No guest of this host has an agent.
-        quiesce: Quiesce::Never,
-    }
-}
-
-fn merge_order(order: hosts::MergeOrder, generation: u64) -> MergeOrder {
-    let mark = |mark: Mark| VolumeMark {
-        volume: mark.volume,
-        identity: mark.identity,
-    };
-    MergeOrder {
-        id: order.id,
-        generation,
-        vm: order.vm,
-        disk: order.disk,
-        direction: match order.direction {
-            snapshot::Direction::Commit => Direction::Commit,
-            snapshot::Direction::Pull => Direction::Pull,
-        },
-        kept: mark(order.kept),
-        removed: order.removed.into_iter().map(mark).collect(),
-        together: vec![order.id],
-        bytes_per_second: order.bytes_per_second,
-        // Nobody here writes so much that a merge could not end without one.
-        spare: None,
-    }
-}
-
 /// As the server takes a problem that its agent answers with.
-fn no(problem: Problem) -> Answer {
-    Answer::Error(if is_a_no(problem.reason) {
+fn host_error(problem: Problem) -> HostError {
+    if is_a_no(problem.reason) {
         HostError::Refused(problem)
     } else {
         HostError::Unknown(problem)
-    })
+    }
+}
+
+fn no(problem: Problem) -> Answer {
+    Answer::Error(host_error(problem))
 }

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use livemerge_api_server::hosts::{HostError, HostStatus};
+use livemerge_api_server::hosts::{HostError, HostStatus, VmChains};
 use livemerge_api_server::snapshot::Operation;
-use livemerge_api_server::snapshot::step::{Answer, Ask, Sign, Wait};
+use livemerge_api_server::snapshot::plan::Range;
+use livemerge_api_server::snapshot::step::{Answer, Ask, Sign, Wait, awaited_merges};
 use livemerge_api_server::store::Change;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 
 use super::event::Did;
 use super::network::CallId;
-use super::record::Record;
+use super::record::{Conflict, Record};
 use super::server::Write;
 
 const STORE_RETRY: Duration = Duration::from_millis(500);
@@ -36,6 +37,9 @@ pub(super) enum Todo {
     Persist(Box<Change>, bool),
     Ask(Ask),
     Calling(CallId, Duration),
+    /// The second half of a survey: what merging these costs.
+    Measure(VmChains, Vec<Range>),
+    Measuring(CallId, Duration, VmChains),
     Sleep {
         until: Duration,
         sign: Sign,
@@ -68,17 +72,26 @@ impl Run {
     ) -> Did {
         let written = match write {
             Write::NotDone => None,
-            Write::Good | Write::NotTold => record.apply(change).ok(),
+            Write::Good | Write::NotTold => Some(record.apply(change)),
         };
         match written {
-            Some(operation) if write == Write::Good => {
+            Some(Ok(operation)) if write == Write::Good => {
+                let before = awaited_merges(&self.operation);
                 self.operation = operation;
                 if moved {
                     self.answer = None;
                     self.attempts = 0;
-                    self.begun = false;
+                    // What was ordered together has begun until all of it has ended.
+                    let now = awaited_merges(&self.operation);
+                    self.begun &= before.iter().any(|merge| now.contains(merge));
+                    self.unseen_since = None;
                 }
                 Did::something(("record", &self.operation.state))
+            }
+            // Somebody has asked something of the operation: that stands in the record now.
+            Some(Err(Conflict)) if write == Write::Good => {
+                self.reread(record);
+                Did::nothing("the record has changed")
             }
             _ => {
                 self.todo = Todo::StoreRetry(now + STORE_RETRY);
@@ -105,13 +118,14 @@ impl Run {
         self.todo = Todo::Turn;
     }
 
-    pub(super) fn time_out(&mut self, call: CallId, limit: Duration, now: Duration) -> Did {
+    /// It waits for an answer, unless the time is over.
+    pub(super) fn time_out(&mut self, limit: Duration, now: Duration, waits: Todo) -> Did {
         if now < limit {
-            self.todo = Todo::Calling(call, limit);
+            self.todo = waits;
         } else {
             self.answered(Answer::Error(silent()), now);
         }
-        Did::nothing(("out of time", call))
+        Did::nothing("out of time")
     }
 
     pub(super) fn sleep(&self, wait: &Wait, status: HostStatus, now: Duration) -> Todo {

@@ -12,16 +12,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use livemerge_api_server::hosts::{HostStatus, MergeSight};
-use livemerge_api_server::snapshot::plan::Mint;
-use livemerge_api_server::snapshot::step::{Answer, Ask, Observation, Sign, Step, awaited_merges};
+use livemerge_api_server::hosts::{HostStatus, MergeSight, VmChains};
+use livemerge_api_server::snapshot::plan::{Mint, Range, Wanted, measurable};
+use livemerge_api_server::snapshot::step::{Answer, Observation, Sign, Step, awaited_merges};
 use livemerge_api_server::snapshot::{Operation, Snapshot};
 use livemerge_proto::ids::{HostId, MergeId, OperationId};
 
 use super::clock::WallClock;
 use super::event::Did;
 use super::mint::IdSource;
-use super::network::{CallId, Network, Report};
+use super::network::{CallId, Network, Question, Report, Told};
 use super::record::Record;
 use super::run::{Run, Todo, silent};
 
@@ -43,6 +43,8 @@ pub(super) enum Write {
 /// What outlives the server, and the server.
 pub(super) struct Server {
     pub(super) step: OperationStep,
+    /// A restarted one does the operations in another order than they were accepted in: wrong.
+    sorts_by_id: bool,
     pub(super) clock: WallClock,
     pub(super) record: Record,
     pub(super) process: Option<Process>,
@@ -71,9 +73,10 @@ struct View {
 }
 
 impl Server {
-    pub(super) fn new(step: OperationStep) -> Self {
+    pub(super) fn new(step: OperationStep, sorts_by_id: bool) -> Self {
         Self {
             step,
+            sorts_by_id,
             clock: WallClock::default(),
             record: Record::default(),
             process: None,
@@ -83,7 +86,11 @@ impl Server {
     /// Starts it: the open operations go on, in the order of their acceptance.
     pub(super) fn start(&mut self, host: HostId, now: Duration) {
         self.record.generation += 1;
-        let lane = self.record.open_operations().map(|open| open.id).collect();
+        let lane = self.record.open_operations().map(|open| open.id);
+        let mut lane: VecDeque<OperationId> = lane.collect();
+        if self.sorts_by_id {
+            lane.make_contiguous().sort_unstable();
+        }
         self.process = Some(Process {
             generation: self.record.generation,
             host,
@@ -118,8 +125,15 @@ impl Server {
                 }
                 did
             }
-            Todo::Ask(ask) => process.ask(ask, network, now),
-            Todo::Calling(call, limit) => run.time_out(call, limit, now),
+            Todo::Ask(ask) => process.ask(Question::Ask(ask), None, network, now),
+            Todo::Measure(chains, ranges) => {
+                let question = Question::Measure(run.operation.vm, ranges);
+                process.ask(question, Some(chains), network, now)
+            }
+            Todo::Calling(call, limit) => run.time_out(limit, now, Todo::Calling(call, limit)),
+            Todo::Measuring(call, limit, chains) => {
+                run.time_out(limit, now, Todo::Measuring(call, limit, chains))
+            }
             Todo::Sleep {
                 until,
                 sign,
@@ -149,9 +163,10 @@ impl Process {
     /// When it can go on by itself.
     pub(super) fn due(&self) -> Option<Duration> {
         match self.run.as_ref()?.todo {
-            Todo::Calling(_, until) | Todo::Sleep { until, .. } | Todo::StoreRetry(until) => {
-                Some(until)
-            }
+            Todo::Calling(_, until)
+            | Todo::Measuring(_, until, _)
+            | Todo::Sleep { until, .. }
+            | Todo::StoreRetry(until) => Some(until),
             _ => None,
         }
     }
@@ -161,7 +176,9 @@ impl Process {
             return !self.lane.is_empty();
         };
         match &run.todo {
-            Todo::Calling(_, until) | Todo::StoreRetry(until) => *until <= now,
+            Todo::Calling(_, until) | Todo::Measuring(_, until, _) | Todo::StoreRetry(until) => {
+                *until <= now
+            }
             Todo::Sleep {
                 until,
                 sign,
@@ -180,7 +197,26 @@ impl Process {
     /// Whether it waits for an answer.
     pub(super) fn calls(&self) -> bool {
         let run = self.run.as_ref();
-        run.is_some_and(|run| matches!(run.todo, Todo::Calling(..)))
+        run.is_some_and(|run| matches!(run.todo, Todo::Calling(..) | Todo::Measuring(..)))
+    }
+
+    /// What is known of the merges that an operation waits for.
+    pub(super) fn merges(&self, operation: &Operation) -> BTreeMap<MergeId, MergeSight> {
+        self.view.merges(operation)
+    }
+
+    /// Something was asked of an operation: who waits reads it anew.
+    pub(super) fn was_asked(&mut self, operation: OperationId, record: &Record) {
+        let waits = |run: &&mut Run| {
+            run.operation.id == operation && matches!(run.todo, Todo::Sleep { .. })
+        };
+        if let Some(run) = self.run.as_mut().filter(waits) {
+            run.todo = Todo::Turn;
+            run.reread(record);
+            if run.operation.state.ended() {
+                self.run = None;
+            }
+        }
     }
 
     fn take_next(&mut self, record: &Record, now: Duration) {
@@ -240,14 +276,24 @@ impl Process {
         did
     }
 
-    fn ask(&mut self, ask: Ask, network: &mut Network, now: Duration) -> Did {
+    fn ask(
+        &mut self,
+        question: Question,
+        surveyed: Option<VmChains>,
+        network: &mut Network,
+        now: Duration,
+    ) -> Did {
         let Some(run) = self.run.as_mut() else {
             return Did::nothing("no operation is open");
         };
-        let did = Did::nothing(("asks", &ask));
+        let did = Did::nothing(("asks", &question));
         if network.up {
-            let call = network.request(self.generation, ask);
-            run.todo = Todo::Calling(call, now + CALL_LIMIT);
+            let call = network.request(self.generation, question);
+            let limit = now + CALL_LIMIT;
+            run.todo = match surveyed {
+                Some(chains) => Todo::Measuring(call, limit, chains),
+                None => Todo::Calling(call, limit),
+            };
         } else {
             run.answered(Answer::Error(silent()), now);
         }
@@ -255,10 +301,26 @@ impl Process {
     }
 
     /// A reply has come. One that nobody waits for is nothing.
-    pub(super) fn reply(&mut self, call: CallId, answer: Answer, now: Duration) {
-        let waits = |run: &&mut Run| matches!(run.todo, Todo::Calling(of, _) if of == call);
-        if let Some(run) = self.run.as_mut().filter(waits) {
-            run.answered(answer, now);
+    pub(super) fn reply(&mut self, call: CallId, told: Told, record: &Record, now: Duration) {
+        let Some(run) = self.run.as_mut() else { return };
+        match (&mut run.todo, told) {
+            (Todo::Calling(of, _), Told::Answer(Answer::Survey(chains, _))) if *of == call => {
+                let worth = worth(&run.operation, &chains, record);
+                if worth.is_empty() {
+                    run.answered(Answer::Survey(chains, vec![]), now);
+                } else {
+                    run.todo = Todo::Measure(chains, worth);
+                }
+            }
+            (Todo::Calling(of, _), Told::Answer(answer)) if *of == call => {
+                run.answered(answer, now);
+            }
+            (Todo::Measuring(of, _, chains), Told::Costs(costs)) if *of == call => {
+                let chains = chains.clone();
+                let answer = costs.map(|costs| Answer::Survey(chains, costs));
+                run.answered(answer.unwrap_or_else(Answer::Error), now);
+            }
+            _ => {}
         }
     }
 
@@ -308,6 +370,20 @@ impl Process {
             view.version += 1;
         }
     }
+}
+
+/// What it pays to measure of an operation's merges.
+fn worth(operation: &Operation, chains: &VmChains, record: &Record) -> Vec<Range> {
+    let named: Vec<_> = operation.snapshots().collect();
+    let all = record.snapshots.values().cloned();
+    let (deletes, others): (Vec<Snapshot>, Vec<Snapshot>) =
+        all.partition(|snapshot| named.contains(&snapshot.id));
+    let wanted = Wanted {
+        deletes: &deletes,
+        others: &others,
+        options: &operation.options,
+    };
+    measurable(&wanted, chains)
 }
 
 impl View {

@@ -2,33 +2,38 @@
 
 use std::time::Duration;
 
+use livemerge_api_server::snapshot::step::{Ask, awaited_merges};
+use livemerge_api_server::snapshot::{Direction, MergeOptions};
 use livemerge_host_agent::hypervisor::HypervisorError;
-use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
+use livemerge_host_agent::merge::{MergeKind, MergeRecord, Phase, Window};
+use livemerge_proto::ids::{MergeId, OperationId};
+use livemerge_proto::reason::Reason;
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 
 use super::agent::Luck;
 use super::driver::Driver;
 use super::event::Did;
-use super::network::Message;
+use super::network::{Message, Question};
 use super::orders::{Around, Order};
 use super::schedule::Seen;
 use super::server::Write;
 use super::world::World;
+use crate::cluster::Upset;
 
 impl World {
-    pub(super) fn message_arrives(&mut self) -> Did {
-        match self.take_message() {
-            Some(Message::Request(call, generation, ask)) => {
-                let did = Did::nothing((call, generation, &ask));
+    pub(super) fn message_arrives(&mut self, seen: &mut Seen) -> Did {
+        match self.take_message(seen) {
+            Some(Message::Request(call, generation, question)) => {
+                let did = Did::nothing((call, generation, &question));
                 if let Some(agent) = self.agent.process.as_mut() {
-                    agent.orders.push(Order::new(call, generation, ask));
+                    agent.orders.push(Order::new(call, generation, question));
                 }
                 did
             }
             Some(Message::Reply(call, answer)) => {
                 if let Some(server) = self.server.process.as_mut() {
-                    server.reply(call, answer, self.now);
+                    server.reply(call, answer, &self.server.record, self.now);
                 }
                 Did::nothing(("reply", call))
             }
@@ -36,19 +41,33 @@ impl World {
         }
     }
 
-    pub(super) fn message_comes_twice(&mut self) -> Did {
+    pub(super) fn message_is_lost(&mut self, seen: &mut Seen) -> Did {
+        seen.count("a message is lost");
+        Did::nothing(self.take_message(seen))
+    }
+
+    pub(super) fn message_comes_twice(&mut self, seen: &mut Seen) -> Did {
+        seen.count("a message comes twice");
         let again = self.network.messages.choose(&mut self.rng).cloned();
         let did = Did::nothing(&again);
         self.network.messages.extend(again);
         did
     }
 
-    pub(super) fn take_message(&mut self) -> Option<Message> {
+    fn take_message(&mut self, seen: &mut Seen) -> Option<Message> {
         let messages = &mut self.network.messages;
         if messages.is_empty() {
             return None;
         }
-        let which = self.rng.random_range(0..messages.len());
+        // Often the newest: what was sent before it comes late, also past the end of who sent it.
+        let newest = messages.len() - 1;
+        let which = match self.rng.random_bool(0.5) {
+            true => newest,
+            false => self.rng.random_range(0..=newest),
+        };
+        if which > 0 {
+            seen.count("a message overtakes another one");
+        }
         Some(messages.remove(which))
     }
 
@@ -117,7 +136,7 @@ impl World {
         Did::nothing(self.server.record.generation)
     }
 
-    pub(super) fn agent_goes_on(&mut self, faults: bool) -> Did {
+    pub(super) fn agent_goes_on(&mut self, faults: bool, seen: &mut Seen) -> Did {
         let driver = self.agent.process.as_ref();
         let acts = driver.is_some_and(|agent| agent.drivers.first().is_some_and(Driver::acts));
         // Looks and journals go wrong rarely, or nothing would ever be done.
@@ -128,10 +147,10 @@ impl World {
             2 if faults => Luck::NotTold,
             _ => Luck::Good,
         };
-        self.agent.go_on(self.now, luck)
+        self.agent.go_on(self.now, luck, seen)
     }
 
-    pub(super) fn agent_handles_an_order(&mut self, faults: bool) -> Did {
+    pub(super) fn agent_handles_an_order(&mut self, faults: bool, seen: &mut Seen) -> Did {
         let ready = self.agent.ready_orders();
         let Some(order) = ready.choose(&mut self.rng).copied() else {
             return Did::nothing("there is none");
@@ -140,15 +159,17 @@ impl World {
             return Did::nothing("too late");
         }
         if faults {
-            self.spoil_a_call();
+            self.spoil_a_call(order);
         }
         let around = Around {
             now: self.now,
             purge_steps: self.rng.random_range(0..=2),
             journal_fails: faults && self.rng.random_bool(0.05),
             purging: &mut self.purging,
+            seen,
         };
         let (did, reply) = self.agent.handle(order, around);
+        self.storage_faults.end();
         if let Some((call, answer)) = reply {
             self.network.reply(call, answer);
         }
@@ -169,7 +190,25 @@ impl World {
     }
 
     /// One of the calls that an order may make goes wrong.
-    fn spoil_a_call(&mut self) {
+    fn spoil_a_call(&mut self, order: usize) {
+        let orders = self.agent.process.as_ref().map(|process| &process.orders);
+        let ask = orders.and_then(|orders| orders[order].ask());
+        let removes = matches!(ask, Some(Ask::Removal(_)));
+        // What an overlay leaves behind when its undoing fails, too, is a finding, and no loss.
+        if (removes || matches!(ask, Some(Ask::Merges(_)))) && self.rng.random_bool(0.25) {
+            let call = if removes && self.rng.random_bool(0.7) {
+                "remove"
+            } else {
+                "stat"
+            };
+            let upset = match self.rng.random_range(0..4) {
+                0 => Upset::Unreached,
+                1 => Upset::Answers(Reason::VolumeInUse),
+                2 => Upset::Answers(Reason::StorageUnreachable),
+                _ => Upset::Lost,
+            };
+            return self.storage_faults.come(call, upset);
+        }
         let lost = || HypervisorError::Unknown("the call was lost".to_owned());
         match self.rng.random_range(0..100) {
             0..3 => self.hypervisor.fail_next("add_overlays", lost()),
@@ -197,7 +236,65 @@ impl World {
             });
         }
         self.crash_agent();
-        Did::nothing("")
+        Did::something("")
+    }
+
+    /// The host loses its power: the agent ends, and QEMU with it.
+    pub(super) fn host_dies(&mut self, seen: &mut Seen) -> Did {
+        seen.count("the host dies");
+        self.crash_agent();
+        self.hypervisor.kill_vm(self.vm);
+        Did::something("")
+    }
+
+    /// The agent forgets a merge that has ended, as it does after a week, or when they are many. No
+    /// copy of its order is on its way any more by then.
+    pub(super) fn journal_forgets(&mut self, seen: &mut Seen) -> Did {
+        let forgettable: Vec<_> = self.forgettable().collect();
+        let Some(merge) = forgettable.choose(&mut self.rng) else {
+            return Did::nothing("there is none");
+        };
+        seen.count("the journal forgets a merge");
+        self.agent.journal.remove(merge);
+        Did::something(merge)
+    }
+
+    /// Merges of which no order is on its way. A pull whose end the server has not seen stays: after it
+    /// is forgotten nobody can tell whether the kept volume has the data, and a delete is refused for
+    /// ever, which an operator has to repair.
+    pub(super) fn forgettable(&self) -> impl Iterator<Item = MergeId> {
+        let messages = self.network.messages.iter();
+        let requests = messages.filter_map(|message| match message {
+            Message::Request(_, _, Question::Ask(ask)) => Some(ask),
+            _ => None,
+        });
+        let process = self.agent.process.as_ref();
+        let taken = process.map_or(&[][..], |process| &process.orders);
+        let asks = requests.chain(taken.iter().filter_map(Order::ask));
+        let ordered: Vec<MergeId> = asks
+            .filter_map(|ask| match ask {
+                Ask::Merges(orders) => Some(orders.iter().map(|order| order.id)),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let open = self
+            .agent
+            .journal
+            .values()
+            .filter(|record| !record.phase.ended());
+        let operations = self.server.record.open_operations();
+        let unseen = operations.flat_map(awaited_merges).filter(|merge| {
+            let record = self.agent.journal.get(merge);
+            record.is_some_and(|record| record.kind == MergeKind::Pull)
+        });
+        let kept: Vec<MergeId> = open
+            .flat_map(|record| record.order.together.clone())
+            .chain(ordered)
+            .chain(unseen)
+            .collect();
+        let all = self.agent.journal.keys().copied();
+        all.filter(move |merge| !kept.contains(merge))
     }
 
     pub(super) fn agent_starts(&mut self) -> Did {
@@ -205,7 +302,8 @@ impl World {
         Did::nothing("")
     }
 
-    pub(super) fn clock_jumps(&mut self) -> Did {
+    pub(super) fn clock_jumps(&mut self, seen: &mut Seen) -> Did {
+        seen.count("a clock jumps");
         let seconds = self.rng.random_range(-90_000..=90_000);
         let server = self.rng.random_bool(0.5);
         let clock = if server {
@@ -236,13 +334,61 @@ impl World {
         Did::something(self.ask_create())
     }
 
+    /// A client deletes one snapshot or several, in either direction, with a limit or without.
     pub(super) fn client_deletes(&mut self) -> Did {
         let snapshots: Vec<_> = self.server.record.snapshots.keys().copied().collect();
-        let Some(snapshot) = snapshots.choose(&mut self.rng) else {
-            return Did::nothing("there is none");
+        let many = self.rng.random_range(1..=snapshots.len().clamp(1, 3));
+        let chosen = snapshots.sample(&mut self.rng, many);
+        let chosen: Vec<_> = chosen.copied().collect();
+        let options = MergeOptions {
+            direction: match self.rng.random_range(0..4) {
+                0 => Some(Direction::Pull),
+                1 => Some(Direction::Commit),
+                _ => None,
+            },
+            bytes_per_second: if self.rng.random_bool(0.3) { 1_000 } else { 0 },
         };
-        let accepted = self.ask_delete(*snapshot);
-        Did::something((snapshot, accepted))
+        let accepted = self.ask_delete(&chosen, options);
+        Did::something((chosen, options, accepted))
+    }
+
+    pub(super) fn client_cancels(&mut self, seen: &mut Seen) -> Did {
+        let Some(operation) = self.an_open_operation() else {
+            return Did::nothing("nothing is open");
+        };
+        let asked = self.server.cancel(operation, self.now);
+        if asked {
+            seen.count("a cancel is asked for");
+        }
+        Did::something((operation, asked))
+    }
+
+    pub(super) fn client_limits(&mut self, seen: &mut Seen) -> Did {
+        let Some(operation) = self.an_open_operation() else {
+            return Did::nothing("nothing is open");
+        };
+        let limit = [0, 1_000, 5_000][self.rng.random_range(0..3)];
+        let asked = self.server.limit(operation, limit);
+        if asked {
+            seen.count("a limit is asked for");
+        }
+        Did::something((operation, limit, asked))
+    }
+
+    fn an_open_operation(&mut self) -> Option<OperationId> {
+        let open = self.server.record.open_operations();
+        let open: Vec<_> = open.map(|operation| operation.id).collect();
+        open.choose(&mut self.rng).copied()
+    }
+
+    /// Of what is left at the end, one snapshot is deleted, or all of them.
+    pub(super) fn leftover_is_deleted(&mut self) -> Did {
+        let left: Vec<_> = self.server.record.snapshots.keys().copied().collect();
+        let all = self.rng.random_bool(0.3);
+        let one = left.choose(&mut self.rng).copied();
+        let chosen = if all { left } else { one.into_iter().collect() };
+        let accepted = self.ask_delete(&chosen, MergeOptions::default());
+        Did::something((chosen, accepted))
     }
 
     /// A client asks once more, under the same id.

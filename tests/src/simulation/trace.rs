@@ -1,4 +1,4 @@
-//! The last events of a run, for whoever has to understand a failure.
+//! The events of a run in words, for whoever has to understand a failure, or holds two runs against each other.
 //!
 //! Words cost more than the run itself, so they are made only while a thread [`tells`].
 
@@ -20,7 +20,18 @@ pub(super) fn tells() -> bool {
     TELLS.get()
 }
 
-/// The last events, oldest first.
+/// How much of a run is put in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Traced {
+    /// Nothing.
+    Not,
+    /// The last events.
+    Last,
+    /// All of it.
+    Whole,
+}
+
+/// The events that are kept, oldest first.
 #[derive(Debug)]
 pub(super) struct Trace {
     kept: usize,
@@ -28,11 +39,17 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    pub(super) fn new(on: bool) -> Self {
-        TELLS.set(on);
-        let kept = std::env::var("LIVEMERGE_TRACE").ok();
+    /// Of the thread that makes it, which must also run what is traced.
+    pub(super) fn new(traced: Traced) -> Self {
+        TELLS.set(traced != Traced::Not);
+        let wanted = std::env::var("LIVEMERGE_TRACE").ok();
+        let wanted = wanted.and_then(|wanted| wanted.parse().ok());
         Self {
-            kept: kept.and_then(|kept| kept.parse().ok()).unwrap_or(KEPT),
+            kept: match traced {
+                Traced::Not => 0,
+                Traced::Last => wanted.unwrap_or(KEPT),
+                Traced::Whole => usize::MAX,
+            },
             lines: VecDeque::new(),
         }
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use livemerge_api_server::hosts::{self, MergePhase, MergeSeen};
+use livemerge_api_server::snapshot::MergeOptions;
 use livemerge_host_agent::hypervisor::fake::{FakeHypervisor, FakeImages, Pace, RunningJob};
 use livemerge_host_agent::hypervisor::{Hypervisor as _, VmState, VmView};
-use livemerge_host_agent::merge::{MergeRecord, Phase};
+use livemerge_host_agent::merge::{MergeKind, MergeRecord, Phase};
 use livemerge_host_agent::overlays::Overlays;
 use livemerge_host_agent::volumes::Volumes;
 use livemerge_proto::ids::{DiskTarget, HostId, OperationId, RequestId, SnapshotId, VmId};
@@ -24,7 +25,8 @@ use super::guest::Guest;
 use super::network::{Network, Report};
 use super::orders::Purging;
 use super::server::Server;
-use super::trace::Trace;
+use super::storage::StorageFaults;
+use super::trace::{Trace, Traced};
 use crate::cluster::FakeVolumes;
 
 /// A run's whole state.
@@ -36,10 +38,15 @@ pub(super) struct World {
     pub(super) disks: Vec<DiskTarget>,
     pub(super) hypervisor: Arc<FakeHypervisor>,
     pub(super) storage: FakeVolumes,
+    pub(super) storage_faults: Arc<StorageFaults>,
     pub(super) purging: Purging,
     pub(super) guest: Guest,
     /// Somebody else than the agent has stopped the guest's processors.
     pub(super) paused_by_operator: bool,
+    /// The guest's writes are limited.
+    pub(super) held_back: bool,
+    /// Nobody starts the machine any more.
+    pub(super) stays_off: bool,
     pub(super) network: Network,
     pub(super) server: Server,
     pub(super) agent: Agent,
@@ -57,10 +64,15 @@ pub(super) struct World {
 
 impl World {
     /// A machine of one or two disks that runs, and both services.
-    pub(super) fn new(seed: u64, steps: Steps, traced: bool) -> Self {
+    pub(super) fn new(seed: u64, steps: Steps, traced: Traced) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let images = FakeImages::default();
-        let storage = FakeVolumes::new(images.clone());
+        let storage_faults = Arc::new(StorageFaults::default());
+        let storage = FakeVolumes::behind(images.clone(), Arc::clone(&storage_faults) as _);
+        if rng.random_bool(0.5) {
+            // So large that both ways are measured.
+            storage.allocate(64 << 20);
+        }
         let hypervisor = Arc::new(FakeHypervisor::new(images, Pace::Manual));
         let targets: &[&str] = if rng.random_bool(0.5) {
             &["vda"]
@@ -86,11 +98,14 @@ impl World {
             disks: targets.iter().map(|disk| target(disk)).collect(),
             hypervisor,
             storage,
+            storage_faults,
             purging: Purging::new(),
             guest: Guest::default(),
             paused_by_operator: false,
+            held_back: false,
+            stays_off: false,
             network: Network::new(),
-            server: Server::new(steps.operation),
+            server: Server::new(steps.operation, steps.sorts_by_id),
             agent: Agent::new(steps.merge),
             client: Client::default(),
             requests: Vec::new(),
@@ -130,6 +145,7 @@ impl World {
 
     pub(super) fn crash_agent(&mut self) {
         self.agent.process = None;
+        self.hypervisor.lose_offline_jobs();
         self.network.break_stream();
     }
 
@@ -143,6 +159,8 @@ impl World {
             Some((disk.clone(), job))
         });
         self.jobs = jobs.collect();
+        let limited = |disk: &DiskTarget| self.hypervisor.limited_to(self.vm, disk) > 0;
+        self.held_back = self.disks.iter().any(limited);
     }
 
     /// The job that runs on a disk.
@@ -164,6 +182,31 @@ impl World {
             )
         };
         self.agent.journal.values().any(within)
+    }
+
+    /// Whether a pull has taken layers from the chain, and the guest has not stood still since.
+    pub(super) fn pull_has_ended(&self) -> bool {
+        let mut records = self.agent.journal.values();
+        records.any(|record| {
+            let open = matches!(record.phase, Phase::Copying { .. } | Phase::Pivoting { .. });
+            record.kind == MergeKind::Pull && open && self.job(&record.order.disk).is_none()
+        })
+    }
+
+    /// Whether QEMU has died after a pull, and the agent has not yet made the image name the pulled
+    /// layers again. A start now would read what the agent then says is not whole.
+    pub(super) fn has_to_restore(&self) -> bool {
+        let next = |disk: &DiskTarget| self.machine.disk(disk)?.next_start.clone();
+        let lacks = |record: &MergeRecord| {
+            let chain = next(&record.order.disk).and_then(|it| self.hypervisor.images().chain(&it));
+            let chain = chain.unwrap_or_default();
+            !record.removed.iter().any(|layer| chain.contains(layer))
+        };
+        let open = self.agent.journal.values().filter(|record| {
+            let safe = matches!(record.phase, Phase::Pending | Phase::Verifying { .. });
+            record.kind == MergeKind::Pull && !record.phase.ended() && !safe
+        });
+        self.machine.state == VmState::ShutOff && open.into_iter().any(lacks)
     }
 
     /// What the host would show now.
@@ -201,10 +244,14 @@ impl World {
         accepted
     }
 
-    /// A client asks for a snapshot's deletion.
-    pub(super) fn ask_delete(&mut self, snapshot: SnapshotId) -> Option<OperationId> {
+    /// A client asks for the deletion of snapshots.
+    pub(super) fn ask_delete(
+        &mut self,
+        snapshots: &[SnapshotId],
+        options: MergeOptions,
+    ) -> Option<OperationId> {
         let request = self.client.next_request();
-        let accepted = self.server.delete(request, snapshot, self.now);
+        let accepted = self.server.delete(request, snapshots, options, self.now);
         self.requests.extend(accepted.map(|id| (request, id)));
         accepted
     }
@@ -235,8 +282,8 @@ fn seen(record: &MergeRecord) -> MergeSeen {
         longest_pause: record.longest_pause,
         copy_time: record.copied.took,
         bytes_per_second: record.bytes_per_second,
-        limit_lifted: false,
-        guest_bytes_per_second: 0,
+        limit_lifted: record.help.unlimited,
+        guest_bytes_per_second: record.help.throttle.map_or(0, |it| it.bytes_per_second),
         waiting: None,
         overlaid: record.overlaid,
         revision: record.revision,

@@ -1,7 +1,6 @@
 //! Stands between the services and what they work with, for a [`Stage`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use livemerge_api_server::store::Store;
@@ -9,17 +8,12 @@ use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_host_agent::hypervisor::{Hypervisor, VmView};
 use livemerge_storage::VolumeName;
 use tonic::async_trait;
-use uuid::Uuid;
 
 use super::fault::{Fault, Site};
 use super::host::Host;
 use super::record::Record;
 use super::stage::{self, Stage};
-use crate::api::Api;
 use crate::cluster::{Between, Upset, Who};
-
-/// How long the server may take to show its record while a volume is about to go.
-const ANSWER: Duration = Duration::from_millis(300);
 
 /// Hands everything that passes to the stage.
 pub struct Backstage {
@@ -31,12 +25,8 @@ pub struct Backstage {
 
 /// Who can tell whether a volume is needed.
 pub struct Witness {
-    /// The machine.
-    pub vm: Uuid,
     /// Its host.
     pub hypervisor: FakeHypervisor,
-    /// The record.
-    pub api: Api,
 }
 
 #[async_trait]
@@ -96,11 +86,9 @@ impl Between for Backstage {
                 self.stage.violated(text);
             }
         }
-        let mut api = witness.api.clone();
-        let listed = tokio::time::timeout(ANSWER, api.list(witness.vm)).await;
-        for snapshot in listed.into_iter().flatten().flatten() {
-            let mut volumes = snapshot.disks.iter().flat_map(|disk| &disk.volume);
-            if volumes.any(|named| named.name == volume.as_str()) {
+        for snapshot in self.stage.record() {
+            let mut volumes = snapshot.disks.iter().map(|disk| &disk.volume);
+            if volumes.any(|named| named.name == *volume) {
                 let name = snapshot.name;
                 let text = format!("{volume} was removed while snapshot {name} names it");
                 self.stage.violated(text);

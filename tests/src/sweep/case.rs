@@ -4,23 +4,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
+use livemerge_host_agent::hypervisor::Hypervisor as _;
 use livemerge_host_agent::hypervisor::fake::{GuestAgent, Pace};
 use livemerge_proto::ids::VmId;
 use livemerge_proto::v1;
 
 use super::backstage::{Backstage, Witness};
+use super::beside;
 use super::client::Client;
 use super::ledger::Ledger;
 use super::scenario::{Also, Scenario, Work};
 use super::stage::{Hits, Plan, Stage};
 use super::world::World;
-use crate::cluster::{Cluster, Who};
+use crate::cluster::{Between, Cluster, Who};
 
 /// Until the guest is frozen no more, at the end of a case.
-const THAW: Duration = Duration::from_secs(10);
-/// All of a case, its recovery and its second try included.
-const LIMIT: Duration = Duration::from_secs(90);
+const THAW: Duration = Duration::from_secs(60);
+/// All of a case, its recovery and its second try included. Far more than a busy machine takes: only
+/// what never ends comes to it.
+const LIMIT: Duration = Duration::from_secs(600);
 /// How long a service stays dead.
 const DEAD: Duration = Duration::from_millis(40);
 /// How long a line stays broken.
@@ -94,7 +97,9 @@ impl Case {
             stage: Arc::clone(stage),
             witness: std::sync::OnceLock::new(),
         });
-        let mut cluster = Cluster::start_behind(Pace::Manual, Arc::clone(&backstage) as _).await?;
+        let between: Arc<dyn Between> = Arc::clone(&backstage) as _;
+        let beside = self.scenario.beside;
+        let mut cluster = Cluster::start_with(Pace::Manual, between, beside.settings()).await?;
         cluster.volumes.allocate(self.scenario.allocated_bytes);
         let vm = cluster.add_vm("vm", self.scenario.disks).await?;
         if matches!(self.scenario.work, Work::Take(_)) {
@@ -108,8 +113,6 @@ impl Case {
             Arc::clone(stage),
         );
         let mut ledger = Ledger {
-            api: cluster.api.clone(),
-            vm,
             images: cluster.hypervisor.images().clone(),
             stage: Arc::clone(stage),
             taken: Default::default(),
@@ -118,8 +121,9 @@ impl Case {
         for name in self.scenario.snapshots {
             let id = cluster.api.snapshot(vm, name).await?;
             ledger.taken.insert(id, world.acknowledged());
-            world.fill();
+            world.write_on();
         }
+        let first = beside::set(beside, &mut cluster, &world, &mut ledger, vm).await?;
         if self.scenario.off {
             cluster.hypervisor.kill_vm(VmId::from(vm));
             let off = v1::VmState::ShutOff;
@@ -127,9 +131,7 @@ impl Case {
         }
         world.hold(self.scenario.also != Also::Nothing);
         let _known_once = backstage.witness.set(Witness {
-            vm,
             hypervisor: cluster.hypervisor.clone(),
-            api: cluster.api.clone(),
         });
         stage.arm(&cluster, VmId::from(vm));
         let mut client = Client::new(&cluster, vm, self.scenario, world.clone(), ledger.clone());
@@ -141,8 +143,8 @@ impl Case {
         };
         tokio::select! {
             done = played => done,
-            () = world.clone().turn() => unreachable!("it goes on until dropped"),
-            () = ledger.turn() => unreachable!("it goes on until dropped"),
+            () = world.clone().turn(ledger) => unreachable!("it goes on until dropped"),
+            () = beside::turn(first) => unreachable!("it goes on until dropped"),
             gave_up = keep_up(&mut cluster, stage) => gave_up,
         }
     }
@@ -175,6 +177,10 @@ async fn set_up(cluster: &mut Cluster) {
             let _may_have_died_again = cluster.start_agent().await;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    if !cluster.hypervisor.connected() {
+        tokio::time::sleep(BROKEN).await;
+        cluster.hypervisor.connect();
     }
     if cluster.network.is_broken(Who::Agent.address()) {
         tokio::time::sleep(BROKEN).await;

@@ -2,40 +2,44 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use livemerge_host_agent::hypervisor::VmState;
+use anyhow::{Context as _, Result, bail, ensure};
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
+use livemerge_host_agent::hypervisor::{Hypervisor as _, VmState};
 use livemerge_proto::ids::VmId;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
 use uuid::Uuid;
 
+use super::fault::changes_a_guest_or_volume;
 use super::ledger::Ledger;
 use super::request::{Asked, Wish, no};
 use super::scenario::{Also, Scenario, Work};
 use super::stage::{Hits, Stage};
-use super::world::World;
+use super::world::{Pace, World};
 use crate::api::Api;
 use crate::cluster::{Cluster, FakeVolumes, Service};
 
-/// The time in which every operation ends once faults stop.
-const LIMIT: Duration = Duration::from_secs(30);
+/// The time in which every operation ends once faults stop: far more than a busy machine takes, so that
+/// only what never ends comes to it.
+pub(super) const LIMIT: Duration = Duration::from_secs(180);
 /// Time between two tries of a request, and between two looks.
-const AGAIN: Duration = Duration::from_millis(20);
+pub(super) const AGAIN: Duration = Duration::from_millis(20);
 
+/// How often a merge may leave an overlay.
+const ROUNDS: usize = 20;
 /// How long merges copy nothing after something was asked of them.
 const HELD: Duration = Duration::from_millis(300);
 
 /// One case's client.
 pub struct Client {
-    api: Api,
-    vm: Uuid,
-    scenario: &'static Scenario,
-    hypervisor: FakeHypervisor,
-    volumes: FakeVolumes,
+    pub(super) api: Api,
+    pub(super) vm: Uuid,
+    pub(super) scenario: &'static Scenario,
+    pub(super) hypervisor: FakeHypervisor,
+    pub(super) volumes: FakeVolumes,
     services: [Service; 2],
-    world: World,
-    ledger: Ledger,
+    pub(super) world: World,
+    pub(super) ledger: Ledger,
 }
 
 impl Client {
@@ -73,8 +77,12 @@ impl Client {
         }
         let hits = stage.disarm();
         let outcomes: Vec<String> = all.iter().map(Asked::outcome).collect();
-        let outcomes = outcomes.join(", ");
+        let mut outcomes = outcomes.join(", ");
         let missed = !stage.pending().is_empty();
+        if self.scenario.beside.refuses().is_some() {
+            let touched = hits.keys().find(|site| changes_a_guest_or_volume(site));
+            ensure!(touched.is_none(), "refused, and {touched:?} was called");
+        }
         if must_succeed && !missed && !all.iter().all(|asked| self.as_wished(asked)) {
             bail!("ended as {outcomes}, though all that happened can be recovered from");
         }
@@ -82,8 +90,15 @@ impl Client {
         for asked in &all {
             if !asked.succeeded() {
                 self.look_at_failure(asked).await?;
-                self.try_again(&asked.wish).await?;
+                if self.scenario.beside.refuses().is_some() {
+                    self.is_refused_again(&asked.wish).await?;
+                } else {
+                    self.try_again(&asked.wish).await?;
+                }
             }
+        }
+        if self.delete_what_merges_left().await? {
+            outcomes += ", an overlay was left and deleted";
         }
         self.look_at_end().await?;
         for asked in &all {
@@ -119,10 +134,19 @@ impl Client {
         Ok(all.chunks(at_once).map(wish).collect())
     }
 
-    /// A cancelled operation may be done all the same, and nothing else.
+    /// A cancelled operation may be done all the same, and nothing else. What is to be refused is.
     fn as_wished(&self, asked: &Asked) -> bool {
+        if self.scenario.beside.refuses().is_some() {
+            return self.is_refused(asked);
+        }
         let cancel = self.scenario.also == Also::Cancel;
         asked.succeeded() || (cancel && asked.cancelled())
+    }
+
+    /// Whether it was refused for what stands beside the machine.
+    fn is_refused(&self, asked: &Asked) -> bool {
+        let refuses = self.scenario.beside.refuses();
+        refuses.is_some() && asked.reason() == refuses
     }
 
     /// Asks the rest once the merges copy, which then are held a moment longer: what was asked may
@@ -176,6 +200,40 @@ impl Client {
         Ok(())
     }
 
+    /// What was refused, or has failed before that, is refused whenever it is asked for.
+    async fn is_refused_again(&mut self, wish: &Wish) -> Result<()> {
+        let mut again = self.ask(wish.clone(), true).await?;
+        if let Ok(operation) = &mut again.answer {
+            *operation = self.api.ended(operation, LIMIT).await?;
+        }
+        let outcome = again.outcome();
+        ensure!(self.is_refused(&again), "asked again it ended as {outcome}");
+        Ok(())
+    }
+
+    /// A guest that was never caught up with has been given an overlay, and what that has frozen is
+    /// listed: once the guest writes less it can be deleted as any other. True when there was one. On a
+    /// busy machine a slow guest may be too fast, too, and an overlay be left once more.
+    async fn delete_what_merges_left(&mut self) -> Result<bool> {
+        self.world.writes_at(Pace::Slow);
+        for round in 0..ROUNDS {
+            let mut left = self.api.list(self.vm).await?;
+            left.retain(|snapshot| snapshot.origin() == v1::SnapshotOrigin::LeftByMerge);
+            if left.is_empty() {
+                return Ok(round > 0);
+            }
+            for snapshot in left {
+                let wish = Wish::Delete {
+                    snapshots: vec![("what a merge left", snapshot.id)],
+                    batch: false,
+                    options: v1::MergeOptions::default(),
+                };
+                self.try_again(&wish).await.context("what a merge left")?;
+            }
+        }
+        bail!("in {ROUNDS} rounds each merge has left an overlay");
+    }
+
     /// Asks until there is an answer. A `patient` client also waits for the machine to be seen.
     async fn ask(&mut self, wish: Wish, patient: bool) -> Result<Asked> {
         let request = Uuid::new_v4();
@@ -208,156 +266,23 @@ impl Client {
     /// Both services run, and the machine.
     async fn recover(&mut self) -> Result<()> {
         let up = async {
-            while !self.services.iter().all(Service::runs) {
+            // Nobody starts a machine while libvirt is gone.
+            while !(self.services.iter().all(Service::runs) && self.hypervisor.connected()) {
                 tokio::time::sleep(AGAIN).await;
             }
         };
         let up = tokio::time::timeout(LIMIT, up).await;
         up.context("the services are not started again")?;
         if self.world.view().map(|view| view.state) == Some(VmState::ShutOff) {
+            ensure!(
+                !self.world.lacks_data(),
+                "what was pulled when QEMU died was never made good"
+            );
             self.world.check();
             self.hypervisor.start_vm(VmId::from(self.vm))?;
         }
         self.api.wait_for_vm(self.vm, LIMIT).await?;
         Ok(())
-    }
-
-    /// A failure has a typed reason and an entry in the log; a snapshot is as listed as before, or
-    /// gone with an entry of its own when all of it was done.
-    async fn look_at_failure(&mut self, asked: &Asked) -> Result<()> {
-        let listed = self.api.list(self.vm).await?;
-        let log = self.api.log(self.vm).await?;
-        let operation = asked.answer.as_ref().ok();
-        let told = |kind: v1::EventType, about: &dyn Fn(&v1::Event) -> bool| {
-            let mut log = log.iter();
-            log.any(|event| {
-                let own = operation.is_some_and(|operation| operation.id == event.operation_id);
-                own && event.r#type() == kind && about(event)
-            })
-        };
-        if let Wish::Delete { snapshots, .. } = &asked.wish {
-            for (name, id) in snapshots {
-                let row = listed.iter().find(|snapshot| snapshot.id == *id);
-                let is_one = |event: &v1::Event| event.snapshot_id == *id;
-                let Some(row) = row else {
-                    let gone = told(v1::EventType::SnapshotDeleted, &is_one);
-                    ensure!(gone, "after {} {name} is not listed", asked.outcome());
-                    continue;
-                };
-                self.look_at_left(asked, row)?;
-            }
-        } else {
-            let names = asked.wish.names();
-            let taken = listed.iter().any(|row| names.contains(&&*row.name));
-            ensure!(!taken, "after {} it is listed", asked.outcome());
-        }
-        let Some(operation) = operation else {
-            return Ok(());
-        };
-        let reason = operation.failure.clone().unwrap_or_default().reason;
-        let has_reason = |event: &v1::Event| event.details.get("reason") == Some(&reason);
-        let in_log = if asked.cancelled() {
-            told(v1::EventType::OperationCancelled, &|_| true)
-        } else {
-            let typed = reason.parse::<Reason>();
-            typed.with_context(|| format!("failed with the reason {reason:?}"))?;
-            told(v1::EventType::SnapshotDeleteFailed, &has_reason)
-                || told(v1::EventType::SnapshotCreateFailed, &has_reason)
-        };
-        ensure!(in_log, "the log does not tell of {}", asked.outcome());
-        Ok(())
-    }
-
-    /// READY or INCOMPLETE. A cancelled pull has touched nothing; a commit that has begun has.
-    fn look_at_left(&self, asked: &Asked, row: &v1::Snapshot) -> Result<()> {
-        use v1::SnapshotState::{Incomplete, Ready};
-        let (name, state) = (&row.name, row.state());
-        ensure!(
-            matches!(state, Ready | Incomplete),
-            "after {} {name} is {state:?}",
-            asked.outcome()
-        );
-        let Some(operation) = asked.answer.as_ref().ok().filter(|_| asked.cancelled()) else {
-            return Ok(());
-        };
-        let touched = |disk: &v1::DiskProgress| {
-            let begun = disk.phase() != v1::MergePhase::Pending;
-            begun && disk.kind() != v1::MergeKind::Pull
-        };
-        let expected = if operation.disks.iter().any(touched) {
-            Incomplete
-        } else {
-            Ready
-        };
-        ensure!(
-            state == expected,
-            "cancelled, {name} is {state:?}, the merges {:?}",
-            operation.disks
-        );
-        Ok(())
-    }
-
-    /// Nothing is open, and machine, record and storage say the same.
-    async fn look_at_end(&mut self) -> Result<()> {
-        let request = v1::ListOperationsRequest {
-            vm_id: self.vm.to_string(),
-            states: vec![
-                v1::OperationState::Queued.into(),
-                v1::OperationState::Running.into(),
-            ],
-            ..Default::default()
-        };
-        let open = self.api.operations.list_operations(request).await?;
-        let open = open.into_inner().operations;
-        ensure!(open.is_empty(), "operations are open: {open:?}");
-        let listed = self.api.list(self.vm).await?;
-        let names: Vec<&str> = listed.iter().map(|snapshot| &*snapshot.name).collect();
-        ensure!(names == self.scenario.left(), "the list has {names:?}");
-        let ready = |snapshot: &v1::Snapshot| snapshot.state() == v1::SnapshotState::Ready;
-        ensure!(listed.iter().all(ready), "not all are READY: {listed:?}");
-        let mut all = Vec::new();
-        for disk in self.scenario.disks {
-            all.extend(self.look_at_chain(disk, &listed).await?);
-        }
-        let mut volumes = self.volumes.names();
-        all.sort();
-        volumes.sort();
-        ensure!(
-            volumes == all,
-            "storage has {volumes:?}, the chains {all:?}"
-        );
-        self.ledger.look().await?;
-        self.world.check();
-        Ok(())
-    }
-
-    /// The chain is the snapshots' volumes, oldest first, and the layer that the guest writes.
-    async fn look_at_chain(&mut self, disk: &str, listed: &[v1::Snapshot]) -> Result<Vec<String>> {
-        let view = self.world.view().context("the machine is gone")?;
-        ensure!(
-            view.state == VmState::Running,
-            "the guest is {:?}",
-            view.state
-        );
-        let target = disk.parse()?;
-        let live = view.disk(&target).context("the disk is gone")?;
-        ensure!(live.mirror.is_none(), "a job is left on {disk}");
-        let live: Vec<String> = live
-            .chain
-            .iter()
-            .map(|layer| layer.locator.to_string())
-            .filter_map(|path| Some(path.rsplit('/').next()?.to_owned()))
-            .collect();
-        let named: Vec<String> = listed
-            .iter()
-            .filter_map(|snapshot| snapshot.disks.iter().find(|named| named.disk == disk))
-            .filter_map(|named| Some(named.volume.clone()?.name))
-            .collect();
-        ensure!(
-            live.len() == named.len() + 1 && live.starts_with(&named),
-            "{disk} has the chain {live:?}, the record {named:?}"
-        );
-        Ok(live)
     }
 
     /// The same request again is the same operation.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use livemerge_api_server::hosts::is_a_no;
+use livemerge_proto::reason::Reason;
+
 use crate::cluster::{Upset, Who};
 
 /// A place that a run passes, by name: a point in the code of a service (`agent::…`, `api::…`), a
@@ -37,12 +40,15 @@ pub const POINTS: [Site; 21] = [
 /// The points that only a request passes.
 pub const ACCEPTANCE: [Site; 2] = ["api::before-accept", "api::after-accept"];
 
-/// The calls that cross a port.
-pub const CALLS: [Site; 28] = [
+/// The calls that cross a port. All machines (`hypervisor::vms`) are looked at only when a service has
+/// come back.
+pub const CALLS: [Site; 33] = [
     "hypervisor::abort_job",
     "hypervisor::add_overlays",
     "hypervisor::freeze_guest",
     "hypervisor::job",
+    "hypervisor::kept_snapshots",
+    "hypervisor::limit_writes",
     "hypervisor::pivot",
     "hypervisor::references",
     "hypervisor::resume",
@@ -51,10 +57,12 @@ pub const CALLS: [Site; 28] = [
     "hypervisor::suspend",
     "hypervisor::thaw_guest",
     "hypervisor::vm",
+    "hypervisor::write_limit",
     "rpc::BatchDeleteSnapshots",
     "rpc::CancelMerge",
     "rpc::CancelOperation",
     "rpc::CreateOverlays",
+    "rpc::CreateSnapshot",
     "rpc::DeleteSnapshot",
     "rpc::GetVolumeChain",
     "rpc::PlanMerge",
@@ -67,6 +75,7 @@ pub const CALLS: [Site; 28] = [
     "storage::stat",
     "store::accept",
     "store::apply",
+    "store::repeated",
 ];
 
 /// What happens at a site.
@@ -80,8 +89,12 @@ pub enum Fault {
     KillVm,
     /// Somebody starts the machine.
     StartVm,
+    /// The host loses its power: the agent dies, and QEMU with it.
+    HostDies,
     /// The line between the services breaks for a while.
     BreakLine,
+    /// libvirt is gone for a while. QEMU goes on; its events are lost.
+    Disconnect,
     /// The step ends in an error, and whether it was done cannot be told.
     Error,
     /// The call goes wrong.
@@ -94,16 +107,20 @@ impl Fault {
     pub fn of_off(self) -> Self {
         match self {
             Self::KillVm => Self::StartVm,
+            // There is no QEMU to die with it.
+            Self::HostDies => Self::Crash(Who::Agent),
             other => other,
         }
     }
 
     /// Whether an operation may fail of it; of anything else it must recover.
     pub fn may_fail_operations(self) -> bool {
-        matches!(
-            self,
-            Self::KillVm | Self::StartVm | Self::Upset(Upset::Refused)
-        )
+        match self {
+            Self::KillVm | Self::StartVm | Self::HostDies => true,
+            Self::Upset(Upset::Refused) => true,
+            Self::Upset(Upset::Answers(reason)) => is_a_no(reason),
+            _ => false,
+        }
     }
 }
 
@@ -115,18 +132,43 @@ impl fmt::Display for Fault {
             Self::CrashBoth => "both crash",
             Self::KillVm => "machine killed",
             Self::StartVm => "machine started",
+            Self::HostDies => "host dies",
             Self::BreakLine => "line breaks",
+            Self::Disconnect => "libvirt gone",
             Self::Error => "error",
             Self::Upset(Upset::Refused) => "refused",
             Self::Upset(Upset::Unreached) => "not reached",
             Self::Upset(Upset::Lost) => "reply lost",
             Self::Upset(Upset::Late) => "done late",
+            Self::Upset(Upset::Answers(reason)) => return write!(f, "answers {reason}"),
         })
     }
 }
 
 /// What QEMU does by itself. Between the last two it writes the base, and nobody knows.
 pub const QEMU: [Site; 3] = ["qemu::copies", "qemu::switches", "qemu::notices"];
+
+/// All sites that some row passes in any run.
+pub fn sites() -> impl Iterator<Item = Site> {
+    let points = POINTS.into_iter().chain(ACCEPTANCE);
+    points.chain(QEMU).chain(CALLS)
+}
+
+/// Whether a call changes something: of what is refused none is made.
+pub fn changes_a_guest_or_volume(site: Site) -> bool {
+    matches!(
+        site,
+        "hypervisor::abort_job"
+            | "hypervisor::add_overlays"
+            | "hypervisor::limit_writes"
+            | "hypervisor::pivot"
+            | "hypervisor::set_speed"
+            | "hypervisor::start_job"
+            | "hypervisor::suspend"
+            | "storage::create"
+            | "storage::remove"
+    )
+}
 
 /// The service whose code has a point.
 pub fn owner(site: Site) -> Option<Who> {
@@ -139,27 +181,18 @@ pub fn owner(site: Site) -> Option<Who> {
 
 /// What can happen at a site.
 pub fn faults_at(site: Site) -> Vec<Fault> {
-    use Upset::{Late, Lost, Refused, Unreached};
-    let upsets: &[Upset] = match site {
-        "hypervisor::vm" | "hypervisor::job" | "hypervisor::references" => &[Unreached],
-        "storage::stat" | "storage::list" => &[Unreached],
-        "storage::create" | "storage::remove" => &[Unreached, Lost],
-        "store::accept" | "store::apply" | "store::repeated" | "store::put_vms" => {
-            &[Unreached, Lost]
-        }
-        _ if site.starts_with("hypervisor::") => &[Refused, Unreached, Lost, Late],
-        _ if site.starts_with("rpc::") => &[Unreached, Lost, Late],
-        _ => &[],
-    };
     if owner(site).is_none() && !QEMU.contains(&site) {
-        return upsets.iter().copied().map(Fault::Upset).collect();
+        let upsets = upsets_at(site).iter().copied();
+        return upsets.map(Fault::Upset).collect();
     }
     let mut faults = vec![
         Fault::Crash(Who::Server),
         Fault::Crash(Who::Agent),
         Fault::CrashBoth,
         Fault::KillVm,
+        Fault::HostDies,
         Fault::BreakLine,
+        Fault::Disconnect,
     ];
     if site.ends_with("-journal") {
         faults.push(Fault::Error);
@@ -167,11 +200,69 @@ pub fn faults_at(site: Site) -> Vec<Fault> {
     faults
 }
 
+/// How a call goes wrong: it does not arrive, its reply is lost or late, or it is answered with an
+/// error, of those that whoever answers has.
+fn upsets_at(site: Site) -> &'static [Upset] {
+    use Upset::{Answers, Late, Lost, Refused, Unreached};
+    const BUSY: Upset = Answers(Reason::ConcurrentChange);
+    const DRAINING: Upset = Answers(Reason::ServerDraining);
+    const FULL: Upset = Answers(Reason::InsufficientSpace);
+    const HYPERVISOR: Upset = Answers(Reason::HypervisorUnreachable);
+    const IN_USE: Upset = Answers(Reason::VolumeInUse);
+    const STORAGE: Upset = Answers(Reason::StorageUnreachable);
+    const STORE: Upset = Answers(Reason::StoreUnavailable);
+    match site {
+        "hypervisor::vm"
+        | "hypervisor::vms"
+        | "hypervisor::job"
+        | "hypervisor::references"
+        | "hypervisor::kept_snapshots" => &[Unreached],
+        "hypervisor::write_limit" => &[Refused, Unreached],
+        "storage::stat" | "storage::list" => &[Unreached],
+        "storage::create" => &[Unreached, Lost, FULL],
+        "storage::remove" => &[Unreached, Lost, IN_USE, FULL],
+        "store::accept" | "store::apply" => &[Unreached, Lost, BUSY],
+        "store::repeated" | "store::put_vms" => &[Unreached],
+        "rpc::StartMerge" => &[Unreached, Lost, Late, BUSY, FULL, HYPERVISOR],
+        "rpc::RemoveVolume" => &[Unreached, Lost, Late, IN_USE, STORAGE],
+        "rpc::CreateOverlays" => &[Unreached, Lost, Late, FULL, HYPERVISOR],
+        "rpc::GetVolumeChain" | "rpc::PlanMerge" => &[Unreached, Lost, Late, STORAGE],
+        "rpc::CancelMerge" | "rpc::SetMergeBandwidth" => &[Unreached, Lost, Late, DRAINING],
+        _ if site.starts_with("rpc::") => &[Unreached, Lost, Late, STORE],
+        _ if site.starts_with("hypervisor::") => &[Refused, Unreached, Lost, Late],
+        _ => &[],
+    }
+}
+
+/// How many passings of a site a run has for certain, whatever its timing: looks and notes are repeated as
+/// time passes, what asks again while it waits is counted once more, and on a busy machine a pivot may be
+/// put off and tried again.
+pub fn certain_hits(site: Site) -> usize {
+    match site {
+        "agent::after-act" | "agent::before-act" | "hypervisor::set_speed" => 4,
+        "agent::after-persist" | "agent::before-persist" => 6,
+        "hypervisor::abort_job" => 1,
+        "hypervisor::pivot" | "hypervisor::resume" | "hypervisor::suspend" => 1,
+        _ if site.starts_with("rpc::") => 1,
+        "api::after-note" | "api::before-note" | "qemu::copies" => 1,
+        "storage::list" | "storage::stat" => 1,
+        "hypervisor::job"
+        | "hypervisor::kept_snapshots"
+        | "hypervisor::limit_writes"
+        | "hypervisor::references"
+        | "hypervisor::vm"
+        | "hypervisor::vms"
+        | "hypervisor::write_limit" => 1,
+        "api::after-ask" | "api::before-ask" | "store::apply" => 2,
+        _ => usize::MAX,
+    }
+}
+
 /// How many passings of a site are tried at most: looks are repeated as often as time passes.
 pub fn most_hits(site: Site) -> usize {
     match site {
         "hypervisor::vm" | "hypervisor::job" => 8,
-        "storage::stat" | "storage::list" => 6,
+        "hypervisor::vms" | "storage::stat" | "storage::list" => 6,
         "qemu::copies" => 4,
         _ => usize::MAX,
     }

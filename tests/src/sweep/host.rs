@@ -67,7 +67,9 @@ impl Host {
         let real = self.real.clone();
         match upset(&self.stage, site) {
             None => call(real).await,
-            Some(Upset::Refused) => Err(HypervisorError::Refused("not now".to_owned())),
+            Some(Upset::Refused | Upset::Answers(_)) => {
+                Err(HypervisorError::Refused("not now".to_owned()))
+            }
             Some(Upset::Unreached) => Err(unknown()),
             Some(Upset::Lost) => {
                 let _told_to_nobody = call(real).await;
@@ -105,6 +107,7 @@ fn unknown() -> HypervisorError {
 #[async_trait]
 impl Hypervisor for Host {
     async fn vms(&self) -> Answer<Vec<VmView>> {
+        self.unreached("hypervisor::vms")?;
         self.real.vms().await
     }
 
@@ -169,7 +172,11 @@ impl Hypervisor for Host {
     }
 
     async fn write_limit(&self, vm: VmId, disk: &DiskTarget) -> Answer<u64> {
-        self.real.write_limit(vm, disk).await
+        match upset(&self.stage, "hypervisor::write_limit") {
+            None => self.real.write_limit(vm, disk).await,
+            Some(Upset::Refused) => Err(HypervisorError::Refused("not now".to_owned())),
+            Some(_) => Err(unknown()),
+        }
     }
 
     async fn limit_writes(&self, vm: VmId, disk: &DiskTarget, limit: u64) -> Answer<()> {
@@ -244,6 +251,7 @@ impl Hypervisor for Host {
     }
 
     async fn kept_snapshots(&self, vm: VmId) -> Answer<Vec<KeptSnapshot>> {
+        self.unreached("hypervisor::kept_snapshots")?;
         self.real.kept_snapshots(vm).await
     }
 

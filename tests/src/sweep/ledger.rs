@@ -6,85 +6,58 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Result;
+use livemerge_api_server::snapshot::{Snapshot, SnapshotState};
 use livemerge_host_agent::hypervisor::fake::FakeImages;
 use livemerge_proto::ids::DiskTarget;
-use livemerge_proto::v1;
 use livemerge_storage::Locator;
-use uuid::Uuid;
 
 use super::stage::Stage;
 use super::world::Contents;
-use crate::api::Api;
-
-/// Time between two looks.
-const STEP: Duration = Duration::from_millis(40);
 
 /// What the disks read when a snapshot was taken.
 pub type Taken = BTreeMap<DiskTarget, Contents>;
 
-/// Reads the record again and again.
+/// Looks after each step, and after each write of the record.
 #[derive(Clone)]
 pub struct Ledger {
-    /// Shows the record.
-    pub api: Api,
-    /// The machine.
-    pub vm: Uuid,
     /// What stands on the storage.
     pub images: FakeImages,
-    /// Told of what is wrong.
+    /// Has the record, and is told of what is wrong.
     pub stage: Arc<Stage>,
     /// By snapshot.
     pub taken: BTreeMap<String, Taken>,
 }
 
 impl Ledger {
-    /// Goes on until dropped. A server that is down shows nothing.
-    pub async fn turn(mut self) {
-        loop {
-            tokio::time::sleep(STEP).await;
-            let _server_is_down = self.look().await;
-        }
-    }
-
-    /// Reads the record once. It changes all the time, and so does the storage: wrong is only what
-    /// is wrong beside a record that has not changed meanwhile.
-    pub async fn look(&mut self) -> Result<()> {
-        let before = self.api.list(self.vm).await?;
-        let suspects: Vec<_> = before
-            .iter()
-            .filter(|snapshot| self.wrong(snapshot).is_some())
-            .collect();
+    /// Holds the record as it was written last against the storage as it is. What it says must hold
+    /// until it says something else: nobody acts on what is not written down.
+    pub fn check(&self) {
+        let suspects = self.stage.record().into_iter();
+        let suspects: Vec<Snapshot> = suspects.filter(|it| self.wrong(it).is_some()).collect();
         if suspects.is_empty() {
-            return Ok(());
+            return;
         }
-        for now in self.api.list(self.vm).await? {
-            let unchanged = suspects
-                .iter()
-                .any(|suspect| (&suspect.id, &suspect.etag) == (&now.id, &now.etag));
-            if let (true, Some(wrong)) = (unchanged, self.wrong(&now)) {
+        // Both go on meanwhile: wrong is what is wrong beside a record that is still the same.
+        for now in self.stage.record() {
+            if let (true, Some(wrong)) = (suspects.contains(&now), self.wrong(&now)) {
                 self.stage.violated(wrong);
             }
         }
-        Ok(())
     }
 
-    fn wrong(&self, snapshot: &v1::Snapshot) -> Option<String> {
+    fn wrong(&self, snapshot: &Snapshot) -> Option<String> {
         snapshot.disks.iter().find_map(|disk| {
-            let volume = disk.volume.clone().unwrap_or_default().name;
-            let image = image(&volume);
-            let about = || format!("snapshot {} ({:?})", snapshot.name, snapshot.state());
+            let volume = disk.volume.name.as_str();
+            let image = image(volume);
+            let about = || format!("snapshot {} ({:?})", snapshot.name, snapshot.state);
             if self.images.chain(&image).is_none() {
                 return Some(format!("{}: {volume} cannot be read", about()));
             }
-            let whole = snapshot.state() == v1::SnapshotState::Ready;
-            let taken = self.taken.get(&snapshot.id)?;
-            let contents = taken
-                .iter()
-                .find(|(target, _)| target.to_string() == disk.disk);
-            let differs = contents?.1.iter().find_map(|(block, then)| {
+            let whole = snapshot.state == SnapshotState::Ready;
+            let taken = self.taken.get(&snapshot.id.to_string())?;
+            let contents = taken.get(&disk.disk)?;
+            let differs = contents.iter().find_map(|(block, then)| {
                 let now = self.images.read(&image, *block);
                 let kept = if whole {
                     now == Some(*then)

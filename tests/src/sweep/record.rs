@@ -38,9 +38,29 @@ impl Record {
     ) -> Answer<T> {
         let planned = || Box::from("as the test has planned");
         match upset(&self.stage, site) {
-            None => work.await,
+            None => {
+                let done = work.await;
+                self.look().await;
+                done
+            }
+            Some(Upset::Answers(_)) => Err(StoreError::Conflict("as planned".to_owned())),
             Some(Upset::Refused | Upset::Unreached) => Err(StoreError::Unavailable(planned())),
-            Some(Upset::Lost | Upset::Late) => work.await.and(Err(StoreError::Unknown(planned()))),
+            Some(Upset::Lost | Upset::Late) => {
+                let done = work.await;
+                self.look().await;
+                done.and(Err(StoreError::Unknown(planned())))
+            }
+        }
+    }
+
+    /// Shows the stage what the record says now, before anybody acts on it.
+    async fn look(&self) {
+        let page = Page {
+            after: None,
+            limit: 1000,
+        };
+        if let Ok(now) = self.real.snapshots(None, &page).await {
+            self.stage.recorded(now);
         }
     }
 }

@@ -7,6 +7,7 @@ use comfy_table::{Table, presets};
 
 use super::case::{Case, Ending};
 use super::fault::{Fault, Site};
+use super::rows::LeftOut;
 use super::tally::Tally;
 
 type Row = (&'static str, Vec<(Site, Fault)>);
@@ -19,15 +20,19 @@ pub struct Report {
     pub broken: Vec<(String, Vec<String>)>,
     /// Cases whose fault never came about.
     pub missed: Vec<String>,
+    /// Cases that are not played, by what they have in common.
+    left_out: BTreeMap<String, usize>,
     cases: usize,
 }
 
 impl Report {
-    /// Notes an ending.
+    /// Notes an ending. What is broken is told at once: the whole takes long.
+    #[allow(clippy::print_stdout, reason = "it is a report")]
     pub fn note(&mut self, case: &Case, ending: &Ending) {
         let outcome = match ending {
             Ending::Kept(outcome) => outcome.clone(),
             Ending::Broken(what) => {
+                println!("BROKEN  {case}: {what:?}");
                 self.broken.push((case.to_string(), what.clone()));
                 "BROKEN".to_owned()
             }
@@ -48,12 +53,20 @@ impl Report {
             .or_default() += 1;
     }
 
+    /// Notes cases that are not played, and why.
+    pub fn leave_out(&mut self, left_out: Vec<LeftOut>) {
+        for LeftOut { what, cases } in left_out {
+            *self.left_out.entry(what).or_default() += cases;
+        }
+    }
+
     /// The counts.
     pub fn tally(&self) -> Tally {
         Tally {
             cases: self.cases,
             failed: self.broken.len(),
             skipped: self.missed.len(),
+            left_out: self.left_out.values().sum(),
             seeds: vec![],
         }
     }
@@ -80,6 +93,9 @@ impl fmt::Display for Report {
             ]);
         }
         writeln!(f, "{table}")?;
+        for (what, cases) in &self.left_out {
+            writeln!(f, "LEFT OUT  {cases} cases: {what}")?;
+        }
         for case in &self.missed {
             writeln!(f, "NOT REACHED  {case}")?;
         }
@@ -93,8 +109,12 @@ impl fmt::Display for Report {
             cases,
             failed,
             skipped,
+            left_out,
             ..
         } = self.tally();
-        write!(f, "{cases} cases, {failed} failed, {skipped} not reached")
+        write!(
+            f,
+            "{cases} cases, {failed} failed, {skipped} not reached, {left_out} left out"
+        )
     }
 }

@@ -125,6 +125,14 @@ impl Asked {
         self.state() == Some(v1::OperationState::Cancelled)
     }
 
+    /// What it was refused for, or has failed for.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        match &self.answer {
+            Err(reason) => Some(*reason),
+            Ok(operation) => operation.failure.as_ref()?.reason.parse().ok(),
+        }
+    }
+
     fn state(&self) -> Option<v1::OperationState> {
         self.answer.as_ref().ok().map(v1::Operation::state)
     }

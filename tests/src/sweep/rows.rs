@@ -1,11 +1,12 @@
 //! Which cases there are: every fault at every passing of every site, and second faults during the
 //! recovery from the first.
 
+use super::Passed;
 use super::case::Case;
-use super::fault::{Fault, Site, faults_at, most_hits, owner};
+use super::fault::{Fault, Site, certain_hits, faults_at, most_hits, owner, sites};
 use super::scenario::Scenario;
 use super::stage::{Hits, Plan};
-use crate::cluster::Who;
+use crate::cluster::{Upset, Who};
 
 /// The sites around pivot, record and removal: after a first fault here a second one follows.
 const FIRSTS: [Site; 11] = [
@@ -21,18 +22,64 @@ const FIRSTS: [Site; 11] = [
     "api::before-ask",
     "api::after-ask",
 ];
-/// How many passings of a site in a recovery get a second fault.
-const SECOND_HITS: usize = 2;
+/// Cases that are not played.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Which, and why.
+    pub what: String,
+    /// How many.
+    pub cases: usize,
+}
 
-/// One fault each, for what a run without faults has passed.
-pub fn singles(scenario: &'static Scenario, passed: &Hits) -> Vec<Case> {
-    let mut cases = Vec::new();
+/// One fault each, for what a run without faults has passed, and what is left out of them.
+pub fn singles(scenario: &'static Scenario, passed: &Hits) -> (Vec<Case>, Vec<LeftOut>) {
+    let (mut cases, mut left_out) = (Vec::new(), Vec::new());
     for (site, hits) in passed {
-        for hit in 1..=(*hits).min(most_hits(site)) {
-            for fault in faults_at(site) {
-                let fault = if scenario.off { fault.of_off() } else { fault };
-                let plans = vec![Plan { site, hit, fault }];
-                cases.push(Case { scenario, plans });
+        let (most, faults) = (most_hits(site), faults_at(site));
+        for hit in 1..=(*hits).min(most) {
+            let single = |fault: &Fault| single(scenario, site, hit, *fault);
+            cases.extend(faults.iter().map(single));
+        }
+        let beyond = hits.saturating_sub(most) * faults.len();
+        if beyond > 0 {
+            let what = format!(
+                "{} / {site} after #{most}: such steps repeat as long as time passes",
+                scenario.name
+            );
+            left_out.push(LeftOut {
+                what,
+                cases: beyond,
+            });
+        }
+    }
+    (cases, left_out)
+}
+
+fn single(scenario: &'static Scenario, site: Site, hit: usize, fault: Fault) -> Case {
+    let fault = if scenario.off { fault.of_off() } else { fault };
+    let plans = vec![Plan { site, hit, fault }];
+    Case { scenario, plans }
+}
+
+/// A fixed part of all cases: every fault at every site, on `times` of the rows that pass it, each at
+/// another passing. Sites that are only passed when time has passed are left to the whole sweep.
+pub fn representative(passed: &[Passed], times: usize) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    let mut turn = 0;
+    for site in sites() {
+        let rows = passed
+            .iter()
+            .filter_map(|(row, hits)| Some((*row, *hits.get(site)?)));
+        let rows: Vec<_> = rows.collect();
+        for fault in faults_at(site) {
+            for _ in 0..times.min(rows.len()) {
+                let (scenario, hits) = rows[turn % rows.len()];
+                let hit = 1 + (turn / rows.len()) % hits.min(certain_hits(site));
+                let case = single(scenario, site, hit, fault);
+                if !cases.contains(&case) {
+                    cases.push(case);
+                }
+                turn += 1;
             }
         }
     }
@@ -46,17 +93,32 @@ pub fn has_seconds(case: &Case) -> bool {
     };
     let owner = owner(first.site).unwrap_or(Who::Agent);
     let dies = first.fault == Fault::Crash(owner);
-    case.scenario.pairs && FIRSTS.contains(&first.site) && (dies || first.fault == Fault::KillVm)
+    let around = FIRSTS.contains(&first.site) && (dies || first.fault == Fault::KillVm);
+    case.scenario.second_hits > 0 && around
 }
 
-/// A crash of either service at every point that the recovery from the first fault has passed.
-pub fn seconds(case: &Case, passed: &Hits) -> Vec<Case> {
-    let mut cases = Vec::new();
+/// A crash of either service at the points that the recovery from the first fault has passed.
+pub fn seconds(case: &Case, passed: &Hits) -> (Vec<Case>, Vec<LeftOut>) {
+    let (mut cases, mut beyond) = (Vec::new(), 0);
+    let most = case.scenario.second_hits;
     for (site, hits) in passed {
+        if *site == "hypervisor::vms" {
+            let fault = Fault::Upset(Upset::Unreached);
+            let mut plans = case.plans.clone();
+            plans.push(Plan {
+                site,
+                hit: 1,
+                fault,
+            });
+            let scenario = case.scenario;
+            cases.push(Case { scenario, plans });
+            beyond += hits - 1;
+        }
         if owner(site).is_none() || site.ends_with("-journal") {
             continue;
         }
-        for hit in 1..=(*hits).min(SECOND_HITS) {
+        beyond += hits.saturating_sub(most) * 2;
+        for hit in 1..=(*hits).min(most) {
             for who in [Who::Server, Who::Agent] {
                 let fault = Fault::Crash(who);
                 let mut plans = case.plans.clone();
@@ -68,5 +130,13 @@ pub fn seconds(case: &Case, passed: &Hits) -> Vec<Case> {
             }
         }
     }
-    cases
+    let what = format!(
+        "{} / second faults after passing #{most} of a point: the recovery repeats itself",
+        case.scenario.name
+    );
+    let left_out = LeftOut {
+        what,
+        cases: beyond,
+    };
+    (cases, vec![left_out])
 }

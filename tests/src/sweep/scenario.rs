@@ -1,5 +1,6 @@
 //! What is done in a case. A new row is a new line here.
 
+use livemerge_proto::reason::Reason;
 use livemerge_proto::v1::MergeDirection;
 
 /// What is asked for once the snapshots are there.
@@ -43,21 +44,74 @@ pub struct Scenario {
     pub off: bool,
     /// What every volume takes on storage: only of large ones both ways are measured.
     pub allocated_bytes: u64,
-    /// Whether second faults are tried: one row that has pivot, record and removal is enough.
-    pub pairs: bool,
+    /// What stands beside the machine.
+    pub beside: Beside,
+    /// At how many passings of each point of a recovery second faults are tried.
+    pub second_hits: usize,
 }
+
+/// What stands beside a row's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing that matters.
+    Nothing,
+    /// The guest writes faster than its disks are copied, as long as it is not held back.
+    Rush,
+    /// The same, and holding it back does not help: it gets a fresh overlay.
+    Flood,
+    /// Somebody else has frozen the machine's layers, twice; these are the snapshots that it has.
+    Frozen,
+    /// The host merges one machine at a time, and another one comes first.
+    Queue,
+    /// Another volume is built on the first snapshot's: its merge is refused.
+    Clone,
+    /// libvirt has metadata of snapshots of its own: merges are refused.
+    Metadata,
+    /// The first disk's base is encrypted: merges are refused.
+    Encrypted,
+    /// The active layer keeps a dirty bitmap: that it is committed is refused.
+    Bitmap,
+}
+
+impl Beside {
+    /// Whether only the host knows that it refuses: the operation is accepted, and fails.
+    pub fn is_refused_by_host(self) -> bool {
+        matches!(self, Self::Encrypted | Self::Bitmap)
+    }
+
+    /// What deletes are refused for.
+    pub fn refuses(self) -> Option<Reason> {
+        match self {
+            Self::Clone => Some(Reason::SnapshotSharedBase),
+            Self::Metadata | Self::Encrypted | Self::Bitmap => Some(Reason::StrategyUnsupported),
+            _ => None,
+        }
+    }
+}
+
+/// The snapshots of layers that somebody else has frozen, as they are listed.
+pub const FROZEN: [&str; 2] = ["discovered-vda-vm-vda", "discovered-vda-theirs"];
 
 /// Large enough to be measured.
 const LARGE: u64 = 64 << 20;
 
 /// All rows.
-pub const SCENARIOS: [Scenario; 13] = [
+pub const SCENARIOS: [Scenario; 25] = [
     Scenario {
-        pairs: true,
+        second_hits: 2,
         ..row("active", &["vda"], &["a"], Work::Delete(&["a"]))
     },
     row("middle", &["vda"], &["a", "b", "c"], Work::Delete(&["b"])),
-    row("two-disks", &["vda", "vdb"], &["a"], Work::Delete(&["a"])),
+    row(
+        "middle-two-disks",
+        &["vda", "vdb"],
+        &["a", "b", "c"],
+        Work::Batch(&["b"]),
+    ),
+    Scenario {
+        second_hits: 1,
+        ..row("two-disks", &["vda", "vdb"], &["a"], Work::Delete(&["a"]))
+    },
     row(
         "both-ends",
         &["vda"],
@@ -66,13 +120,17 @@ pub const SCENARIOS: [Scenario; 13] = [
     ),
     row("take", &["vda", "vdb"], &["a"], Work::Take("b")),
     // Three neighbours in one job, and after a gap one more in a second round.
-    row(
-        "batch",
-        &["vda"],
-        &["a", "b", "c", "d", "e"],
-        Work::Batch(&["a", "b", "c", "e"]),
-    ),
     Scenario {
+        second_hits: 1,
+        ..row(
+            "batch",
+            &["vda"],
+            &["a", "b", "c", "d", "e"],
+            Work::Batch(&["a", "b", "c", "e"]),
+        )
+    },
+    Scenario {
+        second_hits: 1,
         direction: MergeDirection::Pull,
         ..row("pull", &["vda"], &["a", "b", "c"], Work::Batch(&["b", "c"]))
     },
@@ -107,6 +165,63 @@ pub const SCENARIOS: [Scenario; 13] = [
             Work::Batch(&["a", "c"]),
         )
     },
+    Scenario {
+        off: true,
+        ..row(
+            "offline-two-disks",
+            &["vda", "vdb"],
+            &["a"],
+            Work::Delete(&["a"]),
+        )
+    },
+    Scenario {
+        also: Also::Cancel,
+        off: true,
+        ..row(
+            "offline-cancel",
+            &["vda"],
+            &["a", "b"],
+            Work::Delete(&["a"]),
+        )
+    },
+    Scenario {
+        off: true,
+        ..row("offline-take", &["vda", "vdb"], &["a"], Work::Take("b"))
+    },
+    Scenario {
+        beside: Beside::Rush,
+        ..row("rush", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    // What is left by the merge is listed, and deleted once the guest writes less.
+    Scenario {
+        beside: Beside::Flood,
+        ..row("overlay", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Frozen,
+        ..row("discovered", &["vda"], &[], Work::Batch(&FROZEN))
+    },
+    Scenario {
+        beside: Beside::Queue,
+        ..row("queue", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Clone,
+        ..row("shared-base", &["vda"], &["a", "b"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Metadata,
+        ..row("metadata", &["vda"], &["a", "b"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Encrypted,
+        ..row("encrypted", &["vda"], &["a", "b"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Bitmap,
+        direction: MergeDirection::Commit,
+        ..row("bitmap", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
 ];
 
 const fn row(
@@ -124,7 +239,8 @@ const fn row(
         also: Also::Nothing,
         off: false,
         allocated_bytes: 1 << 16,
-        pairs: false,
+        beside: Beside::Nothing,
+        second_hits: 0,
     }
 }
 
@@ -132,6 +248,9 @@ impl Scenario {
     /// The snapshots that are left at the end, oldest first.
     pub fn left(&self) -> Vec<&'static str> {
         let mut left = self.snapshots.to_vec();
+        if self.beside.refuses().is_some() {
+            return left;
+        }
         match self.work {
             Work::Take(name) => left.push(name),
             Work::Delete(names) | Work::Batch(names) => left.retain(|name| !names.contains(name)),

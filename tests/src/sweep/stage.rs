@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
+use livemerge_api_server::snapshot::Snapshot;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_proto::ids::VmId;
 use tokio::sync::Notify;
@@ -45,6 +46,8 @@ struct State {
     /// Since the last fault.
     hits: Hits,
     violations: Vec<String>,
+    /// The snapshots as the record has had them last.
+    record: Vec<Snapshot>,
 }
 
 /// What faults happen to.
@@ -99,6 +102,16 @@ impl Stage {
         self.state().plans.iter().copied().collect()
     }
 
+    /// The record says this from now on.
+    pub fn recorded(&self, snapshots: Vec<Snapshot>) {
+        self.state().record = snapshots;
+    }
+
+    /// What the record has said last.
+    pub fn record(&self) -> Vec<Snapshot> {
+        self.state().record.clone()
+    }
+
     /// Notes what must never be.
     pub fn violated(&self, what: String) {
         let mut state = self.state();
@@ -126,6 +139,11 @@ impl Stage {
             }
             Fault::KillVm => props.hypervisor.kill_vm(props.vm),
             Fault::StartVm => drop(props.hypervisor.start_vm(props.vm)),
+            Fault::HostDies => {
+                props.crash_agent();
+                props.hypervisor.kill_vm(props.vm);
+            }
+            Fault::Disconnect => props.hypervisor.disconnect(),
             Fault::BreakLine => props.network.break_line(Who::Agent.address()),
             Fault::Error | Fault::Upset(_) => return Some(fault),
         }
@@ -183,6 +201,7 @@ fn reached(site: Site) {
     };
     let dies = match stage.pass(site) {
         Some(Fault::Crash(victim)) => victim == who,
+        Some(Fault::HostDies) => who == Who::Agent,
         Some(Fault::CrashBoth | Fault::Error) => true,
         _ => false,
     };

@@ -11,6 +11,8 @@ pub struct Tally {
     pub failed: usize,
     /// Cases whose fault never came about.
     pub skipped: usize,
+    /// Cases that were left out on purpose; the report says which, and why.
+    pub left_out: usize,
     /// What random parts were drawn from. The sweep itself draws nothing.
     pub seeds: Vec<u64>,
 }
@@ -21,6 +23,7 @@ impl Tally {
         self.cases += other.cases;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.left_out += other.left_out;
         self.seeds.extend(other.seeds);
     }
 }

@@ -4,23 +4,28 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_host_agent::hypervisor::{DiskView, Hypervisor, MirrorState, VmState, VmView};
+use livemerge_host_agent::merge::Policy;
 use livemerge_proto::ids::{DiskTarget, VmId};
 
+use super::ledger::Ledger;
 use super::stage::Stage;
 
-/// Blocks of a disk. The guest writes one after the other, and begins anew.
-const BLOCKS: u64 = 8;
+/// Blocks of a disk: all are written once. Then the guest writes the first ones, one after the other,
+/// and begins anew: of the others a pull has something to copy.
+const BLOCKS: u64 = 16;
+const WRITTEN: u64 = 6;
 /// Time between two steps.
 const STEP: Duration = Duration::from_millis(2);
 /// Blocks that a job copies in a step.
 const COPIED: usize = 2;
-/// Nothing that the services do may stop the guest for longer, restarts included.
-const STANDSTILL: Duration = Duration::from_secs(5);
+/// What a guest's standstill may take beyond its bounds: an agent that has died is started again, and
+/// all cases share the machine's processors.
+const MARGIN: Duration = Duration::from_millis(2800);
 
 /// What a disk reads, block by block.
 pub type Contents = BTreeMap<u64, u64>;
@@ -33,13 +38,27 @@ pub struct World {
     stage: Arc<Stage>,
     guest: Arc<Mutex<Guest>>,
     held: Arc<AtomicBool>,
+    pace: Arc<Mutex<Pace>>,
+}
+
+/// How fast the guest writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pace {
+    /// Slower than its disks are copied.
+    #[default]
+    Slow,
+    /// Faster, unless it is held back.
+    Fast,
+    /// Faster, also when it is held back.
+    Flood,
 }
 
 #[derive(Default)]
 struct Guest {
     writes: u64,
     acknowledged: BTreeMap<DiskTarget, Contents>,
-    stands_since: Option<Instant>,
+    /// So many steps in a row it has stood still.
+    stands_for: u32,
 }
 
 impl World {
@@ -51,7 +70,22 @@ impl World {
             stage,
             guest: Arc::default(),
             held: Arc::default(),
+            pace: Arc::default(),
         }
+    }
+
+    /// From now on the guest writes so fast.
+    pub fn writes_at(&self, pace: Pace) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+    }
+
+    /// For how many steps nothing that the services do may stop the guest: until the pivot is called
+    /// off, or until one that was asked for has shown no effect for too long. Steps take longer on a busy
+    /// machine, as all that the services do.
+    fn standstill() -> u32 {
+        let policy = Policy::default();
+        let time = policy.pause_limit + policy.pivot_limit + MARGIN;
+        time.div_duration_f64(STEP) as u32
     }
 
     /// Jobs copy nothing from now on, or they do again.
@@ -60,9 +94,10 @@ impl World {
     }
 
     /// Goes on until dropped.
-    pub async fn turn(self) {
+    pub async fn turn(self, ledger: Ledger) {
         loop {
             self.step();
+            ledger.check();
             tokio::time::sleep(STEP).await;
         }
     }
@@ -75,6 +110,18 @@ impl World {
         }
         self.write(&view);
         self.check();
+        self.count_standstill(&view);
+    }
+
+    fn count_standstill(&self, view: &VmView) {
+        let (mut guest, most) = (self.guest(), Self::standstill());
+        let stands = view.state == VmState::Paused || self.is_frozen();
+        guest.stands_for = if stands { guest.stands_for + 1 } else { 0 };
+        if guest.stands_for > most {
+            let time = STEP * most;
+            let text = format!("the guest stands still for more than {time:?}");
+            self.stage.violated(text);
+        }
     }
 
     /// One step of a disk's job. From a switch until the next step nobody knows of it.
@@ -105,9 +152,10 @@ impl World {
     /// Writes one block of each disk.
     pub fn write(&self, view: &VmView) {
         let mut guest = self.guest();
-        for disk in &view.disks {
+        let disks = view.disks.iter();
+        for disk in disks.flat_map(|disk| std::iter::repeat_n(disk, self.writes(disk))) {
             guest.writes += 1;
-            let (block, value) = (guest.writes % BLOCKS, guest.writes);
+            let (block, value) = (guest.writes % WRITTEN, guest.writes);
             let target = &disk.target;
             if self.hypervisor.guest_write(self.vm, target, block, value) {
                 let written = guest.acknowledged.entry(target.clone()).or_default();
@@ -116,11 +164,42 @@ impl World {
         }
     }
 
-    /// Fills all disks before the case begins.
-    pub fn fill(&self) {
-        if let Some(view) = self.view() {
-            (0..BLOCKS).for_each(|_| self.write(&view));
+    /// How often the guest writes to a disk in a step.
+    fn writes(&self, disk: &DiskView) -> usize {
+        let free = self.hypervisor.limited_to(self.vm, &disk.target) == 0;
+        match *self.pace.lock().unwrap_or_else(PoisonError::into_inner) {
+            Pace::Fast if free => COPIED + 1,
+            Pace::Flood => COPIED + 1,
+            Pace::Fast | Pace::Slow => 1,
         }
+    }
+
+    /// Writes all of every disk, before there is a snapshot.
+    pub fn fill(&self) {
+        let mut guest = self.guest();
+        let view = self.view();
+        for disk in view.iter().flat_map(|view| &view.disks) {
+            for block in 0..BLOCKS {
+                guest.writes += 1;
+                let (value, target) = (guest.writes, &disk.target);
+                if self.hypervisor.guest_write(self.vm, target, block, value) {
+                    let written = guest.acknowledged.entry(target.clone()).or_default();
+                    written.insert(block, value);
+                }
+            }
+        }
+    }
+
+    /// Writes what the guest writes, once.
+    pub fn write_on(&self) {
+        if let Some(view) = self.view() {
+            (0..WRITTEN).for_each(|_| self.write(&view));
+        }
+    }
+
+    /// Whether a start now would lack what QEMU had pulled when it died.
+    pub fn lacks_data(&self) -> bool {
+        self.hypervisor.lacks_data(self.vm)
     }
 
     /// What the guest has been told is written.
@@ -130,9 +209,11 @@ impl World {
 
     /// Looks for lost writes: in what the guest reads, or in what its next start would open.
     pub fn check(&self) {
-        let mut guest = self.guest();
+        let guest = self.guest();
         let Some(view) = self.view() else { return };
-        for disk in &view.disks {
+        // Until the agent has made a pull good nobody may start the machine; who asks, waits for that.
+        let disks = view.disks.iter().filter(|_| !self.lacks_data());
+        for disk in disks {
             for (block, value) in guest.acknowledged.get(&disk.target).into_iter().flatten() {
                 let next = disk.next_start.as_ref();
                 let read = if view.state == VmState::ShutOff {
@@ -150,13 +231,6 @@ impl World {
                 }
             }
         }
-        let stands = view.state == VmState::Paused || self.is_frozen();
-        let since = guest.stands_since.take().unwrap_or_else(Instant::now);
-        if stands && since.elapsed() > STANDSTILL {
-            self.stage
-                .violated(format!("the guest stands still for {STANDSTILL:?}"));
-        }
-        guest.stands_since = stands.then_some(since);
     }
 
     /// Whether the guest's file systems are frozen.

@@ -1,0 +1,139 @@
+//! What stands beside a row's machine, and how it is set up.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use livemerge_host_agent::hypervisor::KeptSnapshot;
+use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_storage::Locator;
+use uuid::Uuid;
+
+use super::ledger::Ledger;
+use super::scenario::{Beside, FROZEN};
+use super::stage::Stage;
+use super::world::{Pace, World};
+use crate::cluster::{Cluster, Settings};
+
+/// After this time a copy that falls behind is helped.
+const STALLED: Duration = Duration::from_millis(300);
+/// How long the merge that comes first holds up the other one.
+const FIRST: Duration = Duration::from_millis(400);
+/// The time in which layers of others are listed.
+const LISTED: Duration = Duration::from_secs(120);
+/// A volume that is built on the first snapshot's.
+pub(super) const CLONE: &str = "clone.qcow2";
+
+impl Beside {
+    /// What the services are configured with for it.
+    pub(super) fn settings(self) -> Settings {
+        let heavy = matches!(self, Self::Rush | Self::Flood);
+        Settings {
+            stalled_after: heavy.then_some(STALLED),
+            // It is held back once.
+            least_guest_mib: (self == Self::Flood).then_some(32),
+            max_per_host: u32::from(self == Self::Queue),
+        }
+    }
+}
+
+/// Sets it up. Gives the machine whose merge comes first, if one does.
+pub(super) async fn set(
+    beside: Beside,
+    cluster: &mut Cluster,
+    world: &World,
+    ledger: &mut Ledger,
+    vm: Uuid,
+) -> Result<Option<World>> {
+    let disk: DiskTarget = "vda".parse()?;
+    match beside {
+        Beside::Nothing => {}
+        Beside::Rush => world.writes_at(Pace::Fast),
+        Beside::Flood => world.writes_at(Pace::Flood),
+        Beside::Clone => {
+            let base = layers(world, &disk)?.remove(0);
+            cluster.volumes.add_overlay(CLONE, &base);
+        }
+        Beside::Metadata => {
+            let kept = KeptSnapshot {
+                name: "of-libvirt".to_owned(),
+                disks: None,
+            };
+            let vm = VmId::from(vm);
+            cluster.hypervisor.set_kept_snapshots(vm, vec![kept]);
+        }
+        Beside::Encrypted => cluster.volumes.encrypt(&name(&layers(world, &disk)?[0])?),
+        Beside::Bitmap => {
+            let active = layers(world, &disk)?.pop().context("it has layers")?;
+            cluster.volumes.add_bitmap(&name(&active)?, "backup");
+        }
+        Beside::Frozen => freeze(cluster, world, ledger, vm, &disk).await?,
+        Beside::Queue => {
+            let first = cluster.add_vm("first", &["vda"]).await?;
+            let snapshot = cluster.api.snapshot(first, "a").await?;
+            cluster.api.delete(&snapshot).await?;
+            let stage = Stage::new(&[]);
+            let hypervisor = cluster.hypervisor.clone();
+            return Ok(Some(World::new(hypervisor, VmId::from(first), stage)));
+        }
+    }
+    Ok(None)
+}
+
+/// The machine whose merge comes first takes its time, and is no part of the case.
+pub(super) async fn turn(first: Option<World>) {
+    let Some(world) = first else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep(FIRST).await;
+    loop {
+        world.step();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Somebody else freezes a layer, and then another one. The server looks until both are listed.
+async fn freeze(
+    cluster: &mut Cluster,
+    world: &World,
+    ledger: &mut Ledger,
+    vm: Uuid,
+    disk: &DiskTarget,
+) -> Result<()> {
+    cluster.discover().await?;
+    for (layer, listed_as) in ["theirs.qcow2", "theirs-too.qcow2"].into_iter().zip(FROZEN) {
+        let below = layers(world, disk)?.pop().context("it has layers")?;
+        let then = world.acknowledged();
+        let layer = cluster.volumes.add_overlay(layer, &below);
+        cluster.hypervisor.freeze(VmId::from(vm), disk, &[layer]);
+        world.write_on();
+        let id = tokio::time::timeout(LISTED, listed(cluster, vm, listed_as)).await;
+        let id = id.context("a frozen layer is never listed")??;
+        ledger.taken.insert(id, then);
+    }
+    cluster.stop_discovering().await
+}
+
+async fn listed(cluster: &mut Cluster, vm: Uuid, name: &str) -> Result<String> {
+    loop {
+        let listed = cluster.api.list(vm).await?;
+        if let Some(found) = listed.into_iter().find(|snapshot| snapshot.name == name) {
+            return Ok(found.id);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A disk's layers, oldest first.
+fn layers(world: &World, disk: &DiskTarget) -> Result<Vec<Locator>> {
+    let view = world.view().context("the machine is gone")?;
+    let disk = view.disk(disk).context("the disk is gone")?;
+    let layers = disk.chain.iter().map(|layer| layer.locator.clone());
+    Ok(layers.collect())
+}
+
+/// The name of the volume that stands there.
+pub(super) fn name(layer: &Locator) -> Result<String> {
+    let path = layer.to_string();
+    let name = path.rsplit('/').next();
+    Ok(name.context("a path has a last part")?.to_owned())
+}
