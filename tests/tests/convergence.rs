@@ -143,7 +143,9 @@ async fn a_guest_that_no_limit_slows_down_enough_gets_an_overlay_which_can_be_de
     assert_eq!(write_limit(&scene)?, 0);
     let merge = scene.merges().await?.remove(0);
     assert_eq!(merge.kind(), v1::MergeKind::IntermediateCommit);
-    assert_eq!(merge.pivot_attempts, 0);
+    // It stood still once: from the job that was given up QEMU has the base open for writing, and
+    // writes its tables out no sooner.
+    assert_eq!(merge.pivot_attempts, 1);
 
     // The base, and the thin overlay; the other one is gone.
     let now = scene.images_of(DISK).await?;
