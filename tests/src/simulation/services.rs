@@ -5,7 +5,7 @@ use std::time::Duration;
 use livemerge_api_server::snapshot::step::{Ask, awaited_merges};
 use livemerge_api_server::snapshot::{Direction, MergeOptions};
 use livemerge_host_agent::hypervisor::HypervisorError;
-use livemerge_host_agent::merge::{MergeKind, MergeRecord, Phase, Window};
+use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
 use livemerge_proto::ids::{MergeId, OperationId};
 use livemerge_proto::reason::Reason;
 use rand::RngExt as _;
@@ -259,9 +259,9 @@ impl World {
         Did::something(merge)
     }
 
-    /// Merges of which no order is on its way. A pull whose end the server has not seen stays: after it
-    /// is forgotten nobody can tell whether the kept volume has the data, and a delete is refused for
-    /// ever, which an operator has to repair.
+    /// Merges of which no order is on its way. A pull, or a commit below another layer, whose end the
+    /// server has not seen stays: after it is forgotten nobody can tell whether the kept volume has the
+    /// data, and a delete is refused for ever, which an operator has to repair.
     pub(super) fn forgettable(&self) -> impl Iterator<Item = MergeId> {
         let messages = self.network.messages.iter();
         let requests = messages.filter_map(|message| match message {
@@ -286,7 +286,7 @@ impl World {
         let operations = self.server.record.open_operations();
         let unseen = operations.flat_map(awaited_merges).filter(|merge| {
             let record = self.agent.journal.get(merge);
-            record.is_some_and(|record| record.kind == MergeKind::Pull)
+            record.is_some_and(|record| record.relinked.is_some())
         });
         let kept: Vec<MergeId> = open
             .flat_map(|record| record.order.together.clone())

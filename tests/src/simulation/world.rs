@@ -193,8 +193,9 @@ impl World {
         })
     }
 
-    /// Whether QEMU has died after a pull, and the agent has not yet made the image name the pulled
-    /// layers again. A start now would read what the agent then says is not whole.
+    /// Whether QEMU has died after a pull or a commit below another layer, and the agent has not yet made
+    /// the layer above name the copied ones again. A start now would read what the agent then says is not
+    /// whole.
     pub(super) fn has_to_restore(&self) -> bool {
         let next = |disk: &DiskTarget| self.machine.disk(disk)?.next_start.clone();
         let lacks = |record: &MergeRecord| {
@@ -204,7 +205,7 @@ impl World {
         };
         let open = self.agent.journal.values().filter(|record| {
             let safe = matches!(record.phase, Phase::Pending | Phase::Verifying { .. });
-            record.kind == MergeKind::Pull && !record.phase.ended() && !safe
+            record.relinked.is_some() && !record.phase.ended() && !safe
         });
         self.machine.state == VmState::ShutOff && open.into_iter().any(lacks)
     }

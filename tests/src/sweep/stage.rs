@@ -42,6 +42,7 @@ pub struct Stage {
 #[derive(Default)]
 struct State {
     armed: bool,
+    was_armed: bool,
     plans: VecDeque<Plan>,
     /// Since the last fault.
     hits: Hits,
@@ -86,7 +87,13 @@ impl Stage {
             hypervisor: cluster.hypervisor.clone(),
             vm,
         });
-        self.state().armed = true;
+        let mut state = self.state();
+        (state.armed, state.was_armed) = (true, true);
+    }
+
+    /// Whether faults could come.
+    pub fn was_armed(&self) -> bool {
+        self.state().was_armed
     }
 
     /// No more faults. Returns how often each site was passed since the last one.
