@@ -6,11 +6,12 @@ mod help;
 
 use super::board::{MergeView, Waiting};
 use super::driver::{Surroundings, blocking};
+use super::job::{backing_of, job_order};
 use super::progress;
-use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, job_of, step};
-use super::types::{Direction, MergeKind, MergeRecord, Phase, Window};
+use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, step};
+use super::types::{MergeKind, MergeRecord, Phase, Window};
 use super::waits::{Waits, put_off};
-use crate::hypervisor::{HypervisorError, HypervisorEvent, JobOrder, Layer, VmState};
+use crate::hypervisor::{HypervisorError, HypervisorEvent, VmState};
 use livemerge_storage::Locator;
 use std::fs::File;
 use std::sync::Arc;
@@ -425,30 +426,6 @@ impl Member {
         view.done_bytes = view.done_bytes.max(done.min(view.total_bytes));
         view.record = self.record.clone();
         self.around.board.show(view);
-    }
-}
-
-/// The block job that does the merge.
-pub fn job_order(record: &MergeRecord) -> JobOrder {
-    let [base, top] = match record.order.direction {
-        Direction::Commit => [Some(&record.kept), record.removed.last()],
-        Direction::Pull => [record.below.as_ref(), Some(&record.kept)],
-    };
-    JobOrder {
-        disk: record.order.disk.clone(),
-        kind: job_of(record.kind),
-        base: base.cloned(),
-        top: top.unwrap_or(&record.kept).clone(),
-        bytes_per_second: record.bytes_per_second,
-        merge: Some(record.order.id),
-    }
-}
-
-/// What the relinked layer names as the one below it as long as the job is not done.
-pub fn backing_of(record: &MergeRecord) -> Layer {
-    Layer {
-        locator: record.removed.last().unwrap_or(&record.kept).clone(),
-        format: record.backing_format,
     }
 }
 

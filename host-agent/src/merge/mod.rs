@@ -23,6 +23,7 @@ mod driver;
 #[cfg(test)]
 mod driver_tests;
 mod fence;
+mod job;
 mod journal;
 mod ladder;
 mod look;
@@ -54,7 +55,7 @@ pub use board::{MergeView, Views, Waiting};
 pub use bytes::{Room, Work};
 pub use check::{Fit, check};
 pub use fence::{Fence, next_own_generation};
-pub use member::{backing_of, job_order};
+pub use job::{backing_of, job_order};
 pub use plan::{DiskPlan, DiskRange, MergeOption, plan};
 pub use step::{PivotMode, Policy};
 pub use types::{
