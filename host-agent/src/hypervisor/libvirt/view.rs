@@ -73,8 +73,9 @@ fn written_below(disk: &Disk) -> Vec<Locator> {
     let below = disk.chain.iter().rev().skip(1);
     let locators = below.filter_map(|layer| layer.source.locator());
     let written = |locator: &&Locator| match locator {
+        // Where it cannot be told, it may be.
         Locator::File(path) | Locator::Block(path) => is_written(path).unwrap_or(true),
-        Locator::Nbd(_) => false,
+        Locator::Nbd(_) => true,
     };
     locators.filter(written).cloned().collect()
 }

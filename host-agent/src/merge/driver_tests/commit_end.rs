@@ -61,10 +61,8 @@ async fn a_machine_that_dies_there_gets_its_chain_back() {
 async fn it_gets_it_back_from_an_agent_that_was_down() {
     let mut host = host().await;
     let id = host.commits().await;
-    host.stop().await;
-    host.dies_at_the_end();
-    host.start_again().await;
-    assert_eq!(failed_with(&host.ended(id).await), Some(Reason::VmDied));
+    let ended = host.ends_while_away(id, Host::dies_at_the_end).await;
+    assert_eq!(failed_with(&ended), Some(Reason::VmDied));
     host.is_whole_and_commits_again().await;
 }
 
@@ -72,12 +70,12 @@ async fn it_gets_it_back_from_an_agent_that_was_down() {
 async fn a_machine_that_was_started_without_the_data_is_not_merged() {
     let mut host = host().await;
     let id = host.commits().await;
-    host.stop().await;
-    host.dies_at_the_end();
-    host.qemu().start_vm(host.vm).unwrap();
+    let starts_again = |host: &Host| {
+        host.dies_at_the_end();
+        host.qemu().start_vm(host.vm).unwrap();
+    };
     let before = host.count(Call::mutates);
-    host.start_again().await;
-    let ended = host.ended(id).await;
+    let ended = host.ends_while_away(id, starts_again).await;
     assert_eq!(failed_with(&ended), Some(Reason::ChainLacksData));
     assert_eq!(host.count(Call::mutates), before, "nothing is touched");
 }

@@ -32,6 +32,14 @@ impl Host {
         assert_ne!(self.next_start_reads(), self.written(), "it is lost");
     }
 
+    /// How the merge ends, of which the agent sees nothing before all this has happened.
+    pub(super) async fn ends_while_away(&mut self, id: MergeId, happens: impl Fn(&Self)) -> Phase {
+        self.stop().await;
+        happens(self);
+        self.start_again().await;
+        self.ended(id).await
+    }
+
     pub(super) fn next_start_reads(&self) -> Vec<Option<u64>> {
         let top = &self.chain_of(&vda())[2].locator;
         let read = |block| self.qemu().images().read(top, block);
@@ -100,10 +108,8 @@ async fn what_the_guest_wrote_meanwhile_stays() {
 async fn it_is_restored_by_an_agent_that_was_down() {
     let mut host = host().await;
     let id = host.pulls().await;
-    host.stop().await;
-    host.completes_and_dies();
-    host.start_again().await;
-    assert_eq!(failed_with(&host.ended(id).await), Some(Reason::VmDied));
+    let ended = host.ends_while_away(id, Host::completes_and_dies).await;
+    assert_eq!(failed_with(&ended), Some(Reason::VmDied));
     host.is_whole_and_pulls_again().await;
 }
 
@@ -132,12 +138,12 @@ async fn a_restoration_that_goes_wrong_is_repeated() {
 async fn a_machine_that_was_started_without_the_data_is_not_merged() {
     let mut host = host().await;
     let id = host.pulls().await;
-    host.stop().await;
-    host.completes_and_dies();
-    host.qemu().start_vm(host.vm).unwrap();
+    let starts_again = |host: &Host| {
+        host.completes_and_dies();
+        host.qemu().start_vm(host.vm).unwrap();
+    };
     let before = host.count(Call::mutates);
-    host.start_again().await;
-    let ended = host.ended(id).await;
+    let ended = host.ends_while_away(id, starts_again).await;
     assert_eq!(failed_with(&ended), Some(Reason::ChainLacksData));
     assert_eq!(host.count(Call::mutates), before, "nothing is touched");
 }
