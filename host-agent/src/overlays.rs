@@ -329,12 +329,11 @@ impl Overlays {
             // Another one that has the name: no try of this order made it.
             return Ok(());
         }
-        let removal = RemovalOrder {
-            id: removal_of(order, &volume.volume),
-            volume: volume.volume.name,
-            identity: volume.identity,
-            keep_for: Duration::ZERO,
-        };
+        let removal = RemovalOrder::new(
+            removal_of(order, &volume.volume),
+            volume.volume.name,
+            volume.identity,
+        );
         let storage = &wanted.overlay.storage;
         self.volumes.remove(storage, &removal).await.map(drop)
     }

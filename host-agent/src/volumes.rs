@@ -41,16 +41,13 @@ impl Volumes {
 
     /// The volume that QEMU has open under this locator; `None` when it lies in no domain.
     pub fn volume_of(&self, locator: &Locator) -> Option<VolumeRef> {
-        let Locator::File(path) = locator else {
-            return None;
-        };
         let volume = |store: &Arc<dyn LiveVolumes>, name| VolumeRef {
             storage: store.id().clone(),
             name,
         };
         // First without a look: what leads to one domain is not asked for in another one's name.
-        let spelled = |store| Some(volume(store, store.spells(path)?));
-        let resolved = |store| Some(volume(store, store.resolve(path)?));
+        let spelled = |store| Some(volume(store, store.spells(locator)?));
+        let resolved = |store| Some(volume(store, store.resolve(locator)?));
         let mut stores = self.stores.values();
         stores
             .find_map(spelled)

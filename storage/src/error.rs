@@ -1,5 +1,7 @@
 //! Why storage did not do what it was asked, by what the caller does next.
 
+use std::io;
+
 /// The error of every storage back end.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -38,7 +40,7 @@ pub enum StorageError {
         what: String,
         /// Why it failed.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Not allowed: an operator has to act.
     #[error("{what} is not permitted")]
@@ -47,7 +49,7 @@ pub enum StorageError {
         what: String,
         /// Why it failed.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// What is stored is not what it should be: look at it, change nothing.
     #[error("{what} is corrupt: {why}")]
@@ -69,5 +71,20 @@ impl StorageError {
             self,
             Self::Busy { .. } | Self::Unreachable { .. } | Self::InUse { .. }
         )
+    }
+}
+
+/// An I/O error by what the caller does next.
+pub(crate) fn io_error(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StorageError {
+    let what = what.to_string();
+    move |source| match source.kind() {
+        io::ErrorKind::NotFound => StorageError::NotFound { what },
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            StorageError::Denied { what, source }
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StorageError::NoSpace { needed: 0, free: 0 }
+        }
+        _ => StorageError::Unreachable { what, source },
     }
 }

@@ -14,7 +14,6 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A method of the traits that can fail.
@@ -25,6 +24,9 @@ pub enum Call {
     Stat,
     List,
     Grow,
+    Provide,
+    Reduce,
+    Foreign,
     Remove,
     ListRemovals,
     Restore,
@@ -201,6 +203,19 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
             .await
     }
 
+    async fn provide(&self, volume: &VolumeName, bytes: u64) -> Result<VolumeInfo, StorageError> {
+        self.call(Call::Provide, self.inner.provide(volume, bytes))
+            .await
+    }
+
+    async fn reduce(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
+        self.call(Call::Reduce, self.inner.reduce(volume)).await
+    }
+
+    async fn foreign(&self) -> Result<Vec<String>, StorageError> {
+        self.call(Call::Foreign, self.inner.foreign()).await
+    }
+
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
         self.call(Call::Remove, self.inner.remove(order)).await
     }
@@ -240,12 +255,12 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
         })
     }
 
-    fn spells(&self, path: &Path) -> Option<VolumeName> {
-        self.inner.spells(path)
+    fn spells(&self, locator: &Locator) -> Option<VolumeName> {
+        self.inner.spells(locator)
     }
 
-    fn resolve(&self, path: &Path) -> Option<VolumeName> {
-        self.inner.resolve(path)
+    fn resolve(&self, locator: &Locator) -> Option<VolumeName> {
+        self.inner.resolve(locator)
     }
 }
 

@@ -9,19 +9,24 @@
 //! told.
 
 mod allocation;
+mod calls;
+mod condemned;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
 #[cfg(feature = "conformance")]
 pub mod faulty;
 mod file;
+mod image;
 mod profile;
+mod qemu_img;
 mod store;
 mod volume;
 
 pub use allocation::{ClusterBytes, Content, Extent, Share, shares, survey};
 pub use error::StorageError;
-pub use file::{FileStore, ImageHead, ImageLock, is_written};
+pub use file::FileStore;
+pub use image::{ImageHead, ImageLock, is_written};
 pub use profile::Profile;
 pub use store::{
     Capabilities, Dependent, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,

@@ -16,7 +16,7 @@ use crate::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 /// What a back end can do beside the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,13 @@ pub struct Capabilities {
     pub thin: bool,
     /// Whether volumes of several hosts' machines may lie in one domain.
     pub shared: bool,
+    /// Whether a volume has only the room that it was given, see [`VolumeStore::provide`]. Elsewhere
+    /// it takes what it needs from the domain.
+    pub provided: bool,
+    /// Whether a removal can overwrite what the volume held.
+    pub wipe: bool,
+    /// Whether a removal can tell the device below that the room is free.
+    pub discard: bool,
 }
 
 /// Room in a domain, in bytes.
@@ -47,6 +54,24 @@ pub struct RemovalOrder {
     pub identity: Identity,
     /// How long the volume can be brought back after it was condemned.
     pub keep_for: Duration,
+    /// Whether its data are overwritten before its room is given back.
+    pub wipe: bool,
+    /// Whether the device below is told that the room is free.
+    pub discard: bool,
+}
+
+impl RemovalOrder {
+    /// A removal that keeps and wipes nothing.
+    pub fn new(id: RemovalId, volume: VolumeName, identity: Identity) -> Self {
+        Self {
+            id,
+            volume,
+            identity,
+            keep_for: Duration::ZERO,
+            wipe: false,
+            discard: false,
+        }
+    }
 }
 
 /// Where a removal stands.
@@ -127,15 +152,34 @@ pub trait VolumeStore: Send + Sync + 'static {
         virtual_bytes: u64,
     ) -> Result<VolumeInfo, StorageError>;
 
+    /// Gives a volume room for so many bytes of its own, durably, also while it is open. Never less
+    /// than it has, and no more than a full volume of its size needs. Where volumes are not given
+    /// their room it has it as long as the domain has.
+    ///
+    /// # Errors
+    /// `NotFound`; `NoSpace` when the domain has not got it.
+    async fn provide(&self, volume: &VolumeName, bytes: u64) -> Result<VolumeInfo, StorageError>;
+
+    /// Takes back the room that a volume which nobody has open does not need.
+    ///
+    /// # Errors
+    /// `NotFound`; `InUse` while somebody has it open.
+    async fn reduce(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError>;
+
+    /// What lies in the domain and is neither a volume nor this program's: by name, for people. It is
+    /// never touched.
+    async fn foreign(&self) -> Result<Vec<String>, StorageError>;
+
     /// Removes a volume that nothing needs: gate, condemn, keep, purge. Refused with `InUse` while
     /// a header of the domain names it, that of a volume that is kept too, or somebody has it open;
     /// refused whenever that cannot be told, as `Unreachable` when another
     /// image cannot be read. What is gone, or has another identity by now, is
-    /// success. The same order again resumes; how long the volume is kept stays as it was.
+    /// success. The same order again resumes; how long the volume is kept, and whether it is wiped, stays
+    /// as it was first ordered.
     ///
     /// # Errors
     /// `InUse`; `Busy` while another call frees it; `Invalid` when the id is that of another
-    /// volume's removal.
+    /// volume's removal, and for a wipe or a discard that the back end cannot do.
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError>;
 
     /// The removals that have not ended, after a crash too.
@@ -172,12 +216,12 @@ pub trait VolumeStore: Send + Sync + 'static {
     /// Room in the domain.
     async fn space(&self) -> Result<Space, StorageError>;
 
-    /// The volume of this domain that a path of QEMU's names; `None` when it is none.
-    fn resolve(&self, path: &Path) -> Option<VolumeName>;
+    /// The volume of this domain that QEMU has open under this locator; `None` when it is none.
+    fn resolve(&self, locator: &Locator) -> Option<VolumeName>;
 
-    /// The same for a path that is spelled as this domain spells its own: asks nobody, so that a
-    /// file system that hangs cannot be met. `None` says nothing.
-    fn spells(&self, _path: &Path) -> Option<VolumeName> {
+    /// The same for a locator that is spelled as this domain spells its own: asks nobody, so that
+    /// storage that hangs cannot be met. `None` says nothing.
+    fn spells(&self, _locator: &Locator) -> Option<VolumeName> {
         None
     }
 }

@@ -178,7 +178,7 @@ pub struct VolumeInfo {
     pub format: Format,
     /// Size that a guest sees, in bytes.
     pub virtual_bytes: u64,
-    /// Space taken in storage, in bytes.
+    /// Space taken in storage, in bytes: where volumes are given their room, all of that.
     pub allocated_bytes: u64,
     /// What QEMU opens.
     pub locator: Locator,

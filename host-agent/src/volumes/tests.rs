@@ -124,12 +124,8 @@ impl Scene {
         } else {
             base.identity.clone()
         };
-        let order = RemovalOrder {
-            id: Uuid::from_u128(3).into(),
-            volume: victim.volume.name.clone(),
-            identity,
-            keep_for: Duration::ZERO,
-        };
+        let name = victim.volume.name.clone();
+        let order = RemovalOrder::new(Uuid::from_u128(3).into(), name, identity);
         let answer = rig.volumes.remove(&victim.volume.storage, &order).await;
         let there = std::fs::exists(rig.path("victim.qcow2")).unwrap();
         (there, answer)
@@ -157,12 +153,8 @@ async fn machines_that_cannot_all_be_seen_keep_every_volume() {
     let rig = Rig::new().await;
     let victim = rig.volume("victim.qcow2", None).await;
     rig.host.disconnect();
-    let order = RemovalOrder {
-        id: Uuid::from_u128(3).into(),
-        volume: victim.volume.name.clone(),
-        identity: victim.identity.clone(),
-        keep_for: Duration::ZERO,
-    };
+    let (name, identity) = (victim.volume.name.clone(), victim.identity.clone());
+    let order = RemovalOrder::new(Uuid::from_u128(3).into(), name, identity);
     let answer = rig.volumes.remove(&victim.volume.storage, &order).await;
     assert_eq!(answer.unwrap_err().reason, Reason::HypervisorUnreachable);
     assert!(rig.store.stat(&victim.volume.name).await.is_ok());

@@ -163,11 +163,10 @@ fn on(below: &VolumeInfo) -> Parent {
 }
 
 fn order(volume: &VolumeInfo, keep_for: Duration) -> RemovalOrder {
+    let (name, identity) = (volume.volume.name.clone(), volume.identity.clone());
     RemovalOrder {
-        id: RemovalId::from(Uuid::new_v4()),
-        volume: volume.volume.name.clone(),
-        identity: volume.identity.clone(),
         keep_for,
+        ..RemovalOrder::new(RemovalId::from(Uuid::new_v4()), name, identity)
     }
 }
 

@@ -8,11 +8,11 @@
 //! is swept when the domain is opened.
 
 use super::domain::{Domain, check_name};
-use super::io_error;
-use super::qemu_img::format_name;
 use super::turn::Turn;
+use crate::error::io_error;
+use crate::qemu_img::format_name;
 use crate::volume::{MAX_VIRTUAL_BYTES, SECTOR_BYTES};
-use crate::{Format, Locator, NewVolume, Parent, StorageError, VolumeInfo, VolumeName};
+use crate::{Format, NewVolume, Parent, StorageError, VolumeInfo, VolumeName};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -135,10 +135,7 @@ impl Domain {
     }
 
     fn parent_name(&self, parent: &Parent) -> Option<VolumeName> {
-        match &parent.locator {
-            Locator::File(path) => self.resolve(path),
-            Locator::Block(_) | Locator::Nbd(_) => None,
-        }
+        self.resolve(&parent.locator)
     }
 
     fn arguments(&self, draft: &Draft, volume: &NewVolume) -> Vec<OsString> {

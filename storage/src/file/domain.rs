@@ -1,14 +1,15 @@
 //! The directory of a domain: what lies in it, and which of it are volumes.
 
-use super::calls::Calls;
 use super::image::{self, Image, path_of};
 use super::making::Making;
-use super::qemu_img::QemuImg;
-use super::removal::Removals;
+use super::removals::Removals;
 use super::rename::Renames;
 use super::turn::Turns;
-use super::{io_error, lock};
-use crate::{Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeRef};
+use crate::calls::Calls;
+use crate::error::io_error;
+use crate::image::lock;
+use crate::qemu_img::QemuImg;
+use crate::{Locator, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeRef};
 use rustix::fs::{Dir, FileType, statvfs};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
@@ -139,6 +140,25 @@ impl Domain {
         Ok(names)
     }
 
+    /// What is neither a volume nor the domain's own.
+    pub(super) fn foreign(&self) -> Result<Vec<String>, StorageError> {
+        let failed = |errno: rustix::io::Errno| io_error(self.root.display())(errno.into());
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            let volume = name.to_str().and_then(|name| name.parse().ok());
+            let volume = volume.as_ref().is_some_and(is_volume);
+            let is_ours = [".", "..", OWN].iter().any(|own| name == *own)
+                || volume && self.is_file(entry.file_type(), name)?;
+            if !is_ours {
+                names.push(name.to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
     fn is_file(&self, kind: FileType, name: &OsStr) -> Result<bool, StorageError> {
         if kind != FileType::Unknown {
             return Ok(kind == FileType::RegularFile);
@@ -181,8 +201,11 @@ impl Domain {
         })
     }
 
-    /// The volume that a path leads to: directly in the root, by any spelling of the root.
-    pub(super) fn resolve(&self, path: &Path) -> Option<VolumeName> {
+    /// The volume that a file's path leads to: directly in the root, by any spelling of the root.
+    pub(super) fn resolve(&self, locator: &Locator) -> Option<VolumeName> {
+        let Locator::File(path) = locator else {
+            return None;
+        };
         let name = path.file_name()?.to_str()?.parse().ok().filter(is_volume)?;
         let dir = path.is_absolute().then(|| path.parent())??;
         // Only when the spelling differs: a path of a volume that is gone has a meaning too.

@@ -14,12 +14,12 @@
 //! An image that cannot be read might need anything. It is not the fault of the volume that is
 //! asked about, and may be whole in a moment (somebody copies it): that is no answer yet, not a no.
 
-use super::backing::{Target, leads_to};
 use super::domain::Domain;
 use super::image::Image;
-use super::io_error;
-use super::lock::{self, Held};
-use super::order::VOLUME;
+use super::removals::VOLUME;
+use crate::error::io_error;
+use crate::image::backing::{Target, leads_to};
+use crate::image::lock::{self, Held};
 use crate::{Dependent, Locator, RemovalOrder, StorageError};
 use jiff::Timestamp;
 use std::ffi::OsStr;

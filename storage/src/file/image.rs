@@ -9,10 +9,10 @@
 //!   any other    as its first bytes say
 //! ```
 
-use super::backing::{self, Target};
-use super::bitmaps;
-use super::io_error;
-use super::qcow2::{self, HEAD_BYTES, Header};
+use crate::error::io_error;
+use crate::image::backing::{self, Target};
+use crate::image::bitmaps;
+use crate::image::qcow2::{self, HEAD_BYTES, Header};
 use crate::{
     Format, Identity, Locator, Parent, StorageError, USUAL_CLUSTER_BYTES, VolumeInfo, VolumeName,
     VolumeRef,
@@ -23,7 +23,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::fd::AsFd;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// An open image.
 pub(super) struct Image {
@@ -226,17 +226,4 @@ fn no_regular_file(what: &str) -> StorageError {
 /// Where a volume of that name lies.
 pub(super) fn path_of(root: &Path, name: &VolumeName) -> PathBuf {
     root.join(name.as_str())
-}
-
-/// Without `.` and `..`, so that two spellings of one path are equal. Looks at no link.
-pub(super) fn normal(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => drop(out.pop()),
-            other => out.push(other),
-        }
-    }
-    out
 }

@@ -14,10 +14,10 @@
 
 use super::domain::Domain;
 use super::image;
-use super::io_error;
-use super::order::{Order, VOLUME, sync_dir};
-use crate::{Identity, Removal, RemovalId, RemovalOrder, RemovalState, StorageError, VolumeName};
-use jiff::Timestamp;
+use super::removals::{VOLUME, sync_dir};
+use crate::condemned::{Condemned, now};
+use crate::error::io_error;
+use crate::{Identity, Removal, RemovalId, RemovalOrder, StorageError, VolumeName};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -26,8 +26,6 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-pub(super) use super::order::Removals;
 
 /// The first step of a truncation; later ones are as large as [`STEP_TIME`] allows.
 const FIRST_STEP: u64 = 64 << 20;
@@ -44,7 +42,7 @@ impl Domain {
                 Some(written) => written,
                 None => {
                     self.removals.forget(order.id)?;
-                    return Ok(self.gone(order, 0, None));
+                    return Ok(order.gone(self.id(), 0, None));
                 }
             },
         };
@@ -53,13 +51,13 @@ impl Domain {
             self.check_again(order)?;
         }
         if written.is_kept(now()) {
-            return Ok(self.removal(order.id, &written));
+            return Ok(written.removal(order.id, self.id()));
         }
         let at = written.condemned_at;
         if !written.purging {
             self.removals.write(
                 order.id,
-                &Order {
+                &Condemned {
                     purging: true,
                     ..written
                 },
@@ -69,14 +67,14 @@ impl Domain {
         drop(turn);
         let freed = purge(&self.removals.of(order.id))?;
         self.removals.forget(order.id)?;
-        Ok(self.gone(order, freed, Some(at)))
+        Ok(order.gone(self.id(), freed, Some(at)))
     }
 
     pub(super) fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
         let all = self.removals.all()?;
         Ok(all
             .iter()
-            .map(|(id, order)| self.removal(*id, order))
+            .map(|(id, order)| order.removal(*id, self.id()))
             .collect())
     }
 
@@ -94,7 +92,7 @@ impl Domain {
     }
 
     /// `None` when the volume is gone, or the name is another volume's.
-    fn condemn(&self, order: &RemovalOrder) -> Result<Option<Order>, StorageError> {
+    fn condemn(&self, order: &RemovalOrder) -> Result<Option<Condemned>, StorageError> {
         let image = match self.image_to_lock(&order.volume) {
             Ok(image) => image,
             Err(StorageError::NotFound { .. }) => return Ok(None),
@@ -105,7 +103,7 @@ impl Domain {
         }
         let now = now();
         let _held = self.gate(order, &image, now)?;
-        let written = Order::new(order, now);
+        let written = Condemned::new(order, now);
         self.removals.write(order.id, &written)?;
         let what = self.what(&order.volume);
         let condemned = self.removals.condemned(order.id);
@@ -118,7 +116,7 @@ impl Domain {
     }
 
     /// The removal of a volume that is condemned; `None` when there is none.
-    fn condemned(&self, id: RemovalId) -> Result<Option<Order>, StorageError> {
+    fn condemned(&self, id: RemovalId) -> Result<Option<Condemned>, StorageError> {
         match self.removals.read(id)? {
             Some(order) if self.settle(id, &order)? => Ok(None),
             order => Ok(order),
@@ -128,7 +126,7 @@ impl Domain {
     /// A volume with both names stopped between the two steps of a rename: on its way to be
     /// condemned, or back. It can be opened by its own name, so that one counts. Tells whether it
     /// was so.
-    fn settle(&self, id: RemovalId, order: &Order) -> Result<bool, StorageError> {
+    fn settle(&self, id: RemovalId, order: &Condemned) -> Result<bool, StorageError> {
         if order.purging {
             return Ok(false);
         }
@@ -182,36 +180,6 @@ impl Domain {
         sync_dir(&self.removals.of(id))?;
         self.dir.sync_all()
     }
-
-    fn removal(&self, id: RemovalId, order: &Order) -> Removal {
-        Removal {
-            id,
-            volume: self.volume(&order.volume),
-            identity: order.identity.clone(),
-            state: RemovalState::Condemned {
-                keep_until: order.keep_until.filter(|_| !order.purging),
-            },
-            freed_bytes: 0,
-            condemned_at: Some(order.condemned_at),
-        }
-    }
-
-    fn gone(
-        &self,
-        order: &RemovalOrder,
-        freed_bytes: u64,
-        condemned_at: Option<Timestamp>,
-    ) -> Removal {
-        let volume = self.volume(&order.volume);
-        Removal {
-            id: order.id,
-            volume,
-            identity: order.identity.clone(),
-            state: RemovalState::Gone,
-            freed_bytes,
-            condemned_at,
-        }
-    }
 }
 
 /// Frees a condemned volume from its end, in steps, so that neighbours on the file system do not
@@ -260,18 +228,11 @@ fn purge(dir: &Path) -> Result<u64, StorageError> {
     }
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "storage dates what it condemns by the host's clock"
-)]
-pub(super) fn now() -> Timestamp {
-    Timestamp::now()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::rename::Renames;
     use super::*;
+    use crate::RemovalState;
     use std::fs::File;
 
     /// A domain on which nothing is renamed in one step, with a volume, and an order for it.
@@ -279,11 +240,11 @@ mod tests {
         let mut domain = Domain::open("domain".parse().unwrap(), dir).unwrap();
         domain.renames = Renames::of_nfs();
         fs::write(dir.join("v.raw"), vec![7; 1 << 16]).unwrap();
+        let name: VolumeName = "v.raw".parse().unwrap();
+        let identity = domain.stat(&name).unwrap().identity;
         let order = RemovalOrder {
-            id: RemovalId::from(uuid::Uuid::new_v4()),
-            volume: "v.raw".parse().unwrap(),
-            identity: domain.stat(&"v.raw".parse().unwrap()).unwrap().identity,
             keep_for: Duration::from_secs(3600),
+            ..RemovalOrder::new(RemovalId::from(uuid::Uuid::new_v4()), name, identity)
         };
         (domain, order)
     }
@@ -324,7 +285,7 @@ mod tests {
             ..order.clone()
         };
         let reader = File::options().read(true).write(true).open(&own).unwrap();
-        let opened = super::super::lock::take(&reader).unwrap();
+        let opened = crate::image::lock::take(&reader).unwrap();
         let refused = domain.remove(&now);
         assert!(
             matches!(refused, Err(StorageError::InUse { .. })),

@@ -7,8 +7,8 @@
 //! - `naming`: alone by who decides about a name from what the domain holds: the gate and its
 //!   condemnation, a restoration, the publishing of a new volume on its parent.
 
-use super::io_error;
 use crate::StorageError;
+use crate::error::io_error;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,10 @@
 //! [`FileStore`]: the volumes of one directory.
 
+use super::create;
 use super::domain::Domain;
-use super::{allocation, blocking, create, in_own_task, removal};
+use crate::calls::{blocking, in_own_task};
+use crate::condemned::now;
+use crate::image::map;
 use crate::{
     Capabilities, Dependent, Extent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
     RemovalOrder, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
@@ -42,6 +45,9 @@ impl VolumeStore for FileStore {
         Capabilities {
             thin: true,
             shared: true,
+            provided: false,
+            wipe: true,
+            discard: false,
         }
     }
 
@@ -80,6 +86,19 @@ impl VolumeStore for FileStore {
         .await
     }
 
+    async fn provide(&self, volume: &VolumeName, _bytes: u64) -> Result<VolumeInfo, StorageError> {
+        self.stat(volume).await
+    }
+
+    async fn reduce(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
+        self.deactivate(volume).await?;
+        self.stat(volume).await
+    }
+
+    async fn foreign(&self) -> Result<Vec<String>, StorageError> {
+        self.domain.look(Domain::foreign).await
+    }
+
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
         let order = order.clone();
         self.domain.with(move |domain| domain.remove(&order)).await
@@ -105,7 +124,7 @@ impl VolumeStore for FileStore {
     async fn dependents(&self, on: &[Locator]) -> Result<Vec<Dependent>, StorageError> {
         let on = on.to_vec();
         self.domain
-            .look(move |domain| domain.dependents(&on, removal::now()))
+            .look(move |domain| domain.dependents(&on, now()))
             .await
     }
 
@@ -113,7 +132,11 @@ impl VolumeStore for FileStore {
         let name = volume.clone();
         let begun = self.domain.look(move |domain| {
             let (path, image) = (domain.path(&name), domain.image(&name)?);
-            Ok(allocation::extents(&domain.qemu_img, &path, image.format()))
+            Ok(map::extents(
+                &domain.qemu_img,
+                path.as_os_str(),
+                image.format(),
+            ))
         });
         stream::once(begun).try_flatten().boxed()
     }
@@ -127,12 +150,15 @@ impl VolumeStore for FileStore {
         self.domain.look(Domain::space).await
     }
 
-    fn spells(&self, path: &Path) -> Option<VolumeName> {
-        self.domain.volume_at(path)
+    fn spells(&self, locator: &Locator) -> Option<VolumeName> {
+        match locator {
+            Locator::File(path) => self.domain.volume_at(path),
+            Locator::Block(_) | Locator::Nbd(_) => None,
+        }
     }
 
-    fn resolve(&self, path: &Path) -> Option<VolumeName> {
-        self.domain.resolve(path)
+    fn resolve(&self, locator: &Locator) -> Option<VolumeName> {
+        self.domain.resolve(locator)
     }
 }
 

@@ -145,7 +145,11 @@ async fn a_path_resolves_only_to_a_volume_directly_in_the_root() {
     std::fs::create_dir(rig.path("sub")).unwrap();
     symlink(outside.path(), rig.path("away")).unwrap();
     symlink(rig.root(), outside.path().join("alias")).unwrap();
-    let resolve = |path: &Path| rig.store.resolve(path).map(String::from);
+    let resolve = |path: &Path| {
+        rig.store
+            .resolve(&Locator::File(path.to_owned()))
+            .map(String::from)
+    };
     let volume = Some("v.qcow2".to_owned());
     assert_eq!(
         resolve(&rig.path("v.qcow2")),

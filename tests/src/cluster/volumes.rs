@@ -260,6 +260,9 @@ impl VolumeStore for FakeVolumes {
         Capabilities {
             thin: true,
             shared: true,
+            provided: false,
+            wipe: false,
+            discard: false,
         }
     }
 
@@ -303,6 +306,18 @@ impl VolumeStore for FakeVolumes {
         _virtual_bytes: u64,
     ) -> Result<VolumeInfo, StorageError> {
         self.info(volume)
+    }
+
+    async fn provide(&self, volume: &VolumeName, _bytes: u64) -> Result<VolumeInfo, StorageError> {
+        self.info(volume)
+    }
+
+    async fn reduce(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
+        self.info(volume)
+    }
+
+    async fn foreign(&self) -> Result<Vec<String>, StorageError> {
+        Ok(Vec::new())
     }
 
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
@@ -359,7 +374,10 @@ impl VolumeStore for FakeVolumes {
         })
     }
 
-    fn resolve(&self, path: &Path) -> Option<VolumeName> {
+    fn resolve(&self, locator: &Locator) -> Option<VolumeName> {
+        let Locator::File(path) = locator else {
+            return None;
+        };
         path.strip_prefix(ROOT).ok()?.to_str()?.parse().ok()
     }
 }

@@ -331,12 +331,8 @@ fn remove(
     let known = purging.contains_key(&order.id);
     if !known {
         let volume = &order.volume.volume;
-        let removal = RemovalOrder {
-            id: order.id,
-            volume: volume.name.clone(),
-            identity: order.volume.identity.clone(),
-            keep_for: Duration::ZERO,
-        };
+        let removal =
+            RemovalOrder::new(order.id, volume.name.clone(), order.volume.identity.clone());
         let removed = answered(volumes.remove(&volume.storage, &removal));
         if removed.is_err() {
             seen.count("a removal fails");

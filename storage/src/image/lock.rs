@@ -17,7 +17,7 @@ const BYTES: i64 = 200;
 const WRITES: i64 = 101;
 
 /// Whether a process has the image open for writing. Takes nothing.
-pub(super) fn is_written(image: &File) -> io::Result<bool> {
+pub(crate) fn is_written(image: &File) -> io::Result<bool> {
     let mut lock = libc::flock {
         l_start: WRITES,
         l_len: 1,
@@ -28,7 +28,7 @@ pub(super) fn is_written(image: &File) -> io::Result<bool> {
 }
 
 /// Whether a process has the image open. Takes nothing.
-pub(super) fn is_held(image: &File) -> io::Result<bool> {
+pub(crate) fn is_held(image: &File) -> io::Result<bool> {
     let mut lock = all_bytes(libc::F_WRLCK);
     fcntl(image, FcntlArg::F_OFD_GETLK(&mut lock))?;
     Ok(lock.l_type != libc::F_UNLCK as i16)
@@ -36,10 +36,10 @@ pub(super) fn is_held(image: &File) -> io::Result<bool> {
 
 /// An image that is held alone, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Held<'a>(&'a File);
+pub(crate) struct Held<'a>(&'a File);
 
 /// Takes the image alone; `None` when a process has it open. The file must be open for writing.
-pub(super) fn take(image: &File) -> io::Result<Option<Held<'_>>> {
+pub(crate) fn take(image: &File) -> io::Result<Option<Held<'_>>> {
     match fcntl(image, FcntlArg::F_OFD_SETLK(&all_bytes(libc::F_WRLCK))) {
         Ok(_) => Ok(Some(Held(image))),
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(None),
@@ -49,7 +49,7 @@ pub(super) fn take(image: &File) -> io::Result<Option<Held<'_>>> {
 
 impl Held<'_> {
     /// Leaves the image held, until [`release`].
-    pub(super) fn keep(self) {
+    pub(crate) fn keep(self) {
         std::mem::forget(self);
     }
 }
@@ -62,7 +62,7 @@ impl Drop for Held<'_> {
 
 /// Gives an image back. Not left to closing: a process that is being spawned has a copy of the open
 /// file for a moment. If this fails, closing does it.
-pub(super) fn release(image: &File) {
+pub(crate) fn release(image: &File) {
     let _ = fcntl(image, FcntlArg::F_OFD_SETLK(&all_bytes(libc::F_UNLCK)));
 }
 

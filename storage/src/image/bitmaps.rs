@@ -14,7 +14,7 @@ const MAX_DIRECTORY: u64 = 1 << 20;
 
 /// The names of an image's bitmaps. What cannot be read, perhaps because QEMU writes it just now, is
 /// a bitmap without a name, never none.
-pub(super) fn names(file: &File, listed: BitmapDirectory) -> Vec<String> {
+pub(crate) fn names(file: &File, listed: BitmapDirectory) -> Vec<String> {
     read(file, listed).unwrap_or_else(|| vec![NAMELESS.to_owned()])
 }
 

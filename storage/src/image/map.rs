@@ -10,26 +10,21 @@
 //! The image may be open elsewhere and is then read as it lies there: a machine that writes it has
 //! news in its memory. Whatever else the answer is than extents without gaps is an error.
 
-use super::qemu_img::{QemuImg, format_name, unreachable};
+use crate::qemu_img::{QemuImg, format_name, unreachable};
 use crate::{Content, Extent, Format, StorageError};
 use futures::Stream;
 use serde::Deserialize;
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
 
 /// The extents of an image, whose format is not guessed: a guest could have written a header.
-pub(super) fn extents(
+pub(crate) fn extents(
     qemu_img: &QemuImg,
-    image: &Path,
+    image: &OsStr,
     format: Format,
 ) -> impl Stream<Item = Result<Extent, StorageError>> + Send + use<> {
     let args = ["map", "-U", "--output=json", "-f", format_name(format)];
-    let args: Vec<&OsStr> = args
-        .iter()
-        .map(OsStr::new)
-        .chain([image.as_os_str()])
-        .collect();
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).chain([image]).collect();
     let lines = qemu_img.lines(&args);
     async_stream::try_stream! {
         let mut end = 0;

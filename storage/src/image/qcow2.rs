@@ -7,7 +7,7 @@ use crate::{Format, StorageError};
 
 /// More than any header: QEMU keeps the backing name within the first cluster's first KiB, behind
 /// extensions that are a few hundred bytes.
-pub(super) const HEAD_BYTES: usize = 64 << 10;
+pub(crate) const HEAD_BYTES: usize = 64 << 10;
 const MAGIC: &[u8] = b"QFI\xfb";
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 const DATA_FILE: u32 = 0x4441_5441;
@@ -24,33 +24,33 @@ const MAX_NAME: usize = 1023;
 
 /// What the header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) virtual_bytes: u64,
+pub(crate) struct Header {
+    pub(crate) virtual_bytes: u64,
     /// As written: absolute, or relative to the image's directory.
-    pub(super) backing: Option<String>,
-    pub(super) backing_format: Option<Format>,
+    pub(crate) backing: Option<String>,
+    pub(crate) backing_format: Option<Format>,
     /// The file that the data lie in, when that is another one.
-    pub(super) data_file: Option<String>,
+    pub(crate) data_file: Option<String>,
     /// Room is taken in pieces of this size.
-    pub(super) cluster_bytes: u64,
+    pub(crate) cluster_bytes: u64,
     /// Whether nobody reads the data without a key.
-    pub(super) encrypted: bool,
+    pub(crate) encrypted: bool,
     /// Where the image's dirty bitmaps are listed.
-    pub(super) bitmaps: Option<BitmapDirectory>,
+    pub(crate) bitmaps: Option<BitmapDirectory>,
 }
 
 /// Where the image's dirty bitmaps are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BitmapDirectory {
-    pub(super) count: u32,
+pub(crate) struct BitmapDirectory {
+    pub(crate) count: u32,
     /// In the image's file.
-    pub(super) start: u64,
-    pub(super) bytes: u64,
+    pub(crate) start: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Header {
     /// The files that this image cannot be read without.
-    pub(super) fn needs(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn needs(&self) -> impl Iterator<Item = &str> {
         self.backing
             .as_deref()
             .into_iter()
@@ -59,7 +59,7 @@ impl Header {
 }
 
 /// Reads the head of an image; `None` when it is no qcow2 image.
-pub(super) fn parse(head: &[u8], what: &str) -> Result<Option<Header>, StorageError> {
+pub(crate) fn parse(head: &[u8], what: &str) -> Result<Option<Header>, StorageError> {
     if !head.starts_with(MAGIC) {
         return Ok(None);
     }
@@ -165,7 +165,7 @@ fn text(head: &[u8], at: usize, bytes: usize) -> Result<String, &'static str> {
     utf8(slice(head, at, bytes)?)
 }
 
-pub(super) fn slice(head: &[u8], at: usize, bytes: usize) -> Result<&[u8], &'static str> {
+pub(crate) fn slice(head: &[u8], at: usize, bytes: usize) -> Result<&[u8], &'static str> {
     let end = at.checked_add(bytes).ok_or("a text is too far away")?;
     head.get(at..end).ok_or("a text ends behind the header")
 }
@@ -174,11 +174,11 @@ fn utf8(text: &[u8]) -> Result<String, &'static str> {
     String::from_utf8(text.to_vec()).map_err(|_| "a name is no text")
 }
 
-pub(super) fn size(number: u64) -> Result<usize, &'static str> {
+pub(crate) fn size(number: u64) -> Result<usize, &'static str> {
     usize::try_from(number).map_err(|_| "a number is too large")
 }
 
-pub(super) fn u32_at(head: &[u8], at: usize) -> Result<u32, &'static str> {
+pub(crate) fn u32_at(head: &[u8], at: usize) -> Result<u32, &'static str> {
     let bytes = at
         .checked_add(4)
         .and_then(|end| head.get(at..end))

@@ -9,21 +9,20 @@
 //! A path that leads nowhere on this host may lead to a volume on another, which sees the domain
 //! under another root: such a path counts as the volume whose name it ends in.
 
-use super::image::normal;
-use super::io_error;
+use crate::error::io_error;
 use crate::{Format, Locator, StorageError};
 use serde_json::Value;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The file that somebody may need.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) path: PathBuf,
+pub(crate) struct Target {
+    pub(crate) path: PathBuf,
     /// Its device and inode; `None` when the path leads nowhere.
-    pub(super) place: Option<(u64, u64)>,
+    pub(crate) place: Option<(u64, u64)>,
 }
 
 impl Target {
@@ -31,7 +30,7 @@ impl Target {
     ///
     /// # Errors
     /// When that cannot be told.
-    pub(super) fn of(path: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, StorageError> {
         Ok(Self {
             path: normal(path),
             place: place(path)?,
@@ -43,7 +42,7 @@ impl Target {
 ///
 /// # Errors
 /// When it cannot be told.
-pub(super) fn leads_to(path: &Path, target: &Target) -> Result<bool, StorageError> {
+pub(crate) fn leads_to(path: &Path, target: &Target) -> Result<bool, StorageError> {
     if normal(path) == target.path {
         return Ok(true);
     }
@@ -65,7 +64,7 @@ fn place(path: &Path) -> Result<Option<(u64, u64)>, StorageError> {
 }
 
 /// What QEMU opens for a backing string, and the format if the string itself says it.
-pub(super) fn locate(root: &Path, backing: &str) -> (Locator, Option<Format>) {
+pub(crate) fn locate(root: &Path, backing: &str) -> (Locator, Option<Format>) {
     let Some(json) = backing.strip_prefix("json:") else {
         let locator = match file(root, backing) {
             Some(path) => Locator::File(normal(&path)),
@@ -91,7 +90,7 @@ pub(super) fn locate(root: &Path, backing: &str) -> (Locator, Option<Format>) {
 ///
 /// # Errors
 /// When it cannot be understood.
-pub(super) fn paths(root: &Path, backing: &str) -> Result<Vec<PathBuf>, StorageError> {
+pub(crate) fn paths(root: &Path, backing: &str) -> Result<Vec<PathBuf>, StorageError> {
     let Some(json) = backing.strip_prefix("json:") else {
         return Ok(file(root, backing).into_iter().collect());
     };
@@ -131,6 +130,19 @@ fn file_names<'a>(node: &'a Value, found: &mut Vec<&'a str>) {
             _ => file_names(value, found),
         }
     }
+}
+
+/// Without `.` and `..`, so that two spellings of one path are equal. Looks at no link.
+pub(crate) fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(out.pop()),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

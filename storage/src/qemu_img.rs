@@ -21,7 +21,7 @@ const MOST_TEXT: u64 = 4096;
 
 /// How `qemu-img` is called.
 #[derive(Debug)]
-pub(super) struct QemuImg {
+pub(crate) struct QemuImg {
     program: PathBuf,
     limit: Duration,
 }
@@ -37,7 +37,7 @@ impl Default for QemuImg {
 
 impl QemuImg {
     /// Runs it to its end, or kills it at the limit.
-    pub(super) async fn run<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<(), StorageError> {
+    pub(crate) async fn run<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<(), StorageError> {
         let ended = timeout(self.limit, ended(self.command(args, Stdio::null()))).await;
         let ended = ended.unwrap_or_else(|_| Err(no_end(self.limit)));
         let (status, text) = ended.map_err(unreachable)?;
@@ -46,7 +46,7 @@ impl QemuImg {
 
     /// Runs it and gives what it prints, line by line and each as far as it is sensible. It is
     /// killed at the limit, or when nobody reads on.
-    pub(super) fn lines<A: AsRef<OsStr>>(
+    pub(crate) fn lines<A: AsRef<OsStr>>(
         &self,
         args: &[A],
     ) -> BoxStream<'static, Result<String, StorageError>> {
@@ -133,7 +133,7 @@ fn failure(status: ExitStatus, text: &str) -> StorageError {
     unreachable(io::Error::other(format!("{status}: {text}")))
 }
 
-pub(super) fn unreachable(source: io::Error) -> StorageError {
+pub(crate) fn unreachable(source: io::Error) -> StorageError {
     StorageError::Unreachable {
         what: "qemu-img".to_owned(),
         source,
@@ -141,7 +141,7 @@ pub(super) fn unreachable(source: io::Error) -> StorageError {
 }
 
 /// A format's name on QEMU's command lines.
-pub(super) fn format_name(format: Format) -> &'static str {
+pub(crate) fn format_name(format: Format) -> &'static str {
     match format {
         Format::Qcow2 => "qcow2",
         Format::Raw => "raw",

@@ -6,7 +6,6 @@
 //!
 //! Not for `qemu-img`, which is a process and is killed.
 
-use super::lost;
 use crate::{StorageError, StorageId};
 use std::io;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The calls of one domain.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     free: Arc<Semaphore>,
     patience: Duration,
     limit: Duration,
@@ -45,7 +44,7 @@ impl Calls {
     }
 
     /// Does the work, to its end however long it takes.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         domain: &StorageId,
         work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
@@ -62,7 +61,7 @@ impl Calls {
     }
 
     /// The same for work that changes nothing: nobody has to wait for its end.
-    pub(super) async fn look<T: Send + 'static>(
+    pub(crate) async fn look<T: Send + 'static>(
         &self,
         domain: &StorageId,
         work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
@@ -76,6 +75,32 @@ fn hangs(domain: &StorageId, text: &str) -> StorageError {
     StorageError::Unreachable {
         what: format!("storage domain {domain}"),
         source: io::Error::new(io::ErrorKind::TimedOut, text),
+    }
+}
+
+/// Runs file system work off the async threads, before there is a domain.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|died| Err(lost(died)))
+}
+
+/// Goes on to its end when the caller leaves.
+pub(crate) async fn in_own_task<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StorageError>> + Send + 'static,
+) -> Result<T, StorageError> {
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|died| Err(lost(died)))
+}
+
+fn lost(died: tokio::task::JoinError) -> StorageError {
+    let what = "the file system's worker".to_owned();
+    StorageError::Unreachable {
+        what,
+        source: io::Error::other(died),
     }
 }
 

@@ -5,10 +5,9 @@
 //!   removals/ID/volume   the condemned volume
 //! ```
 
-use super::io_error;
-use crate::{Identity, RemovalId, RemovalOrder, StorageError, VolumeName};
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use crate::condemned::Condemned;
+use crate::error::io_error;
+use crate::{RemovalId, StorageError};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -20,48 +19,6 @@ pub(super) const VOLUME: &str = "volume";
 #[derive(Debug)]
 pub(super) struct Removals {
     dir: PathBuf,
-}
-
-/// A removal as it is written down.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
-    pub(super) volume: VolumeName,
-    pub(super) identity: Identity,
-    pub(super) condemned_at: Timestamp,
-    pub(super) keep_until: Option<Timestamp>,
-    /// Set before the first byte is freed: from then on there is no way back.
-    pub(super) purging: bool,
-}
-
-impl Order {
-    pub(super) fn new(order: &RemovalOrder, now: Timestamp) -> Self {
-        let keep = SignedDuration::try_from(order.keep_for).unwrap_or(SignedDuration::MAX);
-        let until = now.saturating_add(keep).unwrap_or(Timestamp::MAX);
-        Self {
-            volume: order.volume.clone(),
-            identity: order.identity.clone(),
-            condemned_at: now,
-            keep_until: (!order.keep_for.is_zero()).then_some(until),
-            purging: false,
-        }
-    }
-
-    /// Whether the volume can still be brought back.
-    pub(super) fn is_kept(&self, now: Timestamp) -> bool {
-        !self.purging && self.keep_until.is_some_and(|until| now < until)
-    }
-
-    /// # Errors
-    /// `Invalid` when the id was given to the removal of another volume.
-    pub(super) fn check(&self, order: &RemovalOrder) -> Result<(), StorageError> {
-        if self.volume == order.volume && self.identity == order.identity {
-            return Ok(());
-        }
-        Err(StorageError::Invalid(format!(
-            "removal {} removes another volume",
-            order.id
-        )))
-    }
 }
 
 impl Removals {
@@ -82,7 +39,7 @@ impl Removals {
     ///
     /// # Errors
     /// `Corrupt` for a condemned volume without an order: it is never passed over.
-    pub(super) fn read(&self, id: RemovalId) -> Result<Option<Order>, StorageError> {
+    pub(super) fn read(&self, id: RemovalId) -> Result<Option<Condemned>, StorageError> {
         if !exists(&self.condemned(id))? {
             return Ok(None);
         }
@@ -108,7 +65,7 @@ impl Removals {
     }
 
     /// Writes the order down, durably and whole.
-    pub(super) fn write(&self, id: RemovalId, order: &Order) -> Result<(), StorageError> {
+    pub(super) fn write(&self, id: RemovalId, order: &Condemned) -> Result<(), StorageError> {
         let dir = self.of(id);
         let write = || -> io::Result<()> {
             fs::create_dir_all(&dir)?;
@@ -134,7 +91,7 @@ impl Removals {
     }
 
     /// The removals that are written down with their volumes.
-    pub(super) fn all(&self) -> Result<Vec<(RemovalId, Order)>, StorageError> {
+    pub(super) fn all(&self) -> Result<Vec<(RemovalId, Condemned)>, StorageError> {
         let mut all = Vec::new();
         for id in self.ids()? {
             all.extend(self.read(id)?.map(|order| (id, order)));

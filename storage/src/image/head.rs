@@ -4,9 +4,9 @@
 //! Unlike a volume's name, a path may lead through links, and to a block device.
 
 use super::backing;
-use super::io_error;
 use super::lock;
 use super::qcow2::{self, HEAD_BYTES, Header};
+use crate::error::io_error;
 use crate::{Format, Locator, Parent, StorageError};
 use nix::libc;
 use std::fs::{File, OpenOptions};
