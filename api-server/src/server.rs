@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::consistency::Consistency;
 use crate::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
 use crate::hosts::{Dial, Hosts};
+use crate::removals::Removals;
 use crate::snapshot::{Discovery, HostRecord, Snapshots};
 use crate::store::{SqliteStore, Store};
 use anyhow::Context as _;
@@ -107,6 +108,11 @@ pub async fn open(
         })
         .max_decoding_message_size(limit),
         inventory: InventoryServiceServer::new(InventoryApi {
+            removals: Arc::new(Removals::new(
+                Arc::clone(&hosts),
+                Arc::clone(&store),
+                Arc::clone(&clock),
+            )),
             hosts,
             store: Arc::clone(&store),
             clock,

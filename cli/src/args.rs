@@ -6,6 +6,7 @@ mod label;
 mod operation;
 mod rate;
 mod snapshot;
+mod volume;
 
 pub(crate) use age::Age;
 pub(crate) use event::{EventCommand, EventFilterArgs, WatchEventsArgs};
@@ -13,6 +14,8 @@ pub(crate) use operation::{CancelArgs, LimitArgs, OperationCommand, State};
 pub(crate) use snapshot::{
     CreateArgs, DeleteArgs, MergeArgs, PlanArgs, SnapshotArgs, SnapshotCommand, UpdateArgs,
 };
+
+pub(crate) use volume::{RemovedArgs, RestoreArgs, VolumeCommand};
 
 use crate::connect::{DEFAULT_SERVER, Server};
 use crate::failure::EXIT_CODES;
@@ -74,6 +77,9 @@ pub(crate) enum Command {
     /// Snapshots of virtual machines
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Volumes that were removed, and can be brought back while they are kept
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// The durable operations
     #[command(subcommand)]
     Operation(OperationCommand),
@@ -98,6 +104,7 @@ impl Command {
             Self::Host(HostCommand::Register(_)) | Self::Snapshot(SnapshotCommand::Create(_)) => {
                 true
             }
+            Self::Volume(VolumeCommand::Restore(_)) => true,
             Self::Snapshot(SnapshotCommand::Delete(delete)) => !delete.dry_run,
             Self::Doctor(doctor) => doctor.repair.is_some(),
             _ => false,

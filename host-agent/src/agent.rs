@@ -1,11 +1,13 @@
 //! Puts the agent together: hypervisor, storage, merges, services.
 
-use crate::config::{Config, StorageKind};
+use crate::config::Config;
+use crate::domains::{self, Domain};
 use crate::freeze::Freezes;
 use crate::grpc::{HostApi, MergeApi, VolumeApi};
 use crate::hypervisor::Hypervisor;
 use crate::machines;
 use crate::merge::{Fence, Merges, next_own_generation};
+use crate::reaper;
 use crate::registration::{self, Registration};
 use crate::volumes::Volumes;
 use anyhow::Context as _;
@@ -14,9 +16,8 @@ use livemerge_proto::v1::host_service_server::HostServiceServer;
 use livemerge_proto::v1::merge_service_server::MergeServiceServer;
 use livemerge_proto::v1::volume_service_server::VolumeServiceServer;
 use livemerge_runtime::{Clock, ListenAddress, Readiness, Server, Shutdown, SystemClock};
-use livemerge_storage::{FileStore, LiveVolumes, StorageId};
 use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,10 +64,10 @@ pub async fn open(
     config: &Config,
     clock: Arc<dyn Clock>,
     hypervisor: Arc<dyn Hypervisor>,
-    stores: Vec<Arc<dyn LiveVolumes>>,
+    domains: Vec<Domain>,
     shutdown: Shutdown,
 ) -> anyhow::Result<Agent> {
-    let volumes = Arc::new(Volumes::new(stores, Arc::clone(&hypervisor)));
+    let volumes = Arc::new(Volumes::new(domains, Arc::clone(&hypervisor)));
     let state_dir = &config.host.state_dir;
     let in_dir = || format!("the agent's directory {}", state_dir.display());
     std::fs::create_dir_all(state_dir).with_context(in_dir)?;
@@ -92,6 +93,8 @@ pub async fn open(
     )
     .await
     .with_context(in_dir)?;
+    let reaping = reaper::run(Arc::clone(&volumes), Arc::clone(&clock), shutdown.clone());
+    tokio::spawn(reaping);
     let overlays = merges.overlays().freezing(Arc::clone(&freezes));
     let limit = config.server.max_message_bytes();
     Ok(Agent {
@@ -147,13 +150,13 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let server = Server::new(config.server.clone());
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
-    let stores = open_storage(config).await?;
+    let domains = domains::open(config).await?;
     let clock = Arc::new(SystemClock);
     let agent = open(
         config,
         clock,
         Arc::clone(&hypervisor),
-        stores,
+        domains,
         shutdown.clone(),
     )
     .await?;
@@ -215,59 +218,9 @@ async fn follow_readiness(
     }
 }
 
-/// A volume has one name: no domain lies in another, by whatever path.
-fn refuse_overlaps(config: &Config) -> anyhow::Result<()> {
-    let mut seen: Vec<(&StorageId, PathBuf)> = Vec::new();
-    for (id, storage) in &config.storage {
-        let at = || format!("storage domain {id}: {}", storage.path.display());
-        let real = storage.path.canonicalize().with_context(at)?;
-        let overlap = |(_, other): &&(&StorageId, PathBuf)| {
-            real.starts_with(other) || other.starts_with(&real)
-        };
-        if let Some((other, _)) = seen.iter().find(overlap) {
-            anyhow::bail!("storage domains {other} and {id} are one directory, or in one another");
-        }
-        seen.push((id, real));
-    }
-    Ok(())
-}
-
-async fn open_storage(config: &Config) -> anyhow::Result<Vec<Arc<dyn LiveVolumes>>> {
-    refuse_overlaps(config)?;
-    let mut stores: Vec<Arc<dyn LiveVolumes>> = Vec::new();
-    for (id, storage) in &config.storage {
-        let opened = match storage.kind {
-            StorageKind::File => FileStore::open(id.clone(), &storage.path).await,
-        };
-        let store = opened.with_context(|| format!("storage domain {id}"))?;
-        stores.push(Arc::new(store));
-    }
-    Ok(stores)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_volume_is_in_one_domain() {
-        let dir = tempfile::tempdir().unwrap();
-        let inner = dir.path().join("inner");
-        std::fs::create_dir(&inner).unwrap();
-        std::os::unix::fs::symlink(dir.path(), inner.join("back")).unwrap();
-        let config = |b: &Path| -> Config {
-            let a = dir.path();
-            toml::from_str(&format!(
-                "[storage.a]\nkind = \"file\"\npath = {a:?}\n[storage.b]\nkind = \"file\"\npath = {b:?}\n"
-            ))
-            .unwrap()
-        };
-        for overlapping in [dir.path(), &inner, &inner.join("back")] {
-            assert!(refuse_overlaps(&config(overlapping)).is_err());
-        }
-        let apart = tempfile::tempdir().unwrap();
-        assert!(refuse_overlaps(&config(apart.path())).is_ok());
-    }
 
     #[test]
     fn a_directory_has_one_agent() {

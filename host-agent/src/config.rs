@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use tonic::transport::Endpoint;
 
+mod storage;
+
+pub use storage::{FileConfig, RemovalConfig, StorageConfig};
+
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -232,22 +236,4 @@ impl FreezeConfig {
             hold: Duration::from_millis(self.hold_limit_ms),
         })
     }
-}
-
-/// One storage domain.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StorageConfig {
-    /// What the volumes are kept in.
-    pub kind: StorageKind,
-    /// Where: for files the directory, an absolute path.
-    pub path: PathBuf,
-}
-
-/// What volumes are kept in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StorageKind {
-    /// A directory of image files, on a file system that reports birth times.
-    File,
 }

@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod chains;
 pub mod config;
+pub mod domains;
 pub mod freeze;
 pub mod grpc;
 pub mod hypervisor;
@@ -19,6 +20,7 @@ mod lanes;
 pub mod machines;
 pub mod merge;
 pub mod overlays;
+pub mod reaper;
 pub mod registration;
 #[cfg(test)]
 mod rig;

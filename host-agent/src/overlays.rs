@@ -26,7 +26,6 @@ use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{NewVolume, Parent, RemovalId, RemovalOrder, VolumeInfo, VolumeRef};
 use std::sync::Arc;
-use std::time::Duration;
 use tonic::Code;
 
 /// Asks for overlays.

@@ -1,12 +1,13 @@
 //! For tests: a real storage domain in a temporary directory, and the scripted hypervisor on it.
 
+use crate::domains::Domain;
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::fake::{FakeHypervisor, FakeImages, Pace};
 use crate::volumes::Volumes;
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::faulty::Faulty;
 use livemerge_storage::{
-    FileStore, Format, LiveVolumes, Locator, NewVolume, Parent, VolumeInfo, VolumeStore as _,
+    FileStore, Format, Locator, NewVolume, Parent, VolumeInfo, VolumeStore as _,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,8 +31,8 @@ impl Rig {
         let store = FileStore::open("default".parse().unwrap(), &root).await;
         let store = Arc::new(Faulty::new(store.unwrap()));
         let host = FakeHypervisor::new(FakeImages::default(), Pace::Manual);
-        let stores: Vec<Arc<dyn LiveVolumes>> = vec![Arc::clone(&store) as _];
-        let volumes = Volumes::new(stores, Arc::new(host.clone()));
+        let domains = vec![Domain::plain(Arc::clone(&store) as _)];
+        let volumes = Volumes::new(domains, Arc::new(host.clone()));
         Self {
             host,
             store,

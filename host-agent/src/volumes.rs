@@ -9,34 +9,38 @@
 //!   whoever has the volume open                     (storage, at its gate)
 //! ```
 
+use crate::domains::Domain;
 use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
 use futures::{StreamExt as _, TryStreamExt as _};
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{
-    ClusterBytes, Content, Dependent, LiveVolumes, Locator, NewVolume, Profile, Removal,
+    ClusterBytes, Content, Dependent, LiveVolumes, Locator, NewVolume, Profile, Removal, RemovalId,
     RemovalOrder, Share, Space, StorageError, StorageId, VolumeInfo, VolumeRef, survey,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
 /// The storage domains that this host sees.
 pub struct Volumes {
-    stores: BTreeMap<StorageId, Arc<dyn LiveVolumes>>,
+    domains: BTreeMap<StorageId, Domain>,
     hypervisor: Arc<dyn Hypervisor>,
 }
 
 impl Volumes {
     /// Over these domains.
-    pub fn new(stores: Vec<Arc<dyn LiveVolumes>>, hypervisor: Arc<dyn Hypervisor>) -> Self {
-        let stores = stores
+    pub fn new(domains: Vec<Domain>, hypervisor: Arc<dyn Hypervisor>) -> Self {
+        let domains = domains
             .into_iter()
-            .map(|store| (store.id().clone(), store))
+            .map(|domain| (domain.store.id().clone(), domain))
             .collect();
-        Self { stores, hypervisor }
+        Self {
+            domains,
+            hypervisor,
+        }
     }
 
     /// The ids of the domains.
     pub fn ids(&self) -> impl Iterator<Item = &StorageId> {
-        self.stores.keys()
+        self.domains.keys()
     }
 
     /// The volume that QEMU has open under this locator; `None` when it lies in no domain.
@@ -48,10 +52,10 @@ impl Volumes {
         // First without a look: what leads to one domain is not asked for in another one's name.
         let spelled = |store| Some(volume(store, store.spells(locator)?));
         let resolved = |store| Some(volume(store, store.resolve(locator)?));
-        let mut stores = self.stores.values();
+        let mut stores = self.stores();
         stores
             .find_map(spelled)
-            .or_else(|| self.stores.values().find_map(resolved))
+            .or_else(|| self.stores().find_map(resolved))
     }
 
     /// What storage knows of a volume.
@@ -109,8 +113,8 @@ impl Volumes {
     /// What is built on these layers, in every domain of this host.
     pub async fn built_on(&self, layers: &[Locator]) -> Result<BuiltOn, Problem> {
         let mut all = Vec::new();
-        for (storage, store) in &self.stores {
-            let dependents = store.dependents(layers).await;
+        for (storage, domain) in &self.domains {
+            let dependents = domain.store.dependents(layers).await;
             let dependents = dependents.map_err(|error| problem(&error))?;
             all.extend(dependents.into_iter().map(|found| (storage.clone(), found)));
         }
@@ -145,7 +149,8 @@ impl Volumes {
         storage: &StorageId,
         order: &RemovalOrder,
     ) -> Result<Removal, Problem> {
-        let store = self.store(storage)?;
+        let domain = self.domain(storage)?;
+        let store = &domain.store;
         match store.stat(&order.volume).await {
             // A name that was used again: the storage says that the volume meant is gone.
             Ok(info) if info.identity != order.identity => {}
@@ -155,7 +160,7 @@ impl Volumes {
             Err(error) => return Err(problem(&error)),
         }
         fail::fail_point!("agent::before-removal");
-        let removed = store.remove(order).await;
+        let removed = store.remove(&domain.removal.order(order)).await;
         fail::fail_point!("agent::after-removal");
         removed.map_err(|error| problem(&error).with("volume", &order.volume))
     }
@@ -166,6 +171,33 @@ impl Volumes {
             .list_removals()
             .await
             .map_err(|error| problem(&error))
+    }
+
+    /// Goes on with a removal that has condemned its volume: nothing can need that any more.
+    pub async fn go_on(&self, storage: &StorageId, removal: &Removal) -> Result<Removal, Problem> {
+        let (name, identity) = (removal.volume.name.clone(), removal.identity.clone());
+        let order = RemovalOrder::new(removal.id, name, identity);
+        let gone_on = self.store(storage)?.remove(&order).await;
+        gone_on.map_err(|error| problem(&error).with("volume", &removal.volume))
+    }
+
+    /// Brings a removed volume back that is kept.
+    pub async fn restore(
+        &self,
+        storage: &StorageId,
+        removal: RemovalId,
+    ) -> Result<VolumeInfo, Problem> {
+        let restored = self.store(storage)?.restore(removal).await;
+        restored.map_err(|error| match error {
+            StorageError::NotFound { .. } => {
+                Problem::new(Reason::RemovalNotFound, error.to_string()).with("removal", removal)
+            }
+            StorageError::Busy { .. } => {
+                let text = format!("removal {removal} keeps its volume no longer");
+                Problem::new(Reason::RemovalNotKept, text).with("removal", removal)
+            }
+            other => problem(&other).with("removal", removal),
+        })
     }
 
     async fn unreferenced(&self, volume: &VolumeInfo) -> Result<(), Problem> {
@@ -180,8 +212,16 @@ impl Volumes {
         Err(problem.with("volume", &volume.volume).with("used_by", by))
     }
 
+    fn stores(&self) -> impl Iterator<Item = &Arc<dyn LiveVolumes>> {
+        self.domains.values().map(|domain| &domain.store)
+    }
+
     fn store(&self, storage: &StorageId) -> Result<&Arc<dyn LiveVolumes>, Problem> {
-        self.stores.get(storage).ok_or_else(|| {
+        self.domain(storage).map(|domain| &domain.store)
+    }
+
+    fn domain(&self, storage: &StorageId) -> Result<&Domain, Problem> {
+        self.domains.get(storage).ok_or_else(|| {
             let text = format!("this host has no storage domain {storage}");
             Problem::new(Reason::VolumeNotFound, text).with("storage", storage)
         })

@@ -51,6 +51,7 @@ reasons! {
     OperationNotFound = "OPERATION_NOT_FOUND", NotFound, "No such operation. Check the id.";
     MergeNotFound = "MERGE_NOT_FOUND", NotFound, "The host's journal has no such merge. Check the id.";
     VolumeNotFound = "VOLUME_NOT_FOUND", NotFound, "No such volume or storage domain. Check the name.";
+    RemovalNotFound = "REMOVAL_NOT_FOUND", NotFound, "No such removal: its volume is gone, or was restored. List the removals.";
     SnapshotAlreadyExists = "SNAPSHOT_ALREADY_EXISTS", AlreadyExists, "The virtual machine has a snapshot of this name. Choose another.";
     MergeIdConflict = "MERGE_ID_CONFLICT", AlreadyExists, "A merge of this id exists with another payload. Take a new id.";
     EtagMismatch = "ETAG_MISMATCH", Aborted, "The snapshot changed since its etag was read. Read it again and decide.";
@@ -65,6 +66,7 @@ reasons! {
     ChainDiverged = "CHAIN_DIVERGED", FailedPrecondition, "The disk's chain is not the one that the record or request expects. Look at the chain.";
     ChainLacksData = "CHAIN_LACKS_DATA", FailedPrecondition, "Volumes have left the chain, and nobody has seen that their data were written before QEMU ended. They stay; put them back below the layer above, while the machine is off: the host's message has the command.";
     VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "Something still needs the volume; the metadata names it. Nothing was removed.";
+    RemovalNotKept = "REMOVAL_NOT_KEPT", FailedPrecondition, "The time to bring the volume back is over, or its space is being freed.";
     StrategyUnsupported = "STRATEGY_UNSUPPORTED", FailedPrecondition, "The chain has a layer that cannot be merged, such as one outside the storage domains.";
     NoSafeRepair = "NO_SAFE_REPAIR", FailedPrecondition, "The finding has no repair that is safe to apply; its text says why and what to do instead.";
     PointOfNoReturn = "POINT_OF_NO_RETURN", FailedPrecondition, "The merge has gone too far to be cancelled: the guest is being switched, or was. It goes on to its end.";

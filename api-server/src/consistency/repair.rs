@@ -128,7 +128,7 @@ impl Consistency {
         };
         let removed = handle.agent.remove_volume(&removal).await;
         let removed = removed.map_err(HostError::into_problem)?;
-        if !removed.gone {
+        if !removed.over() {
             return Ok(Repaired::GoesOn);
         }
         let text = format!("{} was removed from storage", mark.volume);

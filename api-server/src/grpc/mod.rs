@@ -12,6 +12,7 @@ mod labels;
 mod operation;
 mod operation_service;
 mod page;
+mod removals;
 mod snapshot_service;
 
 pub use event_service::EventApi;

@@ -18,7 +18,7 @@ use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
-use livemerge_storage::StorageId;
+use livemerge_storage::{RemovalId, StorageId};
 use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -156,11 +156,23 @@ impl HostAgent for GrpcAgent {
             .await
             .map_err(classify)?;
         let removal = answer.into_inner().removal.unwrap_or_default();
-        let gone = removal.state() == v1::RemovalState::Gone;
-        Ok(Removed {
-            gone,
-            freed_bytes: convert::bytes(removal.freed_bytes),
-        })
+        convert::removed(&removal).map_err(classify)
+    }
+
+    async fn restore_volume(
+        &self,
+        storage: &StorageId,
+        removal: RemovalId,
+    ) -> Result<VolumeSeen, HostError> {
+        let request = v1::RestoreVolumeRequest {
+            generation: self.generation,
+            storage: storage.to_string(),
+            removal_id: removal.to_string(),
+        };
+        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let answer = client.restore_volume(within(LONG, request)).await;
+        let volume = answer.map_err(classify)?.into_inner().volume;
+        convert::volume(volume.unwrap_or_default()).map_err(classify)
     }
 
     async fn report(&self) -> Result<HostReport, HostError> {

@@ -5,7 +5,8 @@
 
 use super::types::{
     Chain, DiskSeen, HostReport, Layer, LayerFormat, MeasuredWay, MergeOrder, MergePhase,
-    MergeSeen, MergeWaiting, RemovalSeen, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
+    MergeSeen, MergeWaiting, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState,
+    VolumeSeen,
 };
 use crate::snapshot::{Consistency, Direction, Failure, Mark, Quiesce};
 use jiff::Timestamp;
@@ -251,10 +252,20 @@ pub(super) fn volume(volume: v1::Volume) -> Result<VolumeSeen, Status> {
     })
 }
 
+/// What came of an order to remove a volume.
+pub(super) fn removed(removal: &v1::Removal) -> Result<Removed, Status> {
+    Ok(Removed {
+        gone: removal.state() == v1::RemovalState::Gone,
+        freed_bytes: bytes(removal.freed_bytes),
+        kept_until: removal.keep_until.map(time).transpose()?,
+    })
+}
+
 pub(super) fn removal(removal: &v1::Removal) -> Result<RemovalSeen, Status> {
     Ok(RemovalSeen {
         id: id(&removal.id)?,
         mark: mark(removal.volume.as_ref(), &removal.identity)?,
+        condemned_at: removal.condemned_at.map(time).transpose()?,
         keep_until: removal.keep_until.map(time).transpose()?,
     })
 }

@@ -32,7 +32,7 @@ use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
-use livemerge_storage::StorageId;
+use livemerge_storage::{RemovalId, StorageId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -62,6 +62,12 @@ pub trait HostAgent: Send + Sync + 'static {
     async fn limit_merge(&self, merge: MergeId, bytes_per_second: u64) -> Result<(), HostError>;
     /// Orders a removal.
     async fn remove_volume(&self, order: &RemovalOrder) -> Result<Removed, HostError>;
+    /// Brings a removed volume back that is kept.
+    async fn restore_volume(
+        &self,
+        storage: &StorageId,
+        removal: RemovalId,
+    ) -> Result<VolumeSeen, HostError>;
     /// What the host is and has. An answer of another host's agent is no answer.
     async fn report(&self) -> Result<HostReport, HostError>;
     /// All volumes of a storage domain.

@@ -277,6 +277,8 @@ pub struct RemovalSeen {
     pub id: RemovalId,
     /// The volume; its name may have been used again since.
     pub mark: Mark,
+    /// When it was condemned.
+    pub condemned_at: Option<Timestamp>,
     /// It can be restored until then; `None` when its space is being freed.
     pub keep_until: Option<Timestamp>,
 }
@@ -331,6 +333,15 @@ pub struct Removed {
     pub gone: bool,
     /// Bytes given back.
     pub freed_bytes: u64,
+    /// It is out of every chain's reach, and can be brought back until then.
+    pub kept_until: Option<Timestamp>,
+}
+
+impl Removed {
+    /// Whether nothing is left to be done by whoever ordered it.
+    pub fn over(&self) -> bool {
+        self.gone || self.kept_until.is_some()
+    }
 }
 
 /// Why a host did not do what it was asked, by what the caller does next.

@@ -15,10 +15,13 @@
 use super::foreseen::rate_of;
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
 use super::plan::{Wanted, measurable};
+use super::stand_in::stand_in;
 use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
 use super::turns::{Turn, Turns};
 use super::types::{DeletePhase, Operation, Snapshot, Work};
-use crate::hosts::{HostAgent, HostError, HostView, Hosts, Measured, MergeSight, VmChains};
+use crate::hosts::{
+    HostAgent, HostError, HostHandle, HostView, Hosts, Measured, MergeSight, RemovalOrder, VmChains,
+};
 use crate::store::{Change, Page, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::ids::{HostId, MergeId, OperationId, SnapshotId, VmId};
@@ -187,7 +190,11 @@ impl Run {
                     others: &others,
                     options: &self.operation.options.clone(),
                 };
-                self.ask(ask, &wanted, host.map(|host| host.agent)).await;
+                let agent = match &ask {
+                    Ask::Removal(order) => self.remover(host, order).await,
+                    _ => host.map(|host| host.agent),
+                };
+                self.ask(ask, &wanted, agent).await;
             }
             Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
         }
@@ -269,6 +276,19 @@ impl Run {
         }
         self.answered_at = Instant::now();
         self.answer = Some(answer);
+    }
+
+    /// Who removes a volume: the host that has merged, or one that stands in for it.
+    async fn remover(
+        &self,
+        host: Option<HostHandle>,
+        order: &RemovalOrder,
+    ) -> Option<Arc<dyn HostAgent>> {
+        let stand_in = stand_in(&self.around.hosts, self.operation.vm, host.as_ref(), order).await;
+        if let Some(stand_in) = &stand_in {
+            tracing::info!(operation = %self.operation.id, host = %stand_in.id, volume = %order.volume.volume, "removes in the place of a host that is silent");
+        }
+        stand_in.or(host).map(|host| host.agent)
     }
 
     async fn wait(&mut self, wait: Wait, view: Option<watch::Receiver<HostView>>) {

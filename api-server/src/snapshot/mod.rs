@@ -30,6 +30,7 @@ pub mod plan;
 mod queueing;
 mod removing;
 mod service;
+mod stand_in;
 pub mod step;
 #[cfg(test)]
 mod step_tests;

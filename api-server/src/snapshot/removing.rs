@@ -13,12 +13,11 @@ impl Delete<'_> {
     /// cancels: what is merged stays merged, and a later delete removes it.
     pub(super) fn removing(&self, tasks: &[DiskTask], current: usize) -> Step {
         match self.draft.seen.answer {
-            Some(Answer::Removal(Removed {
-                gone: true,
-                freed_bytes,
-            })) => self.removed(tasks, current, *freed_bytes),
+            Some(Answer::Removal(removed)) if removed.over() => {
+                self.removed(tasks, current, removed)
+            }
             _ if self.draft.operation.removal_is_given_up() => self.cancelled(Some(tasks.to_vec())),
-            Some(Answer::Removal(Removed { gone: false, .. })) => Step::Wait(Wait::for_a_sign()),
+            Some(Answer::Removal(_)) => Step::Wait(Wait::for_a_sign()),
             Some(Answer::Error(HostError::Refused(problem))) => self.draft.remove_again(problem),
             Some(Answer::Error(HostError::Unknown(problem))) => self.draft.again(problem),
             _ => {
@@ -35,8 +34,9 @@ impl Delete<'_> {
         }
     }
 
-    /// One volume of a disk is gone from storage, perhaps the last.
-    fn removed(&self, tasks: &[DiskTask], current: usize, freed: u64) -> Step {
+    /// One volume of a disk is gone from storage, or kept where nothing finds it; perhaps the last.
+    fn removed(&self, tasks: &[DiskTask], current: usize, removed: &Removed) -> Step {
+        let freed = removed.freed_bytes;
         let mut tasks = tasks.to_vec();
         let task = &mut tasks[current];
         let of = task.removed.len();
@@ -62,8 +62,14 @@ impl Delete<'_> {
                 copy_time: *copy_time,
             };
         }
-        let text = format!("{volume} was removed from storage");
+        let text = match removed.kept_until {
+            None => format!("{volume} was removed from storage"),
+            Some(until) => format!("{volume} was removed, and can be brought back until {until}"),
+        };
         let mut event = self.disk_event(EventKind::VolumeRemoved, task, text);
+        if let Some(until) = removed.kept_until {
+            details::add(&mut event, "kept_until", until);
+        }
         details::add(&mut event, "volume", &volume);
         details::add(&mut event, "freed_bytes", freed);
         let mut events = vec![event];

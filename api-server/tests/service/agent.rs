@@ -1,7 +1,7 @@
 //! An agent that does as it is told: a machine with one or two disks, merges that move when the test
 //! says so, and a list of what it was asked.
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{BoxStream, StreamExt as _};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1::host_service_server::{HostService, HostServiceServer};
@@ -12,11 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
+use tokio_stream::wrappers::{IntervalStream, TcpListenerStream, WatchStream};
 use tonic::{Request, Response, Status};
 
 pub(crate) const HOST: &str = "host-1";
 const STORAGE: &str = "default";
+/// Between two signs of life.
+const BEAT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What the agent has, and how it answers.
 #[derive(Default)]
@@ -35,6 +37,12 @@ pub(crate) struct Script {
     pub(crate) damaged: Vec<String>,
     /// The guest may be frozen although it should not be.
     pub(crate) still_frozen: bool,
+    /// The machine is not here.
+    pub(crate) absent: bool,
+    /// The volumes that its storage domain lists.
+    pub(crate) stored: Vec<String>,
+    /// The removals whose volumes it keeps.
+    pub(crate) kept: Vec<v1::Removal>,
     /// A cancel comes too late.
     pub(crate) past_return: bool,
     /// What it was asked, but for chains.
@@ -44,6 +52,7 @@ pub(crate) struct Script {
 
 #[derive(Clone)]
 pub(crate) struct Agent {
+    host: &'static str,
     vm: String,
     script: Arc<Mutex<Script>>,
     shown: watch::Sender<()>,
@@ -52,6 +61,11 @@ pub(crate) struct Agent {
 impl Agent {
     /// Serves on a loopback port: the agent, and its endpoint.
     pub(crate) async fn serve(vm: String, disks: &[&str]) -> (Self, String) {
+        Self::serve_as(HOST, vm, disks).await
+    }
+
+    /// The same for another host.
+    pub(crate) async fn serve_as(host: &'static str, vm: String, disks: &[&str]) -> (Self, String) {
         let base = |disk: &&str| {
             let base = (format!("{disk}-base"), 64 << 20);
             ((*disk).to_owned(), vec![base])
@@ -61,6 +75,7 @@ impl Agent {
             ..Script::default()
         };
         let agent = Self {
+            host,
             vm,
             script: Arc::new(Mutex::new(script)),
             shown: watch::Sender::new(()),
@@ -189,7 +204,7 @@ impl Agent {
 
     fn info(&self) -> v1::HostInfo {
         v1::HostInfo {
-            host_id: HOST.to_owned(),
+            host_id: self.host.to_owned(),
             generation: 1,
             hypervisor_connected: true,
             storages: vec![STORAGE.to_owned()],
@@ -200,6 +215,9 @@ impl Agent {
 
     fn vms(&self) -> Vec<v1::Vm> {
         let script = self.script();
+        if script.absent {
+            return vec![];
+        }
         let disks = script.chains.keys().map(|disk| v1::VmDisk {
             target: disk.clone(),
             ..v1::VmDisk::default()
@@ -240,12 +258,18 @@ impl HostService for Agent {
         &self,
         _: Request<v1::WatchHostRequest>,
     ) -> Result<Response<Self::WatchHostStream>, Status> {
-        let state = watch_host_response::Item::State(v1::HostState {
-            host: Some(self.info()),
-            vms: self.vms(),
+        drop(self.answer("watch", "")?);
+        let agent = self.clone();
+        let beats = IntervalStream::new(tokio::time::interval(BEAT));
+        let states = beats.map(move |_| {
+            drop(agent.answer("watch", "")?);
+            let state = watch_host_response::Item::State(v1::HostState {
+                host: Some(agent.info()),
+                vms: agent.vms(),
+            });
+            Ok(v1::WatchHostResponse { item: Some(state) })
         });
-        let first = stream::once(async move { Ok(v1::WatchHostResponse { item: Some(state) }) });
-        Ok(Response::new(first.chain(stream::pending()).boxed()))
+        Ok(Response::new(states.boxed()))
     }
 
     async fn create_overlays(
@@ -389,7 +413,16 @@ impl VolumeService for Agent {
         &self,
         _: Request<v1::ListVolumesRequest>,
     ) -> Result<Response<v1::ListVolumesResponse>, Status> {
-        Ok(Response::new(v1::ListVolumesResponse::default()))
+        let stored = self.answer("volumes", "")?.stored.clone();
+        let volumes = stored.iter().map(|name| v1::Volume {
+            volume: Some(volume(name)),
+            identity: format!("of-{name}"),
+            ..v1::Volume::default()
+        });
+        Ok(Response::new(v1::ListVolumesResponse {
+            volumes: volumes.collect(),
+            ..v1::ListVolumesResponse::default()
+        }))
     }
 
     async fn remove_volume(
@@ -418,6 +451,26 @@ impl VolumeService for Agent {
         &self,
         _: Request<v1::ListRemovalsRequest>,
     ) -> Result<Response<v1::ListRemovalsResponse>, Status> {
-        Ok(Response::new(v1::ListRemovalsResponse::default()))
+        let removals = self.script().kept.clone();
+        Ok(Response::new(v1::ListRemovalsResponse { removals }))
+    }
+
+    async fn restore_volume(
+        &self,
+        request: Request<v1::RestoreVolumeRequest>,
+    ) -> Result<Response<v1::RestoreVolumeResponse>, Status> {
+        let id = &request.get_ref().removal_id;
+        let mut script = self.answer("restore", id)?;
+        let kept = script.kept.iter().position(|removal| removal.id == *id);
+        let Some(kept) = kept.map(|place| script.kept.remove(place)) else {
+            return Err(Problem::new(Reason::RemovalNotFound, "it keeps nothing").into());
+        };
+        Ok(Response::new(v1::RestoreVolumeResponse {
+            volume: Some(v1::Volume {
+                volume: kept.volume,
+                identity: kept.identity,
+                ..v1::Volume::default()
+            }),
+        }))
     }
 }

@@ -8,6 +8,8 @@ mod damaged;
 mod forecast;
 mod noted;
 mod quiesce;
+mod removals;
+mod stand_in;
 mod stopping;
 mod waiting;
 mod wishes;
@@ -81,12 +83,20 @@ impl Rig {
     async fn open(disks: &[&str]) -> Self {
         let vm = any_id();
         let (agent, endpoint) = Agent::serve(vm.clone(), disks).await;
+        Self::around(vm, agent, vec![(HOST, endpoint)]).await
+    }
+
+    /// With these hosts, the first of which has the machine.
+    async fn around(vm: String, agent: Agent, hosts: Vec<(&str, String)>) -> Self {
         let database = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&database.path().join("api.db")).await;
         let store: Arc<dyn Store> = Arc::new(store.unwrap());
         let mut config = Config::default();
-        let host = HostConfig { endpoint };
-        config.hosts.insert(HOST.parse().unwrap(), host);
+        config.heartbeat.silence_ms = 2_500;
+        for (id, endpoint) in hosts {
+            let host = HostConfig { endpoint };
+            config.hosts.insert(id.parse().unwrap(), host);
+        }
         let shutdown = Shutdown::new();
         let opened = server::open(
             &config,

@@ -8,6 +8,7 @@ mod left;
 mod operation;
 mod snapshot;
 mod vm;
+mod volume;
 
 use crate::args::{Cli, Command};
 use crate::connect::Session;
@@ -30,6 +31,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Stop> {
         Command::Host(command) => host::run(&session()?, output, command).await,
         Command::Vm(command) => vm::run(&session()?, output, command).await,
         Command::Snapshot(command) => snapshot::run(&session()?, output, command).await,
+        Command::Volume(command) => volume::run(&session()?, output, command).await,
         Command::Operation(command) => operation::run(&session()?, output, command).await,
         Command::Event(command) => event::run(&session()?, output, command).await,
         Command::Doctor(args) => doctor::run(&session()?, output, args).await,

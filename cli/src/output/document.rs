@@ -35,7 +35,7 @@ impl<'a> From<&'a v1::Host> for HostDocument<'a> {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct VolumeDocument<'a> {
+pub(crate) struct VolumeDocument<'a> {
     storage: &'a str,
     name: &'a str,
 }
@@ -45,6 +45,27 @@ impl<'a> From<&'a v1::VolumeRef> for VolumeDocument<'a> {
         Self {
             storage: &volume.storage,
             name: &volume.name,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RemovalDocument<'a> {
+    id: &'a str,
+    volume: Option<VolumeDocument<'a>>,
+    identity: &'a str,
+    condemned_at: Option<String>,
+    keep_until: Option<String>,
+}
+
+impl<'a> From<&'a v1::Removal> for RemovalDocument<'a> {
+    fn from(removal: &'a v1::Removal) -> Self {
+        Self {
+            id: &removal.id,
+            volume: volume(removal.volume.as_ref()),
+            identity: &removal.identity,
+            condemned_at: time(removal.condemned_at.as_ref()),
+            keep_until: time(removal.keep_until.as_ref()),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Answers as tables: one line of a list, and all of one.
 
 use super::document::{
-    EventDocument, HostDocument, OperationDocument, SnapshotDocument, VmDocument,
-    snapshot_consistency, snapshot_origin, snapshot_state,
+    EventDocument, HostDocument, OperationDocument, RemovalDocument, SnapshotDocument, VmDocument,
+    VolumeDocument, snapshot_consistency, snapshot_origin, snapshot_state,
 };
 use super::text::{escape, or_dash, seconds, size, time_or_dash, word};
 use super::{Detailed, Extra, Listed};
@@ -100,6 +100,48 @@ impl Detailed for v1::Vm {
             )
         }));
         details
+    }
+}
+
+impl Listed for v1::Removal {
+    type Document<'a> = RemovalDocument<'a>;
+
+    const COLUMNS: &'static [&'static str] = &["REMOVAL", "VOLUME", "CONDEMNED", "KEPT UNTIL"];
+
+    fn document(&self) -> RemovalDocument<'_> {
+        self.into()
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            or_dash(&self.id),
+            volume(self.volume.as_ref()),
+            time_or_dash(self.condemned_at.as_ref()),
+            time_or_dash(self.keep_until.as_ref()),
+        ]
+    }
+}
+
+impl Listed for v1::VolumeRef {
+    type Document<'a> = VolumeDocument<'a>;
+
+    const COLUMNS: &'static [&'static str] = &["STORAGE", "VOLUME"];
+
+    fn document(&self) -> VolumeDocument<'_> {
+        self.into()
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![or_dash(&self.storage), or_dash(&self.name)]
+    }
+}
+
+impl Detailed for v1::VolumeRef {
+    fn details(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("storage", or_dash(&self.storage)),
+            ("volume", or_dash(&self.name)),
+        ]
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every command in both forms, against recorded output; and what it asked the server.
 
 use crate::data::{
-    DB, DONE, FAILED, NOWHERE, RUNNING, WEB, WEEKLY, failed, merged, merging, site, waiting,
+    DB, DONE, FAILED, KEPT, NOWHERE, RUNNING, WEB, WEEKLY, failed, merged, merging, site, waiting,
 };
 use crate::program::{Ran, ask, client, livemerge, run};
 use crate::server::{Script, Server, Step};
@@ -41,6 +41,8 @@ records! {
     snapshot_list_of_all: ["snapshot", "list", "-"];
     snapshot_delete: ["snapshot", "delete", "weekly"];
     snapshot_plan: ["snapshot", "plan", "weekly"];
+    volume_removed: ["volume", "removed"];
+    volume_restore: ["volume", "restore", "default", KEPT];
     operation_cancel: ["operation", "cancel", RUNNING];
     operation_limit: ["operation", "limit", RUNNING, "50MiB"];
     operation_get: ["operation", "get", RUNNING];

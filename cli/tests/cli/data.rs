@@ -19,6 +19,8 @@ pub(crate) const FAILED: &str = "eeeeeeee-eeee-4eee-8eee-eeeeeeeeeeee";
 pub(crate) const DONE: &str = "ffffffff-ffff-4fff-8fff-ffffffffffff";
 pub(crate) const STUCK: &str = "0000000000000001-00000000000000aa";
 pub(crate) const LEAKED: &str = "0000000000000002-00000000000000bb";
+pub(crate) const KEPT: &str = "44444444-4444-4444-8444-444444444444";
+pub(crate) const FREED: &str = "55555555-5555-4555-8555-555555555555";
 /// Not in the site.
 pub(crate) const NOWHERE: &str = "99999999-9999-4999-8999-999999999999";
 
@@ -42,6 +44,7 @@ pub(crate) fn site() -> Script {
         operations: vec![merging(), failed(), done()],
         events: events(),
         findings: findings(),
+        removals: removals(),
         repaired: v1::ApplyRepairResponse {
             outcome: v1::RepairOutcome::Done.into(),
             operation: None,
@@ -51,6 +54,26 @@ pub(crate) fn site() -> Script {
         accepted: Some(queued()),
         ..Default::default()
     }
+}
+
+/// One that is kept, and one that is being freed.
+fn removals() -> Vec<v1::Removal> {
+    let removal = |id: &str, name: &str, keep_until| v1::Removal {
+        id: id.into(),
+        volume: Some(v1::VolumeRef {
+            storage: "default".into(),
+            name: name.into(),
+        }),
+        state: v1::RemovalState::Condemned.into(),
+        freed_bytes: 0,
+        condemned_at: at(0),
+        keep_until,
+        identity: "12-34".into(),
+    };
+    vec![
+        removal(KEPT, "web-1.qcow2", at(86_400)),
+        removal(FREED, "web-2.qcow2", None),
+    ]
 }
 
 fn hosts() -> Vec<v1::Host> {

@@ -16,7 +16,8 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::SnapshotNotFound
         | Reason::OperationNotFound
         | Reason::MergeNotFound
-        | Reason::VolumeNotFound => 3,
+        | Reason::VolumeNotFound
+        | Reason::RemovalNotFound => 3,
         Reason::RequestIdReused
         | Reason::SnapshotAlreadyExists
         | Reason::MergeIdConflict
@@ -32,6 +33,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::ChainDiverged
         | Reason::ChainLacksData
         | Reason::VolumeInUse
+        | Reason::RemovalNotKept
         | Reason::StrategyUnsupported
         | Reason::NoSafeRepair
         | Reason::PointOfNoReturn

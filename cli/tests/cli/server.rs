@@ -61,6 +61,8 @@ pub(crate) struct Script {
     pub(crate) events: Vec<v1::Event>,
     pub(crate) findings: Vec<v1::Finding>,
     pub(crate) omitted_findings: i32,
+    pub(crate) removals: Vec<v1::Removal>,
+    pub(crate) silent_hosts: Vec<String>,
     /// What a repair answers.
     pub(crate) repaired: v1::ApplyRepairResponse,
     /// What a create or delete answers.

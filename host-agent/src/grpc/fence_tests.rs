@@ -2,6 +2,7 @@
 
 use crate::agent::{self, Agent};
 use crate::config::Config;
+use crate::domains::Domain;
 use crate::rig::Rig;
 use livemerge_proto::DESCRIPTORS;
 use livemerge_proto::problem::Problem;
@@ -60,12 +61,12 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
     let state = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     config.host.state_dir = state.path().to_owned();
-    let stores = vec![Arc::clone(&rig.store) as _];
+    let domains = vec![Domain::plain(Arc::clone(&rig.store) as _)];
     let agent = agent::open(
         &config,
         Arc::new(SystemClock),
         rig.hypervisor(),
-        stores,
+        domains,
         Shutdown::new(),
     )
     .await
@@ -90,12 +91,12 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
     }
     // The same server goes on, and so does a newer one, also after the agent's restart.
     drop(agent);
-    let stores = vec![Arc::clone(&rig.store) as _];
+    let domains = vec![Domain::plain(Arc::clone(&rig.store) as _)];
     let agent = agent::open(
         &config,
         Arc::new(SystemClock),
         rig.hypervisor(),
-        stores,
+        domains,
         Shutdown::new(),
     )
     .await

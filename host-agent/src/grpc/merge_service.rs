@@ -3,7 +3,7 @@
 use super::{convert, detached, merge_order, page::page, plan};
 use crate::chains;
 use crate::hypervisor::Hypervisor;
-use crate::merge::{self, Merges, Views};
+use crate::merge::{Merges, Views};
 use crate::volumes::Volumes;
 use futures::Stream;
 use livemerge_proto::fields::Fields;
@@ -46,7 +46,7 @@ impl MergeService for MergeApi {
         request: Request<v1::PlanMergeRequest>,
     ) -> Result<Response<v1::PlanMergeResponse>, Status> {
         let (vm, ranges) = plan::parse(request.into_inner())?;
-        let plans = merge::plan(vm, ranges, self.hypervisor.as_ref(), &self.volumes).await?;
+        let plans = self.merges.plan(vm, ranges).await?;
         let disks = plans.into_iter().map(plan::disk_plan).collect();
         Ok(Response::new(v1::PlanMergeResponse { disks }))
     }

@@ -8,7 +8,6 @@ use livemerge_proto::v1;
 use livemerge_proto::v1::volume_service_server::VolumeService;
 use livemerge_storage::{RemovalOrder, StorageId, VolumeName};
 use std::sync::Arc;
-use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 /// Serves the volumes of this host's storage domains.
@@ -52,12 +51,7 @@ impl VolumeService for VolumeApi {
         let identity = fields.parse("identity", &request.identity);
         let parsed = id.zip(generation).zip(volume.zip(identity));
         let ((id, generation), (volume, identity)) = fields.finish(parsed)?;
-        let order = RemovalOrder {
-            id,
-            volume: volume.name,
-            identity,
-            keep_for: Duration::ZERO,
-        };
+        let order = RemovalOrder::new(id, volume.name, identity);
         let (volumes, fence) = (Arc::clone(&self.volumes), Arc::clone(&self.fence));
         let removal = detached(async move {
             fence.pass(generation).await?;
@@ -79,5 +73,27 @@ impl VolumeService for VolumeApi {
         let removals = self.volumes.removals(&storage).await?;
         let removals = removals.iter().map(convert::removal).collect();
         Ok(Response::new(v1::ListRemovalsResponse { removals }))
+    }
+
+    async fn restore_volume(
+        &self,
+        request: Request<v1::RestoreVolumeRequest>,
+    ) -> Result<Response<v1::RestoreVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let generation = fields.generation("generation", request.generation);
+        let storage = fields.parse::<StorageId>("storage", &request.storage);
+        let removal = fields.parse("removal_id", &request.removal_id);
+        let parsed = generation.zip(storage.zip(removal));
+        let (generation, (storage, removal)) = fields.finish(parsed)?;
+        let (volumes, fence) = (Arc::clone(&self.volumes), Arc::clone(&self.fence));
+        let restored = detached(async move {
+            fence.pass(generation).await?;
+            volumes.restore(&storage, removal).await
+        })
+        .await?;
+        Ok(Response::new(v1::RestoreVolumeResponse {
+            volume: Some(convert::volume(restored)),
+        }))
     }
 }

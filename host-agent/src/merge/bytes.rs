@@ -1,7 +1,7 @@
 //! What a merge costs: bytes to copy, and room for them.
 //!
 //! ```text
-//!   maps of the volumes ─▶ Work of a commit, Work of a pull ─▶ Room of the kept volume's domain
+//!   maps of the volumes ─▶ Work of a commit, Work of a pull ─▶ Room of the kept volume's domain (room.rs)
 //! ```
 //!
 //! A map that cannot be read in time costs nobody a merge: the bytes are estimated then, and no
@@ -11,8 +11,7 @@ use super::types::Direction;
 use crate::volumes::Volumes;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_storage::{Profile, Share, StorageId, VolumeRef};
-use std::collections::BTreeMap;
+use livemerge_storage::{Profile, Share, VolumeRef};
 use std::time::Duration;
 
 /// Room that is left beside what a merge needs: tables of the image, and rounding.
@@ -106,49 +105,6 @@ fn works(seen: &[(Share, Profile)], layers: usize) -> Works {
     Works {
         commit: (Work::of(commit, commit.new_bytes), profile(above)),
         pull: (Work::of(pull, pull.room_bytes), profile(below)),
-    }
-}
-
-/// Room in the storage domains, as merges that go together share it.
-#[derive(Debug, Default)]
-pub struct Room {
-    free_bytes: BTreeMap<StorageId, u64>,
-}
-
-impl Room {
-    /// What is left of it in a domain.
-    pub(super) async fn free(
-        &mut self,
-        storage: &StorageId,
-        volumes: &Volumes,
-    ) -> Result<u64, Problem> {
-        if let Some(free) = self.free_bytes.get(storage) {
-            return Ok(*free);
-        }
-        let free = volumes.space(storage).await?.free_bytes;
-        self.free_bytes.insert(storage.clone(), free);
-        Ok(free)
-    }
-
-    /// Takes what a merge needs.
-    ///
-    /// # Errors
-    /// `INSUFFICIENT_SPACE`, or what did not answer.
-    pub(super) async fn take(
-        &mut self,
-        kept: &VolumeRef,
-        work: &Work,
-        volumes: &Volumes,
-    ) -> Result<(), Problem> {
-        let free = self.free(&kept.storage, volumes).await?;
-        if let Some(refused) = want_of_space(kept, work, free) {
-            return Err(refused);
-        }
-        if !work.estimated {
-            let left = free.saturating_sub(work.space_needed_bytes);
-            self.free_bytes.insert(kept.storage.clone(), left);
-        }
-        Ok(())
     }
 }
 

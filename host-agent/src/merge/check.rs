@@ -1,6 +1,6 @@
 //! Everything that would refuse a merge, looked at before anything is touched.
 
-use super::bytes::{Room, Work, measure};
+use super::bytes::{Work, measure};
 use super::types::{Direction, MergeKind, MergeOrder, VolumeMark};
 use crate::chains;
 use crate::hypervisor::{DiskView, Hypervisor, Layer, VmState, VmView};
@@ -30,11 +30,13 @@ pub struct Fit {
     pub backing_format: Option<Format>,
     /// Bytes to copy; when that cannot be read in time, those that the removed volumes take.
     pub copy_bytes: u64,
+    /// What it has to do, as far as that could be read.
+    pub work: Work,
     /// Where they lie, when that could be read.
     pub profile: Option<Profile>,
 }
 
-/// Looks whether the order can be carried out as things are, and takes the room for it.
+/// Looks whether the order can be carried out as things are, but for the room that it needs.
 ///
 /// # Errors
 /// Says what refuses it, or what did not answer.
@@ -42,7 +44,6 @@ pub async fn check(
     order: &MergeOrder,
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
-    room: &mut Room,
 ) -> Result<Fit, Problem> {
     let fit = fits(order, hypervisor, volumes).await?;
     let layers = order.layers();
@@ -52,10 +53,9 @@ pub async fn check(
     let work = works
         .as_ref()
         .map_or_else(estimate, |works| works.of(order.direction));
-    room.take(&order.kept.volume, &work, volumes).await?;
-    let copy_bytes = work.copy_bytes;
     Ok(Fit {
-        copy_bytes,
+        copy_bytes: work.copy_bytes,
+        work,
         profile: works.map(|works| works.profile(order.direction)),
         ..fit
     })
@@ -97,6 +97,7 @@ pub(super) async fn fits(
         relinked: fit.relinked.filter(|_| kind != MergeKind::OfflineCommit),
         kind,
         copy_bytes,
+        work: Work::estimate(copy_bytes),
         ..fit
     })
 }
@@ -238,6 +239,7 @@ fn neighbours(order: &MergeOrder, disk: &DiskView, volumes: &Volumes) -> Result<
         relinked,
         backing_format,
         copy_bytes: 0,
+        work: Work::estimate(0),
         profile: None,
     })
 }

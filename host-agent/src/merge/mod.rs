@@ -39,6 +39,7 @@ mod plan_tests;
 mod policy;
 mod progress;
 mod restore;
+mod room;
 #[cfg(test)]
 mod samples;
 pub mod step;
@@ -52,11 +53,12 @@ mod types;
 mod waits;
 
 pub use board::{MergeView, Views, Waiting};
-pub use bytes::{Room, Work};
+pub use bytes::Work;
 pub use check::{Fit, check};
 pub use fence::{Fence, next_own_generation};
 pub use job::{backing_of, job_order};
 pub use plan::{DiskPlan, DiskRange, MergeOption, plan};
+pub use room::{Promise, Room};
 pub use step::{PivotMode, Policy};
 pub use types::{
     Direction, Help, MergeKind, MergeOrder, MergeRecord, Overlaying, Phase, VolumeMark, Window,
@@ -94,6 +96,8 @@ pub struct Merges {
     /// Held from the first check of an order until it is in the journal: one order with an id, one
     /// order for a machine.
     accepting: (Lanes<MergeId>, Lanes<VmId>),
+    /// Held while room is promised, until that stands in the journal.
+    promising: tokio::sync::Mutex<()>,
     lanes: Lanes<VmId>,
     /// How the drivers of open merges are told what is wished.
     wishes: Mutex<HashMap<MergeId, mpsc::UnboundedSender<Wish>>>,
@@ -141,6 +145,7 @@ impl Merges {
             volumes,
             fence,
             accepting: Default::default(),
+            promising: tokio::sync::Mutex::default(),
             lanes: Lanes::default(),
             wishes: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -204,27 +209,55 @@ impl Merges {
             None if orders.iter().all(|order| self.get(order.id).is_none()) => {}
             _ => return Err(another_payload(&orders)),
         }
-        let mut records = Vec::with_capacity(orders.len());
-        let mut room = Room::default();
+        let mut fits = Vec::with_capacity(orders.len());
         for order in orders {
-            records.push(self.fitting(order, &mut room).await?);
+            fits.push((self.fit(&order).await?, order));
+        }
+        let promising = self.promising.lock().await;
+        let mut room = self.room().await;
+        let mut records = Vec::with_capacity(fits.len());
+        for (fit, order) in fits {
+            let promise = room
+                .take(&order.kept.volume, &fit.work, &self.volumes)
+                .await?;
+            let record = MergeRecord::new(order, fit, self.around.clock.now());
+            records.push(MergeRecord { promise, ..record });
         }
         self.accept(&records).await?;
         let views: Vec<_> = records.iter().cloned().map(MergeView::new).collect();
         for view in &views {
             self.around.board.show(view.clone());
         }
+        drop(promising);
         self.spawn(records);
         Ok(views)
     }
 
-    /// The record of an order that can be carried out as things are.
-    async fn fitting(&self, order: MergeOrder, room: &mut Room) -> Result<MergeRecord, Problem> {
+    /// How an order can be carried out as things are, but for the room.
+    async fn fit(&self, order: &MergeOrder) -> Result<Fit, Problem> {
         self.refuse_lost_merge(order.id).await?;
-        self.refuse_second_merge(&order)?;
+        self.refuse_second_merge(order)?;
+        check(order, self.around.hypervisor.as_ref(), &self.volumes).await
+    }
+
+    /// Room in the storage domains beside what the open merges were promised.
+    async fn room(&self) -> Room {
+        let views = self.watch();
+        let open = views
+            .borrow()
+            .values()
+            .filter_map(|view| Promise::open(&view.record))
+            .collect();
+        Room::beside(open, &self.volumes).await
+    }
+
+    /// Plans merges of some disks of a machine, see [`plan::plan`].
+    ///
+    /// # Errors
+    /// When something that a range names is not there, or something did not answer.
+    pub async fn plan(&self, vm: VmId, ranges: Vec<DiskRange>) -> Result<Vec<DiskPlan>, Problem> {
         let hypervisor = self.around.hypervisor.as_ref();
-        let fit = check(&order, hypervisor, &self.volumes, room).await?;
-        Ok(MergeRecord::new(order, fit, self.around.clock.now()))
+        plan(vm, ranges, hypervisor, &self.volumes, self.room().await).await
     }
 
     /// Writes all of them down, or none.

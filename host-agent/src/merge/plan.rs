@@ -9,8 +9,9 @@
 //! their refusal is its blocker. What cannot be told is no blocker but an error of the whole plan.
 //! Planning changes nothing and waits for no merge.
 
-use super::bytes::{Room, Work, measure, want_of_space};
+use super::bytes::{Work, measure, want_of_space};
 use super::check::fits;
+use super::room::Room;
 use super::types::{Direction, MergeOrder, VolumeMark};
 use crate::hypervisor::Hypervisor;
 use crate::volumes::Volumes;
@@ -70,7 +71,7 @@ pub struct MergeOption {
     pub removed: Vec<VolumeMark>,
     /// What the job would have to do.
     pub work: Work,
-    /// Room in the kept volume's domain, without what the disks before this one would take.
+    /// Room in the kept volume's domain, without what open merges and the disks before this one take.
     pub free_bytes: u64,
     /// What the removed volumes take in storage.
     pub freed_bytes: u64,
@@ -86,8 +87,8 @@ pub async fn plan(
     ranges: Vec<DiskRange>,
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
+    mut room: Room,
 ) -> Result<Vec<DiskPlan>, Problem> {
-    let mut room = Room::default();
     let mut plans = Vec::with_capacity(ranges.len());
     for range in ranges {
         plans.push(plan_disk(vm, range, hypervisor, volumes, &mut room).await?);

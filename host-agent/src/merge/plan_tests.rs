@@ -1,8 +1,9 @@
 //! Plans and accepted orders, on images with data in them.
 
-use super::bytes::{Room, Work};
+use super::bytes::Work;
 use super::check::check;
 use super::plan::{DiskPlan, DiskRange, MergeOption, choose, plan};
+use super::room::Room;
 use super::types::{Direction, MergeOrder, VolumeMark};
 use crate::rig::{Rig, vda};
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
@@ -44,7 +45,14 @@ impl Host {
     }
 
     async fn plan(&self, range: DiskRange) -> Result<DiskPlan, Problem> {
-        let plans = plan(self.vm, vec![range], &self.rig.host, &self.rig.volumes).await?;
+        let plans = plan(
+            self.vm,
+            vec![range],
+            &self.rig.host,
+            &self.rig.volumes,
+            Room::default(),
+        )
+        .await?;
         Ok(plans.into_iter().next().unwrap())
     }
 
@@ -62,8 +70,10 @@ impl Host {
             bytes_per_second: 0,
             spare: None,
         };
+        let fit = check(&order, &self.rig.host, &self.rig.volumes).await?;
         let mut room = Room::default();
-        let fit = check(&order, &self.rig.host, &self.rig.volumes, &mut room).await?;
+        room.take(&order.kept.volume, &fit.work, &self.rig.volumes)
+            .await?;
         Ok(fit.copy_bytes)
     }
 
@@ -238,7 +248,9 @@ async fn disks_share_the_room_of_their_domain() {
     let free = (16 << 20) + 200 * KIB;
     rig.store.seem_free(free);
     let ranges = vec![range("vda", &disks[0]), range("vdb", &disks[1])];
-    let plans = plan(vm, ranges, &rig.host, &rig.volumes).await.unwrap();
+    let plans = plan(vm, ranges, &rig.host, &rig.volumes, Room::default())
+        .await
+        .unwrap();
     assert_eq!(plans[0].chosen, Some(Commit));
     assert_eq!(plans[0].options[0].free_bytes, free);
     assert_eq!(plans[1].chosen, None);

@@ -1,5 +1,6 @@
 //! Merges and observations for tests.
 
+use super::room::Promise;
 use super::step::{Machine, Observation, Peers};
 use super::types::{
     Copied, Direction, Help, MergeKind, MergeOrder, MergeRecord, Phase, VolumeMark,
@@ -58,6 +59,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         relinked: None,
         backing_format: None,
         copy_bytes: 1 << 20,
+        promise: Promise::default(),
         profile: None,
         copied: Copied::default(),
         bytes_per_second: 0,

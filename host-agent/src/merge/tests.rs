@@ -112,7 +112,15 @@ async fn refused(host: &Host, order: MergeOrder) -> Problem {
         youngest: order.removed[0].clone(),
         forced: None,
     };
-    let planned = plan(order.vm, vec![range], &host.rig.host, &host.rig.volumes).await;
+    let volumes = &host.rig.volumes;
+    let planned = plan(
+        order.vm,
+        vec![range],
+        &host.rig.host,
+        volumes,
+        Room::default(),
+    )
+    .await;
     let planned = planned.unwrap().remove(0);
     assert_ne!(planned.chosen, Some(Direction::Commit), "{planned:?}");
     let of_plan = planned.options[0].blocker.clone().expect("a blocker");
@@ -301,4 +309,50 @@ async fn a_merge_whose_journal_is_damaged_is_not_refused_as_one_that_never_began
     let refused = host.start(order).await.unwrap_err();
     assert_eq!(refused.reason, Reason::MergeIdConflict);
     assert_eq!(host.journal(), 1, "nothing was accepted");
+}
+
+/// What one merge was promised, another one of another machine is not.
+#[tokio::test]
+async fn room_is_promised_once() {
+    const KIB: u64 = 1 << 10;
+    /// Enough for each of them alone, beside what is left over.
+    const FREE: u64 = (16 << 20) + 800 * KIB;
+    let host = Host::new().await;
+    let mut orders = Vec::new();
+    for (number, label) in [(1, "a"), (2, "b")] {
+        let pair = host.pair(label).await;
+        let top = format!("{label}-top.qcow2");
+        let image = host.rig.path(&top);
+        let write = format!("write -P 7 0 {}", 512 * KIB);
+        let mut qemu_io = std::process::Command::new("qemu-io");
+        qemu_io.args(["-f", "qcow2", "-c", &write]).arg(image);
+        assert!(qemu_io.status().expect("qemu-io is needed here").success());
+        let vm = host.rig.machine(number, &locators(&pair));
+        orders.push(order(vm, &pair));
+    }
+    host.rig.store.seem_free(FREE);
+    let [first, second] = <[MergeOrder; 2]>::try_from(orders).expect("two");
+    let plan = |order: &MergeOrder| {
+        let range = DiskRange {
+            disk: order.disk.clone(),
+            lowest: order.kept.clone(),
+            youngest: order.removed[0].clone(),
+            forced: None,
+        };
+        host.merges.plan(order.vm, vec![range])
+    };
+    let free = |plans: &[DiskPlan]| plans[0].options[0].free_bytes;
+    assert_eq!(free(&plan(&second).await.unwrap()), FREE);
+    host.start(first.clone()).await.unwrap();
+    let planned = plan(&second).await.unwrap();
+    assert!(free(&planned) <= FREE - 512 * KIB, "{planned:?}");
+    let refused = host.start(second.clone()).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::InsufficientSpace);
+    // Repeating the first one takes nothing, and what it does not need any more is free again.
+    host.start(first.clone()).await.unwrap();
+    host.merges.cancel(first.id, 1).await.unwrap();
+    while !host.merges.get(first.id).unwrap().record.phase.ended() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    host.start(second).await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! The merge of one disk, as the journal keeps it.
 
 use super::check::Fit;
+use super::room::Promise;
 use jiff::Timestamp;
 use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
@@ -109,6 +110,9 @@ pub struct MergeRecord {
     /// Bytes that the job had to copy when the order was accepted, without what the guest writes
     /// meanwhile.
     pub copy_bytes: u64,
+    /// The room in the kept volume's domain that it was promised.
+    #[serde(default)]
+    pub promise: Promise,
     /// Where on the disk they lay then. `None` when that could not be read.
     #[serde(default)]
     pub profile: Option<Profile>,
@@ -191,6 +195,7 @@ impl MergeRecord {
             relinked: fit.relinked,
             backing_format: fit.backing_format,
             copy_bytes: fit.copy_bytes,
+            promise: Promise::default(),
             profile: fit.profile,
             copied: Copied::default(),
             help: Help::default(),

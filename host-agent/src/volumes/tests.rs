@@ -2,9 +2,12 @@
 //! cannot say, is a no.
 
 use super::*;
+use crate::domains::RemovalPolicy;
+use crate::reaper::reap;
 use crate::rig::Rig;
-use livemerge_storage::VolumeStore as _;
+use jiff::Timestamp;
 use livemerge_storage::faulty::{Call, Fault, Moment};
+use livemerge_storage::{RemovalState, VolumeStore as _};
 use proptest::prelude::*;
 use std::time::Duration;
 use uuid::Uuid;
@@ -161,4 +164,68 @@ async fn machines_that_cannot_all_be_seen_keep_every_volume() {
     rig.host.connect();
     let answer = rig.volumes.remove(&victim.volume.storage, &order).await;
     assert!(answer.is_ok());
+}
+
+/// A domain that keeps what it removes.
+fn keeping(rig: &Rig, keep_for: Duration) -> Volumes {
+    let removal = RemovalPolicy {
+        keep_for,
+        ..RemovalPolicy::default()
+    };
+    let store = Arc::clone(&rig.store) as _;
+    Volumes::new(vec![Domain { store, removal }], Arc::new(rig.host.clone()))
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn what_is_kept_is_brought_back_and_ends_when_its_time_is_over() {
+    let rig = Rig::new().await;
+    let victim = rig.volume("victim.qcow2", None).await;
+    let storage = &victim.volume.storage;
+    let volumes = keeping(&rig, LONG);
+    let (name, identity) = (victim.volume.name.clone(), victim.identity.clone());
+    let order =
+        |id: u128| RemovalOrder::new(Uuid::from_u128(id).into(), name.clone(), identity.clone());
+    let until = |removal: &Removal| match removal.state {
+        RemovalState::Condemned { keep_until } => keep_until.expect("it is kept"),
+        RemovalState::Gone => panic!("it is gone"),
+    };
+    let first = volumes.remove(storage, &order(1)).await.unwrap();
+    let condemned_at = first.condemned_at.expect("it was there");
+    assert!(until(&first) > condemned_at);
+    assert!(!rig.path("victim.qcow2").exists());
+    // Looked at before its time is over nothing happens.
+    reap(&volumes, condemned_at).await;
+    let back = volumes.restore(storage, order(1).id).await.unwrap();
+    assert_eq!(back.identity, identity);
+    let again = volumes.restore(storage, order(1).id).await.unwrap_err();
+    assert_eq!(again.reason, Reason::RemovalNotFound);
+
+    let brief = keeping(&rig, Duration::from_millis(100));
+    let second = brief.remove(storage, &order(2)).await.unwrap();
+    let later = until(&second).saturating_add(LONG).unwrap();
+    // The store judges by its own clock, too.
+    while !brief.removals(storage).await.unwrap().is_empty() {
+        reap(&brief, later).await;
+    }
+    let late = brief.restore(storage, order(2).id).await.unwrap_err();
+    assert_eq!(late.reason, Reason::RemovalNotFound);
+    assert_eq!(rig.store.list_removals().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_kept_no_longer_is_not_brought_back() {
+    let rig = Rig::new().await;
+    let victim = rig.volume("victim.qcow2", None).await;
+    let brief = keeping(&rig, Duration::from_millis(50));
+    let (name, identity) = (victim.volume.name.clone(), victim.identity.clone());
+    let order = RemovalOrder::new(Uuid::from_u128(1).into(), name, identity);
+    let storage = &victim.volume.storage;
+    brief.remove(storage, &order).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let refused = brief.restore(storage, order.id).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::RemovalNotKept);
+    reap(&brief, Timestamp::MAX).await;
+    assert_eq!(brief.removals(storage).await.unwrap(), []);
 }

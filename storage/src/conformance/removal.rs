@@ -300,3 +300,29 @@ async fn is_listed(store: &dyn VolumeStore, order: &RemovalOrder) -> bool {
         .iter()
         .any(|removal| removal.id == order.id)
 }
+
+/// Where the back end can, and refuses before anything is touched where it cannot.
+pub async fn a_removal_wipes_and_discards_what_it_can(
+    store: &dyn VolumeStore,
+    fixture: &dyn Fixture,
+) {
+    let can = store.capabilities();
+    for (label, wipe, discard) in [("wiped", true, false), ("discarded", false, true)] {
+        let made = base(store, &fixture.name(label)).await;
+        fixture.write(&made, 0, 1 << 20, 0x5c).await;
+        let order = RemovalOrder {
+            wipe,
+            discard,
+            ..order(&made, Duration::ZERO)
+        };
+        let removal = store.remove(&order).await;
+        if wipe && can.wipe || discard && can.discard {
+            assert_eq!(removal.unwrap().state, RemovalState::Gone);
+            assert_not_found(&store.stat(&made.volume.name).await);
+        } else {
+            assert_invalid(&removal);
+            assert!(fixture.reads(&made, 0, 1 << 20, 0x5c).await);
+            clear(store, &[&made]).await;
+        }
+    }
+}

@@ -269,3 +269,39 @@ fn key(info: &VolumeInfo) -> (String, String, u64) {
         info.virtual_bytes,
     )
 }
+
+/// Room is given where it must be, never taken away by it, and its data stay; what nobody needs can be
+/// taken back.
+pub async fn a_volume_has_the_room_it_is_given(store: &dyn VolumeStore, fixture: &dyn Fixture) {
+    let made = base(store, &fixture.name("roomy")).await;
+    let name = &made.volume.name;
+    fixture.write(&made, 4096, 4096, 0x3c).await;
+    let before = store.stat(name).await.unwrap().allocated_bytes;
+    let mut given = before;
+    for wanted in [SIZE, SIZE / 2, 0] {
+        let now = store.provide(name, wanted).await.unwrap();
+        assert_eq!((&now.identity, now.virtual_bytes), (&made.identity, SIZE));
+        assert!(now.allocated_bytes >= given, "{wanted}");
+        if store.capabilities().provided {
+            assert!(now.allocated_bytes >= wanted);
+        }
+        given = now.allocated_bytes;
+    }
+    let reduced = store.reduce(name).await.unwrap();
+    assert!(reduced.allocated_bytes <= given);
+    assert!(fixture.reads(&made, 4096, 4096, 0x3c).await);
+    let never = fixture.name("never-roomy");
+    assert_not_found(&store.provide(&never, SIZE).await);
+    assert_not_found(&store.reduce(&never).await);
+    clear(store, &[&made]).await;
+}
+
+/// Neither a volume nor what is kept of one.
+pub async fn no_volume_is_foreign(store: &dyn VolumeStore, fixture: &dyn Fixture) {
+    let before = store.foreign().await.unwrap();
+    let below = base(store, &fixture.name("own")).await;
+    let top = overlay(store, &fixture.name("own-top"), &below).await;
+    assert_eq!(store.foreign().await.unwrap(), before);
+    clear(store, &[&top, &below]).await;
+    assert_eq!(store.foreign().await.unwrap(), before);
+}

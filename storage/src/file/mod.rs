@@ -21,6 +21,7 @@ mod domain;
 mod gate;
 mod image;
 mod making;
+mod purge;
 mod removal;
 mod removals;
 mod rename;

@@ -14,27 +14,24 @@
 
 use super::domain::Domain;
 use super::image;
-use super::removals::{VOLUME, sync_dir};
+use super::purge::purge;
+use super::removals::sync_dir;
 use crate::condemned::{Condemned, now};
 use crate::error::io_error;
 use crate::{Identity, Removal, RemovalId, RemovalOrder, StorageError, VolumeName};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// The first step of a truncation; later ones are as large as [`STEP_TIME`] allows.
-const FIRST_STEP: u64 = 64 << 20;
-const LARGEST_STEP: u64 = 4 << 30;
-/// No single call should hold the file system longer.
-const STEP_TIME: Duration = Duration::from_millis(20);
 
 impl Domain {
     pub(super) fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
+        if order.discard {
+            let text = "files are not discarded: whoever mounts their file system decides that";
+            return Err(StorageError::Invalid(text.to_owned()));
+        }
         let turn = self.turns.name()?;
         let written = match self.condemned(order.id)? {
             Some(written) => written,
@@ -53,7 +50,7 @@ impl Domain {
         if written.is_kept(now()) {
             return Ok(written.removal(order.id, self.id()));
         }
-        let at = written.condemned_at;
+        let (at, wipe) = (written.condemned_at, written.wipe);
         if !written.purging {
             self.removals.write(
                 order.id,
@@ -65,7 +62,7 @@ impl Domain {
         }
         // Freeing takes its time, and concerns no name.
         drop(turn);
-        let freed = purge(&self.removals.of(order.id))?;
+        let freed = purge(&self.removals.of(order.id), wipe)?;
         self.removals.forget(order.id)?;
         Ok(order.gone(self.id(), freed, Some(at)))
     }
@@ -182,58 +179,14 @@ impl Domain {
     }
 }
 
-/// Frees a condemned volume from its end, in steps, so that neighbours on the file system do not
-/// stall, and unlinks what is left: durably, before its order goes. Gives the bytes freed.
-///
-/// # Errors
-/// `Busy` while another call frees it.
-fn purge(dir: &Path) -> Result<u64, StorageError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let file = &dir.join(VOLUME);
-    let failed = || io_error(file.display());
-    let open = match OpenOptions::new().write(true).open(file) {
-        Ok(open) => open,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(failed()(error)),
-    };
-    match open.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(StorageError::Busy {
-                what: file.display().to_string(),
-            });
-        }
-        Err(TryLockError::Error(error)) => return Err(failed()(error)),
-    }
-    let stat = open.metadata().map_err(failed())?;
-    let freed = stat.blocks() * 512;
-    let (mut left, mut step) = (stat.len(), FIRST_STEP);
-    while left > 0 && freed > 0 {
-        left = left.saturating_sub(step);
-        let begun = Instant::now();
-        open.set_len(left).map_err(failed())?;
-        let slow = begun.elapsed() > STEP_TIME;
-        step = if slow {
-            (step / 2).max(1 << 20)
-        } else {
-            (step * 2).min(LARGEST_STEP)
-        };
-    }
-    match fs::remove_file(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(freed),
-        removed => removed
-            .and_then(|()| sync_dir(dir))
-            .map_err(failed())
-            .map(|()| freed),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::rename::Renames;
     use super::*;
     use crate::RemovalState;
+    use std::fs;
     use std::fs::File;
+    use std::time::Duration;
 
     /// A domain on which nothing is renamed in one step, with a volume, and an order for it.
     fn on_nfs(dir: &Path) -> (Domain, RemovalOrder) {

@@ -26,11 +26,12 @@ use anyhow::{Context, Result};
 use livemerge_api_server::server;
 use livemerge_api_server::store::{SqliteStore, Store, StoreError};
 use livemerge_host_agent::agent;
+use livemerge_host_agent::domains::Domain;
 use livemerge_host_agent::hypervisor::fake::{FakeHypervisor, FakeImages, Pace};
 use livemerge_proto::ids::VmId;
 use livemerge_proto::v1;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
-use livemerge_storage::{LiveVolumes, Locator};
+use livemerge_storage::Locator;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -210,7 +211,7 @@ impl Cluster {
         let line = self.line(Who::Agent);
         let hypervisor = self.between.hypervisor(self.hypervisor.clone());
         let clock = Arc::new(self.agent_clock.clone());
-        let stores: Vec<Arc<dyn LiveVolumes>> = vec![Arc::new(self.volumes.clone())];
+        let domains = vec![Domain::plain(Arc::new(self.volumes.clone()))];
         let mut merge = "[merge]\n".to_owned();
         if let Some(time) = self.settings.stalled_after {
             merge += &format!("stalled_after_ms = {}\n", time.as_millis());
@@ -221,8 +222,14 @@ impl Cluster {
         let start = |incoming| async move {
             let text = format!("[host]\nid = \"host-1\"\nstate_dir = {state_dir:?}\n{merge}");
             let config = toml::from_str(&text)?;
-            let agent =
-                agent::open(&config, clock, hypervisor, stores, CancellationToken::new()).await?;
+            let agent = agent::open(
+                &config,
+                clock,
+                hypervisor,
+                domains,
+                CancellationToken::new(),
+            )
+            .await?;
             let serve = Server::builder()
                 .layer(line)
                 .add_service(agent.merges)

@@ -281,7 +281,8 @@ impl Desk<'_> {
             .map(|(_, oldest, _)| oldest.volume.clone())
             .collect();
         let ranges = ranges.into_iter().map(convert::range).collect();
-        let plans = merge::plan(vm, ranges, hypervisor, &self.process.volumes);
+        let room = Room::default();
+        let plans = merge::plan(vm, ranges, hypervisor, &self.process.volumes, room);
         let plans = answered(plans)?;
         let measured = plans.into_iter().zip(oldest);
         Ok(measured
@@ -310,8 +311,11 @@ impl Desk<'_> {
                 return Err(Problem::new(Reason::ConcurrentChange, text));
             }
             let hypervisor = self.process.hypervisor.as_ref();
-            let fit = answered(check(order, hypervisor, &self.process.volumes, &mut room))?;
-            Ok(MergeRecord::new(order.clone(), fit, self.wall))
+            let volumes = &self.process.volumes;
+            let fit = answered(check(order, hypervisor, volumes))?;
+            let promise = answered(room.take(&order.kept.volume, &fit.work, volumes))?;
+            let record = MergeRecord::new(order.clone(), fit, self.wall);
+            Ok(MergeRecord { promise, ..record })
         };
         orders.iter().map(fitting).collect()
     }
@@ -344,6 +348,7 @@ fn remove(
     Ok(Removed {
         gone: !purging.contains_key(&order.id),
         freed_bytes: 0,
+        kept_until: None,
     })
 }
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use livemerge_api_server::hosts::{self, MergePhase, MergeSeen};
 use livemerge_api_server::snapshot::MergeOptions;
+use livemerge_host_agent::domains::Domain;
 use livemerge_host_agent::hypervisor::fake::{FakeHypervisor, FakeImages, Pace, RunningJob};
 use livemerge_host_agent::hypervisor::{Hypervisor as _, VmState, VmView};
 use livemerge_host_agent::merge::{MergeKind, MergeRecord, Phase};
 use livemerge_host_agent::overlays::Overlays;
 use livemerge_host_agent::volumes::Volumes;
 use livemerge_proto::ids::{DiskTarget, HostId, OperationId, RequestId, SnapshotId, VmId};
-use livemerge_storage::{LiveVolumes, Locator, VolumeRef, VolumeStore as _};
+use livemerge_storage::{Locator, VolumeRef, VolumeStore as _};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
@@ -126,8 +127,8 @@ impl World {
 
     pub(super) fn start_agent(&mut self) {
         let hypervisor = Arc::clone(&self.hypervisor);
-        let stores: Vec<Arc<dyn LiveVolumes>> = vec![Arc::new(self.storage.clone())];
-        let volumes = Arc::new(Volumes::new(stores, hypervisor.clone()));
+        let domains = vec![Domain::plain(Arc::new(self.storage.clone()))];
+        let volumes = Arc::new(Volumes::new(domains, hypervisor.clone()));
         let process = Process {
             overlays: Overlays::new(hypervisor.clone(), Arc::clone(&volumes)),
             hypervisor,

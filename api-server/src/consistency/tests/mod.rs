@@ -181,6 +181,7 @@ pub(super) fn removal(number: u64, name: &str) -> RemovalSeen {
     RemovalSeen {
         id: id(number),
         mark: mark(name),
+        condemned_at: None,
         keep_until: None,
     }
 }

@@ -228,6 +228,7 @@ fn gone() -> Answer {
     Answer::Removal(Removed {
         gone: true,
         freed_bytes: 3,
+        kept_until: None,
     })
 }
 

@@ -27,6 +27,7 @@ fn any_answer() -> impl Strategy<Value = Option<Answer>> {
         Answer::Removal(Removed {
             gone,
             freed_bytes: 1,
+            kept_until: None,
         })
     };
     proptest::option::of(select(vec![

@@ -53,6 +53,7 @@ fn what_goes_on_has_recovered() {
         Answer::Removal(Removed {
             gone,
             freed_bytes: 3,
+            kept_until: None,
         })
     };
     seen.answer = Some(gone(false));

@@ -46,6 +46,7 @@ pub enum EventKind {
     OperationRecovered,
     RepairRequested,
     RepairApplied,
+    VolumeRestored,
 }
 
 /// How much an event matters, least first.

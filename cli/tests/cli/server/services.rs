@@ -76,6 +76,45 @@ impl InventoryService for Scripted {
         }))
     }
 
+    async fn list_removals(
+        &self,
+        request: Request<v1::InventoryServiceListRemovalsRequest>,
+    ) -> Answer<v1::InventoryServiceListRemovalsResponse> {
+        let r = request.get_ref();
+        let fits = |removal: &v1::Removal| {
+            let storage = removal.volume.as_ref().map(|volume| &volume.storage);
+            r.storage.is_empty() || storage == Some(&r.storage)
+        };
+        let answer = |s: &mut super::Script| {
+            let page = page(&s.removals, fits, r.page_size, &r.page_token);
+            (page, s.silent_hosts.clone())
+        };
+        let ((removals, next_page_token), silent_host_ids) = self.answer(&request, answer).await?;
+        Ok(Response::new(v1::InventoryServiceListRemovalsResponse {
+            removals,
+            next_page_token,
+            silent_host_ids,
+        }))
+    }
+
+    async fn restore_volume(
+        &self,
+        request: Request<v1::InventoryServiceRestoreVolumeRequest>,
+    ) -> Answer<v1::InventoryServiceRestoreVolumeResponse> {
+        let id = &request.get_ref().removal_id;
+        let found = self.answer(&request, |s| {
+            one(
+                &s.removals,
+                |removal| removal.id == *id,
+                Reason::RemovalNotFound,
+            )
+        });
+        let volume = found.await??.volume;
+        Ok(Response::new(v1::InventoryServiceRestoreVolumeResponse {
+            volume,
+        }))
+    }
+
     async fn get_host(&self, request: Request<v1::GetHostRequest>) -> Answer<v1::GetHostResponse> {
         let id = &request.get_ref().host_id;
         let host = self.answer(&request, |s| {

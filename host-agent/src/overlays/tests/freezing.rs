@@ -5,6 +5,7 @@ use crate::freeze::Policy;
 use crate::hypervisor::fake::{Call, GuestAgent};
 use livemerge_runtime::Shutdown;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const POLICY: Policy = Policy {

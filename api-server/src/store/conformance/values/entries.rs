@@ -18,7 +18,7 @@ pub(in crate::store::conformance) fn kinds() -> Vec<EventKind> {
         OperationWaiting, RepairApplied, RepairRequested, SnapshotCreateFailed,
         SnapshotCreateRequested, SnapshotCreated, SnapshotDeleteFailed, SnapshotDeleteRequested,
         SnapshotDeleted, SnapshotDiscovered, SnapshotUpdated, SnapshotVanished,
-        VolumeRemovalRefused, VolumeRemoved,
+        VolumeRemovalRefused, VolumeRemoved, VolumeRestored,
     };
     let next = |kind: &EventKind| match kind {
         HostRegistered => Some(HostUp),
@@ -56,7 +56,8 @@ pub(in crate::store::conformance) fn kinds() -> Vec<EventKind> {
         OperationCancelled => Some(OperationLimited),
         OperationLimited => Some(RepairRequested),
         RepairRequested => Some(RepairApplied),
-        RepairApplied => None,
+        RepairApplied => Some(VolumeRestored),
+        VolumeRestored => None,
     };
     successors(Some(HostRegistered), next).collect()
 }

@@ -1,0 +1,156 @@
+//! What storage domains are removing or keep of what was removed, over all hosts: listed, and brought
+//! back.
+//!
+//! ```text
+//!   list      every host that is UP ─▶ its domains ─▶ their removals, each once
+//!   restore   a host that is UP and lists that removal ─▶ restored there ─▶ audit log
+//! ```
+//!
+//! Two hosts that list one removal see one domain: the id is nobody else's.
+
+use crate::hosts::{HostAgent, HostError, HostHandle, HostStatus, Hosts, RemovalSeen};
+use crate::snapshot::{EventKind, NewEvent, Severity};
+use crate::store::Store;
+use futures::future::join_all;
+use livemerge_proto::ids::HostId;
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_runtime::Clock;
+use livemerge_storage::{RemovalId, StorageId, VolumeRef};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Lists and restores.
+pub struct Removals {
+    hosts: Arc<Hosts>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What hosts tell of their removals.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// By storage domain and id, as `domain/id`.
+    pub removals: BTreeMap<String, RemovalSeen>,
+    /// Hosts that are known and did not tell.
+    pub silent: Vec<HostId>,
+}
+
+impl Removals {
+    /// Over these hosts.
+    pub fn new(hosts: Arc<Hosts>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            hosts,
+            store,
+            clock,
+        }
+    }
+
+    /// All removals, or those of one storage domain.
+    pub async fn list(&self, only: Option<&StorageId>) -> Told {
+        let mut told = Told::default();
+        for (host, removals) in self.ask(only).await {
+            match removals {
+                Ok(removals) => {
+                    let key =
+                        |seen: &RemovalSeen| format!("{}/{}", seen.mark.volume.storage, seen.id);
+                    told.removals
+                        .extend(removals.into_iter().map(|seen| (key(&seen), seen)));
+                }
+                Err(_) => told.silent.push(host.id),
+            }
+        }
+        told
+    }
+
+    /// Brings a volume back, by a host that keeps it.
+    ///
+    /// # Errors
+    /// `REMOVAL_NOT_FOUND` when every host tells of its removals and none has this one; the first
+    /// silent host's otherwise; the keeper's.
+    pub async fn restore(
+        &self,
+        storage: &StorageId,
+        removal: RemovalId,
+        caller: String,
+    ) -> Result<VolumeRef, Problem> {
+        let keeper = self.keeper(storage, removal).await?;
+        let restored = keeper.agent.restore_volume(storage, removal).await;
+        let volume = restored.map_err(HostError::into_problem)?.mark.volume;
+        let details = [
+            ("removal", removal.to_string()),
+            ("volume", volume.to_string()),
+        ];
+        let event = NewEvent {
+            kind: EventKind::VolumeRestored,
+            severity: Severity::Info,
+            occurred_at: self.clock.now(),
+            host: Some(keeper.id),
+            vm: None,
+            snapshot: None,
+            operation: None,
+            actor: Some(caller),
+            message: format!("{volume} was brought back"),
+            details: details.map(|(name, value)| (name.to_owned(), value)).into(),
+        };
+        // It is back: the answer does not fail for its entry in the log.
+        if let Err(error) = self.store.add_events(&[event]).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(%volume, error, "a volume was brought back and that could not be noted");
+        }
+        Ok(volume)
+    }
+
+    async fn keeper(&self, storage: &StorageId, id: RemovalId) -> Result<HostHandle, Problem> {
+        let mut unheard = None;
+        for (host, removals) in self.ask(Some(storage)).await {
+            match removals {
+                Ok(removals) if removals.iter().any(|removal| removal.id == id) => return Ok(host),
+                Ok(_) => {}
+                Err(error) => unheard = unheard.or(Some(error)),
+            }
+        }
+        Err(unheard.map_or_else(|| no_removal(storage, id), HostError::into_problem))
+    }
+
+    /// What each host tells, or why it does not.
+    async fn ask(
+        &self,
+        only: Option<&StorageId>,
+    ) -> Vec<(HostHandle, Result<Vec<RemovalSeen>, HostError>)> {
+        let asked = self.hosts.handles().into_iter().map(|host| async {
+            let is_up = host.view.borrow().status == HostStatus::Up;
+            let told = if is_up {
+                told_by(host.agent.as_ref(), only).await
+            } else {
+                Err(HostError::Unknown(silent(&host.id)))
+            };
+            (host, told)
+        });
+        join_all(asked).await
+    }
+}
+
+async fn told_by(
+    agent: &dyn HostAgent,
+    only: Option<&StorageId>,
+) -> Result<Vec<RemovalSeen>, HostError> {
+    let mut domains = agent.report().await?.storages;
+    domains.retain(|storage| only.is_none_or(|only| only == storage));
+    let mut all = Vec::new();
+    for storage in domains {
+        all.extend(agent.removals(&storage).await?);
+    }
+    Ok(all)
+}
+
+fn silent(host: &HostId) -> Problem {
+    let text = format!("host {host} does not answer");
+    Problem::new(Reason::HostUnreachable, text).with("host", host)
+}
+
+fn no_removal(storage: &StorageId, id: RemovalId) -> Problem {
+    let text = format!("storage domain {storage} has no removal {id}");
+    let problem = Problem::new(Reason::RemovalNotFound, text);
+    problem.with("storage", storage).with("removal", id)
+}

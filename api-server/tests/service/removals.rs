@@ -1,0 +1,94 @@
+//! What storage keeps of what was removed is listed over all hosts, and brought back.
+
+use super::*;
+
+fn kept(id: &str, name: &str) -> v1::Removal {
+    v1::Removal {
+        id: id.to_owned(),
+        volume: Some(v1::VolumeRef {
+            storage: "default".to_owned(),
+            name: name.to_owned(),
+        }),
+        state: v1::RemovalState::Condemned.into(),
+        keep_until: Some(prost_types::Timestamp {
+            seconds: 4_000_000_000,
+            nanos: 0,
+        }),
+        identity: format!("of-{name}"),
+        ..v1::Removal::default()
+    }
+}
+
+impl Rig {
+    async fn removals(&mut self, size: i32) -> Vec<String> {
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::InventoryServiceListRemovalsRequest {
+                page_size: size,
+                page_token,
+                ..v1::InventoryServiceListRemovalsRequest::default()
+            };
+            let answer = self.inventory.list_removals(request).await.unwrap();
+            let answer = answer.into_inner();
+            all.extend(answer.removals.into_iter().map(|removal| removal.id));
+            page_token = answer.next_page_token;
+            if page_token.is_empty() {
+                return all;
+            }
+        }
+    }
+
+    async fn restore(
+        &mut self,
+        storage: &str,
+        removal: &str,
+    ) -> Result<Response<v1::InventoryServiceRestoreVolumeResponse>, Status> {
+        let request = v1::InventoryServiceRestoreVolumeRequest {
+            request_id: any_id(),
+            storage: storage.to_owned(),
+            removal_id: removal.to_owned(),
+        };
+        self.inventory.restore_volume(request).await
+    }
+}
+
+#[tokio::test]
+async fn removals_are_listed_once_and_restored_by_who_keeps_them() {
+    let vm = any_id();
+    let (agent, endpoint) = Agent::serve(vm.clone(), &["vda"]).await;
+    let (other, others) = Agent::serve_as("host-2", vm.clone(), &["vda"]).await;
+    other.script().absent = true;
+    let mut ids: Vec<String> = (0..5).map(|_| any_id()).collect();
+    ids.sort();
+    // Both see the first ones; one sees the others alone.
+    let removals: Vec<_> = ids.iter().map(|id| kept(id, &format!("v-{id}"))).collect();
+    agent.script().kept = removals[..3].to_vec();
+    other.script().kept.clone_from(&removals);
+    let mut rig = Rig::around(vm, agent, vec![(HOST, endpoint), ("host-2", others)]).await;
+    until("both hosts", async || {
+        (rig.removals(0).await.len() == 5).then_some(())
+    })
+    .await;
+    for size in [0, 1, 2, 5] {
+        assert_eq!(rig.removals(size).await, ids, "in pages of {size}");
+    }
+    let back = rig.restore("default", &ids[4]).await.unwrap().into_inner();
+    assert_eq!(back.volume.unwrap().name, format!("v-{}", ids[4]));
+    assert_eq!(rig.removals(0).await, ids[..4]);
+    let events = rig.events_of(v1::EventType::VolumeRestored).await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].details["removal"], ids[4]);
+
+    let again = refusal(rig.restore("default", &ids[4]).await);
+    assert_eq!(again.reason, Reason::RemovalNotFound);
+    let elsewhere = refusal(rig.restore("other", &ids[0]).await);
+    assert_eq!(elsewhere.reason, Reason::RemovalNotFound);
+    for (storage, removal) in [("", ids[0].as_str()), ("default", ""), ("..", "x")] {
+        let malformed = refusal(rig.restore(storage, removal).await);
+        assert_eq!(
+            malformed.reason,
+            Reason::FieldInvalid,
+            "{storage} {removal}"
+        );
+    }
+}

@@ -1,0 +1,58 @@
+//! `livemerge volume`
+
+use crate::args::{RemovedArgs, RestoreArgs, VolumeCommand};
+use crate::connect::Session;
+use crate::failure::Failure;
+use crate::output::{Output, Stop};
+use crate::page::{Page, read_all};
+use livemerge_proto::v1;
+
+pub(super) async fn run(
+    session: &Session,
+    output: Output,
+    command: VolumeCommand,
+) -> Result<(), Stop> {
+    match command {
+        VolumeCommand::Removed(args) => output.list(&removed(session, args).await?),
+        VolumeCommand::Restore(args) => output.one(&restore(session, args).await?),
+    }
+}
+
+async fn removed(session: &Session, args: RemovedArgs) -> Result<Vec<v1::Removal>, Failure> {
+    let storage = args.storage.unwrap_or_default();
+    let mut client = session.inventory();
+    let mut silent = Vec::new();
+    let removals = read_all(None, async |Page { size, token }| {
+        let request = v1::InventoryServiceListRemovalsRequest {
+            storage: storage.clone(),
+            page_size: size,
+            page_token: token,
+        };
+        let answer = session
+            .call(request, async |r| client.list_removals(r).await)
+            .await?;
+        silent = answer.silent_host_ids;
+        Ok((answer.removals, answer.next_page_token))
+    })
+    .await?;
+    for host in silent {
+        eprintln!(
+            "host {} does not answer: what it alone sees is not listed",
+            host.escape_debug()
+        );
+    }
+    Ok(removals)
+}
+
+async fn restore(session: &Session, args: RestoreArgs) -> Result<v1::VolumeRef, Failure> {
+    let mut client = session.inventory();
+    let request = v1::InventoryServiceRestoreVolumeRequest {
+        request_id: session.request_id(),
+        storage: args.storage,
+        removal_id: args.removal,
+    };
+    let answer = session
+        .mutate(request, async |r| client.restore_volume(r).await)
+        .await?;
+    answer.volume.ok_or_else(|| Failure::incomplete("volume"))
+}

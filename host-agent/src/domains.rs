@@ -1,0 +1,155 @@
+//! Opens the storage domains of the configuration.
+
+use crate::config::{Config, StorageConfig};
+use anyhow::Context as _;
+use livemerge_storage::{Capabilities, FileStore, LiveVolumes, RemovalOrder, StorageId};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A storage domain, and how its volumes are removed.
+#[derive(Clone)]
+pub struct Domain {
+    /// Its volumes.
+    pub store: Arc<dyn LiveVolumes>,
+    /// How they are removed.
+    pub removal: RemovalPolicy,
+}
+
+impl Domain {
+    /// A domain whose volumes are neither kept nor wiped when they are removed.
+    pub fn plain(store: Arc<dyn LiveVolumes>) -> Self {
+        Self {
+            store,
+            removal: RemovalPolicy::default(),
+        }
+    }
+}
+
+/// How the volumes of a domain are removed once nothing needs them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemovalPolicy {
+    /// How long a removed volume can be brought back.
+    pub keep_for: Duration,
+    /// Whether what it held is overwritten.
+    pub wipe: bool,
+    /// Whether the device below is told that the space is free.
+    pub discard: bool,
+}
+
+impl RemovalPolicy {
+    /// The order, as this domain wants it done.
+    pub(crate) fn order(self, order: &RemovalOrder) -> RemovalOrder {
+        RemovalOrder {
+            keep_for: self.keep_for,
+            wipe: self.wipe,
+            discard: self.discard,
+            ..order.clone()
+        }
+    }
+
+    fn check(self, can: Capabilities) -> anyhow::Result<()> {
+        for (wished, can, what) in [
+            (self.wipe, can.wipe, "wipe"),
+            (self.discard, can.discard, "discard"),
+        ] {
+            anyhow::ensure!(
+                can || !wished,
+                "removal.{what}: this kind of storage cannot"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Opens all of them.
+///
+/// # Errors
+/// When one is not there, cannot do what it is configured for, or lies in another.
+pub(crate) async fn open(config: &Config) -> anyhow::Result<Vec<Domain>> {
+    refuse_overlaps(config)?;
+    let mut domains = Vec::new();
+    for (id, storage) in &config.storage {
+        let at = || format!("storage domain {id}");
+        let store: Arc<dyn LiveVolumes> = match storage {
+            StorageConfig::File(file) => Arc::new(
+                FileStore::open(id.clone(), &file.path)
+                    .await
+                    .with_context(at)?,
+            ),
+        };
+        let removal = storage.removal();
+        removal.check(store.capabilities()).with_context(at)?;
+        domains.push(Domain { store, removal });
+    }
+    Ok(domains)
+}
+
+/// A volume has one name: no directory lies in another, by whatever path.
+fn refuse_overlaps(config: &Config) -> anyhow::Result<()> {
+    let mut seen: Vec<(&StorageId, PathBuf)> = Vec::new();
+    for (id, storage) in &config.storage {
+        let StorageConfig::File(file) = storage;
+        let at = || format!("storage domain {id}: {}", file.path.display());
+        let real = file.path.canonicalize().with_context(at)?;
+        let overlap = |(_, other): &&(&StorageId, PathBuf)| {
+            real.starts_with(other) || other.starts_with(&real)
+        };
+        if let Some((other, _)) = seen.iter().find(overlap) {
+            anyhow::bail!("storage domains {other} and {id} are one directory, or in one another");
+        }
+        seen.push((id, real));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_volume_is_in_one_domain() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        std::os::unix::fs::symlink(dir.path(), inner.join("back")).unwrap();
+        let config = |b: &Path| -> Config {
+            let a = dir.path();
+            toml::from_str(&format!(
+                "[storage.a]\nkind = \"file\"\npath = {a:?}\n[storage.b]\nkind = \"file\"\npath = {b:?}\n"
+            ))
+            .unwrap()
+        };
+        for overlapping in [dir.path(), &inner, &inner.join("back")] {
+            assert!(refuse_overlaps(&config(overlapping)).is_err());
+        }
+        let apart = tempfile::tempdir().unwrap();
+        assert!(refuse_overlaps(&config(apart.path())).is_ok());
+    }
+
+    #[test]
+    fn what_a_kind_cannot_do_is_refused() {
+        let config = |removal: &str| -> StorageConfig {
+            toml::from_str(&format!(
+                "kind = \"file\"\npath = \"/\"\nremoval = {removal}"
+            ))
+            .unwrap()
+        };
+        let capabilities = Capabilities {
+            thin: true,
+            shared: true,
+            provided: false,
+            wipe: true,
+            discard: false,
+        };
+        for (removal, can) in [
+            ("{}", true),
+            ("{ keep_seconds = 5, wipe = true }", true),
+            ("{ discard = true }", false),
+        ] {
+            let policy = config(removal).removal();
+            assert_eq!(policy.check(capabilities).is_ok(), can, "{removal}");
+        }
+    }
+}
