@@ -130,3 +130,38 @@ async fn a_guest_whose_limit_cannot_be_told_is_left_alone() {
     assert_eq!(host.limits(), [0; 0]);
     assert_eq!(host.merges.get(id).unwrap().record.help, Help::default());
 }
+
+/// A refusal leaves the guest held back, so it is asked for again.
+#[tokio::test]
+async fn a_limit_that_is_not_taken_back_at_first_is_undone_before_the_merge_ends() {
+    let host = Host::impatient(&["vda"]).await;
+    let id = host.stalled().await;
+    host.limited_to(MIB).await;
+    let refused = || HypervisorError::Refused("not now".to_owned());
+    host.qemu().fail_next("limit_writes", refused());
+    host.qemu().fail_next("limit_writes", refused());
+    host.copy(&vda()).await;
+    host.switch(&vda()).await;
+    assert!(merged(&host.ended(id).await));
+    let limits = host.limits();
+    assert_eq!(limits[limits.len() - 3..], [BEFORE; 3]);
+    assert_eq!(host.merges.get(id).unwrap().record.help, Help::default());
+}
+
+/// Whoever has set another limit meanwhile has undone this one.
+#[tokio::test]
+async fn a_limit_of_somebody_else_is_left_as_it_is() {
+    let host = Host::impatient(&["vda"]).await;
+    let id = host.stalled().await;
+    host.limited_to(MIB).await;
+    let others = host.qemu().limit_writes(host.vm, &vda(), 7 * MIB).await;
+    others.unwrap();
+    let refused = HypervisorError::Refused("not by you".to_owned());
+    host.qemu().fail_next("limit_writes", refused);
+    host.copy(&vda()).await;
+    host.switch(&vda()).await;
+    assert!(merged(&host.ended(id).await));
+    assert_eq!(host.limits().last(), Some(&BEFORE));
+    let now = host.qemu().write_limit(host.vm, &vda()).await;
+    assert_eq!(now.unwrap(), 7 * MIB);
+}

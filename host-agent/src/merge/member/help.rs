@@ -1,7 +1,7 @@
 //! What is done for a copy that does not catch up with the guest, and undone.
 
 use super::super::step::Machine;
-use super::super::types::{Help, MergeRecord, Phase};
+use super::super::types::{Help, MergeRecord, Phase, Throttle};
 use super::Member;
 use crate::freeze::Quiesce;
 use crate::hypervisor::{HypervisorError, Layer, VmState};
@@ -69,7 +69,10 @@ impl Member {
             self.set_speed(0).await;
         }
         if let Some(throttle) = help.throttle {
-            self.limit_writes(throttle.bytes_per_second).await;
+            let limited = self.limit_writes(throttle.bytes_per_second).await;
+            if let Err(error) = limited {
+                self.no_limit_for_now(&error);
+            }
         }
     }
 
@@ -95,33 +98,47 @@ impl Member {
         if self.record.help.unlimited && matches!(self.record.phase, Phase::Copying { .. }) {
             self.set_speed(self.record.bytes_per_second).await;
         }
-        match self.record.help.throttle {
-            Some(throttle) => self.limit_writes(throttle.before).await,
-            None => true,
+        let Some(throttle) = self.record.help.throttle else {
+            return true;
+        };
+        let Err(error) = self.limit_writes(throttle.before).await else {
+            return true;
+        };
+        if self.is_undone_by_another(&error, throttle).await {
+            return true;
+        }
+        let now = self.around.clock.now();
+        let (waiting, pause) = self.waits.unanswered(now, Duration::MAX);
+        self.show_waiting(Some(waiting));
+        self.pause = pause;
+        false
+    }
+
+    /// Whether a limit that was not taken back is not there any more: the machine or its disk is gone, or
+    /// somebody has set another one. A refusal alone leaves the guest held back.
+    async fn is_undone_by_another(&self, error: &HypervisorError, throttle: Throttle) -> bool {
+        if matches!(error, HypervisorError::NotFound(_)) {
+            return true;
+        }
+        let order = &self.record.order;
+        match self
+            .around
+            .hypervisor
+            .write_limit(order.vm, &order.disk)
+            .await
+        {
+            Ok(now) => now != throttle.bytes_per_second,
+            Err(error) => matches!(error, HypervisorError::NotFound(_)),
         }
     }
 
-    /// False when it cannot be told whether it was done.
-    async fn limit_writes(&mut self, bytes_per_second: u64) -> bool {
+    async fn limit_writes(&self, bytes_per_second: u64) -> Result<(), HypervisorError> {
         let order = &self.record.order;
         let hypervisor = &self.around.hypervisor;
         let set = hypervisor.limit_writes(order.vm, &order.disk, bytes_per_second);
-        match set.await {
-            Ok(()) => true,
-            Err(HypervisorError::Unknown(why)) => {
-                tracing::warn!(merge = %order.id, why, "the guest's limit cannot be set");
-                let now = self.around.clock.now();
-                let (waiting, pause) = self.waits.unanswered(now, Duration::MAX);
-                self.show_waiting(Some(waiting));
-                self.pause = pause;
-                false
-            }
-            Err(error) => {
-                tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be set");
-                self.no_limit_for_now(&error);
-                true
-            }
-        }
+        set.await.inspect_err(|error| {
+            tracing::warn!(merge = %order.id, %error, "the guest's limit cannot be set");
+        })
     }
 
     pub(super) async fn set_speed(&self, bytes_per_second: u64) {
