@@ -15,18 +15,26 @@ use crate::scene::Scene;
 pub(super) struct Ours {
     scene: Scene,
     monitor: Qmp,
+    /// How many layers it has been given, each with a name of its own.
+    layers: usize,
 }
 
 impl Ours {
     pub(super) async fn begin(disks: &[&str], workload: Workload) -> Result<Self> {
         let (rig, guest, monitor) = super::boot(disks, workload).await?;
         let scene = Scene::around(rig, guest).await?;
-        Ok(Self { scene, monitor })
+        Ok(Self {
+            scene,
+            monitor,
+            layers: 0,
+        })
     }
 
     /// Takes a snapshot and fills the new layer of each disk. Returns its id.
     pub(super) async fn layer(&mut self, region: Region) -> Result<String> {
-        let snapshot = self.scene.api.snapshot(self.scene.vm(), "bench").await?;
+        self.layers += 1;
+        let name = format!("layer-{}", self.layers);
+        let snapshot = self.scene.api.snapshot(self.scene.vm(), &name).await?;
         for (place, disk) in self.scene.guest.spec.disks.clone().iter().enumerate() {
             let images = self.scene.images_of(&disk.target).await?;
             let overlay = images.last().context("the chain is empty")?;
