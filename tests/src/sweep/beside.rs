@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use livemerge_host_agent::hypervisor::KeptSnapshot;
 use livemerge_proto::ids::{DiskTarget, VmId};
+use livemerge_proto::v1;
 use livemerge_storage::Locator;
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ use crate::cluster::{Cluster, Settings};
 const STALLED: Duration = Duration::from_millis(300);
 /// How long the merge that comes first holds up the other one.
 const FIRST: Duration = Duration::from_millis(400);
-/// The time in which layers of others are listed.
+/// The time in which layers of others are listed, and the first merge begins.
 const LISTED: Duration = Duration::from_secs(120);
 /// A volume that is built on the first snapshot's.
 pub(super) const CLONE: &str = "clone.qcow2";
@@ -70,7 +71,9 @@ pub(super) async fn set(
         Beside::Queue => {
             let first = cluster.add_vm("first", &["vda"]).await?;
             let snapshot = cluster.api.snapshot(first, "a").await?;
-            cluster.api.delete(&snapshot).await?;
+            let delete = cluster.api.delete(&snapshot).await?;
+            let copies = tokio::time::timeout(LISTED, copies(cluster, &delete.id)).await;
+            copies.context("the first merge never begins")??;
             let stage = Stage::new(&[]);
             let hypervisor = cluster.hypervisor.clone();
             return Ok(Some(World::new(hypervisor, VmId::from(first), stage)));
@@ -118,6 +121,18 @@ async fn listed(cluster: &mut Cluster, vm: Uuid, name: &str) -> Result<String> {
         let listed = cluster.api.list(vm).await?;
         if let Some(found) = listed.into_iter().find(|snapshot| snapshot.name == name) {
             return Ok(found.id);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Returns when an operation's merge copies: what befalls the case's own is not for this one.
+async fn copies(cluster: &mut Cluster, operation: &str) -> Result<()> {
+    loop {
+        let shown = cluster.api.operation(operation).await?;
+        let copies = |disk: &v1::DiskProgress| disk.phase() == v1::MergePhase::Copying;
+        if shown.disks.iter().any(copies) {
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_host_agent::hypervisor::{
     Hypervisor, HypervisorError, HypervisorEvent, JobOrder, JobProgress, KeptSnapshot, Layer,
-    MirrorState, Overlay, Reference, VmView,
+    MirrorState, Overlay, Reference, VmState, VmView,
 };
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
@@ -90,7 +90,11 @@ impl Host {
 
 /// A disk whose merge goes together with that of another one and has not caught up: it copies, or it
 /// has as many layers as the other one and no job. All disks of a scenario begin with equal chains.
+/// A machine that has died since it was looked at has no job at all, and no pivot comes about.
 fn behind(vm: &VmView, pivots: &DiskTarget) -> Option<DiskTarget> {
+    if vm.state == VmState::ShutOff {
+        return None;
+    }
     let layers = vm.disk(pivots)?.chain.len();
     let others = vm.disks.iter().filter(|disk| disk.target != *pivots);
     let mut behind = others.filter(|other| match &other.mirror {
