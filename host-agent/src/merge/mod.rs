@@ -70,6 +70,7 @@ use crate::overlays::Overlays;
 use crate::volumes::Volumes;
 use board::Board;
 use driver::{Driver, Surroundings, What, Wish, blocking, ended, past_return};
+use futures::future::try_join_all;
 use jiff::Timestamp;
 use journal::Journal;
 use livemerge_proto::ids::{MergeId, VmId};
@@ -209,14 +210,11 @@ impl Merges {
             None if orders.iter().all(|order| self.get(order.id).is_none()) => {}
             _ => return Err(another_payload(&orders)),
         }
-        let mut fits = Vec::with_capacity(orders.len());
-        for order in orders {
-            fits.push((self.fit(&order).await?, order));
-        }
+        let fits = try_join_all(orders.iter().map(|order| self.fit(order))).await?;
         let promising = self.promising.lock().await;
         let mut room = self.room().await;
-        let mut records = Vec::with_capacity(fits.len());
-        for (fit, order) in fits {
+        let mut records = Vec::with_capacity(orders.len());
+        for (fit, order) in fits.into_iter().zip(orders) {
             let promise = room
                 .take(&order.kept.volume, &fit.work, &self.volumes)
                 .await?;

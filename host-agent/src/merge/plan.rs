@@ -15,6 +15,7 @@ use super::room::Room;
 use super::types::{Direction, MergeOrder, VolumeMark};
 use crate::hypervisor::Hypervisor;
 use crate::volumes::Volumes;
+use futures::future::try_join_all;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -89,33 +90,67 @@ pub async fn plan(
     volumes: &Volumes,
     mut room: Room,
 ) -> Result<Vec<DiskPlan>, Problem> {
+    let drafts = ranges
+        .iter()
+        .map(|range| drafts(vm, range, hypervisor, volumes));
+    let drafts = try_join_all(drafts).await?;
     let mut plans = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        plans.push(plan_disk(vm, range, hypervisor, volumes, &mut room).await?);
+    for (range, drafts) in ranges.into_iter().zip(drafts) {
+        plans.push(plan_disk(range, drafts, volumes, &mut room).await?);
     }
     Ok(plans)
 }
 
-async fn plan_disk(
+/// One way to merge a disk's volumes, but for the room that it needs.
+struct Draft {
+    order: MergeOrder,
+    work: Work,
+    freed_bytes: u64,
+    refused: Option<Problem>,
+}
+
+/// The commit, then the pull.
+async fn drafts(
     vm: VmId,
-    range: DiskRange,
+    range: &DiskRange,
     hypervisor: &dyn Hypervisor,
     volumes: &Volumes,
-    room: &mut Room,
-) -> Result<DiskPlan, Problem> {
-    let layers = layers(&range, volumes).await?;
+) -> Result<Vec<Draft>, Problem> {
+    let layers = layers(range, volumes).await?;
     let names: Vec<&VolumeRef> = layers.iter().map(|(_, info)| &info.volume).collect();
     let works = measure(&names, volumes, MAP_LIMIT).await;
-    let mut options = Vec::with_capacity(2);
+    let mut drafts = Vec::with_capacity(2);
     for direction in [Direction::Commit, Direction::Pull] {
         let (order, freed_bytes) = draft(vm, &range.disk, direction, &layers);
         let estimate = || Work::estimate(freed_bytes);
-        let work = works.as_ref().map_or_else(estimate, |w| w.of(direction));
+        drafts.push(Draft {
+            refused: refusal(fits(&order, hypervisor, volumes).await)?,
+            work: works.as_ref().map_or_else(estimate, |w| w.of(direction)),
+            order,
+            freed_bytes,
+        });
+    }
+    Ok(drafts)
+}
+
+async fn plan_disk(
+    range: DiskRange,
+    drafts: Vec<Draft>,
+    volumes: &Volumes,
+    room: &mut Room,
+) -> Result<DiskPlan, Problem> {
+    let mut options = Vec::with_capacity(2);
+    for draft in drafts {
+        let Draft {
+            order,
+            work,
+            freed_bytes,
+            refused,
+        } = draft;
         let free_bytes = room.free(&order.kept.volume.storage, volumes).await?;
-        let refused = refusal(fits(&order, hypervisor, volumes).await)?;
         let wanting = || want_of_space(&order.kept.volume, &work, free_bytes);
         options.push(MergeOption {
-            direction,
+            direction: order.direction,
             blocker: refused.or_else(wanting),
             kept: order.kept,
             removed: order.removed,

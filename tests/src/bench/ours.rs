@@ -10,6 +10,7 @@ use super::{DISK, LIMIT, Region, fill};
 use crate::guest::domain::Workload;
 use crate::qmp::Qmp;
 use crate::scene::Scene;
+use crate::services::{Reach, Services};
 
 /// A guest and both services.
 pub(super) struct Ours {
@@ -23,11 +24,28 @@ impl Ours {
     pub(super) async fn begin(disks: &[&str], workload: Workload) -> Result<Self> {
         let (rig, guest, monitor) = super::boot(disks, workload).await?;
         let scene = Scene::around(rig, guest).await?;
-        Ok(Self {
+        Ok(Self::of(scene, monitor))
+    }
+
+    /// The same, of an agent with this setting.
+    pub(super) async fn begin_set(
+        disks: &[&str],
+        workload: Workload,
+        setting: &str,
+    ) -> Result<Self> {
+        let (rig, guest, monitor) = super::boot(disks, workload).await?;
+        let mut services = Services::new(&rig, Reach::Unix)?;
+        services.agent.set(setting);
+        let scene = Scene::with(rig, guest, services).await?;
+        Ok(Self::of(scene, monitor))
+    }
+
+    fn of(scene: Scene, monitor: Qmp) -> Self {
+        Self {
             scene,
             monitor,
             layers: 0,
-        })
+        }
     }
 
     /// Takes a snapshot and fills the new layer of each disk. Returns its id.
