@@ -9,6 +9,7 @@
 //!   batch      8 snapshots in one pass     / 8 x virsh blockcommit and rm
 //!   direction  the way that copies less    / a commit
 //!   disks      4 disks of one machine      / a machine with 1 disk
+//!   file       a scattered file removed    / rm
 //! ```
 //! Ours and the peer's guest are twins that write records all the time. A ratio is the median of the
 //! rounds' ratios. No figure decides a test.
@@ -18,6 +19,7 @@ mod delete;
 mod direction;
 mod disks;
 mod figures;
+mod file;
 mod floor;
 mod ours;
 mod peer;
@@ -62,6 +64,8 @@ pub enum Bench {
     Direction,
     /// Four disks at once, beside one alone
     Disks,
+    /// A scattered file removed, beside rm: time, and a neighbour's longest wait
+    File,
 }
 
 impl Bench {
@@ -71,6 +75,7 @@ impl Bench {
             Self::Stall => Box::pin(stall::measure(runs.unwrap_or(15), figures)).await,
             Self::Batch => Box::pin(batch::measure(runs.unwrap_or(7), figures)).await,
             Self::Direction => Box::pin(direction::measure(runs.unwrap_or(5), figures)).await,
+            Self::File => file::measure(runs.unwrap_or(5), figures).await,
             Self::Disks => Box::pin(disks::measure(runs.unwrap_or(7), figures)).await,
         }
     }
