@@ -5,15 +5,15 @@
 //!   grpc (edge) ─▶ snapshot (operations, steps) ─▶ store (port) ─▶ SQLite
 //!        │                    └──────────────────▶ hosts (port) ─▶ agents
 //!        ├──▶ hosts (which there are, what they show)
-//!        ├──▶ removals (what storage keeps of what was removed) ─▶ hosts
+//!        ├──▶ domains (storage, and what it keeps of what was removed) ─▶ hosts
 //!        └──▶ consistency (record against hosts and storage) ─▶ store, hosts, snapshot
 //! ```
 
 pub mod config;
 pub mod consistency;
+pub mod domains;
 pub mod grpc;
 pub mod hosts;
-pub mod removals;
 pub mod server;
 pub mod snapshot;
 pub mod store;

@@ -2,9 +2,9 @@
 
 use crate::config::Config;
 use crate::consistency::Consistency;
+use crate::domains::Domains;
 use crate::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
 use crate::hosts::{Dial, Hosts};
-use crate::removals::Removals;
 use crate::snapshot::{Discovery, HostRecord, Snapshots};
 use crate::store::{SqliteStore, Store};
 use anyhow::Context as _;
@@ -108,7 +108,7 @@ pub async fn open(
         })
         .max_decoding_message_size(limit),
         inventory: InventoryServiceServer::new(InventoryApi {
-            removals: Arc::new(Removals::new(
+            domains: Arc::new(Domains::new(
                 Arc::clone(&hosts),
                 Arc::clone(&store),
                 Arc::clone(&clock),

@@ -15,7 +15,7 @@ pub(crate) use snapshot::{
     CreateArgs, DeleteArgs, MergeArgs, PlanArgs, SnapshotArgs, SnapshotCommand, UpdateArgs,
 };
 
-pub(crate) use volume::{RemovedArgs, RestoreArgs, VolumeCommand};
+pub(crate) use volume::{RemovedArgs, RestoreArgs, StoragesArgs, VolumeCommand};
 
 use crate::connect::{DEFAULT_SERVER, Server};
 use crate::failure::EXIT_CODES;
@@ -77,7 +77,7 @@ pub(crate) enum Command {
     /// Snapshots of virtual machines
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
-    /// Volumes that were removed, and can be brought back while they are kept
+    /// Storage domains, and volumes that were removed and can be brought back while they are kept
     #[command(subcommand)]
     Volume(VolumeCommand),
     /// The durable operations

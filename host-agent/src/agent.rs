@@ -97,6 +97,7 @@ pub async fn open(
     tokio::spawn(reaping);
     let overlays = merges.overlays().freezing(Arc::clone(&freezes));
     let limit = config.server.max_message_bytes();
+    let volume_merges = Arc::clone(&merges);
     Ok(Agent {
         running: Arc::clone(&merges),
         freezes: Arc::clone(&freezes),
@@ -123,8 +124,12 @@ pub async fn open(
             shutdown,
         })
         .max_decoding_message_size(limit),
-        volumes: VolumeServiceServer::new(VolumeApi { volumes, fence })
-            .max_decoding_message_size(limit),
+        volumes: VolumeServiceServer::new(VolumeApi {
+            volumes,
+            merges: volume_merges,
+            fence,
+        })
+        .max_decoding_message_size(limit),
         generation,
     })
 }

@@ -9,15 +9,29 @@
 //!   whoever has the volume open                     (storage, at its gate)
 //! ```
 
-use crate::domains::Domain;
+use crate::domains::{Domain, RemovalPolicy};
 use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
 use futures::{StreamExt as _, TryStreamExt as _};
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{
-    ClusterBytes, Content, Dependent, LiveVolumes, Locator, NewVolume, Profile, Removal, RemovalId,
-    RemovalOrder, Share, Space, StorageError, StorageId, VolumeInfo, VolumeRef, survey,
+    Capabilities, ClusterBytes, Content, Dependent, LiveVolumes, Locator, NewVolume, Profile,
+    Removal, RemovalId, RemovalOrder, Share, Space, StorageError, StorageId, VolumeInfo, VolumeRef,
+    survey,
 };
 use std::{collections::BTreeMap, sync::Arc};
+
+/// A storage domain, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// Its room.
+    pub space: Space,
+    /// What lies in it and is neither a volume nor ours.
+    pub foreign: Vec<String>,
+    /// What its back end can do.
+    pub capabilities: Capabilities,
+    /// How its volumes are removed.
+    pub removal: RemovalPolicy,
+}
 
 /// The storage domains that this host sees.
 pub struct Volumes {
@@ -41,6 +55,21 @@ impl Volumes {
     /// The ids of the domains.
     pub fn ids(&self) -> impl Iterator<Item = &StorageId> {
         self.domains.keys()
+    }
+
+    /// What a domain is, holds that is nobody's, and has room for.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn describe(&self, storage: &StorageId) -> Result<Described, Problem> {
+        let domain = self.domain(storage)?;
+        let unanswered = |error: StorageError| problem(&error).with("storage", storage);
+        Ok(Described {
+            space: domain.store.space().await.map_err(unanswered)?,
+            foreign: domain.store.foreign().await.map_err(unanswered)?,
+            capabilities: domain.store.capabilities(),
+            removal: domain.removal,
+        })
     }
 
     /// The volume that QEMU has open under this locator; `None` when it lies in no domain.

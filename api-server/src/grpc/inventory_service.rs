@@ -1,10 +1,10 @@
 //! `livemerge.v1.InventoryService`.
 
 use super::snapshot_service::{fingerprint, problem};
-use super::{caller, convert, detached, finding, page::Pager, removals};
+use super::{caller, convert, detached, domains, finding, page::Pager};
 use crate::consistency::{Consistency, RepairOrder, Scope};
+use crate::domains::Domains;
 use crate::hosts::{ENDPOINT_FORM, HostError, Hosts, is_endpoint, no_host};
-use crate::removals::Removals;
 use crate::snapshot::{HostRecord, VmRecord, no_vm};
 use crate::store::{RequestRecord, Store, VmFilter};
 use livemerge_proto::fields::Fields;
@@ -30,8 +30,8 @@ pub struct InventoryApi {
     pub store: Arc<dyn Store>,
     /// For the time at which a chain was read.
     pub clock: Arc<dyn Clock>,
-    /// What storage keeps of what was removed.
-    pub removals: Arc<Removals>,
+    /// The storage domains.
+    pub domains: Arc<Domains>,
     /// Compares and repairs.
     pub consistency: Arc<Consistency>,
 }
@@ -158,18 +158,26 @@ impl InventoryService for InventoryApi {
         }))
     }
 
+    async fn list_storages(
+        &self,
+        request: Request<v1::InventoryServiceListStoragesRequest>,
+    ) -> Result<Response<v1::InventoryServiceListStoragesResponse>, Status> {
+        let request = request.into_inner();
+        domains::storages(&self.domains, request).await
+    }
+
     async fn list_removals(
         &self,
         request: Request<v1::InventoryServiceListRemovalsRequest>,
     ) -> Result<Response<v1::InventoryServiceListRemovalsResponse>, Status> {
-        removals::list(&self.removals, request.into_inner()).await
+        domains::removals(&self.domains, request.into_inner()).await
     }
 
     async fn restore_volume(
         &self,
         request: Request<v1::InventoryServiceRestoreVolumeRequest>,
     ) -> Result<Response<v1::InventoryServiceRestoreVolumeResponse>, Status> {
-        removals::restore(&self.removals, request).await
+        domains::restore(&self.domains, request).await
     }
 
     async fn check_consistency(

@@ -3,6 +3,7 @@
 
 mod convert;
 mod delete_order;
+mod domains;
 mod event_service;
 mod event_watch;
 mod finding;
@@ -12,7 +13,6 @@ mod labels;
 mod operation;
 mod operation_service;
 mod page;
-mod removals;
 mod snapshot_service;
 
 pub use event_service::EventApi;

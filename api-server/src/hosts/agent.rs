@@ -5,8 +5,8 @@
 
 use super::convert;
 use super::types::{
-    HostError, HostReport, Measured, MergeOrder, OverlayOrder, RemovalOrder, RemovalSeen, Removed,
-    VmChains, VolumeSeen,
+    DomainSeen, HostError, HostReport, Measured, MergeOrder, OverlayOrder, RemovalOrder,
+    RemovalSeen, Removed, VmChains, VolumeSeen,
 };
 use super::{HostAgent, volume_ref};
 use crate::snapshot::{Consistency, Mark};
@@ -183,6 +183,17 @@ impl HostAgent for GrpcAgent {
             .await
             .map_err(classify)?;
         convert::report(&self.host, answer.into_inner()).map_err(classify)
+    }
+
+    async fn domains(&self) -> Result<Vec<DomainSeen>, HostError> {
+        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let answer = client
+            .list_storages(within(SHORT, v1::ListStoragesRequest {}))
+            .await
+            .map_err(classify)?;
+        let domains = answer.into_inner().storages.into_iter();
+        let domains = domains.map(convert::domain);
+        domains.collect::<Result<_, _>>().map_err(classify)
     }
 
     async fn volumes(&self, storage: &StorageId) -> Result<Vec<VolumeSeen>, HostError> {

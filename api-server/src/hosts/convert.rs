@@ -4,9 +4,9 @@
 //! answer, never as an empty one.
 
 use super::types::{
-    Chain, DiskSeen, HostReport, Layer, LayerFormat, MeasuredWay, MergeOrder, MergePhase,
-    MergeSeen, MergeWaiting, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState,
-    VolumeSeen,
+    Chain, DiskSeen, DomainSeen, HostReport, Layer, LayerFormat, MeasuredWay, MergeOrder,
+    MergePhase, MergeSeen, MergeWaiting, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen,
+    VmState, VolumeSeen,
 };
 use crate::snapshot::{Consistency, Direction, Failure, Mark, Quiesce};
 use jiff::Timestamp;
@@ -240,6 +240,21 @@ pub(super) fn report(
         storages: storages.collect::<Result<_, _>>()?,
         vms: answer.vms.iter().map(vm).collect::<Result<_, _>>()?,
         damaged_journals: info.damaged_journals,
+    })
+}
+
+pub(super) fn domain(storage: v1::Storage) -> Result<DomainSeen, Status> {
+    Ok(DomainSeen {
+        id: id(&storage.id)?,
+        free_bytes: bytes(storage.free_bytes),
+        total_bytes: bytes(storage.total_bytes),
+        promised_bytes: bytes(storage.promised_bytes),
+        thin: storage.thin,
+        provided: storage.provided,
+        keep_for: storage.keep_for.and_then(|time| time.try_into().ok()),
+        wipe: storage.wipe,
+        discard: storage.discard,
+        foreign: storage.foreign,
     })
 }
 

@@ -19,9 +19,10 @@ pub use agent::is_a_no;
 pub(crate) use convert::volume_ref;
 pub use endpoint::{ENDPOINT_FORM, is_endpoint};
 pub use types::{
-    Chain, DiskSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat, Measured,
-    MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, MergeWaiting, OverlayOrder,
-    RemovalOrder, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
+    Chain, DiskSeen, DomainSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat,
+    Measured, MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, MergeWaiting,
+    OverlayOrder, RemovalOrder, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState,
+    VolumeSeen,
 };
 
 use crate::snapshot::{Consistency, EventKind, HostRecord, Mark, Severity, VmRecord};
@@ -70,6 +71,8 @@ pub trait HostAgent: Send + Sync + 'static {
     ) -> Result<VolumeSeen, HostError>;
     /// What the host is and has. An answer of another host's agent is no answer.
     async fn report(&self) -> Result<HostReport, HostError>;
+    /// Its storage domains, asked now.
+    async fn domains(&self) -> Result<Vec<DomainSeen>, HostError>;
     /// All volumes of a storage domain.
     async fn volumes(&self, storage: &StorageId) -> Result<Vec<VolumeSeen>, HostError>;
     /// The removals of a storage domain that have not ended.

@@ -257,6 +257,31 @@ pub struct HostReport {
     pub damaged_journals: Vec<String>,
 }
 
+/// A storage domain as a host shows it to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainSeen {
+    /// Its id.
+    pub id: StorageId,
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Of the free ones, those that open merges will take.
+    pub promised_bytes: u64,
+    /// Whether a volume takes only what was written.
+    pub thin: bool,
+    /// Whether volumes are given their room.
+    pub provided: bool,
+    /// How long a removed volume can be brought back.
+    pub keep_for: Option<Duration>,
+    /// Whether what it held is overwritten.
+    pub wipe: bool,
+    /// Whether the device below is told of what is freed.
+    pub discard: bool,
+    /// What is neither a volume nor ours.
+    pub foreign: Vec<String>,
+}
+
 /// A volume as its storage domain has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeSeen {

@@ -409,6 +409,23 @@ impl MergeService for Agent {
 
 #[tonic::async_trait]
 impl VolumeService for Agent {
+    async fn list_storages(
+        &self,
+        _: Request<v1::ListStoragesRequest>,
+    ) -> Result<Response<v1::ListStoragesResponse>, Status> {
+        drop(self.answer("storages", "")?);
+        let storage = v1::Storage {
+            id: STORAGE.to_owned(),
+            free_bytes: 5,
+            total_bytes: 9,
+            foreign: vec!["notes.txt".to_owned()],
+            ..v1::Storage::default()
+        };
+        Ok(Response::new(v1::ListStoragesResponse {
+            storages: vec![storage],
+        }))
+    }
+
     async fn list_volumes(
         &self,
         _: Request<v1::ListVolumesRequest>,

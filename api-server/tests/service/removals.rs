@@ -92,3 +92,40 @@ async fn removals_are_listed_once_and_restored_by_who_keeps_them() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_domains_of_all_hosts_are_shown_and_who_is_silent_is_named() {
+    let vm = any_id();
+    let (agent, endpoint) = Agent::serve(vm.clone(), &["vda"]).await;
+    let (other, others) = Agent::serve_as("host-2", vm.clone(), &["vda"]).await;
+    other.script().absent = true;
+    let mut rig = Rig::around(vm, agent, vec![(HOST, endpoint), ("host-2", others)]).await;
+    let mut shown = async |host: &str| {
+        let request = v1::InventoryServiceListStoragesRequest {
+            host_id: host.to_owned(),
+        };
+        let answer = rig.inventory.list_storages(request).await.unwrap();
+        let answer = answer.into_inner();
+        let hosts: Vec<_> = answer
+            .storages
+            .iter()
+            .map(|it| it.host_id.clone())
+            .collect();
+        (hosts, answer.silent_host_ids, answer.storages)
+    };
+    until("both hosts", async || {
+        (shown("").await.0 == [HOST, "host-2"]).then_some(())
+    })
+    .await;
+    let (hosts, silent, storages) = shown("host-2").await;
+    assert_eq!((hosts, silent), (vec!["host-2".to_owned()], vec![]));
+    let storage = storages[0].storage.clone().unwrap();
+    assert_eq!((storage.free_bytes, storage.total_bytes), (5, 9));
+    assert_eq!(storage.foreign, ["notes.txt"]);
+    other.script().silent.insert("storages");
+    let (hosts, silent, _) = shown("").await;
+    assert_eq!(
+        (hosts, silent),
+        (vec![HOST.to_owned()], vec!["host-2".to_owned()])
+    );
+}

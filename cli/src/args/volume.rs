@@ -5,10 +5,20 @@ use clap::{Args, Subcommand};
 /// `livemerge volume`
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeCommand {
+    /// Lists the storage domains of the hosts, with their room
+    Storages(StoragesArgs),
     /// Lists the volumes that are being removed, or are kept until a time
     Removed(RemovedArgs),
     /// Brings a removed volume back under its name; no chain has it then
     Restore(RestoreArgs),
+}
+
+/// `livemerge volume storages`
+#[derive(Debug, Args)]
+pub(crate) struct StoragesArgs {
+    /// Only those of this host
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
 }
 
 /// `livemerge volume removed`

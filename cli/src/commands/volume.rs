@@ -1,6 +1,6 @@
 //! `livemerge volume`
 
-use crate::args::{RemovedArgs, RestoreArgs, VolumeCommand};
+use crate::args::{RemovedArgs, RestoreArgs, StoragesArgs, VolumeCommand};
 use crate::connect::Session;
 use crate::failure::Failure;
 use crate::output::{Output, Stop};
@@ -13,6 +13,7 @@ pub(super) async fn run(
     command: VolumeCommand,
 ) -> Result<(), Stop> {
     match command {
+        VolumeCommand::Storages(args) => output.list(&storages(session, args).await?),
         VolumeCommand::Removed(args) => output.list(&removed(session, args).await?),
         VolumeCommand::Restore(args) => output.one(&restore(session, args).await?),
     }
@@ -35,13 +36,27 @@ async fn removed(session: &Session, args: RemovedArgs) -> Result<Vec<v1::Removal
         Ok((answer.removals, answer.next_page_token))
     })
     .await?;
-    for host in silent {
-        eprintln!(
-            "host {} does not answer: what it alone sees is not listed",
-            host.escape_debug()
-        );
-    }
+    tell_silent(&silent);
     Ok(removals)
+}
+
+async fn storages(session: &Session, args: StoragesArgs) -> Result<Vec<v1::HostStorage>, Failure> {
+    let mut client = session.inventory();
+    let request = v1::InventoryServiceListStoragesRequest {
+        host_id: args.host.unwrap_or_default(),
+    };
+    let answer = session
+        .call(request, async |r| client.list_storages(r).await)
+        .await?;
+    tell_silent(&answer.silent_host_ids);
+    Ok(answer.storages)
+}
+
+fn tell_silent(hosts: &[String]) {
+    for host in hosts {
+        let host = host.escape_debug();
+        eprintln!("host {host} does not answer: what it alone sees is not listed");
+    }
 }
 
 async fn restore(session: &Session, args: RestoreArgs) -> Result<v1::VolumeRef, Failure> {

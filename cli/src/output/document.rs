@@ -50,6 +50,48 @@ impl<'a> From<&'a v1::VolumeRef> for VolumeDocument<'a> {
 }
 
 #[derive(Debug, Serialize)]
+pub(crate) struct StorageDocument<'a> {
+    host_id: &'a str,
+    id: &'a str,
+    free_bytes: i64,
+    total_bytes: i64,
+    promised_bytes: i64,
+    keep_seconds: Option<f64>,
+    wipe: bool,
+    discard: bool,
+    foreign: &'a [String],
+}
+
+impl<'a> From<&'a v1::HostStorage> for StorageDocument<'a> {
+    fn from(of: &'a v1::HostStorage) -> Self {
+        const NONE: &v1::Storage = &v1::Storage {
+            id: String::new(),
+            free_bytes: 0,
+            total_bytes: 0,
+            promised_bytes: 0,
+            thin: false,
+            provided: false,
+            keep_for: None,
+            wipe: false,
+            discard: false,
+            foreign: Vec::new(),
+        };
+        let storage = of.storage.as_ref().unwrap_or(NONE);
+        Self {
+            host_id: &of.host_id,
+            id: &storage.id,
+            free_bytes: storage.free_bytes,
+            total_bytes: storage.total_bytes,
+            promised_bytes: storage.promised_bytes,
+            keep_seconds: seconds(storage.keep_for.as_ref()),
+            wipe: storage.wipe,
+            discard: storage.discard,
+            foreign: &storage.foreign,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
 pub(crate) struct RemovalDocument<'a> {
     id: &'a str,
     volume: Option<VolumeDocument<'a>>,

@@ -1,8 +1,9 @@
 //! Answers as tables: one line of a list, and all of one.
 
 use super::document::{
-    EventDocument, HostDocument, OperationDocument, RemovalDocument, SnapshotDocument, VmDocument,
-    VolumeDocument, snapshot_consistency, snapshot_origin, snapshot_state,
+    EventDocument, HostDocument, OperationDocument, RemovalDocument, SnapshotDocument,
+    StorageDocument, VmDocument, VolumeDocument, snapshot_consistency, snapshot_origin,
+    snapshot_state,
 };
 use super::text::{escape, or_dash, seconds, size, time_or_dash, word};
 use super::{Detailed, Extra, Listed};
@@ -100,6 +101,32 @@ impl Detailed for v1::Vm {
             )
         }));
         details
+    }
+}
+
+impl Listed for v1::HostStorage {
+    type Document<'a> = StorageDocument<'a>;
+
+    const COLUMNS: &'static [&'static str] = &[
+        "HOST", "STORAGE", "FREE", "PROMISED", "TOTAL", "KEEPS", "FOREIGN",
+    ];
+
+    fn document(&self) -> StorageDocument<'_> {
+        self.into()
+    }
+
+    fn row(&self) -> Vec<String> {
+        let storage = self.storage.clone().unwrap_or_default();
+        let keeps = seconds(storage.keep_for.as_ref());
+        vec![
+            or_dash(&self.host_id),
+            or_dash(&storage.id),
+            size(storage.free_bytes),
+            size(storage.promised_bytes),
+            size(storage.total_bytes),
+            keeps.map_or_else(|| "-".to_owned(), |time| format!("{time} s")),
+            storage.foreign.len().to_string(),
+        ]
     }
 }
 

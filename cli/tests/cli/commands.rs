@@ -41,6 +41,8 @@ records! {
     snapshot_list_of_all: ["snapshot", "list", "-"];
     snapshot_delete: ["snapshot", "delete", "weekly"];
     snapshot_plan: ["snapshot", "plan", "weekly"];
+    volume_storages: ["volume", "storages"];
+    volume_storages_of_a_host: ["volume", "storages", "--host", "host-2"];
     volume_removed: ["volume", "removed"];
     volume_restore: ["volume", "restore", "default", KEPT];
     operation_cancel: ["operation", "cancel", RUNNING];

@@ -45,6 +45,7 @@ pub(crate) fn site() -> Script {
         events: events(),
         findings: findings(),
         removals: removals(),
+        storages: storages(),
         repaired: v1::ApplyRepairResponse {
             outcome: v1::RepairOutcome::Done.into(),
             operation: None,
@@ -54,6 +55,30 @@ pub(crate) fn site() -> Script {
         accepted: Some(queued()),
         ..Default::default()
     }
+}
+
+/// One that keeps what it removes and has other things in it, and one that does not.
+fn storages() -> Vec<v1::HostStorage> {
+    let storage = |host: &str, keep_for, foreign: &[&str]| v1::HostStorage {
+        host_id: host.into(),
+        storage: Some(v1::Storage {
+            id: "default".into(),
+            free_bytes: 30 * GIB,
+            total_bytes: 100 * GIB,
+            promised_bytes: 2 * GIB,
+            keep_for,
+            foreign: foreign.iter().map(|name| (*name).to_owned()).collect(),
+            ..Default::default()
+        }),
+    };
+    let day = Duration {
+        seconds: 86_400,
+        nanos: 0,
+    };
+    vec![
+        storage("host-1", Some(day), &["lost+found", "notes.txt"]),
+        storage("host-2", None, &[]),
+    ]
 }
 
 /// One that is kept, and one that is being freed.

@@ -62,6 +62,7 @@ pub(crate) struct Script {
     pub(crate) findings: Vec<v1::Finding>,
     pub(crate) omitted_findings: i32,
     pub(crate) removals: Vec<v1::Removal>,
+    pub(crate) storages: Vec<v1::HostStorage>,
     pub(crate) silent_hosts: Vec<String>,
     /// What a repair answers.
     pub(crate) repaired: v1::ApplyRepairResponse,

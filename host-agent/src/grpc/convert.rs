@@ -4,12 +4,12 @@ use crate::chains::{Chain, ChainLayer};
 use crate::freeze::{Consistency, Quiesce};
 use crate::hypervisor::{UnsupportedDisk, VmState, VmView};
 use crate::merge::{MergeKind, MergeView, Phase};
-use crate::volumes::Volumes;
+use crate::volumes::{Described, Volumes};
 use jiff::Timestamp;
 use livemerge_proto::fields::Fields;
 use livemerge_proto::ids::VmId;
 use livemerge_proto::v1;
-use livemerge_storage::{Format, Removal, RemovalState, VolumeInfo, VolumeRef};
+use livemerge_storage::{Format, Removal, RemovalState, StorageId, VolumeInfo, VolumeRef};
 
 pub(super) fn time(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp {
@@ -215,6 +215,33 @@ pub(super) fn merge(view: MergeView) -> v1::Merge {
             attempts: i32::try_from(waiting.attempts).unwrap_or(i32::MAX),
         }),
         revision: bytes(shown),
+    }
+}
+
+/// Names of one answer: whoever has more has other worries.
+const MOST_FOREIGN: usize = 1000;
+
+pub(super) fn storage(id: &StorageId, described: Described, promised: u64) -> v1::Storage {
+    let Described {
+        space,
+        mut foreign,
+        capabilities,
+        removal,
+    } = described;
+    foreign.truncate(MOST_FOREIGN);
+    v1::Storage {
+        id: id.to_string(),
+        free_bytes: bytes(space.free_bytes),
+        total_bytes: bytes(space.total_bytes),
+        promised_bytes: bytes(promised),
+        thin: capabilities.thin,
+        provided: capabilities.provided,
+        keep_for: Some(removal.keep_for)
+            .filter(|time| !time.is_zero())
+            .and_then(|time| prost_types::Duration::try_from(time).ok()),
+        wipe: removal.wipe,
+        discard: removal.discard,
+        foreign,
     }
 }
 

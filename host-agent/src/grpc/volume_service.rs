@@ -1,7 +1,7 @@
 //! `livemerge.v1.VolumeService`.
 
 use super::{convert, detached, page::page};
-use crate::merge::Fence;
+use crate::merge::{Fence, Merges};
 use crate::volumes::Volumes;
 use livemerge_proto::fields::Fields;
 use livemerge_proto::v1;
@@ -14,12 +14,28 @@ use tonic::{Request, Response, Status};
 pub struct VolumeApi {
     /// The domains.
     pub volumes: Arc<Volumes>,
+    /// The merges that were promised room.
+    pub merges: Arc<Merges>,
     /// Refuses an older server's orders.
     pub fence: Arc<Fence>,
 }
 
 #[tonic::async_trait]
 impl VolumeService for VolumeApi {
+    async fn list_storages(
+        &self,
+        _: Request<v1::ListStoragesRequest>,
+    ) -> Result<Response<v1::ListStoragesResponse>, Status> {
+        let ids: Vec<StorageId> = self.volumes.ids().cloned().collect();
+        let mut storages = Vec::with_capacity(ids.len());
+        for id in ids {
+            let described = self.volumes.describe(&id).await?;
+            let promised = self.merges.promised(&id).await;
+            storages.push(convert::storage(&id, described, promised));
+        }
+        Ok(Response::new(v1::ListStoragesResponse { storages }))
+    }
+
     async fn list_volumes(
         &self,
         request: Request<v1::ListVolumesRequest>,

@@ -77,6 +77,7 @@ use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
+use livemerge_storage::StorageId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -247,6 +248,11 @@ impl Merges {
             .filter_map(|view| Promise::open(&view.record))
             .collect();
         Room::beside(open, &self.volumes).await
+    }
+
+    /// Bytes of a storage domain that open merges were promised and have not taken.
+    pub async fn promised(&self, storage: &StorageId) -> u64 {
+        self.room().await.promised(storage)
     }
 
     /// Plans merges of some disks of a machine, see [`plan::plan`].

@@ -60,14 +60,18 @@ impl Room {
         room
     }
 
+    /// What other merges will still take in a domain.
+    pub(super) fn promised(&self, storage: &StorageId) -> u64 {
+        self.promised.get(storage).copied().unwrap_or(0)
+    }
+
     /// What is left in a domain.
     pub async fn free(&mut self, storage: &StorageId, volumes: &Volumes) -> Result<u64, Problem> {
         if let Some(free) = self.free_bytes.get(storage) {
             return Ok(*free);
         }
-        let promised = self.promised.get(storage).copied().unwrap_or(0);
         let free = volumes.space(storage).await?.free_bytes;
-        let free = free.saturating_sub(promised);
+        let free = free.saturating_sub(self.promised(storage));
         self.free_bytes.insert(storage.clone(), free);
         Ok(free)
     }

@@ -76,6 +76,23 @@ impl InventoryService for Scripted {
         }))
     }
 
+    async fn list_storages(
+        &self,
+        request: Request<v1::InventoryServiceListStoragesRequest>,
+    ) -> Answer<v1::InventoryServiceListStoragesResponse> {
+        let host = &request.get_ref().host_id;
+        let answer = |s: &mut super::Script| {
+            let fits = |it: &&v1::HostStorage| host.is_empty() || it.host_id == *host;
+            let storages = s.storages.iter().filter(fits).cloned().collect();
+            (storages, s.silent_hosts.clone())
+        };
+        let (storages, silent_host_ids) = self.answer(&request, answer).await?;
+        Ok(Response::new(v1::InventoryServiceListStoragesResponse {
+            storages,
+            silent_host_ids,
+        }))
+    }
+
     async fn list_removals(
         &self,
         request: Request<v1::InventoryServiceListRemovalsRequest>,

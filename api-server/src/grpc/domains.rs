@@ -1,18 +1,18 @@
-//! Removals for the wire.
+//! Storage domains and their removals for the wire.
 
 use super::page::Pager;
 use super::{caller, convert, detached};
-use crate::hosts::{RemovalSeen, volume_ref};
-use crate::removals::Removals;
+use crate::domains::Domains;
+use crate::hosts::{DomainSeen, RemovalSeen, volume_ref};
 use livemerge_proto::fields::Fields;
-use livemerge_proto::ids::RequestId;
+use livemerge_proto::ids::{HostId, RequestId};
 use livemerge_proto::v1;
 use livemerge_storage::{RemovalId, StorageId};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
-pub(super) async fn list(
-    removals: &Removals,
+pub(super) async fn removals(
+    domains: &Domains,
     request: v1::InventoryServiceListRemovalsRequest,
 ) -> Result<Response<v1::InventoryServiceListRemovalsResponse>, Status> {
     let mut fields = Fields::new();
@@ -21,20 +21,38 @@ pub(super) async fn list(
     let (storage, size) = fields.finish(storage.zip(size))?;
     let pager = Pager::new(("removals", &storage), size);
     let page = pager.page::<String>(&request.page_token)?;
-    let told = removals.list(storage.as_ref()).await;
+    let listed = domains.removals(storage.as_ref()).await;
     let after = |key: &String| page.after.as_ref().is_none_or(|last| key > last);
-    let found = told.removals.into_iter().filter(|(key, _)| after(key));
+    let found = listed.told.into_iter().filter(|(key, _)| after(key));
     let mut found: Vec<_> = found.take(page.limit).collect();
     let next_page_token = pager.cut(&mut found, |(key, _)| key.clone());
     Ok(Response::new(v1::InventoryServiceListRemovalsResponse {
         removals: found.iter().map(|(_, seen)| removal(seen)).collect(),
         next_page_token,
-        silent_host_ids: told.silent.iter().map(ToString::to_string).collect(),
+        silent_host_ids: listed.silent.iter().map(ToString::to_string).collect(),
+    }))
+}
+
+pub(super) async fn storages(
+    domains: &Domains,
+    request: v1::InventoryServiceListStoragesRequest,
+) -> Result<Response<v1::InventoryServiceListStoragesResponse>, Status> {
+    let mut fields = Fields::new();
+    let host = fields.parse_optional::<HostId>("host_id", &request.host_id);
+    let host = fields.finish(host)?;
+    let shown = domains.shown(host.as_ref()).await;
+    let storage = |(host, domain): (HostId, DomainSeen)| v1::HostStorage {
+        host_id: host.to_string(),
+        storage: Some(storage(domain)),
+    };
+    Ok(Response::new(v1::InventoryServiceListStoragesResponse {
+        storages: shown.told.into_iter().map(storage).collect(),
+        silent_host_ids: shown.silent.iter().map(ToString::to_string).collect(),
     }))
 }
 
 pub(super) async fn restore(
-    removals: &Arc<Removals>,
+    domains: &Arc<Domains>,
     request: Request<v1::InventoryServiceRestoreVolumeRequest>,
 ) -> Result<Response<v1::InventoryServiceRestoreVolumeResponse>, Status> {
     let caller = caller(&request);
@@ -45,11 +63,29 @@ pub(super) async fn restore(
     let storage = fields.parse::<StorageId>("storage", &request.storage);
     let removal = fields.parse::<RemovalId>("removal_id", &request.removal_id);
     let (_, (storage, removal)) = fields.finish(id.zip(storage.zip(removal)))?;
-    let removals = Arc::clone(removals);
-    let volume = detached(async move { removals.restore(&storage, removal, caller).await }).await?;
+    let domains = Arc::clone(domains);
+    let volume = detached(async move { domains.restore(&storage, removal, caller).await }).await?;
     Ok(Response::new(v1::InventoryServiceRestoreVolumeResponse {
         volume: Some(volume_ref(&volume)),
     }))
+}
+
+fn storage(seen: DomainSeen) -> v1::Storage {
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    v1::Storage {
+        id: seen.id.to_string(),
+        free_bytes: bytes(seen.free_bytes),
+        total_bytes: bytes(seen.total_bytes),
+        promised_bytes: bytes(seen.promised_bytes),
+        thin: seen.thin,
+        provided: seen.provided,
+        keep_for: seen
+            .keep_for
+            .and_then(|time| prost_types::Duration::try_from(time).ok()),
+        wipe: seen.wipe,
+        discard: seen.discard,
+        foreign: seen.foreign,
+    }
 }
 
 fn removal(seen: &RemovalSeen) -> v1::Removal {

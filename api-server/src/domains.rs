@@ -1,14 +1,15 @@
-//! What storage domains are removing or keep of what was removed, over all hosts: listed, and brought
-//! back.
+//! The storage domains of all hosts: shown, and what they are removing or keep of what was removed,
+//! listed and brought back.
 //!
 //! ```text
-//!   list      every host that is UP ─▶ its domains ─▶ their removals, each once
-//!   restore   a host that is UP and lists that removal ─▶ restored there ─▶ audit log
+//!   shown     every host that is UP ─▶ its domains
+//!   listed    every host that is UP ─▶ its domains ─▶ their removals, each once
+//!   restored  a host that is UP and lists that removal ─▶ restored there ─▶ audit log
 //! ```
 //!
 //! Two hosts that list one removal see one domain: the id is nobody else's.
 
-use crate::hosts::{HostAgent, HostError, HostHandle, HostStatus, Hosts, RemovalSeen};
+use crate::hosts::{DomainSeen, HostAgent, HostError, HostHandle, HostStatus, Hosts, RemovalSeen};
 use crate::snapshot::{EventKind, NewEvent, Severity};
 use crate::store::Store;
 use futures::future::join_all;
@@ -20,23 +21,23 @@ use livemerge_storage::{RemovalId, StorageId, VolumeRef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Lists and restores.
-pub struct Removals {
+/// The storage domains of all hosts.
+pub struct Domains {
     hosts: Arc<Hosts>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
 }
 
-/// What hosts tell of their removals.
-#[derive(Debug, Default)]
-pub struct Told {
-    /// By storage domain and id, as `domain/id`.
-    pub removals: BTreeMap<String, RemovalSeen>,
-    /// Hosts that are known and did not tell.
+/// What hosts tell.
+#[derive(Debug)]
+pub struct Told<T> {
+    /// What those told that answered.
+    pub told: T,
+    /// Hosts that are known and did not answer.
     pub silent: Vec<HostId>,
 }
 
-impl Removals {
+impl Domains {
     /// Over these hosts.
     pub fn new(hosts: Arc<Hosts>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -46,21 +47,36 @@ impl Removals {
         }
     }
 
-    /// All removals, or those of one storage domain.
-    pub async fn list(&self, only: Option<&StorageId>) -> Told {
-        let mut told = Told::default();
-        for (host, removals) in self.ask(only).await {
-            match removals {
-                Ok(removals) => {
-                    let key =
-                        |seen: &RemovalSeen| format!("{}/{}", seen.mark.volume.storage, seen.id);
-                    told.removals
-                        .extend(removals.into_iter().map(|seen| (key(&seen), seen)));
+    /// The domains that hosts see, of all hosts or of one.
+    pub async fn shown(&self, only: Option<&HostId>) -> Told<Vec<(HostId, DomainSeen)>> {
+        let mut hosts = self.hosts.handles();
+        hosts.retain(|host| only.is_none_or(|only| *only == host.id));
+        let asked = ask(hosts, |agent| async move { agent.domains().await }).await;
+        let (mut told, mut silent) = (Vec::new(), Vec::new());
+        for (host, domains) in asked {
+            match domains {
+                Ok(domains) => {
+                    told.extend(domains.into_iter().map(|domain| (host.id.clone(), domain)));
                 }
-                Err(_) => told.silent.push(host.id),
+                Err(_) => silent.push(host.id),
             }
         }
-        told
+        Told { told, silent }
+    }
+
+    /// All removals, or those of one storage domain: by `domain/id`.
+    pub async fn removals(&self, only: Option<&StorageId>) -> Told<BTreeMap<String, RemovalSeen>> {
+        let key = |seen: &RemovalSeen| format!("{}/{}", seen.mark.volume.storage, seen.id);
+        let (mut told, mut silent) = (BTreeMap::new(), Vec::new());
+        for (host, removals) in self.removals_of_each(only).await {
+            match removals {
+                Ok(removals) => {
+                    told.extend(removals.into_iter().map(|seen| (key(&seen), seen)));
+                }
+                Err(_) => silent.push(host.id),
+            }
+        }
+        Told { told, silent }
     }
 
     /// Brings a volume back, by a host that keeps it.
@@ -103,7 +119,7 @@ impl Removals {
 
     async fn keeper(&self, storage: &StorageId, id: RemovalId) -> Result<HostHandle, Problem> {
         let mut unheard = None;
-        for (host, removals) in self.ask(Some(storage)).await {
+        for (host, removals) in self.removals_of_each(Some(storage)).await {
             match removals {
                 Ok(removals) if removals.iter().any(|removal| removal.id == id) => return Ok(host),
                 Ok(_) => {}
@@ -113,22 +129,38 @@ impl Removals {
         Err(unheard.map_or_else(|| no_removal(storage, id), HostError::into_problem))
     }
 
-    /// What each host tells, or why it does not.
-    async fn ask(
+    async fn removals_of_each(
         &self,
         only: Option<&StorageId>,
     ) -> Vec<(HostHandle, Result<Vec<RemovalSeen>, HostError>)> {
-        let asked = self.hosts.handles().into_iter().map(|host| async {
-            let is_up = host.view.borrow().status == HostStatus::Up;
-            let told = if is_up {
-                told_by(host.agent.as_ref(), only).await
-            } else {
-                Err(HostError::Unknown(silent(&host.id)))
+        ask(self.hosts.handles(), |agent| {
+            let only = only.cloned();
+            async move { told_by(agent.as_ref(), only.as_ref()).await }
+        })
+        .await
+    }
+}
+
+/// What each host answers, or why it does not; all of them at once.
+async fn ask<T, F>(
+    hosts: Vec<HostHandle>,
+    what: impl Fn(Arc<dyn HostAgent>) -> F,
+) -> Vec<(HostHandle, Result<T, HostError>)>
+where
+    F: Future<Output = Result<T, HostError>>,
+{
+    let asked = hosts.into_iter().map(|host| {
+        let is_up = host.view.borrow().status == HostStatus::Up;
+        let answer = is_up.then(|| what(Arc::clone(&host.agent)));
+        async move {
+            let told = match answer {
+                Some(answer) => answer.await,
+                None => Err(HostError::Unknown(silent(&host.id))),
             };
             (host, told)
-        });
-        join_all(asked).await
-    }
+        }
+    });
+    join_all(asked).await
 }
 
 async fn told_by(
