@@ -93,8 +93,7 @@ pub async fn open(
     )
     .await
     .with_context(in_dir)?;
-    let reaping = reaper::run(Arc::clone(&volumes), Arc::clone(&clock), shutdown.clone());
-    tokio::spawn(reaping);
+    reaper::start(&volumes, &clock, &shutdown, reaper::EVERY);
     let overlays = merges.overlays().freezing(Arc::clone(&freezes));
     let limit = config.server.max_message_bytes();
     let volume_merges = Arc::clone(&merges);

@@ -20,7 +20,7 @@ mod lanes;
 pub mod machines;
 pub mod merge;
 pub mod overlays;
-pub mod reaper;
+mod reaper;
 pub mod registration;
 #[cfg(test)]
 mod rig;

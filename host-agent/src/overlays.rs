@@ -334,7 +334,7 @@ impl Overlays {
             volume.identity,
         );
         let storage = &wanted.overlay.storage;
-        self.volumes.remove(storage, &removal).await.map(drop)
+        self.volumes.take_back(storage, &removal).await.map(drop)
     }
 }
 

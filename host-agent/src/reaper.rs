@@ -6,7 +6,11 @@
 //! ```
 //!
 //! A condemned volume is needed by nobody: that was seen before it was condemned. So nothing is asked
-//! again, and it does not matter which host of a shared domain does it.
+//! again, and any host of a shared domain may do it; one that was brought back meanwhile is left alone.
+//! Whether a time is over is judged by the host's clock: a clock that is ahead by more than a domain keeps
+//! its volumes frees them early.
+//!
+//! Each domain has a task of its own: one that hangs, or wipes for hours, holds up no other.
 
 use crate::volumes::Volumes;
 use jiff::Timestamp;
@@ -15,42 +19,46 @@ use livemerge_storage::{Removal, RemovalState, StorageId};
 use std::sync::Arc;
 use std::time::Duration;
 
-const EVERY: Duration = Duration::from_secs(30);
+/// Time between two looks.
+pub(crate) const EVERY: Duration = Duration::from_secs(30);
 
-/// Looks now and then, until the agent stops.
-pub(crate) async fn run(volumes: Arc<Volumes>, clock: Arc<dyn Clock>, shutdown: Shutdown) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = shutdown.cancelled() => return,
-        }
-        reap(&volumes, clock.now()).await;
+/// Looks at every domain now and then, until the agent stops.
+pub(crate) fn start(
+    volumes: &Arc<Volumes>,
+    clock: &Arc<dyn Clock>,
+    shutdown: &Shutdown,
+    every: Duration,
+) {
+    for storage in volumes.ids() {
+        let (storage, volumes) = (storage.clone(), Arc::clone(volumes));
+        let (clock, shutdown) = (Arc::clone(clock), shutdown.clone());
+        let looks = async move {
+            loop {
+                tokio::time::sleep(every).await;
+                reap(&storage, &volumes, clock.now()).await;
+            }
+        };
+        tokio::spawn(shutdown.run_until_cancelled_owned(looks));
     }
 }
 
-/// Goes on with what is due in every domain. What does not succeed is tried again the next time.
-pub async fn reap(volumes: &Volumes, now: Timestamp) {
-    let domains: Vec<StorageId> = volumes.ids().cloned().collect();
-    for storage in domains {
-        let removals = match volumes.removals(&storage).await {
-            Ok(removals) => removals,
-            Err(problem) => {
-                tracing::warn!(%storage, %problem, "its removals cannot be listed");
-                continue;
+/// Goes on with what is due in a domain. What does not succeed is tried again the next time.
+pub(crate) async fn reap(storage: &StorageId, volumes: &Volumes, now: Timestamp) {
+    let removals = match volumes.removals(storage).await {
+        Ok(removals) => removals,
+        Err(problem) => {
+            tracing::warn!(%storage, %problem, "its removals cannot be listed");
+            return;
+        }
+    };
+    for removal in removals.iter().filter(|removal| is_due(removal, now)) {
+        let (volume, id) = (&removal.volume, removal.id);
+        match volumes.go_on(storage, removal).await {
+            Ok(done) => {
+                let freed_bytes = done.freed_bytes;
+                tracing::info!(%volume, removal = %id, freed_bytes, "a removal has ended");
             }
-        };
-        for removal in removals.iter().filter(|removal| is_due(removal, now)) {
-            match volumes.go_on(&storage, removal).await {
-                Ok(done) => tracing::info!(
-                    volume = %removal.volume,
-                    removal = %removal.id,
-                    freed_bytes = done.freed_bytes,
-                    "what was kept of a removed volume is gone"
-                ),
-                Err(problem) => {
-                    tracing::warn!(volume = %removal.volume, removal = %removal.id, %problem, "is not gone yet");
-                }
-            }
+            Err(problem) => tracing::warn!(%volume, removal = %id, %problem, "is not gone yet"),
         }
     }
 }

@@ -172,14 +172,31 @@ impl Volumes {
             .map_err(|error| problem(&error))
     }
 
-    /// Removes a volume, unless anything may still need it.
+    /// Removes a volume, unless anything may still need it, as its domain is configured.
     pub async fn remove(
         &self,
         storage: &StorageId,
         order: &RemovalOrder,
     ) -> Result<Removal, Problem> {
-        let domain = self.domain(storage)?;
-        let store = &domain.store;
+        let order = self.domain(storage)?.removal.order(order);
+        self.remove_as_ordered(storage, &order).await
+    }
+
+    /// The same of a volume that was made for nothing: nobody will want it back.
+    pub async fn take_back(
+        &self,
+        storage: &StorageId,
+        order: &RemovalOrder,
+    ) -> Result<Removal, Problem> {
+        self.remove_as_ordered(storage, order).await
+    }
+
+    async fn remove_as_ordered(
+        &self,
+        storage: &StorageId,
+        order: &RemovalOrder,
+    ) -> Result<Removal, Problem> {
+        let store = self.store(storage)?;
         match store.stat(&order.volume).await {
             // A name that was used again: the storage says that the volume meant is gone.
             Ok(info) if info.identity != order.identity => {}
@@ -189,7 +206,7 @@ impl Volumes {
             Err(error) => return Err(problem(&error)),
         }
         fail::fail_point!("agent::before-removal");
-        let removed = store.remove(&domain.removal.order(order)).await;
+        let removed = store.remove(order).await;
         fail::fail_point!("agent::after-removal");
         removed.map_err(|error| problem(&error).with("volume", &order.volume))
     }
@@ -205,7 +222,10 @@ impl Volumes {
     /// Goes on with a removal that has condemned its volume: nothing can need that any more.
     pub async fn go_on(&self, storage: &StorageId, removal: &Removal) -> Result<Removal, Problem> {
         let (name, identity) = (removal.volume.name.clone(), removal.identity.clone());
-        let order = RemovalOrder::new(removal.id, name, identity);
+        let order = RemovalOrder {
+            resumes: true,
+            ..RemovalOrder::new(removal.id, name, identity)
+        };
         let gone_on = self.store(storage)?.remove(&order).await;
         gone_on.map_err(|error| problem(&error).with("volume", &removal.volume))
     }
@@ -274,7 +294,11 @@ impl BuiltOn {
                 .any(|own| own.storage == *storage && own.name == *name),
             None => chain.contains(&found.locator),
         };
-        let on = self.0.iter().filter(|(_, found)| found.on == *layer);
+        // Nobody reads what is kept of a removed volume: a merge may change what it is built on.
+        let on = self
+            .0
+            .iter()
+            .filter(|(_, found)| found.on == *layer && !found.kept);
         on.filter(|(storage, found)| !is_own(storage, found))
             .map(|(_, found)| found.locator.to_string())
             .collect()

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// A removal as it is written down.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Condemned {
     pub(crate) volume: VolumeName,
     pub(crate) identity: Identity,
@@ -35,6 +35,12 @@ impl Condemned {
             wipe: order.wipe,
             discard: order.discard,
         }
+    }
+
+    /// Whether the volume is kept for longer than another one would be from now on.
+    pub(crate) fn outlasts(&self, other: &RemovalOrder, now: Timestamp) -> bool {
+        let other = Self::new(other, now).keep_until.unwrap_or(now);
+        self.keep_until.is_some_and(|until| until > other)
     }
 
     /// Whether the volume can still be brought back.

@@ -58,6 +58,9 @@ pub struct RemovalOrder {
     pub wipe: bool,
     /// Whether the device below is told that the room is free.
     pub discard: bool,
+    /// Only goes on with what this removal has condemned. Where that is nothing, as of a volume that was
+    /// brought back, nothing is done.
+    pub resumes: bool,
 }
 
 impl RemovalOrder {
@@ -70,6 +73,7 @@ impl RemovalOrder {
             keep_for: Duration::ZERO,
             wipe: false,
             discard: false,
+            resumes: false,
         }
     }
 }
@@ -113,6 +117,8 @@ pub struct Dependent {
     pub volume: Option<VolumeName>,
     /// Where it lies.
     pub locator: Locator,
+    /// Whether it is a volume that was condemned and is kept: nobody reads it unless it is brought back.
+    pub kept: bool,
 }
 
 /// The volumes of one storage domain.
@@ -171,7 +177,7 @@ pub trait VolumeStore: Send + Sync + 'static {
     async fn foreign(&self) -> Result<Vec<String>, StorageError>;
 
     /// Removes a volume that nothing needs: gate, condemn, keep, purge. Refused with `InUse` while
-    /// a header of the domain names it, that of a volume that is kept too, or somebody has it open;
+    /// a header of the domain names it, that of a volume that is kept for longer too, or somebody has it open;
     /// refused whenever that cannot be told, as `Unreachable` when another
     /// image cannot be read. What is gone, or has another identity by now, is
     /// success. The same order again resumes; how long the volume is kept, and whether it is wiped, stays

@@ -71,7 +71,7 @@ async fn each_disk_of_a_machine_is_merged_in_its_own_domain() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_volume_is_kept_and_brought_back() -> Result<()> {
+async fn removed_volumes_are_kept_and_brought_back_and_are_in_nobody_s_way() -> Result<()> {
     let rig = Rig::new()?;
     let guest = rig.start(rig.describe("vm", &["vda"], DISK_BYTES, calm())?)?;
     let mut services = Services::new(&rig, Reach::Unix)?;
@@ -111,6 +111,24 @@ async fn a_removed_volume_is_kept_and_brought_back() -> Result<()> {
     let leaked = |finding: &v1::Finding| finding.kind() == v1::FindingKind::LeakedVolume;
     assert!(findings.iter().all(leaked), "{findings:?}");
     assert_eq!(findings.len(), 1);
+    std::fs::remove_file(&overlay)?;
+
+    // What is kept is in nobody's way: the next snapshots are deleted together.
+    let mut more = Vec::new();
+    for name in ["second", "third"] {
+        more.push(scene.snapshot(name).await?);
+        scene.write_more(10).await?;
+    }
+    let vm = scene.vm();
+    let batch = scene
+        .api
+        .delete_batch(vm, &more, v1::MergeOptions::default())
+        .await?;
+    scene.api.succeeded(&batch, LIMIT).await?;
+    let request = v1::InventoryServiceListRemovalsRequest::default();
+    let listed = scene.api.inventory.list_removals(request).await?;
+    assert_eq!(listed.into_inner().removals.len(), 2);
+    scene.agrees().await?;
     for verdict in scene.verdicts().await? {
         assert_eq!(verdict.lost, [0; 0]);
     }

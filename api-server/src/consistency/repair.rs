@@ -131,7 +131,10 @@ impl Consistency {
         if !removed.over() {
             return Ok(Repaired::GoesOn);
         }
-        let text = format!("{} was removed from storage", mark.volume);
+        let text = match removed.kept_until {
+            None => format!("{} was removed from storage", mark.volume),
+            Some(until) => format!("{} was removed, and is kept until {until}", mark.volume),
+        };
         let mut done = self.event(EventKind::RepairApplied, finding, order, text);
         let freed_bytes = removed.freed_bytes;
         done.details

@@ -2,8 +2,8 @@
 
 use super::page::Pager;
 use super::{caller, convert, detached};
-use crate::domains::Domains;
-use crate::hosts::{DomainSeen, RemovalSeen, volume_ref};
+use crate::domains::{Domains, RestoreOrder};
+use crate::hosts::{DomainSeen, RemovalSeen, no_host, volume_ref};
 use livemerge_proto::fields::Fields;
 use livemerge_proto::ids::{HostId, RequestId};
 use livemerge_proto::v1;
@@ -40,6 +40,9 @@ pub(super) async fn storages(
     let mut fields = Fields::new();
     let host = fields.parse_optional::<HostId>("host_id", &request.host_id);
     let host = fields.finish(host)?;
+    if let Some(host) = host.as_ref().filter(|host| !domains.knows(host)) {
+        return Err(no_host(host).into());
+    }
     let shown = domains.shown(host.as_ref()).await;
     let storage = |(host, domain): (HostId, DomainSeen)| v1::HostStorage {
         host_id: host.to_string(),
@@ -58,13 +61,18 @@ pub(super) async fn restore(
     let caller = caller(&request);
     let request = request.into_inner();
     let mut fields = Fields::new();
-    // A repeated restore finds the removal ended, so the id is only looked at.
     let id = fields.parse::<RequestId>("request_id", &request.request_id);
     let storage = fields.parse::<StorageId>("storage", &request.storage);
     let removal = fields.parse::<RemovalId>("removal_id", &request.removal_id);
-    let (_, (storage, removal)) = fields.finish(id.zip(storage.zip(removal)))?;
+    let (request, (storage, removal)) = fields.finish(id.zip(storage.zip(removal)))?;
+    let order = RestoreOrder {
+        request,
+        caller,
+        storage,
+        removal,
+    };
     let domains = Arc::clone(domains);
-    let volume = detached(async move { domains.restore(&storage, removal, caller).await }).await?;
+    let volume = detached(async move { domains.restore(&order).await }).await?;
     Ok(Response::new(v1::InventoryServiceRestoreVolumeResponse {
         volume: Some(volume_ref(&volume)),
     }))
@@ -85,6 +93,7 @@ fn storage(seen: DomainSeen) -> v1::Storage {
         wipe: seen.wipe,
         discard: seen.discard,
         foreign: seen.foreign,
+        problem: seen.problem,
     }
 }
 

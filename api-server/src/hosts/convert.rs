@@ -255,6 +255,7 @@ pub(super) fn domain(storage: v1::Storage) -> Result<DomainSeen, Status> {
         wipe: storage.wipe,
         discard: storage.discard,
         foreign: storage.foreign,
+        problem: storage.problem,
     })
 }
 
@@ -273,6 +274,7 @@ pub(super) fn removed(removal: &v1::Removal) -> Result<Removed, Status> {
         gone: removal.state() == v1::RemovalState::Gone,
         freed_bytes: bytes(removal.freed_bytes),
         kept_until: removal.keep_until.map(time).transpose()?,
+        by: None,
     })
 }
 

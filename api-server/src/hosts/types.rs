@@ -2,7 +2,7 @@
 
 use crate::snapshot::{Direction, Failure, Mark, NewOverlay, Quiesce};
 use jiff::Timestamp;
-use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
+use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_storage::{RemovalId, StorageId, VolumeRef};
@@ -280,6 +280,8 @@ pub struct DomainSeen {
     pub discard: bool,
     /// What is neither a volume nor ours.
     pub foreign: Vec<String>,
+    /// Why it could not be looked at; empty when it could.
+    pub problem: String,
 }
 
 /// A volume as its storage domain has it.
@@ -352,7 +354,7 @@ pub struct RemovalOrder {
 }
 
 /// How far a removal is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
     /// Whether nothing is left of the volume.
     pub gone: bool,
@@ -360,6 +362,8 @@ pub struct Removed {
     pub freed_bytes: u64,
     /// It is out of every chain's reach, and can be brought back until then.
     pub kept_until: Option<Timestamp>,
+    /// The host that has done it, where that is another one than was planned.
+    pub by: Option<HostId>,
 }
 
 impl Removed {

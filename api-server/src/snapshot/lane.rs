@@ -20,7 +20,7 @@ use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, st
 use super::turns::{Turn, Turns};
 use super::types::{DeletePhase, Operation, Snapshot, Work};
 use crate::hosts::{
-    HostAgent, HostError, HostHandle, HostView, Hosts, Measured, MergeSight, RemovalOrder, VmChains,
+    HostAgent, HostError, HostHandle, HostView, Hosts, Measured, MergeSight, VmChains,
 };
 use crate::store::{Change, Page, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
@@ -190,11 +190,13 @@ impl Run {
                     others: &others,
                     options: &self.operation.options.clone(),
                 };
-                let agent = match &ask {
-                    Ask::Removal(order) => self.remover(host, order).await,
-                    _ => host.map(|host| host.agent),
-                };
+                let stand_in = self.stand_in(host.as_ref(), &ask).await;
+                let agent = stand_in.as_ref().or(host.as_ref());
+                let agent = agent.map(|host| Arc::clone(&host.agent));
                 self.ask(ask, &wanted, agent).await;
+                if let (Some(Answer::Removal(removed)), Some(by)) = (&mut self.answer, stand_in) {
+                    removed.by = Some(by.id);
+                }
             }
             Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
         }
@@ -278,17 +280,12 @@ impl Run {
         self.answer = Some(answer);
     }
 
-    /// Who removes a volume: the host that has merged, or one that stands in for it.
-    async fn remover(
-        &self,
-        host: Option<HostHandle>,
-        order: &RemovalOrder,
-    ) -> Option<Arc<dyn HostAgent>> {
-        let stand_in = stand_in(&self.around.hosts, self.operation.vm, host.as_ref(), order).await;
-        if let Some(stand_in) = &stand_in {
-            tracing::info!(operation = %self.operation.id, host = %stand_in.id, volume = %order.volume.volume, "removes in the place of a host that is silent");
-        }
-        stand_in.or(host).map(|host| host.agent)
+    /// Who removes a volume in the place of the host that has merged.
+    async fn stand_in(&self, host: Option<&HostHandle>, ask: &Ask) -> Option<HostHandle> {
+        let Ask::Removal(order) = ask else {
+            return None;
+        };
+        stand_in(&self.around.hosts, self.operation.vm, host, order).await
     }
 
     async fn wait(&mut self, wait: Wait, view: Option<watch::Receiver<HostView>>) {

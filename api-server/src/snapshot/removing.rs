@@ -70,6 +70,9 @@ impl Delete<'_> {
         if let Some(until) = removed.kept_until {
             details::add(&mut event, "kept_until", until);
         }
+        if let Some(by) = &removed.by {
+            details::add(&mut event, "removed_by", by);
+        }
         details::add(&mut event, "volume", &volume);
         details::add(&mut event, "freed_bytes", freed);
         let mut events = vec![event];

@@ -1,17 +1,19 @@
 //! Who removes a merged volume when the host that has merged is silent.
 //!
 //! ```text
-//!   silent ─▶ another host that is UP has the machine ─┬─ its chains lack the volume, and
-//!                                                      │  its domain has that very volume ─▶ it removes
-//!                                                      └─ or cannot tell ──▶ nobody
-//!          ─▶ no host is known to have the machine: nothing is known of it ──▶ nobody
+//!   silent ─▶ the machine runs on another host that is UP ─┬─ its chains lack the volume, and its domain
+//!                                                          │  has that very volume, or condemned it
+//!                                                          │  for this removal ─▶ it removes
+//!                                                          └─ or cannot tell ──▶ nobody
+//!          ─▶ it runs nowhere that is known: it may run on where it was ──────▶ nobody
 //! ```
 //!
-//! A silent host may be one whose machine runs on. Only where the machine was seen elsewhere is it
-//! known that it does not, and what it has open. The other host's agent then passes its own gate: its
-//! machines, the headers of the domain, the volume's lock.
+//! A definition alone, as a migration leaves it, says nothing of where the machine runs. The other host's
+//! agent then passes its own gate: its machines, the headers of the domain, the volume's lock. What other
+//! machines of the silent host have open, that gate does not see: but the volume was in one chain only
+//! when it was merged, and has been in none since.
 
-use crate::hosts::{HostHandle, HostStatus, Hosts, RemovalOrder, VmChains};
+use crate::hosts::{HostHandle, HostStatus, Hosts, RemovalOrder, VmChains, VmState};
 use crate::snapshot::Mark;
 use livemerge_proto::ids::VmId;
 
@@ -29,16 +31,16 @@ pub(super) async fn stand_in(
     let other = hosts.of_vm(vm).filter(|other| other.id != own.id)?;
     let has_it = |other: &HostHandle| {
         let view = other.view.borrow();
-        view.status == HostStatus::Up && view.vms.as_ref().is_some_and(|vms| vms.contains_key(&vm))
+        let seen = view.vms.as_ref().and_then(|vms| vms.get(&vm));
+        view.status == HostStatus::Up && seen.is_some_and(|seen| seen.state != VmState::ShutOff)
     };
     let other = Some(other).filter(has_it)?;
     let chains = other.agent.chains(vm, None).await.ok()?;
-    let volumes = other
-        .agent
-        .volumes(&order.volume.volume.storage)
-        .await
-        .ok()?;
-    let is_there = volumes.iter().any(|volume| volume.mark == order.volume);
+    let storage = &order.volume.volume.storage;
+    let volumes = other.agent.volumes(storage).await.ok()?;
+    let removals = other.agent.removals(storage).await.ok()?;
+    let is_there = volumes.iter().any(|volume| volume.mark == order.volume)
+        || removals.iter().any(|removal| removal.id == order.id);
     (is_there && !uses(&chains, &order.volume)).then_some(other)
 }
 

@@ -37,10 +37,16 @@ pub(crate) struct Script {
     pub(crate) damaged: Vec<String>,
     /// The guest may be frozen although it should not be.
     pub(crate) still_frozen: bool,
+    /// The machine is shut off.
+    pub(crate) off: bool,
+    /// The next removal is done, kept, and not answered.
+    pub(crate) lost_once: bool,
     /// The machine is not here.
     pub(crate) absent: bool,
     /// The volumes that its storage domain lists.
     pub(crate) stored: Vec<String>,
+    /// The removal that it was last ordered.
+    pub(crate) removing: Option<String>,
     /// The removals whose volumes it keeps.
     pub(crate) kept: Vec<v1::Removal>,
     /// A cancel comes too late.
@@ -218,6 +224,11 @@ impl Agent {
         if script.absent {
             return vec![];
         }
+        let state = if script.off {
+            v1::VmState::ShutOff
+        } else {
+            v1::VmState::Running
+        };
         let disks = script.chains.keys().map(|disk| v1::VmDisk {
             target: disk.clone(),
             ..v1::VmDisk::default()
@@ -225,7 +236,7 @@ impl Agent {
         vec![v1::Vm {
             id: self.vm.clone(),
             name: "vm".to_owned(),
-            state: v1::VmState::Running.into(),
+            state: state.into(),
             disks: disks.collect(),
             still_frozen: script.still_frozen,
             ..v1::Vm::default()
@@ -448,10 +459,23 @@ impl VolumeService for Agent {
     ) -> Result<Response<v1::RemoveVolumeResponse>, Status> {
         let request = request.into_inner();
         let volume = request.volume.unwrap();
+        self.script().removing = Some(request.request_id.clone());
         self.not_held("remove").await;
         if self.answer("remove", &volume.name)?.in_use {
             return Err(Problem::new(Reason::VolumeInUse, "somebody has it open").into());
         }
+        let mut script = self.script();
+        script.stored.retain(|name| *name != volume.name);
+        if std::mem::take(&mut script.lost_once) {
+            script.kept.push(v1::Removal {
+                id: request.request_id,
+                volume: Some(volume),
+                identity: request.identity,
+                ..v1::Removal::default()
+            });
+            return Err(Status::unavailable("the answer is lost"));
+        }
+        drop(script);
         let removal = v1::Removal {
             id: request.request_id,
             volume: Some(volume),

@@ -43,8 +43,17 @@ impl Rig {
         storage: &str,
         removal: &str,
     ) -> Result<Response<v1::InventoryServiceRestoreVolumeResponse>, Status> {
+        self.restore_as(&any_id(), storage, removal).await
+    }
+
+    async fn restore_as(
+        &mut self,
+        request: &str,
+        storage: &str,
+        removal: &str,
+    ) -> Result<Response<v1::InventoryServiceRestoreVolumeResponse>, Status> {
         let request = v1::InventoryServiceRestoreVolumeRequest {
-            request_id: any_id(),
+            request_id: request.to_owned(),
             storage: storage.to_owned(),
             removal_id: removal.to_owned(),
         };
@@ -78,6 +87,16 @@ async fn removals_are_listed_once_and_restored_by_who_keeps_them() {
     let events = rig.events_of(v1::EventType::VolumeRestored).await;
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].details["removal"], ids[4]);
+
+    let request = any_id();
+    for _repeated in 0..3 {
+        let answer = rig.restore_as(&request, "default", &ids[3]).await;
+        let volume = answer.unwrap().into_inner().volume.unwrap();
+        assert_eq!(volume.name, format!("v-{}", ids[3]));
+    }
+    assert_eq!(other.was_asked("restore"), 2);
+    let reused = refusal(rig.restore_as(&request, "default", &ids[2]).await);
+    assert_eq!(reused.reason, Reason::RequestIdReused);
 
     let again = refusal(rig.restore("default", &ids[4]).await);
     assert_eq!(again.reason, Reason::RemovalNotFound);
@@ -128,4 +147,21 @@ async fn the_domains_of_all_hosts_are_shown_and_who_is_silent_is_named() {
         (hosts, silent),
         (vec![HOST.to_owned()], vec!["host-2".to_owned()])
     );
+}
+
+/// Its next order would remove it again.
+#[tokio::test]
+async fn what_an_operation_still_removes_is_not_brought_back() {
+    let mut rig = Rig::open(&["vda"]).await;
+    let ids = rig.take(1).await;
+    rig.agent.script().held.insert("remove");
+    rig.agent.merge_all();
+    let delete = rig.delete(&[&ids[0]]).await;
+    let removal = until("the removal", async || rig.agent.script().removing.clone()).await;
+    rig.agent.script().kept = vec![kept(&removal, "vda-1")];
+    let refused = refusal(rig.restore("default", &removal).await);
+    assert_eq!(refused.reason, Reason::ConcurrentChange);
+    rig.agent.script().held.clear();
+    rig.ended(&delete.id).await;
+    rig.restore("default", &removal).await.unwrap();
 }

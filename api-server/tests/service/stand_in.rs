@@ -86,13 +86,22 @@ async fn a_host_that_has_the_machine_removes_in_the_place_of_a_silent_one() {
     silent.other.script().stored = vec!["vda-base".to_owned(), silent.volume.clone()];
     // Nothing is known of the machine: it may run on where it was.
     silent.still_waits().await;
+    // It is defined elsewhere, as a migration leaves it: that says nothing of where it runs.
+    silent.moved(&["vda-base"]);
+    silent.other.script().off = true;
+    silent.still_waits().await;
+    silent.other.script().off = false;
+    // The first order is carried out, and its answer is lost: the volume is not listed any more.
+    silent.other.script().lost_once = true;
     silent.moved(&["vda-base"]);
     let ended = silent.rig.ended(&silent.delete).await;
     assert_eq!(ended.state(), v1::OperationState::Succeeded);
     assert_eq!(
         silent.other.was_asked(&format!("remove {}", silent.volume)),
-        1
+        2
     );
+    let removed = silent.rig.events_of(v1::EventType::VolumeRemoved).await;
+    assert_eq!(removed[0].details["removed_by"], OTHER);
 }
 
 #[tokio::test]

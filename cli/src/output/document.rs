@@ -8,6 +8,7 @@ use crate::chain::{self, Layer};
 use livemerge_proto::v1;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct HostDocument<'a> {
@@ -56,37 +57,32 @@ pub(crate) struct StorageDocument<'a> {
     free_bytes: i64,
     total_bytes: i64,
     promised_bytes: i64,
+    thin: bool,
+    provided: bool,
     keep_seconds: Option<f64>,
     wipe: bool,
     discard: bool,
     foreign: &'a [String],
+    problem: &'a str,
 }
 
 impl<'a> From<&'a v1::HostStorage> for StorageDocument<'a> {
     fn from(of: &'a v1::HostStorage) -> Self {
-        const NONE: &v1::Storage = &v1::Storage {
-            id: String::new(),
-            free_bytes: 0,
-            total_bytes: 0,
-            promised_bytes: 0,
-            thin: false,
-            provided: false,
-            keep_for: None,
-            wipe: false,
-            discard: false,
-            foreign: Vec::new(),
-        };
-        let storage = of.storage.as_ref().unwrap_or(NONE);
+        static NONE: LazyLock<v1::Storage> = LazyLock::new(v1::Storage::default);
+        let storage = of.storage.as_ref().unwrap_or(&NONE);
         Self {
             host_id: &of.host_id,
             id: &storage.id,
             free_bytes: storage.free_bytes,
             total_bytes: storage.total_bytes,
             promised_bytes: storage.promised_bytes,
+            thin: storage.thin,
+            provided: storage.provided,
             keep_seconds: seconds(storage.keep_for.as_ref()),
             wipe: storage.wipe,
             discard: storage.discard,
             foreign: &storage.foreign,
+            problem: &storage.problem,
         }
     }
 }

@@ -126,6 +126,7 @@ impl Listed for v1::HostStorage {
             size(storage.total_bytes),
             keeps.map_or_else(|| "-".to_owned(), |time| format!("{time} s")),
             storage.foreign.len().to_string(),
+            or_dash(&storage.problem),
         ]
     }
 }

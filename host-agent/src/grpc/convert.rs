@@ -242,6 +242,7 @@ pub(super) fn storage(id: &StorageId, described: Described, promised: u64) -> v1
         wipe: removal.wipe,
         discard: removal.discard,
         foreign,
+        problem: String::new(),
     }
 }
 

@@ -29,9 +29,17 @@ impl VolumeService for VolumeApi {
         let ids: Vec<StorageId> = self.volumes.ids().cloned().collect();
         let mut storages = Vec::with_capacity(ids.len());
         for id in ids {
-            let described = self.volumes.describe(&id).await?;
-            let promised = self.merges.promised(&id).await;
-            storages.push(convert::storage(&id, described, promised));
+            storages.push(match self.volumes.describe(&id).await {
+                Ok(described) => {
+                    let promised = self.merges.promised(&id).await;
+                    convert::storage(&id, described, promised)
+                }
+                Err(problem) => v1::Storage {
+                    id: id.to_string(),
+                    problem: problem.to_string(),
+                    ..v1::Storage::default()
+                },
+            });
         }
         Ok(Response::new(v1::ListStoragesResponse { storages }))
     }

@@ -117,6 +117,11 @@ pub(super) fn tries_since_help(record: &MergeRecord) -> u32 {
     record.pivot_attempts.saturating_sub(before)
 }
 
+/// Whether a guest's limit may be one that was set to help a copy.
+pub(super) fn is_of_the_ladder(bytes_per_second: u64) -> bool {
+    (1..=FIRST).contains(&bytes_per_second) && bytes_per_second.is_power_of_two()
+}
+
 fn steps_taken(help: &Help) -> u32 {
     let throttles = help.throttle.map_or(0, |throttle| {
         (FIRST / throttle.bytes_per_second.max(1)).ilog2() + 1

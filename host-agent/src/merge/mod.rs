@@ -213,12 +213,10 @@ impl Merges {
         }
         let fits = try_join_all(orders.iter().map(|order| self.fit(order))).await?;
         let promising = self.promising.lock().await;
-        let mut room = self.room().await;
+        let mut room = self.room();
         let mut records = Vec::with_capacity(orders.len());
         for (fit, order) in fits.into_iter().zip(orders) {
-            let promise = room
-                .take(&order.kept.volume, &fit.work, &self.volumes)
-                .await?;
+            let promise = room.promise(&order, &fit.work, &self.volumes).await?;
             let record = MergeRecord::new(order, fit, self.around.clock.now());
             records.push(MergeRecord { promise, ..record });
         }
@@ -240,19 +238,19 @@ impl Merges {
     }
 
     /// Room in the storage domains beside what the open merges were promised.
-    async fn room(&self) -> Room {
+    fn room(&self) -> Room {
         let views = self.watch();
         let open = views
             .borrow()
             .values()
             .filter_map(|view| Promise::open(&view.record))
             .collect();
-        Room::beside(open, &self.volumes).await
+        Room::beside(open)
     }
 
     /// Bytes of a storage domain that open merges were promised and have not taken.
     pub async fn promised(&self, storage: &StorageId) -> u64 {
-        self.room().await.promised(storage)
+        self.room().promised(storage, &self.volumes).await
     }
 
     /// Plans merges of some disks of a machine, see [`plan::plan`].
@@ -261,7 +259,7 @@ impl Merges {
     /// When something that a range names is not there, or something did not answer.
     pub async fn plan(&self, vm: VmId, ranges: Vec<DiskRange>) -> Result<Vec<DiskPlan>, Problem> {
         let hypervisor = self.around.hypervisor.as_ref();
-        plan(vm, ranges, hypervisor, &self.volumes, self.room().await).await
+        plan(vm, ranges, hypervisor, &self.volumes, self.room()).await
     }
 
     /// Writes all of them down, or none.

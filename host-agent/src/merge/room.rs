@@ -6,12 +6,14 @@
 //! ```
 //!
 //! A promise stands in the merge's record, so it holds after a restart too. What a merge has taken of
-//! its promise shows in its kept volume and in the domain alike, and is not counted twice. Merges of
-//! other hosts in one domain are not seen here.
+//! its promise shows in its kept volume and in the domain alike, and is not counted twice; of a pull, whose
+//! kept volume the guest fills as well, the whole promise stands until it ends. Merges of other hosts in
+//! one domain are not seen here.
 
 use super::bytes::{Work, want_of_space};
-use super::types::MergeRecord;
+use super::types::{Direction, MergeOrder, MergeRecord};
 use crate::volumes::Volumes;
+use futures::future::join_all;
 use livemerge_proto::problem::Problem;
 use livemerge_storage::{StorageId, VolumeRef};
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,7 @@ use std::collections::BTreeMap;
 pub struct Promise {
     /// Bytes that the kept volume will take in addition.
     pub bytes: u64,
-    /// Bytes that it took then.
+    /// Bytes that it took then; the most there are when how it grows does not show what the merge takes.
     pub kept_bytes: u64,
 }
 
@@ -43,26 +45,32 @@ impl Promise {
 /// Room in the storage domains.
 #[derive(Debug, Default)]
 pub struct Room {
-    promised: BTreeMap<StorageId, u64>,
+    open: Vec<(VolumeRef, Promise)>,
     free_bytes: BTreeMap<StorageId, u64>,
 }
 
 impl Room {
-    /// Without what these merges will still take of their promises.
-    pub async fn beside(open: Vec<(VolumeRef, Promise)>, volumes: &Volumes) -> Self {
-        let mut room = Self::default();
-        for (kept, promise) in open {
-            // What cannot be looked at may have taken nothing yet.
-            let now = volumes.stat(&kept).await.map(|info| info.allocated_bytes);
-            let left = promise.left(now.unwrap_or(0));
-            *room.promised.entry(kept.storage).or_default() += left;
+    /// Without what these merges will still take of their promises. Nothing is asked before room in a
+    /// domain is: one that hangs holds up nobody else.
+    pub fn beside(open: Vec<(VolumeRef, Promise)>) -> Self {
+        Self {
+            open,
+            free_bytes: BTreeMap::new(),
         }
-        room
     }
 
     /// What other merges will still take in a domain.
-    pub(super) fn promised(&self, storage: &StorageId) -> u64 {
-        self.promised.get(storage).copied().unwrap_or(0)
+    pub(super) async fn promised(&self, storage: &StorageId, volumes: &Volumes) -> u64 {
+        let open = self
+            .open
+            .iter()
+            .filter(|(kept, _)| kept.storage == *storage);
+        let left = open.map(async |(kept, promise)| {
+            // What cannot be looked at may have taken nothing yet.
+            let now = volumes.stat(kept).await.map(|info| info.allocated_bytes);
+            promise.left(now.unwrap_or(0))
+        });
+        join_all(left).await.iter().sum()
     }
 
     /// What is left in a domain.
@@ -71,12 +79,12 @@ impl Room {
             return Ok(*free);
         }
         let free = volumes.space(storage).await?.free_bytes;
-        let free = free.saturating_sub(self.promised(storage));
+        let free = free.saturating_sub(self.promised(storage, volumes).await);
         self.free_bytes.insert(storage.clone(), free);
         Ok(free)
     }
 
-    /// Promises what a merge needs.
+    /// Takes what a merge in this volume needs.
     ///
     /// # Errors
     /// `INSUFFICIENT_SPACE`, or what did not answer.
@@ -85,19 +93,41 @@ impl Room {
         kept: &VolumeRef,
         work: &Work,
         volumes: &Volumes,
-    ) -> Result<Promise, Problem> {
+    ) -> Result<(), Problem> {
         let free = self.free(&kept.storage, volumes).await?;
         if let Some(refused) = want_of_space(kept, work, free) {
             return Err(refused);
         }
+        if !work.estimated {
+            let left = free.saturating_sub(work.space_needed_bytes);
+            self.free_bytes.insert(kept.storage.clone(), left);
+        }
+        Ok(())
+    }
+
+    /// The same, and promises it to the merge.
+    ///
+    /// # Errors
+    /// As [`Room::take`].
+    pub async fn promise(
+        &mut self,
+        order: &MergeOrder,
+        work: &Work,
+        volumes: &Volumes,
+    ) -> Result<Promise, Problem> {
+        let kept = &order.kept.volume;
+        self.take(kept, work, volumes).await?;
         if work.estimated || work.space_needed_bytes == 0 {
             return Ok(Promise::default());
         }
-        let bytes = work.space_needed_bytes;
-        let left = free.saturating_sub(bytes);
-        self.free_bytes.insert(kept.storage.clone(), left);
-        let kept_bytes = volumes.stat(kept).await?.allocated_bytes;
-        Ok(Promise { bytes, kept_bytes })
+        Ok(Promise {
+            bytes: work.space_needed_bytes,
+            kept_bytes: match order.direction {
+                Direction::Commit => volumes.stat(kept).await?.allocated_bytes,
+                // The guest writes it: how it grows says nothing of the merge.
+                Direction::Pull => u64::MAX,
+            },
+        })
     }
 }
 
@@ -114,5 +144,20 @@ mod tests {
         for (kept_bytes, left) in [(0, 100), (30, 100), (31, 99), (129, 1), (130, 0), (500, 0)] {
             assert_eq!(promise.left(kept_bytes), left, "{kept_bytes}");
         }
+        let of_a_pull = Promise {
+            kept_bytes: u64::MAX,
+            ..promise
+        };
+        assert_eq!(of_a_pull.left(1 << 40), 100);
+    }
+
+    /// A record of an earlier build has none, and stands in nobody's way.
+    #[test]
+    fn a_record_without_a_promise_is_read() {
+        let mut record = serde_json::to_value(super::super::samples::record(true)).unwrap();
+        record.as_object_mut().unwrap().remove("promise").unwrap();
+        let record: MergeRecord = serde_json::from_value(record).unwrap();
+        assert_eq!(record.promise, Promise::default());
+        assert_eq!(Promise::open(&record), None);
     }
 }

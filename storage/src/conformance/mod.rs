@@ -96,6 +96,8 @@ checks![
     a_parent_is_not_removed,
     a_kept_overlay_holds_its_parent,
     a_kept_overlay_is_a_dependent,
+    a_parent_is_kept_with_its_kept_overlay,
+    going_on_spares_what_was_brought_back,
     a_kept_volume_is_listed_and_restored,
     a_removal_wipes_and_discards_what_it_can,
     a_volume_can_be_kept_for_ever,

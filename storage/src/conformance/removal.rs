@@ -126,6 +126,7 @@ pub async fn a_kept_overlay_is_a_dependent(store: &dyn VolumeStore, fixture: &dy
     let told = store.dependents(&asked).await.unwrap();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((&told[0].on, &told[0].volume), (&below.locator, &None));
+    assert!(told[0].kept);
     let back = store.restore(kept.id).await.unwrap();
     clear(store, &[&back]).await;
     assert_eq!(store.dependents(&asked).await.unwrap(), []);
@@ -325,4 +326,46 @@ pub async fn a_removal_wipes_and_discards_what_it_can(
             clear(store, &[&made]).await;
         }
     }
+}
+
+/// What is kept together comes back together, the parent first.
+pub async fn a_parent_is_kept_with_its_kept_overlay(
+    store: &dyn VolumeStore,
+    fixture: &dyn Fixture,
+) {
+    let below = base(store, &fixture.name("both-below")).await;
+    let top = overlay(store, &fixture.name("both-top"), &below).await;
+    fixture.write(&below, 0, 4096, 0x67).await;
+    let (kept_top, kept_below) = (order(&top, NEVER_OVER), order(&below, NEVER_OVER));
+    store.remove(&kept_top).await.unwrap();
+    store.remove(&kept_below).await.unwrap();
+    assert_not_found(&store.stat(&below.volume.name).await);
+    store.restore(kept_below.id).await.unwrap();
+    let back = store.restore(kept_top.id).await.unwrap();
+    assert!(fixture.reads(&back, 0, 4096, 0x67).await);
+    clear(store, &[&back, &below]).await;
+}
+
+/// Whoever goes on with a removal does nothing to a volume that was brought back, and ends what is
+/// condemned.
+pub async fn going_on_spares_what_was_brought_back(store: &dyn VolumeStore, fixture: &dyn Fixture) {
+    let made = base(store, &fixture.name("went-on")).await;
+    let kept = order(&made, NEVER_OVER);
+    let go_on = RemovalOrder {
+        keep_for: Duration::ZERO,
+        resumes: true,
+        ..kept.clone()
+    };
+    store.remove(&go_on).await.unwrap();
+    store.remove(&kept).await.unwrap();
+    let still = store.remove(&go_on).await.unwrap();
+    assert!(matches!(still.state, RemovalState::Condemned { .. }));
+    store.restore(kept.id).await.unwrap();
+    let late = store.remove(&go_on).await.unwrap();
+    assert_eq!((late.state, late.freed_bytes), (RemovalState::Gone, 0));
+    assert_eq!(
+        store.stat(&made.volume.name).await.unwrap().identity,
+        made.identity
+    );
+    clear(store, &[&made]).await;
 }

@@ -226,6 +226,7 @@ pub async fn what_is_built_on_a_volume_is_told(store: &dyn VolumeStore, fixture:
         on: on.locator.clone(),
         volume: Some(of.volume.name.clone()),
         locator: of.locator.clone(),
+        kept: false,
     };
     let expected = [
         dependent(&clone, &below),

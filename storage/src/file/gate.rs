@@ -5,7 +5,8 @@
 //! ```text
 //!   the image's lock                       a process of QEMU's has it open
 //!   every regular file of the directory    an image is built on it, foreign ones too
-//!   every condemned volume that is kept    it could be restored, and would need it
+//!   every condemned volume that is kept    it could be restored, and would need it: unless this one is
+//!                                          kept for as long
 //! ```
 //!
 //! The last two are what [`crate::VolumeStore::dependents`] tells of any file. Images outside the
@@ -17,6 +18,7 @@
 use super::domain::Domain;
 use super::image::Image;
 use super::removals::VOLUME;
+use crate::condemned::Condemned;
 use crate::error::io_error;
 use crate::image::backing::{Target, leads_to};
 use crate::image::lock::{self, Held};
@@ -39,7 +41,12 @@ impl Domain {
         let held =
             held.ok_or_else(|| self.in_use_by(&order.volume, "a process that has it open"))?;
         let target = image.target(self.path(&order.volume));
-        match self.needers(&[target], now)?.first() {
+        let needers = self.needers(&[target], now)?;
+        let needs = |(_, needer): &&(usize, Needer)| match &needer.kept {
+            Some(kept) => kept.outlasts(order, now),
+            None => true,
+        };
+        match needers.iter().find(needs) {
             None => Ok(held),
             Some((_, needer)) => {
                 let by = format!("{}, which is built on it", needer.shown);
@@ -67,6 +74,7 @@ impl Domain {
             on: locators[target].clone(),
             volume: self.volume_at(&needer.path),
             locator: Locator::File(needer.path),
+            kept: needer.kept.is_some(),
         });
         Ok(dependents.collect())
     }
@@ -82,7 +90,11 @@ impl Domain {
             let path = self.root.join(&name);
             let shown = format!("file {}", path.display());
             let image = Image::open(&self.dir, &name, &shown);
-            let needer = Needer { path, shown };
+            let needer = Needer {
+                path,
+                shown,
+                kept: None,
+            };
             found.extend(needer.needs(image, &self.root, targets)?);
         }
         let removals = self.removals.all();
@@ -91,8 +103,11 @@ impl Domain {
                 let shown = format!("volume {}, kept by removal {id}", order.volume);
                 let dir = File::open(self.removals.of(id)).map_err(io_error(&shown))?;
                 let image = Image::open(dir, OsStr::new(VOLUME), &shown);
-                let path = self.removals.condemned(id);
-                let needer = Needer { path, shown };
+                let needer = Needer {
+                    path: self.removals.condemned(id),
+                    shown,
+                    kept: Some(order),
+                };
                 found.extend(needer.needs(image, &self.root, targets)?);
             }
         }
@@ -106,6 +121,8 @@ struct Needer {
     path: PathBuf,
     /// For messages.
     shown: String,
+    /// The removal by which it is condemned and kept.
+    kept: Option<Condemned>,
 }
 
 impl Needer {

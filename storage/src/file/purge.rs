@@ -63,7 +63,7 @@ pub(super) fn purge(dir: &Path, wipe: bool) -> Result<u64, StorageError> {
     }
 }
 
-/// Writes zeros where the file has data. Where it has none nothing was ever written.
+/// Writes zeros where the file has data. Where it has none nothing was written, or it was given back before.
 fn overwrite(file: &File) -> io::Result<()> {
     let zeros = vec![0; PIECE];
     let end = file.metadata()?.len();
@@ -119,7 +119,7 @@ fn cut_off(file: &File) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// The data are read off a second name of the file, once they are overwritten and not yet cut off.
+    /// Looked at once it is overwritten and not yet cut off.
     #[test]
     fn what_has_data_is_overwritten_and_what_has_none_stays_a_hole() {
         let dir = tempfile::tempdir().unwrap();

@@ -35,6 +35,7 @@ impl Domain {
         let turn = self.turns.name()?;
         let written = match self.condemned(order.id)? {
             Some(written) => written,
+            None if order.resumes => return Ok(order.gone(self.id(), 0, None)),
             None => match self.condemn(order)? {
                 Some(written) => written,
                 None => {

@@ -198,6 +198,7 @@ async fn an_image_within_a_raw_volume_is_not_opened_and_holds_what_it_names() {
             on: below.locator.clone(),
             volume: Some(name("disk.raw")),
             locator: disk.locator,
+            kept: false,
         }]
     );
     fs::write(rig.path("disk.raw"), "anything else").unwrap();

@@ -94,6 +94,7 @@ async fn a_volume_is_needed_however_a_header_names_it() {
                 on,
                 volume: Some(name("top.qcow2")),
                 locator: Locator::File(top.clone()),
+                kept: false,
             };
             assert_eq!(told.unwrap(), [dependent], "{backing}");
         }

@@ -358,6 +358,7 @@ impl VolumeStore for FakeVolumes {
                 on,
                 locator: locator(&name),
                 volume: Some(name),
+                kept: false,
             })
         });
         Ok(built_on.collect())

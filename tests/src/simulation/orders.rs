@@ -313,7 +313,7 @@ impl Desk<'_> {
             let hypervisor = self.process.hypervisor.as_ref();
             let volumes = &self.process.volumes;
             let fit = answered(check(order, hypervisor, volumes))?;
-            let promise = answered(room.take(&order.kept.volume, &fit.work, volumes))?;
+            let promise = answered(room.promise(order, &fit.work, volumes))?;
             let record = MergeRecord::new(order.clone(), fit, self.wall);
             Ok(MergeRecord { promise, ..record })
         };
@@ -349,6 +349,7 @@ fn remove(
         gone: !purging.contains_key(&order.id),
         freed_bytes: 0,
         kept_until: None,
+        by: None,
     })
 }
 

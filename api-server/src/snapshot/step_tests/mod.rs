@@ -229,6 +229,7 @@ fn gone() -> Answer {
         gone: true,
         freed_bytes: 3,
         kept_until: None,
+        by: None,
     })
 }
 

@@ -28,6 +28,7 @@ fn any_answer() -> impl Strategy<Value = Option<Answer>> {
             gone,
             freed_bytes: 1,
             kept_until: None,
+            by: None,
         })
     };
     proptest::option::of(select(vec![

@@ -54,6 +54,7 @@ fn what_goes_on_has_recovered() {
             gone,
             freed_bytes: 3,
             kept_until: None,
+            by: None,
         })
     };
     seen.answer = Some(gone(false));

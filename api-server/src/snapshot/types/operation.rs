@@ -59,6 +59,15 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Whether it orders this removal.
+    pub(crate) fn removes(&self, removal: RemovalId) -> bool {
+        let Work::Delete(DeletePhase::Disks(tasks)) = &self.work else {
+            return false;
+        };
+        let mut leaving = tasks.iter().flat_map(|task| &task.removed);
+        leaving.any(|leaving| leaving.removal == removal)
+    }
+
     /// All its snapshots, oldest first.
     pub fn snapshots(&self) -> impl Iterator<Item = SnapshotId> {
         std::iter::once(self.snapshot).chain(self.batch.iter().copied())

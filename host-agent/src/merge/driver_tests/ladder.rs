@@ -165,3 +165,21 @@ async fn a_limit_of_somebody_else_is_left_as_it_is() {
     let now = host.qemu().write_limit(host.vm, &vda()).await;
     assert_eq!(now.unwrap(), 7 * MIB);
 }
+
+/// The limit that it has is then that of the step before, and no one else's.
+#[tokio::test]
+async fn a_step_that_was_not_taken_does_not_hide_the_one_before() {
+    let host = Host::impatient(&["vda"]).await;
+    let id = host.stalled().await;
+    host.limited_to(32 * MIB).await;
+    let refused = || HypervisorError::Refused("not now".to_owned());
+    // The second step is refused, and then its undoing, once.
+    host.qemu().fail_next("limit_writes", refused());
+    host.limited_to(16 * MIB).await;
+    host.qemu().fail_next("limit_writes", refused());
+    host.copy(&vda()).await;
+    host.switch(&vda()).await;
+    assert!(merged(&host.ended(id).await));
+    let now = host.qemu().write_limit(host.vm, &vda()).await;
+    assert_eq!(now.unwrap(), BEFORE);
+}
