@@ -6,11 +6,11 @@ use super::report::Group;
 use crate::turn::Turn;
 use crate::{Locator, StorageError, VolumeInfo, VolumeName};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What watches devices opens each for a moment when it was written: that is no use.
-const SETTLES: u32 = 5;
-const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+const SETTLES: Duration = Duration::from_millis(300);
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// Far more than any chain has.
 const MAX_DEPTH: usize = 1000;
 
@@ -20,10 +20,12 @@ impl Domain {
         self: Arc<Self>,
         name: VolumeName,
     ) -> Result<Locator, StorageError> {
+        self.name.check(&name)?;
         let turn = self.look_turn().await?;
-        let (_, chain) = self.chain(&name, &turn).await?;
+        let group = self.report().await?;
+        let (_, chain) = self.chain(&group, &name, &turn).await?;
         locked(&self.wanted).extend(chain.iter().cloned());
-        self.activate_volumes(&chain).await?;
+        self.activate_all(&group, &chain).await?;
         Ok(Locator::Block(self.name.path(name.as_str())))
     }
 
@@ -33,17 +35,19 @@ impl Domain {
         name: &VolumeName,
     ) -> Result<(VolumeInfo, Vec<String>), StorageError> {
         let turn = self.look_turn().await?;
-        let (info, chain) = self.chain(name, &turn).await?;
-        Ok((info, self.activate_volumes(&chain).await?))
+        let group = self.report().await?;
+        let (info, chain) = self.chain(&group, name, &turn).await?;
+        Ok((info, self.activate_all(&group, &chain).await?))
     }
 
     /// A volume and the names of all that it is built on in this group, its own first.
     async fn chain(
         self: &Arc<Self>,
+        group: &Group,
         name: &VolumeName,
         turn: &Turn,
     ) -> Result<(VolumeInfo, Vec<VolumeName>), StorageError> {
-        let info = self.info(name, turn).await?;
+        let info = self.info(group.clone(), name, turn).await?;
         let mut chain = vec![name.clone()];
         let mut below = info.parent.clone();
         while let Some(parent) = below.and_then(|parent| self.resolve(&parent.locator)) {
@@ -51,27 +55,32 @@ impl Domain {
                 let text = format!("the chain of {} has no end", self.what(name));
                 return Err(StorageError::Invalid(text));
             }
-            below = self.info(&parent, turn).await?.parent;
+            below = self.info(group.clone(), &parent, turn).await?.parent;
             chain.push(parent);
         }
         Ok((info, chain))
     }
 
     pub(super) async fn deactivate(self: Arc<Self>, name: VolumeName) -> Result<(), StorageError> {
+        self.name.check(&name)?;
         let _turn = self.name_turn().await?;
-        if !self.refuse_open(&name).await? {
-            return Ok(());
-        }
+        let group = self.closed(&name).await?;
         locked(&self.wanted).remove(&name);
-        self.lvm.deactivate(&[name.as_str()]).await
+        if group
+            .volume(&name)
+            .is_some_and(|volume| volume.device.is_some())
+        {
+            self.lvm.deactivate(&[name.as_str()]).await?;
+        }
+        Ok(())
     }
 
-    /// Activates those that are not, and gives their names.
-    pub(super) async fn activate_volumes(
+    /// Activates those of a group that are not, and gives their names.
+    pub(super) async fn activate_all(
         &self,
+        group: &Group,
         names: &[VolumeName],
     ) -> Result<Vec<String>, StorageError> {
-        let group = self.report().await?;
         let mut inactive = Vec::new();
         for name in names {
             let volume = group.volume(name).ok_or_else(|| self.not_found(name))?;
@@ -102,34 +111,33 @@ impl Domain {
     pub(super) async fn in_use(self: &Arc<Self>, name: &VolumeName) -> Result<bool, StorageError> {
         self.name.check(name)?;
         let _turn = self.name_turn().await?;
-        match self.refuse_open(name).await {
+        match self.closed(name).await {
             Ok(_) => Ok(false),
             Err(StorageError::InUse { .. }) => Ok(true),
             Err(error) => Err(error),
         }
     }
 
-    /// Passes when nobody has it open, and tells whether it is active. For who has the turn to name.
+    /// The group, in which nobody has the volume open. For who has the turn to name.
     ///
     /// # Errors
     /// `InUse`; `NotFound`.
-    pub(super) async fn refuse_open(&self, name: &VolumeName) -> Result<bool, StorageError> {
+    pub(super) async fn closed(&self, name: &VolumeName) -> Result<Group, StorageError> {
         let group = self.settle(std::slice::from_ref(name)).await?;
         let volume = group.volume(name).ok_or_else(|| self.not_found(name))?;
         if volume.open {
             return Err(self.in_use_by(name, "a process that has it open"));
         }
-        Ok(volume.device.is_some())
+        Ok(group)
     }
 
     /// The group, after a moment for those that are open only because somebody looks at them.
     pub(super) async fn settle(&self, names: &[VolumeName]) -> Result<Group, StorageError> {
-        let mut looks = 0;
+        let begun = Instant::now();
         loop {
             let group = self.report().await?;
-            looks += 1;
             let open = |name| group.volume(name).is_some_and(|volume| volume.open);
-            if looks == SETTLES || !names.iter().any(open) {
+            if begun.elapsed() > SETTLES || !names.iter().any(open) {
                 return Ok(group);
             }
             tokio::time::sleep(SETTLE_PAUSE).await;

@@ -203,40 +203,37 @@ impl Domain {
         self: &Arc<Self>,
         name: &VolumeName,
     ) -> Result<VolumeInfo, StorageError> {
+        self.name.check(name)?;
         let turn = self.look_turn().await?;
-        self.info(name, &turn).await
+        self.info(self.report().await?, name, &turn).await
     }
 
-    /// A volume as it is now, for who has a turn.
+    /// A volume as it is in the group, for who has a turn.
     pub(super) async fn info(
         self: &Arc<Self>,
+        group: Group,
         name: &VolumeName,
         _turn: &Turn,
     ) -> Result<VolumeInfo, StorageError> {
-        self.name.check(name)?;
-        let infos = self
-            .infos(|volume| volume.role() == Role::Volume(name.clone()))
-            .await?;
-        infos
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| Err(self.not_found(name)))
+        let role = Role::Volume(name.clone());
+        let infos = self.infos(group, |volume| volume.role() == role).await?;
+        let info = infos.into_iter().next();
+        info.unwrap_or_else(|| Err(self.not_found(name)))
     }
 
     pub(super) async fn list(
         self: &Arc<Self>,
     ) -> Result<Vec<Result<VolumeInfo, StorageError>>, StorageError> {
         let _turn = self.look_turn().await?;
-        self.infos(|_| true).await
+        self.infos(self.report().await?, is_volume).await
     }
 
     async fn infos(
         self: &Arc<Self>,
+        group: Group,
         wanted: impl Fn(&Logical) -> bool,
     ) -> Result<Vec<Result<VolumeInfo, StorageError>>, StorageError> {
-        let (group, activated) = self
-            .readable(|volume| is_volume(volume) && wanted(volume))
-            .await?;
+        let (group, activated) = self.readable(group, &wanted).await?;
         let volumes: Vec<_> = group
             .ours()
             .filter(|volume| wanted(volume))
@@ -251,7 +248,7 @@ impl Domain {
         read
     }
 
-    fn read(&self, volume: &Logical) -> Option<Result<VolumeInfo, StorageError>> {
+    pub(super) fn read(&self, volume: &Logical) -> Option<Result<VolumeInfo, StorageError>> {
         let Role::Volume(name) = volume.role() else {
             return None;
         };
@@ -263,9 +260,9 @@ impl Domain {
     /// that.
     pub(super) async fn readable(
         &self,
+        group: Group,
         wanted: impl Fn(&Logical) -> bool,
     ) -> Result<(Group, Vec<String>), StorageError> {
-        let group = self.report().await?;
         let lies_apart = |volume: &&Logical| wanted(volume) && !is_readable(volume);
         let names: Vec<_> = group
             .ours()

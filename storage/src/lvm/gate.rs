@@ -35,10 +35,11 @@ impl Domain {
     /// The group, and who needs which of the targets, by its index.
     pub(super) async fn needers(
         self: &Arc<Self>,
+        group: Group,
         targets: impl FnOnce(&Group) -> Result<Vec<Target>, StorageError> + Send + 'static,
         _turn: &Turn,
     ) -> Result<(Group, Vec<(usize, Needer)>), StorageError> {
-        let (group, activated) = self.readable(counts).await?;
+        let (group, activated) = self.readable(group, counts).await?;
         let looked = self.look(move |domain| {
             let targets = targets(&group)?;
             let needers = domain.needers_of(&group, &targets)?;
@@ -124,7 +125,7 @@ impl Domain {
         }
         let turn = self.look_turn().await?;
         let targets = move |_: &Group| paths.iter().map(|path| Target::of(path)).collect();
-        let (group, found) = self.needers(targets, &turn).await?;
+        let (group, found) = self.needers(self.report().await?, targets, &turn).await?;
         let dependent = |(target, needer): (usize, Needer)| Dependent {
             on: locators[target].clone(),
             volume: group.named(&needer.name).and_then(volume_name),

@@ -25,6 +25,7 @@ mod create;
 mod domain;
 mod empty;
 mod gate;
+mod kept;
 mod name;
 mod removal;
 mod report;

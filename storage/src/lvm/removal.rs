@@ -23,7 +23,7 @@ use super::report::{Group, Logical};
 use super::tag;
 use crate::condemned::{Condemned, now};
 use crate::turn::Turn;
-use crate::{Removal, RemovalId, RemovalOrder, StorageError, VolumeInfo, VolumeName};
+use crate::{Removal, RemovalId, RemovalOrder, StorageError, VolumeName};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -54,10 +54,10 @@ enum Next {
 }
 
 /// Takes the removal for a call, until it is dropped.
-struct Working<'a>(&'a Domain, RemovalId);
+pub(super) struct Working<'a>(&'a Domain, RemovalId);
 
 impl<'a> Working<'a> {
-    fn on(domain: &'a Domain, id: RemovalId) -> Result<Self, StorageError> {
+    pub(super) fn on(domain: &'a Domain, id: RemovalId) -> Result<Self, StorageError> {
         if locked(&domain.removing).insert(id) {
             return Ok(Self(domain, id));
         }
@@ -147,8 +147,8 @@ impl Domain {
             .iter()
             .map(|asked| asked.order.volume.clone())
             .collect();
-        self.settle(&orders).await?;
-        let (group, needed) = self.needers_of_volumes(orders, turn).await?;
+        let group = self.settle(&orders).await?;
+        let (group, needed) = self.needers_of_volumes(group, orders, turn).await?;
         let mut seen = HashSet::new();
         let mut next = Vec::new();
         for (index, asked) in batch.iter().enumerate() {
@@ -241,7 +241,9 @@ impl Domain {
         let names = condemned
             .iter()
             .map(|index| batch[*index].order.volume.clone());
-        let (group, needed) = self.needers_of_volumes(names.collect(), turn).await?;
+        let (group, needed) = self
+            .needers_of_volumes(self.report().await?, names.collect(), turn)
+            .await?;
         for (number, index) in condemned.into_iter().enumerate() {
             let order = &batch[index].order;
             let looked = self.look_again(order, &group, needed.get(&number)).await;
@@ -314,6 +316,10 @@ impl Domain {
                 discard: written.discard,
                 ..asked.order.clone()
             };
+            if written.purging {
+                *next = Next::Answer(Ok(Answer::Empty(ordered)));
+                continue;
+            }
             let more = tag::of_removal(&Condemned {
                 purging: true,
                 ..written
@@ -351,61 +357,10 @@ impl Domain {
         Ok(())
     }
 
-    pub(super) async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
-        let group = self.report().await?;
-        let mut removals = Vec::new();
-        for volume in group.ours() {
-            if let super::name::Role::Removed(id) = volume.role() {
-                removals.push(self.written(volume)?.removal(id, self.id()));
-            }
-        }
-        Ok(removals)
-    }
-
-    pub(super) async fn restore(
-        self: Arc<Self>,
-        id: RemovalId,
-    ) -> Result<VolumeInfo, StorageError> {
-        let _working = Working::on(&self, id)?;
-        let turn = self.name_turn().await?;
-        let group = self.report().await?;
-        let what = format!("removal {id}");
-        let Some(volume) = group.removed(id) else {
-            return Err(StorageError::NotFound { what });
-        };
-        let written = self.written(volume)?;
-        if !written.is_kept(now()) {
-            return Err(StorageError::Busy { what });
-        }
-        self.bring_back(volume, &written.volume).await?;
-        self.info(&written.volume, &turn).await
-    }
-
-    /// Under its own name again. What its tags say of a removal means nothing there.
-    async fn bring_back(&self, volume: &Logical, name: &VolumeName) -> Result<(), StorageError> {
-        if self.report().await?.named(name.as_str()).is_some() {
-            return Err(StorageError::Invalid(format!(
-                "{} exists again",
-                self.what(name)
-            )));
-        }
-        self.lvm.rename(&volume.name, name.as_str()).await?;
-        let old: Vec<_> = tag::of_removals(&volume.tags).cloned().collect();
-        self.lvm.retag(name.as_str(), &[], &old).await
-    }
-
-    /// # Errors
-    /// `Corrupt` for a condemned volume without an order: it is never passed over.
-    fn written(&self, volume: &Logical) -> Result<Condemned, StorageError> {
-        tag::removal(&volume.tags).map_err(|why| StorageError::Corrupt {
-            what: format!("logical volume {}", volume.name),
-            why,
-        })
-    }
-
     /// The group, and one that needs it for each of these names by its index.
     async fn needers_of_volumes(
         self: &Arc<Self>,
+        group: Group,
         names: Vec<VolumeName>,
         turn: &Turn,
     ) -> Result<(Group, HashMap<usize, Needer>), StorageError> {
@@ -414,7 +369,7 @@ impl Domain {
             let target = |name: &VolumeName| domain.target_named(group, name);
             Ok(names.iter().map(target).collect())
         };
-        let (group, needers) = self.needers(targets, turn).await?;
+        let (group, needers) = self.needers(group, targets, turn).await?;
         Ok((group, needers.into_iter().collect()))
     }
 }

@@ -2,6 +2,7 @@
 //! needs.
 
 use super::domain::Domain;
+use super::report::Group;
 use crate::calls::blocking;
 use crate::error::io_error;
 use crate::qemu_img::unreachable;
@@ -53,45 +54,44 @@ impl Domain {
         name: VolumeName,
         bytes: u64,
     ) -> Result<VolumeInfo, StorageError> {
-        let info = self.stat(&name).await?;
+        self.name.check(&name)?;
+        let turn = self.look_turn().await?;
+        let group = self.report().await?;
+        let info = self.info(group.clone(), &name, &turn).await?;
         let has = info.allocated_bytes;
         let room = match info.format {
             Format::Qcow2 => provided(has, bytes, info.virtual_bytes, self.chunk()),
             // What a guest sees of it is all that there is.
             Format::Raw => has,
         };
-        if room > has {
-            self.extend(&name, has, room).await?;
-            return self.stat(&name).await;
+        if room == has {
+            return Ok(info);
         }
-        Ok(info)
+        self.extend(&group, &name, room).await?;
+        let now = self.report().await?;
+        let bytes = now.volume(&name).map(|volume| volume.bytes);
+        let allocated_bytes = bytes.ok_or_else(|| self.not_found(&name))?;
+        Ok(VolumeInfo {
+            allocated_bytes,
+            ..info
+        })
     }
 
-    /// A volume that has grown meanwhile is no error.
+    /// Gives a volume of the group so much room. One that has grown meanwhile is no error.
     pub(super) async fn extend(
         &self,
+        group: &Group,
         name: &VolumeName,
-        has: u64,
         room: u64,
     ) -> Result<(), StorageError> {
-        let free = self.report().await?.free_bytes;
-        if room - has > free {
-            return Err(StorageError::NoSpace {
-                needed: room - has,
-                free,
-            });
+        let has = |group: &Group| group.volume(name).map(|volume| volume.bytes);
+        let needed = room.saturating_sub(has(group).ok_or_else(|| self.not_found(name))?);
+        let free = group.free_bytes;
+        if needed > free {
+            return Err(StorageError::NoSpace { needed, free });
         }
-        let extended = self.lvm.extend(name.as_str(), room).await;
-        match extended {
-            Err(error)
-                if self
-                    .report()
-                    .await?
-                    .volume(name)
-                    .is_none_or(|now| now.bytes < room) =>
-            {
-                Err(error)
-            }
+        match self.lvm.extend(name.as_str(), room).await {
+            Err(error) if has(&self.report().await?).is_none_or(|bytes| bytes < room) => Err(error),
             _ => Ok(()),
         }
     }
@@ -100,23 +100,29 @@ impl Domain {
         self: Arc<Self>,
         name: VolumeName,
     ) -> Result<VolumeInfo, StorageError> {
+        self.name.check(&name)?;
         let turn = self.name_turn().await?;
-        let info = self.info(&name, &turn).await?;
-        self.refuse_open(&name).await?;
+        let group = self.closed(&name).await?;
+        let info = self.info(group.clone(), &name, &turn).await?;
         if info.format == Format::Raw {
             return Ok(info);
         }
-        let extent = self.report().await?.extent_bytes;
-        let activated = self.activate_volumes(std::slice::from_ref(&name)).await?;
+        let activated = self
+            .activate_all(&group, std::slice::from_ref(&name))
+            .await?;
         let end = self.image_end(&name).await;
         self.put_back(activated).await;
         let room = reduced(info.allocated_bytes, end?, self.chunk());
-        // LVM may round down what it takes away to, and never may here.
-        let room = room.next_multiple_of(extent).min(info.allocated_bytes);
-        if room < info.allocated_bytes {
-            self.lvm.reduce(name.as_str(), room).await?;
+        // Never within an extent: LVM would say what of it goes.
+        let room = room.next_multiple_of(group.extent_bytes);
+        if room >= info.allocated_bytes {
+            return Ok(info);
         }
-        self.info(&name, &turn).await
+        self.lvm.reduce(name.as_str(), room).await?;
+        Ok(VolumeInfo {
+            allocated_bytes: room,
+            ..info
+        })
     }
 
     /// Where the last cluster of an image ends, that nobody writes.

@@ -12,10 +12,12 @@
 //! Everything that a host starts is ended by its process id when it is dropped, and its files go.
 //! A test's binary may run itself in there: see [`VirtualHost::run_this_test`].
 
+#![allow(clippy::print_stdout, reason = "a rig shows what was said in it")]
+
 mod image;
 mod initramfs;
 mod machine;
 
 pub use image::HostImage;
 pub use initramfs::pack;
-pub use machine::{Ended, VirtualHost};
+pub use machine::{Ended, VirtualHost, is_here};
