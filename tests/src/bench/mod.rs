@@ -8,6 +8,7 @@
 //!   stall      the guest's longest wait    / virsh blockcommit --pivot
 //!   batch      8 snapshots in one pass     / 8 x virsh blockcommit and rm
 //!   direction  the way that copies less    / a commit
+//!   lvm        100 logical volumes removed / one lvremove naming all
 //!   disks      4 disks of one machine      / a machine with 1 disk
 //! ```
 //! Ours and the peer's guest are twins that write records all the time. A ratio is the median of the
@@ -19,6 +20,7 @@ mod direction;
 mod disks;
 mod figures;
 mod floor;
+mod lvm;
 mod ours;
 mod peer;
 mod stall;
@@ -60,6 +62,8 @@ pub enum Bench {
     Batch,
     /// A light layer under a heavy one, pulled by free choice, beside a commit
     Direction,
+    /// A hundred logical volumes removed in a virtual host, beside one lvremove
+    Lvm,
     /// Four disks at once, beside one alone
     Disks,
 }
@@ -71,6 +75,7 @@ impl Bench {
             Self::Stall => Box::pin(stall::measure(runs.unwrap_or(15), figures)).await,
             Self::Batch => Box::pin(batch::measure(runs.unwrap_or(7), figures)).await,
             Self::Direction => Box::pin(direction::measure(runs.unwrap_or(5), figures)).await,
+            Self::Lvm => Box::pin(lvm::measure(runs.unwrap_or(5), figures)).await,
             Self::Disks => Box::pin(disks::measure(runs.unwrap_or(7), figures)).await,
         }
     }
