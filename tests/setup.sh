@@ -40,7 +40,9 @@ why() {
     cpio) echo "packs the guest's initramfs" ;;
     kmod) echo 'lists and loads kernel modules in a virtual host' ;;
     e2fsprogs) echo 'makes the small file systems on which tests run out of space' ;;
-    util-linux) echo 'mount, unshare and nsenter: namespaces and loop mounts of the tests' ;;
+    util-linux) echo 'mount, unshare, nsenter and blkdiscard: namespaces and devices of the tests' ;;
+    lvm2) echo 'the volume groups of the tests, in a virtual host' ;;
+    udev) echo 'names the devices of a virtual host; not started here' ;;
     nodejs | npm) echo 'installs and runs buf' ;;
     esac
 }
@@ -162,7 +164,7 @@ demo() {
 }
 
 test_tools() {
-    install_packages e2fsprogs util-linux
+    install_packages e2fsprogs util-linux lvm2 udev
     fetch_agent
     install_nextest
     install_deny

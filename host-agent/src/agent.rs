@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::domains::{self, Domain};
 use crate::freeze::Freezes;
+use crate::growth;
 use crate::grpc::{HostApi, MergeApi, VolumeApi};
 use crate::hypervisor::Hypervisor;
 use crate::machines;
@@ -94,6 +95,12 @@ pub async fn open(
     .await
     .with_context(in_dir)?;
     reaper::start(&volumes, &clock, &shutdown, reaper::EVERY);
+    tokio::spawn(growth::keep(
+        Arc::clone(&hypervisor),
+        Arc::clone(&volumes) as Arc<dyn growth::Room>,
+        config.growth_margin(),
+        shutdown.clone(),
+    ));
     let overlays = merges.overlays().freezing(Arc::clone(&freezes));
     let limit = config.server.max_message_bytes();
     let volume_merges = Arc::clone(&merges);

@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 
 mod storage;
 
-pub use storage::{FileConfig, RemovalConfig, StorageConfig};
+pub use storage::{FileConfig, LvmConfig, RemovalConfig, StorageConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,6 +47,19 @@ impl Default for Config {
             freeze: FreezeConfig::default(),
             storage: BTreeMap::new(),
         }
+    }
+}
+
+impl Config {
+    /// The room that a volume which is given it has left when it is given more: half of the largest
+    /// chunk that is given at once, so that a guest has the time of the other half.
+    pub(crate) fn growth_margin(&self) -> u64 {
+        let chunk = |storage: &StorageConfig| match storage {
+            StorageConfig::File(_) => None,
+            StorageConfig::Lvm(lvm) => Some(lvm.chunk_mib << 20),
+        };
+        let largest = self.storage.values().filter_map(chunk).max();
+        largest.unwrap_or_default() / 2
     }
 }
 

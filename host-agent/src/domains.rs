@@ -2,7 +2,8 @@
 
 use crate::config::{Config, StorageConfig};
 use anyhow::Context as _;
-use livemerge_storage::{Capabilities, FileStore, LiveVolumes, RemovalOrder, StorageId};
+use livemerge_storage::{Capabilities, FileStore, LiveVolumes, LvmStore, RemovalOrder, StorageId};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +78,10 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Vec<Domain>> {
                     .await
                     .with_context(at)?,
             ),
+            StorageConfig::Lvm(lvm) => {
+                let group = lvm.group().with_context(at)?;
+                Arc::new(LvmStore::open(id.clone(), group).await.with_context(at)?)
+            }
         };
         let removal = storage.removal();
         removal.check(store.capabilities()).with_context(at)?;
@@ -85,11 +90,21 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Vec<Domain>> {
     Ok(domains)
 }
 
-/// A volume has one name: no directory lies in another, by whatever path.
+/// A volume has one name: no directory lies in another, by whatever path, and no group is two
+/// domains.
 fn refuse_overlaps(config: &Config) -> anyhow::Result<()> {
     let mut seen: Vec<(&StorageId, PathBuf)> = Vec::new();
+    let mut groups: BTreeMap<&str, &StorageId> = BTreeMap::new();
     for (id, storage) in &config.storage {
-        let StorageConfig::File(file) = storage;
+        let file = match storage {
+            StorageConfig::File(file) => file,
+            StorageConfig::Lvm(lvm) => {
+                if let Some(other) = groups.insert(&lvm.group, id) {
+                    anyhow::bail!("storage domains {other} and {id} are one volume group");
+                }
+                continue;
+            }
+        };
         let at = || format!("storage domain {id}: {}", file.path.display());
         let real = file.path.canonicalize().with_context(at)?;
         let overlap = |(_, other): &&(&StorageId, PathBuf)| {
@@ -126,6 +141,28 @@ mod tests {
         }
         let apart = tempfile::tempdir().unwrap();
         assert!(refuse_overlaps(&config(apart.path())).is_ok());
+    }
+
+    #[test]
+    fn a_group_is_one_domain_and_its_numbers_make_sense() {
+        let config = |text: &str| -> Config { toml::from_str(text).unwrap() };
+        let two =
+            "[storage.a]\nkind = \"lvm\"\ngroup = \"vg\"\n[storage.b]\nkind = \"lvm\"\ngroup = ";
+        assert!(refuse_overlaps(&config(&format!("{two}\"vg\""))).is_err());
+        assert!(refuse_overlaps(&config(&format!("{two}\"vg2\""))).is_ok());
+        for (more, right) in [
+            ("", true),
+            ("chunk_mib = 4", true),
+            ("chunk_mib = 3", false),
+            ("chunk_mib = 1048577", false),
+            ("wipe_mib_per_second = 0", false),
+        ] {
+            let text = format!("kind = \"lvm\"\ngroup = \"vg\"\n{more}");
+            let StorageConfig::Lvm(lvm) = toml::from_str(&text).unwrap() else {
+                panic!("{text}");
+            };
+            assert_eq!(lvm.group().is_ok(), right, "{more}");
+        }
     }
 
     #[test]

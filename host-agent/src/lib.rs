@@ -6,6 +6,7 @@
 //!        │                                      └──▶ volumes ─▶ livemerge-storage
 //!        ├──▶ overlays, chains ─────────────────────────┘
 //!        │       └──▶ freeze (guests that stand still for a snapshot)
+//!        ├──▶ growth (room for volumes that are given it)
 //!        └──▶ machines (what runs here, kept fresh)
 //! ```
 
@@ -14,6 +15,7 @@ pub mod chains;
 pub mod config;
 pub mod domains;
 pub mod freeze;
+pub mod growth;
 pub mod grpc;
 pub mod hypervisor;
 mod lanes;

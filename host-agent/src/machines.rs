@@ -57,6 +57,7 @@ async fn keep_fresh(hypervisor: &dyn Hypervisor, shown: &watch::Sender<Arc<Inven
                 show(shown, |inventory| *inventory = Inventory::default());
                 stale = true;
             }
+            Ok(Ok(HypervisorEvent::Filling { .. })) => {}
             Ok(Ok(HypervisorEvent::Connected) | Err(RecvError::Lagged(_))) | Err(_) => stale = true,
             Ok(Err(RecvError::Closed)) => return,
         }

@@ -276,7 +276,9 @@ impl Overlays {
             }),
         };
         let storage = &wanted.overlay.storage;
-        self.volumes.create(storage, &overlay).await
+        let created = self.volumes.create(storage, &overlay).await?;
+        self.volumes.activate(&created.volume).await?;
+        Ok(created)
     }
 
     /// The disks' chains, with the overlays on. They are: what cannot be read now is no refusal any

@@ -133,6 +133,35 @@ impl Volumes {
         Ok(true)
     }
 
+    /// Whether a domain of this host gives volumes their room.
+    pub fn any_provided(&self) -> bool {
+        self.stores().any(|store| store.capabilities().provided)
+    }
+
+    /// The volume under this locator, when it has only the room that it is given.
+    pub fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
+        let volume = self.volume_of(locator)?;
+        let store = self.store(&volume.storage).ok()?;
+        store.capabilities().provided.then_some(volume)
+    }
+
+    /// Gives a volume room for so many bytes, and tells what it has.
+    pub async fn provide(&self, volume: &VolumeRef, bytes: u64) -> Result<u64, Problem> {
+        let given = self
+            .store(&volume.storage)?
+            .provide(&volume.name, bytes)
+            .await;
+        let given = given.map_err(|error| problem(&error).with("volume", volume))?;
+        Ok(given.allocated_bytes)
+    }
+
+    /// Makes a volume usable on this host.
+    pub async fn activate(&self, volume: &VolumeRef) -> Result<(), Problem> {
+        let active = self.store(&volume.storage)?.activate(&volume.name).await;
+        active.map_err(|error| problem(&error).with("volume", volume))?;
+        Ok(())
+    }
+
     /// Room in a domain.
     pub async fn space(&self, storage: &StorageId) -> Result<Space, Problem> {
         let space = self.store(storage)?.space().await;

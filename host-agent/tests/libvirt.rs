@@ -12,8 +12,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use livemerge_host_agent::hypervisor::{
-    BlockJobKind, BlockJobOutcome, Hypervisor, HypervisorError, HypervisorEvent, JobOrder, Layer,
-    Libvirt, MirrorState, Overlay, VmState,
+    BlockJobKind, BlockJobOutcome, Fill, Hypervisor, HypervisorError, HypervisorEvent, JobOrder,
+    Layer, Libvirt, MirrorState, Overlay, VmState,
 };
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_storage::{Format, ImageHead, Locator};
@@ -391,6 +391,48 @@ async fn a_guest_s_writes_are_limited_and_its_own_limit_comes_back() {
         assert_eq!(libvirt.write_limit(vm(), &vda()).await.unwrap(), limit);
     }
     let none = libvirt.limit_writes(vm(), &"vdz".parse().unwrap(), 1).await;
+    assert!(matches!(none, Err(HypervisorError::Refused(_))), "{none:?}");
+}
+
+/// The base of a commit is written, and nothing else is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_written_beyond_what_is_watched_is_told_of_once() {
+    let mut rig = Rig::start(&["a", "b", "c"]).await;
+    let fills = |fill: &Fill| -> Vec<_> {
+        let layers = fill.layers.iter();
+        let own = layers.filter(|layer| layer.disk == vda());
+        own.map(|layer| (layer.locator.to_string(), layer.watched_at))
+            .collect()
+    };
+    let paths = ["c", "b", "a"].map(|name| rig.image(name).to_string());
+    let before = rig.libvirt.fill(vm()).await.unwrap();
+    let unwatched = paths.clone().map(|path| (path, 0));
+    assert_eq!(
+        (fills(&before), before.lacks_room),
+        (unwatched.to_vec(), false)
+    );
+    let (base, watched) = (rig.image("a"), 1 << 20);
+    rig.libvirt
+        .watch_fill(vm(), &vda(), &base, watched)
+        .await
+        .unwrap();
+    let now = fills(&rig.libvirt.fill(vm()).await.unwrap());
+    assert_eq!(now[2], (paths[2].clone(), watched));
+    assert_eq!(now[..2], unwatched[..2]);
+    let order = rig.order("a", "b", false);
+    rig.libvirt.start_job(vm(), &order).await.unwrap();
+    rig.event(|event| *event == HypervisorEvent::Filling { vm: vm() })
+        .await;
+    rig.told(BlockJobOutcome::Completed).await;
+    let after = rig.libvirt.fill(vm()).await.unwrap();
+    assert!(
+        after.layers.iter().all(|layer| layer.watched_at == 0),
+        "{after:?}"
+    );
+    let none = rig
+        .libvirt
+        .watch_fill(vm(), &vda(), &rig.image("x"), 1)
+        .await;
     assert!(matches!(none, Err(HypervisorError::Refused(_))), "{none:?}");
 }
 

@@ -74,6 +74,38 @@ impl StorageError {
     }
 }
 
+impl StorageError {
+    /// The same once more, for another caller that the one cause has failed.
+    pub(crate) fn again(&self) -> Self {
+        let copy = |source: &io::Error| io::Error::new(source.kind(), source.to_string());
+        match self {
+            Self::NotFound { what } => Self::NotFound { what: what.clone() },
+            Self::InUse { what, by } => Self::InUse {
+                what: what.clone(),
+                by: by.clone(),
+            },
+            Self::NoSpace { needed, free } => Self::NoSpace {
+                needed: *needed,
+                free: *free,
+            },
+            Self::Busy { what } => Self::Busy { what: what.clone() },
+            Self::Unreachable { what, source } => Self::Unreachable {
+                what: what.clone(),
+                source: copy(source),
+            },
+            Self::Denied { what, source } => Self::Denied {
+                what: what.clone(),
+                source: copy(source),
+            },
+            Self::Corrupt { what, why } => Self::Corrupt {
+                what: what.clone(),
+                why: why.clone(),
+            },
+            Self::Invalid(text) => Self::Invalid(text.clone()),
+        }
+    }
+}
+
 /// An I/O error by what the caller does next.
 pub(crate) fn io_error(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> StorageError {
     let what = what.to_string();

@@ -1,7 +1,8 @@
 //! Volumes and their lifetimes, on the back ends that hold them.
 //!
 //! ```text
-//!   host-agent ─▶ VolumeStore, LiveVolumes (contracts) ◀─ file (a directory of images)
+//!   host-agent ─▶ VolumeStore, LiveVolumes (contracts) ◀─┬ file  (a directory of images)
+//!                                                        └ lvm   (a group of logical volumes)
 //! ```
 //!
 //! This crate knows no libvirt, no gRPC, no database and no policy: who asks has already decided.
@@ -18,15 +19,20 @@ mod error;
 pub mod faulty;
 mod file;
 mod image;
+mod lvm;
+mod making;
 mod profile;
+mod program;
 mod qemu_img;
 mod store;
+mod turn;
 mod volume;
 
 pub use allocation::{ClusterBytes, Content, Extent, Share, shares, survey};
 pub use error::StorageError;
 pub use file::FileStore;
 pub use image::{ImageHead, ImageLock, is_written};
+pub use lvm::{LvmConfig, LvmStore};
 pub use profile::Profile;
 pub use store::{
     Capabilities, Dependent, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,

@@ -224,8 +224,14 @@ pub enum Reach {
 }
 
 impl Services {
-    /// Writes the configurations. Nothing is started.
+    /// Writes the configurations, for images in the rig's directory. Nothing is started.
     pub fn new(rig: &Rig, reach: Reach) -> Result<Self> {
+        let storage = format!("kind = \"file\"\npath = \"{}\"\n", rig.images().display());
+        Self::on(rig, reach, &storage)
+    }
+
+    /// The same, with this configuration of the one storage domain.
+    pub fn on(rig: &Rig, reach: Reach, storage: &str) -> Result<Self> {
         let dir = rig.path();
         let api = address(dir, "api", reach, 7420)?;
         let agent = address(dir, "agent", reach, 7421)?;
@@ -238,12 +244,11 @@ impl Services {
         );
         let agent_config = format!(
             "[listen]\naddress = \"{}\"\n\n[host]\nid = \"host-1\"\nstate_dir = \"{}\"\napi_server = \"{}\"\n\n\
-             [hypervisor]\nuri = \"{}\"\n\n[storage.default]\nkind = \"file\"\npath = \"{}\"\n",
+             [hypervisor]\nuri = \"{}\"\n\n[storage.default]\n{storage}",
             agent.listen(),
             dir.join(STATE).display(),
             api.endpoint(),
             rig.virsh().uri(),
-            rig.images().display(),
         );
         Ok(Self {
             api: service(dir, "livemerge-api-server", api, &api_config)?,

@@ -5,6 +5,11 @@
 //!   kind = "file"
 //!   path = "/var/lib/livemerge/images"
 //!   removal = { keep_seconds = 86400, wipe = true }
+//!
+//!   [storage.san]
+//!   kind = "lvm"
+//!   group = "vg0"
+//!   devices = ["/dev/mapper/mpatha"]
 //! ```
 
 use crate::domains::RemovalPolicy;
@@ -18,6 +23,8 @@ use std::time::Duration;
 pub enum StorageConfig {
     /// A directory of image files.
     File(FileConfig),
+    /// A volume group.
+    Lvm(LvmConfig),
 }
 
 impl StorageConfig {
@@ -25,6 +32,7 @@ impl StorageConfig {
     pub fn removal(&self) -> RemovalPolicy {
         match self {
             Self::File(file) => file.removal.policy(),
+            Self::Lvm(lvm) => lvm.removal.policy(),
         }
     }
 }
@@ -38,6 +46,64 @@ pub struct FileConfig {
     /// How its volumes are removed.
     #[serde(default)]
     pub removal: RemovalConfig,
+}
+
+/// A volume group of LVM, each volume a logical volume that grows as it fills.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LvmConfig {
+    /// The group. It must exist, with all of its devices.
+    pub group: String,
+    /// The devices that LVM may look at. Empty: all that the host's `lvm.conf` lets it see.
+    #[serde(default)]
+    pub devices: Vec<PathBuf>,
+    /// The room of a new volume, and what is added when it fills, in MiB, 4 to 1,048,576.
+    #[serde(default = "LvmConfig::chunk_mib")]
+    pub chunk_mib: u64,
+    /// Whether other hosts have the group, too. It is made by `vgcreate --shared` then, and lvmlockd
+    /// runs.
+    #[serde(default)]
+    pub shared: bool,
+    /// The most that a wipe writes in a second, in MiB, 1 or more.
+    #[serde(default = "LvmConfig::wipe_mib_per_second")]
+    pub wipe_mib_per_second: u64,
+    /// How its volumes are removed.
+    #[serde(default)]
+    pub removal: RemovalConfig,
+}
+
+impl LvmConfig {
+    fn chunk_mib() -> u64 {
+        1024
+    }
+
+    fn wipe_mib_per_second() -> u64 {
+        200
+    }
+
+    /// As the storage takes it.
+    ///
+    /// # Errors
+    /// When a value is out of its range.
+    pub fn group(&self) -> anyhow::Result<livemerge_storage::LvmConfig> {
+        let range = 4..=1 << 20;
+        anyhow::ensure!(
+            range.contains(&self.chunk_mib),
+            "chunk_mib is {}, not within 4 to 1048576",
+            self.chunk_mib
+        );
+        anyhow::ensure!(
+            self.wipe_mib_per_second > 0,
+            "wipe_mib_per_second is 0: nothing would ever be wiped"
+        );
+        Ok(livemerge_storage::LvmConfig {
+            devices: self.devices.clone(),
+            chunk_bytes: self.chunk_mib << 20,
+            shared: self.shared,
+            wipe_bytes_per_second: self.wipe_mib_per_second.saturating_mul(1 << 20),
+            ..livemerge_storage::LvmConfig::of(&self.group)
+        })
+    }
 }
 
 /// How the volumes of a domain are removed once nothing needs them.

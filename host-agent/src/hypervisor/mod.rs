@@ -21,9 +21,9 @@ mod xml;
 
 pub use libvirt::Libvirt;
 pub use types::{
-    BlockJob, BlockJobKind, BlockJobOutcome, DiskView, HypervisorError, HypervisorEvent, JobOrder,
-    JobProgress, KeptSnapshot, Layer, MirrorState, Overlay, Reference, UnsupportedDisk, VmState,
-    VmView,
+    BlockJob, BlockJobKind, BlockJobOutcome, DiskView, Fill, HypervisorError, HypervisorEvent,
+    JobOrder, JobProgress, KeptSnapshot, Layer, LayerFill, MirrorState, Overlay, Reference,
+    UnsupportedDisk, VmState, VmView,
 };
 
 use async_trait::async_trait;
@@ -103,6 +103,20 @@ pub trait Hypervisor: Send + Sync + 'static {
         disk: &DiskTarget,
         removed: &[Locator],
         kept: &Locator,
+    ) -> Result<(), HypervisorError>;
+
+    /// How far the layers of a running machine are written, and whether it stands still because one
+    /// had no room.
+    async fn fill(&self, vm: VmId) -> Result<Fill, HypervisorError>;
+
+    /// Tells by [`HypervisorEvent::Filling`], once, when QEMU writes a layer beyond this byte. The
+    /// last call counts.
+    async fn watch_fill(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        layer: &Locator,
+        bytes: u64,
     ) -> Result<(), HypervisorError>;
 
     /// Stops the guest's processors. Returns when they stand still.

@@ -205,10 +205,39 @@ pub enum HypervisorEvent {
         /// The machine.
         vm: VmId,
     },
+    /// A layer of a machine was written beyond what was watched: see
+    /// [`super::Hypervisor::watch_fill`].
+    Filling {
+        /// The machine.
+        vm: VmId,
+    },
     /// The connection is up again: events before it may have been missed.
     Connected,
     /// The connection broke.
     Disconnected,
+}
+
+/// How full the layers of a running machine are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// Its layers, as far as they lie on this host.
+    pub layers: Vec<LayerFill>,
+    /// Whether it stands still because a disk had no room for a write.
+    pub lacks_room: bool,
+}
+
+/// How far a layer is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerFill {
+    /// Target name of the disk.
+    pub disk: DiskTarget,
+    /// The layer.
+    pub locator: Locator,
+    /// The last byte that QEMU has written since it opened it; 0 when it wrote nothing. Of an image
+    /// that lies on a block device.
+    pub written_to: u64,
+    /// Beyond which byte a write is told; 0 for none.
+    pub watched_at: u64,
 }
 
 /// A snapshot of a machine that the hypervisor itself keeps metadata of. They name layers, and

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// One merge of a [`Driver`](super::driver::Driver).
 pub(super) struct Member {
-    around: Surroundings,
+    pub(super) around: Surroundings,
     pub(super) record: MergeRecord,
     told: Option<Told>,
     phase_entered: Instant,
@@ -328,11 +328,13 @@ impl Member {
         let hypervisor = Arc::clone(&self.around.hypervisor);
         fail::fail_point!("agent::before-act");
         let reply = match action {
-            Action::StartJob => {
-                hypervisor
-                    .start_job(order.vm, &job_order(&self.record))
-                    .await
-            }
+            Action::StartJob => match self.give_room().await {
+                Ok(()) => {
+                    let job = job_order(&self.record);
+                    hypervisor.start_job(order.vm, &job).await
+                }
+                Err(problem) => Err(HypervisorError::Unknown(problem.to_string())),
+            },
             Action::AbortJob => hypervisor.abort_job(order.vm, &order.disk).await,
             Action::Suspend => {
                 self.prepare_pause().await;
@@ -378,7 +380,7 @@ impl Member {
             // A limit would hold up the rest, too.
             self.set_speed(0).await;
         }
-        if let (MergeKind::Commit | MergeKind::Pull, Locator::File(path)) =
+        if let (MergeKind::Commit | MergeKind::Pull, Locator::File(path) | Locator::Block(path)) =
             (self.record.kind, self.record.kept.clone())
         {
             // What QEMU copied may be in the host's cache: all of it would be written out at once.
@@ -404,7 +406,9 @@ impl Member {
             }
             HypervisorEvent::Lifecycle { vm } => *vm == order.vm,
             HypervisorEvent::Connected => true,
-            HypervisorEvent::BlockJob { .. } | HypervisorEvent::Disconnected => false,
+            HypervisorEvent::BlockJob { .. }
+            | HypervisorEvent::Filling { .. }
+            | HypervisorEvent::Disconnected => false,
         }
     }
 

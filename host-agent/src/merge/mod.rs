@@ -23,6 +23,7 @@ mod driver;
 #[cfg(test)]
 mod driver_tests;
 mod fence;
+mod giving;
 mod job;
 mod journal;
 mod ladder;

@@ -25,7 +25,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 /// A map that takes longer to read is guessed.
-const MAP_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const MAP_LIMIT: Duration = Duration::from_secs(20);
 
 /// The volumes of one disk that shall become one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,6 +13,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stdout,
     reason = "these are tests, for other crates' tests"
 )]
 
@@ -34,7 +35,7 @@ use async_trait::async_trait;
 use futures::future::{BoxFuture, FutureExt as _};
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// What the checks need of a back end beside its contract.
@@ -43,6 +44,11 @@ pub trait Fixture: Send + Sync {
     /// A name that this back end accepts for a volume, with the label in it.
     fn name(&self, label: &str) -> VolumeName {
         label.parse().expect("a label is a name")
+    }
+
+    /// How many volumes are many: enough that a listing has several pieces.
+    fn many(&self) -> usize {
+        12
     }
 
     /// Opens an activated volume, and what it is built on, as a running machine does: for writing,
@@ -123,7 +129,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 pub async fn run(store: &dyn LiveVolumes, fixture: &dyn Fixture) {
     let mut failed = Vec::new();
     for (name, check) in CHECKS {
-        if let Err(why) = AssertUnwindSafe(check(store, fixture)).catch_unwind().await {
+        let begun = Instant::now();
+        let ended = AssertUnwindSafe(check(store, fixture)).catch_unwind().await;
+        println!("{name}: {:.1?}", begun.elapsed());
+        if let Err(why) = ended {
             failed.push(format!("{name}: {}", text(why.as_ref())));
         }
     }

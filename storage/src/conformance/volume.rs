@@ -156,7 +156,7 @@ pub async fn what_was_never_there_is_not_found(store: &dyn VolumeStore, fixture:
 pub async fn the_list_is_complete(store: &dyn VolumeStore, fixture: &dyn Fixture) {
     let before = listed(store).await;
     let mut made = Vec::new();
-    for number in 0..12 {
+    for number in 0..fixture.many() {
         made.push(base(store, &fixture.name(&format!("listed-{number}"))).await);
     }
     made.push(overlay(store, &fixture.name("listed-top"), &made[0]).await);

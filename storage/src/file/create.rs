@@ -8,9 +8,9 @@
 //! is swept when the domain is opened.
 
 use super::domain::{Domain, check_name};
-use super::turn::Turn;
 use crate::error::io_error;
 use crate::qemu_img::format_name;
+use crate::turn::Turn;
 use crate::volume::{MAX_VIRTUAL_BYTES, SECTOR_BYTES};
 use crate::{Format, NewVolume, Parent, StorageError, VolumeInfo, VolumeName};
 use rustix::fs::CWD;

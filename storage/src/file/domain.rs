@@ -1,14 +1,15 @@
 //! The directory of a domain: what lies in it, and which of it are volumes.
 
 use super::image::{self, Image, path_of};
-use super::making::Making;
 use super::removals::Removals;
 use super::rename::Renames;
-use super::turn::Turns;
 use crate::calls::Calls;
 use crate::error::io_error;
 use crate::image::lock;
-use crate::qemu_img::QemuImg;
+use crate::making::Making;
+use crate::program::Program;
+use crate::qemu_img;
+use crate::turn::Turns;
 use crate::{Locator, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeRef};
 use rustix::fs::{Dir, FileType, statvfs};
 use std::ffi::{OsStr, OsString};
@@ -34,7 +35,7 @@ pub(super) struct Domain {
     pub(super) new: PathBuf,
     pub(super) turns: Turns,
     pub(super) removals: Removals,
-    pub(super) qemu_img: QemuImg,
+    pub(super) qemu_img: Program,
     pub(super) renames: Renames,
     pub(super) making: Making,
     calls: Calls,
@@ -52,7 +53,7 @@ impl Domain {
             new: own_dir(own.join("new"))?,
             turns: Turns::new(&own),
             removals: Removals::new(own_dir(own.join("removals"))?),
-            qemu_img: QemuImg::default(),
+            qemu_img: qemu_img::program(),
             renames: Renames::default(),
             making: Making::default(),
             calls: Calls::default(),

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::error::io_error;
-use crate::image::backing::{self, Target};
+use crate::image::backing::{self, Place, Target};
 use crate::image::bitmaps;
 use crate::image::qcow2::{self, HEAD_BYTES, Header};
 use crate::{
@@ -23,6 +23,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// An open image.
@@ -31,8 +32,7 @@ pub(super) struct Image {
     pub(super) identity: Identity,
     allocated_bytes: u64,
     size: u64,
-    /// Device and inode.
-    place: (u64, u64),
+    place: Place,
     header: Option<Header>,
 }
 
@@ -83,7 +83,7 @@ impl Image {
             identity: identity_of(&stat, what)?,
             allocated_bytes: stat.stx_blocks * 512,
             size: stat.stx_size,
-            place: (
+            place: Place::File(
                 makedev(stat.stx_dev_major, stat.stx_dev_minor),
                 stat.stx_ino,
             ),
@@ -152,7 +152,8 @@ impl Image {
 
     fn bitmaps(&self) -> Vec<String> {
         let listed = self.header.as_ref().and_then(|header| header.bitmaps);
-        listed.map_or_else(Vec::new, |listed| bitmaps::names(&self.file, listed))
+        let read_at = |into: &mut [u8], at| self.file.read_exact_at(into, at);
+        listed.map_or_else(Vec::new, |listed| bitmaps::names(read_at, listed))
     }
 
     /// What its header names as backing.

@@ -20,12 +20,10 @@ mod create;
 mod domain;
 mod gate;
 mod image;
-mod making;
 mod purge;
 mod removal;
 mod removals;
 mod rename;
-mod turn;
 mod volumes;
 
 pub use volumes::FileStore;

@@ -14,15 +14,24 @@ use crate::{Format, Locator, StorageError};
 use serde_json::Value;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
 /// The file that somebody may need.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) path: PathBuf,
-    /// Its device and inode; `None` when the path leads nowhere.
-    pub(crate) place: Option<(u64, u64)>,
+    /// `None` when the path leads nowhere.
+    pub(crate) place: Option<Place>,
+}
+
+/// What a path leads to, whichever path it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The device and inode of a file.
+    File(u64, u64),
+    /// The number of a block device: it may have several nodes.
+    Device(u64),
 }
 
 impl Target {
@@ -36,6 +45,15 @@ impl Target {
             place: place(path)?,
         })
     }
+
+    /// Whether what this path of a backing string leads to may be the other one.
+    pub(crate) fn may_be(&self, other: &Self) -> bool {
+        self.path == other.path
+            || match self.place {
+                Some(place) => other.place == Some(place),
+                None => self.path.file_name() == other.path.file_name(),
+            }
+    }
 }
 
 /// Whether a path of a backing string means the target.
@@ -43,19 +61,15 @@ impl Target {
 /// # Errors
 /// When it cannot be told.
 pub(crate) fn leads_to(path: &Path, target: &Target) -> Result<bool, StorageError> {
-    if normal(path) == target.path {
-        return Ok(true);
-    }
-    Ok(match place(path)? {
-        Some(place) => target.place == Some(place),
-        None => path.file_name() == target.path.file_name(),
-    })
+    // What it is need not be asked for.
+    Ok(normal(path) == target.path || Target::of(path)?.may_be(target))
 }
 
-/// Device and inode of what a path leads to; `None` when it leads nowhere.
-fn place(path: &Path) -> Result<Option<(u64, u64)>, StorageError> {
+/// What a path leads to; `None` when it leads nowhere.
+fn place(path: &Path) -> Result<Option<Place>, StorageError> {
     match fs::metadata(path) {
-        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Ok(found) if found.file_type().is_block_device() => Ok(Some(Place::Device(found.rdev()))),
+        Ok(found) => Ok(Some(Place::File(found.dev(), found.ino()))),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(None)
         }

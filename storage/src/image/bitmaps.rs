@@ -4,8 +4,7 @@
 //! out when it ends: one that was made since its start is not listed yet.
 
 use super::qcow2::{BitmapDirectory, size, slice, u32_at};
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::io;
 
 /// The name of a bitmap whose own cannot be read: it is there, and that is what counts.
 const NAMELESS: &str = "?";
@@ -13,15 +12,21 @@ const NAMELESS: &str = "?";
 const MAX_DIRECTORY: u64 = 1 << 20;
 
 /// The names of an image's bitmaps. What cannot be read, perhaps because QEMU writes it just now, is
-/// a bitmap without a name, never none.
-pub(crate) fn names(file: &File, listed: BitmapDirectory) -> Vec<String> {
-    read(file, listed).unwrap_or_else(|| vec![NAMELESS.to_owned()])
+/// a bitmap without a name, never none. The image is read through `read_at`, all that is asked for.
+pub(crate) fn names(
+    read_at: impl FnOnce(&mut [u8], u64) -> io::Result<()>,
+    listed: BitmapDirectory,
+) -> Vec<String> {
+    read(read_at, listed).unwrap_or_else(|| vec![NAMELESS.to_owned()])
 }
 
-fn read(file: &File, listed: BitmapDirectory) -> Option<Vec<String>> {
+fn read(
+    read_at: impl FnOnce(&mut [u8], u64) -> io::Result<()>,
+    listed: BitmapDirectory,
+) -> Option<Vec<String>> {
     let bytes = Some(listed.bytes).filter(|bytes| *bytes <= MAX_DIRECTORY)?;
     let mut directory = vec![0; size(bytes).ok()?];
-    file.read_exact_at(&mut directory, listed.start).ok()?;
+    read_at(&mut directory, listed.start).ok()?;
     parse(&directory, listed.count).ok()
 }
 
@@ -68,6 +73,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_not_nothing() {
+        use std::os::unix::fs::FileExt as _;
         let file = tempfile::tempfile().unwrap();
         for (start, bytes) in [(0, 64), (u64::MAX, 64), (0, u64::MAX)] {
             let listed = BitmapDirectory {
@@ -75,7 +81,8 @@ mod tests {
                 start,
                 bytes,
             };
-            assert_eq!(names(&file, listed), [NAMELESS]);
+            let read_at = |into: &mut [u8], at| file.read_exact_at(into, at);
+            assert_eq!(names(read_at, listed), [NAMELESS]);
         }
     }
 

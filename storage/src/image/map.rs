@@ -10,7 +10,8 @@
 //! The image may be open elsewhere and is then read as it lies there: a machine that writes it has
 //! news in its memory. Whatever else the answer is than extents without gaps is an error.
 
-use crate::qemu_img::{QemuImg, format_name, unreachable};
+use crate::program::Program;
+use crate::qemu_img::{format_name, unreachable};
 use crate::{Content, Extent, Format, StorageError};
 use futures::Stream;
 use serde::Deserialize;
@@ -19,7 +20,7 @@ use std::io;
 
 /// The extents of an image, whose format is not guessed: a guest could have written a header.
 pub(crate) fn extents(
-    qemu_img: &QemuImg,
+    qemu_img: &Program,
     image: &OsStr,
     format: Format,
 ) -> impl Stream<Item = Result<Extent, StorageError>> + Send + use<> {

@@ -8,6 +8,7 @@
 //!   stall      the guest's longest wait    / virsh blockcommit --pivot
 //!   batch      8 snapshots in one pass     / 8 x virsh blockcommit and rm
 //!   direction  the way that copies less    / a commit
+//!   lvm        100 logical volumes removed / one lvremove naming all
 //!   disks      4 disks of one machine      / a machine with 1 disk
 //!   file       a scattered file removed    / rm
 //! ```
@@ -21,6 +22,7 @@ mod disks;
 mod figures;
 mod file;
 mod floor;
+mod lvm;
 mod ours;
 mod peer;
 mod stall;
@@ -62,6 +64,8 @@ pub enum Bench {
     Batch,
     /// A light layer under a heavy one, pulled by free choice, beside a commit
     Direction,
+    /// A hundred logical volumes removed in a virtual host, beside one lvremove
+    Lvm,
     /// Four disks at once, beside one alone
     Disks,
     /// A scattered file removed, beside rm: time, and a neighbour's longest wait
@@ -76,6 +80,7 @@ impl Bench {
             Self::Batch => Box::pin(batch::measure(runs.unwrap_or(7), figures)).await,
             Self::Direction => Box::pin(direction::measure(runs.unwrap_or(5), figures)).await,
             Self::File => file::measure(runs.unwrap_or(5), figures).await,
+            Self::Lvm => Box::pin(lvm::measure(runs.unwrap_or(5), figures)).await,
             Self::Disks => Box::pin(disks::measure(runs.unwrap_or(7), figures)).await,
         }
     }

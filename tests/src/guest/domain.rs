@@ -196,10 +196,14 @@ impl GuestSpec {
 }
 
 fn disk_xml(disk: &DiskSpec) -> String {
+    let (kind, source) = match disk.path.starts_with("/dev") {
+        true => ("block", "dev"),
+        false => ("file", "file"),
+    };
     format!(
-        "    <disk type='file' device='disk'>
+        "    <disk type='{kind}' device='disk'>
       <driver name='qemu' type='{format}' cache='{cache}' discard='ignore'/>
-      <source file='{path}'/>
+      <source {source}='{path}'/>
       <target dev='{target}' bus='virtio'/>
     </disk>
 ",
@@ -283,6 +287,14 @@ mod tests {
         let xml = spec().xml();
         assert!(xml.contains("<name>a &amp; b</name>"));
         assert!(xml.contains("<source file='/missing/&apos;a&apos;.qcow2'/>"));
+    }
+
+    #[test]
+    fn a_device_is_a_block_source() {
+        let mut spec = spec();
+        spec.disks[0].path = "/dev/vg/a".into();
+        assert!(spec.xml().contains("<disk type='block' device='disk'>"));
+        assert!(spec.xml().contains("<source dev='/dev/vg/a'/>"));
     }
 
     #[test]

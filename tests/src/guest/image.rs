@@ -16,12 +16,13 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::process::run;
+use livemerge_vhost::pack;
 
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: [&str; 12] = [
@@ -235,41 +236,4 @@ fn compile_writer(source: &Path, to: &Path) -> Result<()> {
     ]);
     run(command.arg(to).arg("src/bin/guest-writer.rs")).context("compiling the guest's writer")?;
     Ok(())
-}
-
-fn pack(root: &Path, to: &Path) -> Result<()> {
-    let mut cpio = Command::new("cpio");
-    cpio.current_dir(root)
-        .args(["-o", "-H", "newc", "--quiet", "-R", "0:0"]);
-    let mut child = cpio
-        .stdin(Stdio::piped())
-        .stdout(fs::File::create(to)?)
-        .spawn()
-        .context("starting cpio: run `make setup`")?;
-    {
-        use std::io::Write as _;
-        let mut names = child.stdin.take().context("cpio's input was asked for")?;
-        for name in list(root, Path::new(""))? {
-            writeln!(names, "{}", name.display())?;
-        }
-    }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("cpio failed: {status}");
-    }
-    Ok(())
-}
-
-/// Everything under `root`, each directory before what it holds.
-fn list(root: &Path, under: &Path) -> Result<Vec<PathBuf>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(root.join(under))? {
-        let entry = entry?;
-        let name = under.join(entry.file_name());
-        names.push(name.clone());
-        if entry.file_type()?.is_dir() {
-            names.extend(list(root, &name)?);
-        }
-    }
-    Ok(names)
 }

@@ -66,9 +66,12 @@ fn look(
     judge(disk, raw.as_file(), slots, newest, &acks.lost_at_boot)
 }
 
-/// A place for what is read, on the image's own file system.
+/// A place for what is read: on the image's own file system, if it lies on one.
 fn beside(image: &Path) -> Result<tempfile::NamedTempFile> {
-    let dir = image.parent().unwrap_or(Path::new("."));
+    let dir = match image.starts_with("/dev") {
+        true => Path::new("/var/tmp"),
+        false => image.parent().unwrap_or(Path::new(".")),
+    };
     Ok(tempfile::NamedTempFile::new_in(dir)?)
 }
 

@@ -56,7 +56,9 @@ impl Member {
                 true
             }
             HypervisorEvent::Lifecycle { .. } | HypervisorEvent::Connected => true,
-            HypervisorEvent::BlockJob { .. } | HypervisorEvent::Disconnected => false,
+            HypervisorEvent::BlockJob { .. }
+            | HypervisorEvent::Filling { .. }
+            | HypervisorEvent::Disconnected => false,
         }
     }
 

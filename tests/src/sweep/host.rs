@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
 use livemerge_host_agent::hypervisor::{
-    Hypervisor, HypervisorError, HypervisorEvent, JobOrder, JobProgress, KeptSnapshot, Layer,
+    Fill, Hypervisor, HypervisorError, HypervisorEvent, JobOrder, JobProgress, KeptSnapshot, Layer,
     MirrorState, Overlay, Reference, VmState, VmView,
 };
 use livemerge_proto::ids::{DiskTarget, VmId};
@@ -219,6 +219,22 @@ impl Hypervisor for Host {
             Box::pin(async move { real.restore_backing(vm, &disk, &image, &backing).await })
         })
         .await
+    }
+
+    async fn fill(&self, vm: VmId) -> Answer<Fill> {
+        self.unreached("hypervisor::fill")?;
+        self.real.fill(vm).await
+    }
+
+    async fn watch_fill(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        layer: &Locator,
+        bytes: u64,
+    ) -> Answer<()> {
+        self.unreached("hypervisor::watch_fill")?;
+        self.real.watch_fill(vm, disk, layer, bytes).await
     }
 
     async fn suspend(&self, vm: VmId) -> Answer<()> {

@@ -4,6 +4,7 @@ use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_storage::Locator;
 
 use super::disk::Disk;
+use super::fill::Filling;
 use super::guest::Guest;
 use super::images::FakeImages;
 use crate::hypervisor::{HypervisorError, VmState, VmView};
@@ -16,6 +17,7 @@ pub(super) struct Machine {
     pub(super) state: VmState,
     pub(super) disks: Vec<Disk>,
     pub(super) guest: Guest,
+    pub(super) filling: Filling,
 }
 
 impl Machine {

@@ -15,6 +15,7 @@
 //!   a seed. With [`Pace::Every`] jobs go on by themselves, on Tokio's clock.
 
 mod disk;
+mod fill;
 mod guest;
 mod images;
 mod machine;
@@ -37,6 +38,7 @@ use livemerge_storage::Locator;
 use tokio::sync::broadcast;
 
 use self::disk::Disk;
+use self::fill::Filling;
 use self::guest::Guest;
 use self::machine::Machine;
 use self::script::{Fault, Script};
@@ -111,6 +113,7 @@ impl FakeHypervisor {
             state: VmState::Running,
             disks,
             guest: Guest::default(),
+            filling: Filling::default(),
         };
         self.host().machines.insert(vm, machine);
         self.tell(HypervisorEvent::Lifecycle { vm });

@@ -10,7 +10,7 @@ use super::machine::Machine;
 use super::script::{Call, Fault};
 use super::{FakeHypervisor, Host, Pace};
 use crate::hypervisor::{
-    BlockJobKind, BlockJobOutcome, Hypervisor, HypervisorError, HypervisorEvent, JobOrder,
+    BlockJobKind, BlockJobOutcome, Fill, Hypervisor, HypervisorError, HypervisorEvent, JobOrder,
     JobProgress, KeptSnapshot, Layer, Overlay, Reference, VmState, VmView,
 };
 
@@ -197,6 +197,27 @@ impl Hypervisor for FakeHypervisor {
             if removed.contains(&disk.next_start) {
                 disk.next_start = kept.clone();
             }
+            Ok(())
+        })
+    }
+
+    async fn fill(&self, vm: VmId) -> Answer<Fill> {
+        self.answer(
+            Call::Fill(vm),
+            |host| Ok(running(host.machine(vm)?)?.fill()),
+        )
+    }
+
+    async fn watch_fill(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        layer: &Locator,
+        bytes: u64,
+    ) -> Answer<()> {
+        let call = Call::WatchFill(vm, disk.clone(), layer.clone(), bytes);
+        self.answer(call, |host| {
+            running(host.machine(vm)?)?.watch_fill(layer, bytes);
             Ok(())
         })
     }

@@ -29,10 +29,12 @@ pub enum Call {
     ThawGuest(VmId),
     References(Locator),
     KeptSnapshots(VmId),
+    Fill(VmId),
+    WatchFill(VmId, DiskTarget, Locator, u64),
 }
 
 impl Call {
-    const NAMES: [&'static str; 18] = [
+    const NAMES: [&'static str; 20] = [
         "vms",
         "vm",
         "job",
@@ -51,6 +53,8 @@ impl Call {
         "thaw_guest",
         "references",
         "kept_snapshots",
+        "fill",
+        "watch_fill",
     ];
 
     /// The method's name.
@@ -74,6 +78,8 @@ impl Call {
             Self::ThawGuest(_) => "thaw_guest",
             Self::References(_) => "references",
             Self::KeptSnapshots(_) => "kept_snapshots",
+            Self::Fill(_) => "fill",
+            Self::WatchFill(..) => "watch_fill",
         }
     }
 

@@ -13,6 +13,7 @@ use virt::connect::Connect;
 use virt::error::Error;
 use virt_sys as sys;
 
+use super::fill::ThresholdCallback;
 use super::{Held, check};
 
 /// What libvirt tells by itself.
@@ -26,6 +27,8 @@ pub(in crate::hypervisor) enum Signal {
     },
     /// Something happened to a machine.
     Lifecycle { vm: Uuid },
+    /// A layer was written beyond its threshold.
+    Filling { vm: Uuid },
     /// The connection broke.
     Closed,
 }
@@ -48,15 +51,17 @@ impl Subscription {
             events: Vec::new(),
         };
         // SAFETY: libvirt calls back with the signature of the event id that it was registered
-        // for, and these are the signatures of the two ids.
-        let (lifecycle, block_job): (EventCallback, EventCallback) = unsafe {
+        // for, and these are the signatures of the three ids.
+        let (lifecycle, block_job, threshold): (EventCallback, EventCallback, EventCallback) = unsafe {
             (
                 mem::transmute::<LifecycleCallback, EventCallback>(on_lifecycle),
                 mem::transmute::<BlockJobCallback, EventCallback>(on_block_job),
+                mem::transmute::<ThresholdCallback, EventCallback>(on_threshold),
             )
         };
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, signals)?;
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, block_job, signals)?;
+        subscription.register(sys::VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD, threshold, signals)?;
         subscription.register_close(signals)?;
         Ok(subscription)
     }
@@ -174,6 +179,23 @@ unsafe extern "C" fn on_block_job(
                     status: status as c_uint,
                 },
             );
+        }
+    }
+}
+
+unsafe extern "C" fn on_threshold(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: *const c_char,
+    _: *const c_char,
+    _: u64,
+    _: u64,
+    opaque: *mut c_void,
+) {
+    // SAFETY: libvirt passes a domain that is valid during the call, and our own sender.
+    unsafe {
+        if let Some(vm) = uuid(domain) {
+            send(opaque, Signal::Filling { vm });
         }
     }
 }

@@ -327,7 +327,7 @@ pub(super) fn position(disk: &Disk, locator: &Locator) -> Option<usize> {
         .position(|layer| layer.source.locator() == Some(locator))
 }
 
-fn indexed(disk: &Disk, place: usize) -> Answer<String> {
+pub(super) fn indexed(disk: &Disk, place: usize) -> Answer<String> {
     match disk.chain[place].index {
         Some(index) => Ok(format!("{}[{index}]", disk.target)),
         None => Err(refused(&disk.target, "has a layer without an index")),

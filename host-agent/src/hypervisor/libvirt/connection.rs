@@ -204,6 +204,9 @@ fn event(signal: &Signal) -> Option<HypervisorEvent> {
                 outcome,
             })
         }
+        Signal::Filling { vm } => Some(HypervisorEvent::Filling {
+            vm: VmId::from(*vm),
+        }),
         Signal::Closed => None,
     }
 }

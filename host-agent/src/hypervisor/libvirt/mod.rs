@@ -20,6 +20,7 @@ mod calls;
 mod connection;
 mod error;
 mod event_loop;
+mod fill;
 mod guest;
 mod headers;
 mod identity;
@@ -47,7 +48,7 @@ use self::connection::{Connection, Link};
 use self::offline::Offline;
 use self::turns::Turns;
 use super::{
-    BlockJobKind, Hypervisor, HypervisorError, HypervisorEvent, JobOrder, JobProgress,
+    BlockJobKind, Fill, Hypervisor, HypervisorError, HypervisorEvent, JobOrder, JobProgress,
     KeptSnapshot, Layer, Overlay, Reference, VmView,
 };
 
@@ -292,6 +293,24 @@ impl Hypervisor for Libvirt {
         let (disk, image, backing) = (disk.clone(), image.clone(), backing.clone());
         self.change(vm, move |libvirt| {
             libvirt.restore_backing(vm, &disk, &image, &backing)
+        })
+        .await
+    }
+
+    async fn fill(&self, vm: VmId) -> Result<Fill, HypervisorError> {
+        self.look(vm, move |libvirt| libvirt.fill(vm)).await
+    }
+
+    async fn watch_fill(
+        &self,
+        vm: VmId,
+        disk: &DiskTarget,
+        layer: &Locator,
+        bytes: u64,
+    ) -> Result<(), HypervisorError> {
+        let (disk, layer) = (disk.clone(), layer.clone());
+        self.change(vm, move |libvirt| {
+            libvirt.watch_fill(vm, &disk, &layer, bytes)
         })
         .await
     }

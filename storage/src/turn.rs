@@ -5,7 +5,8 @@
 //!
 //! - `creating`: shared by whoever has a file in `new/`; alone by who sweeps it.
 //! - `naming`: alone by who decides about a name from what the domain holds: the gate and its
-//!   condemnation, a restoration, the publishing of a new volume on its parent.
+//!   condemnation, a restoration, the publishing of a new volume on its parent. Shared by whoever
+//!   opens a volume only to look at it, where that would count as use.
 
 use crate::StorageError;
 use crate::error::io_error;
@@ -14,26 +15,26 @@ use std::path::{Path, PathBuf};
 
 /// The two locks.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     creating: PathBuf,
     naming: PathBuf,
 }
 
 /// A turn, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     locked: File,
 }
 
 impl Turns {
-    pub(super) fn new(own: &Path) -> Self {
+    pub(crate) fn new(own: &Path) -> Self {
         Self {
             creating: own.join("creating.lock"),
             naming: own.join("naming.lock"),
         }
     }
 
-    pub(super) fn create(&self) -> Result<Turn, StorageError> {
+    pub(crate) fn create(&self) -> Result<Turn, StorageError> {
         let file = open(&self.creating)?;
         file.lock_shared()
             .map_err(io_error(self.creating.display()))?;
@@ -41,7 +42,7 @@ impl Turns {
     }
 
     /// `None` while somebody creates.
-    pub(super) fn sweep(&self) -> Result<Option<Turn>, StorageError> {
+    pub(crate) fn sweep(&self) -> Result<Option<Turn>, StorageError> {
         let file = open(&self.creating)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Turn { locked: file })),
@@ -50,7 +51,14 @@ impl Turns {
         }
     }
 
-    pub(super) fn name(&self) -> Result<Turn, StorageError> {
+    pub(crate) fn look(&self) -> Result<Turn, StorageError> {
+        let file = open(&self.naming)?;
+        file.lock_shared()
+            .map_err(io_error(self.naming.display()))?;
+        Ok(Turn { locked: file })
+    }
+
+    pub(crate) fn name(&self) -> Result<Turn, StorageError> {
         let file = open(&self.naming)?;
         file.lock().map_err(io_error(self.naming.display()))?;
         Ok(Turn { locked: file })

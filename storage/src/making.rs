@@ -8,11 +8,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The names that somebody makes a volume of.
 #[derive(Debug, Default)]
-pub(super) struct Making(Short<HashMap<VolumeName, Arc<Mutex<()>>>>);
+pub(crate) struct Making(Short<HashMap<VolumeName, Arc<Mutex<()>>>>);
 
 impl Making {
     /// Until it is dropped, nobody else makes a volume of that name.
-    pub(super) async fn of(&self, name: &VolumeName) -> OwnedMutexGuard<()> {
+    pub(crate) async fn of(&self, name: &VolumeName) -> OwnedMutexGuard<()> {
         let lane = {
             let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             lanes.retain(|_, lane| Arc::strong_count(lane) > 1);

@@ -1,0 +1,146 @@
+//! Activating volumes, for machines and for a look; and whether somebody has one open.
+
+use super::domain::{Domain, locked};
+use super::name::Role;
+use super::report::Group;
+use crate::turn::Turn;
+use crate::{Locator, StorageError, VolumeInfo, VolumeName};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What watches devices opens each for a moment when it was written: that is no use.
+const SETTLES: Duration = Duration::from_millis(300);
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
+/// Far more than any chain has.
+const MAX_DEPTH: usize = 1000;
+
+impl Domain {
+    /// With everything that it is built on in this group: QEMU opens all of it.
+    pub(super) async fn activate(
+        self: Arc<Self>,
+        name: VolumeName,
+    ) -> Result<Locator, StorageError> {
+        self.name.check(&name)?;
+        let turn = self.look_turn().await?;
+        let group = self.report().await?;
+        let (_, chain) = self.chain(&group, &name, &turn).await?;
+        locked(&self.wanted).extend(chain.iter().cloned());
+        self.activate_all(&group, &chain).await?;
+        Ok(Locator::Block(self.name.path(name.as_str())))
+    }
+
+    /// Lets somebody read a volume through its chain, and gives what was activated for that.
+    pub(super) async fn readable_chain(
+        self: &Arc<Self>,
+        name: &VolumeName,
+    ) -> Result<(VolumeInfo, Vec<String>), StorageError> {
+        let turn = self.look_turn().await?;
+        let group = self.report().await?;
+        let (info, chain) = self.chain(&group, name, &turn).await?;
+        Ok((info, self.activate_all(&group, &chain).await?))
+    }
+
+    /// A volume and the names of all that it is built on in this group, its own first.
+    async fn chain(
+        self: &Arc<Self>,
+        group: &Group,
+        name: &VolumeName,
+        turn: &Turn,
+    ) -> Result<(VolumeInfo, Vec<VolumeName>), StorageError> {
+        let info = self.info(group.clone(), name, turn).await?;
+        let mut chain = vec![name.clone()];
+        let mut below = info.parent.clone();
+        while let Some(parent) = below.and_then(|parent| self.resolve(&parent.locator)) {
+            if chain.contains(&parent) || chain.len() == MAX_DEPTH {
+                let text = format!("the chain of {} has no end", self.what(name));
+                return Err(StorageError::Invalid(text));
+            }
+            below = self.info(group.clone(), &parent, turn).await?.parent;
+            chain.push(parent);
+        }
+        Ok((info, chain))
+    }
+
+    pub(super) async fn deactivate(self: Arc<Self>, name: VolumeName) -> Result<(), StorageError> {
+        self.name.check(&name)?;
+        let _turn = self.name_turn().await?;
+        let group = self.closed(&name).await?;
+        locked(&self.wanted).remove(&name);
+        if group
+            .volume(&name)
+            .is_some_and(|volume| volume.device.is_some())
+        {
+            self.lvm.deactivate(&[name.as_str()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Activates those of a group that are not, and gives their names.
+    pub(super) async fn activate_all(
+        &self,
+        group: &Group,
+        names: &[VolumeName],
+    ) -> Result<Vec<String>, StorageError> {
+        let mut inactive = Vec::new();
+        for name in names {
+            let volume = group.volume(name).ok_or_else(|| self.not_found(name))?;
+            if volume.device.is_none() {
+                inactive.push(volume.name.as_str());
+            }
+        }
+        if !inactive.is_empty() {
+            self.lvm.activate(&inactive).await?;
+        }
+        Ok(inactive.into_iter().map(Into::into).collect())
+    }
+
+    /// Deactivates what was activated for a look. One that somebody has open meanwhile, or wants,
+    /// stays as it is; so does one that cannot be deactivated, which does no harm.
+    pub(super) async fn put_back(&self, activated: Vec<String>) {
+        let is_wanted = |name: &str| matches!(Role::of(name), Role::Volume(name) if locked(&self.wanted).contains(&name));
+        let names: Vec<_> = activated
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !is_wanted(name))
+            .collect();
+        if !names.is_empty() {
+            let _ = self.lvm.deactivate(&names).await;
+        }
+    }
+
+    pub(super) async fn in_use(self: &Arc<Self>, name: &VolumeName) -> Result<bool, StorageError> {
+        self.name.check(name)?;
+        let _turn = self.name_turn().await?;
+        match self.closed(name).await {
+            Ok(_) => Ok(false),
+            Err(StorageError::InUse { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The group, in which nobody has the volume open. For who has the turn to name.
+    ///
+    /// # Errors
+    /// `InUse`; `NotFound`.
+    pub(super) async fn closed(&self, name: &VolumeName) -> Result<Group, StorageError> {
+        let group = self.settle(std::slice::from_ref(name)).await?;
+        let volume = group.volume(name).ok_or_else(|| self.not_found(name))?;
+        if volume.open {
+            return Err(self.in_use_by(name, "a process that has it open"));
+        }
+        Ok(group)
+    }
+
+    /// The group, after a moment for those that are open only because somebody looks at them.
+    pub(super) async fn settle(&self, names: &[VolumeName]) -> Result<Group, StorageError> {
+        let begun = Instant::now();
+        loop {
+            let group = self.report().await?;
+            let open = |name| group.volume(name).is_some_and(|volume| volume.open);
+            if begun.elapsed() > SETTLES || !names.iter().any(open) {
+                return Ok(group);
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+    }
+}

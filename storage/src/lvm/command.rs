@@ -1,0 +1,299 @@
+//! The commands of LVM that change or report a group: arguments only, and nothing but this group and
+//! its devices.
+
+use super::domain::LvmConfig;
+use super::name::GroupName;
+use super::report::{self, FIELDS, Group};
+use crate::program::Program;
+use crate::{Identity, StorageError};
+use std::io;
+use std::process::ExitStatus;
+
+/// How a group's commands are called.
+#[derive(Debug)]
+pub(super) struct Lvm {
+    program: Program,
+    group: GroupName,
+    /// What every command is told.
+    always: Vec<String>,
+    /// How a volume is activated: alone, or so that other hosts can do so, too.
+    activates: &'static str,
+}
+
+impl Lvm {
+    pub(super) fn new(config: &LvmConfig, group: GroupName) -> Self {
+        let mut always = Vec::new();
+        for device in &config.devices {
+            always.extend(["--devices".to_owned(), device.display().to_string()]);
+        }
+        if config.shared {
+            // Without its lock daemon two hosts would write the group's metadata at once.
+            always.extend(["--config".to_owned(), "global/use_lvmlockd=1".to_owned()]);
+        }
+        Self {
+            program: Program::new(&config.program, failure),
+            group,
+            always,
+            activates: if config.shared { "sy" } else { "y" },
+        }
+    }
+
+    /// The group as it is now.
+    ///
+    /// # Errors
+    /// `Unreachable` when it is missing, lacks a device, or cannot be understood.
+    pub(super) async fn report(&self) -> Result<Group, StorageError> {
+        let mut args = vec![
+            "--reportformat",
+            "json",
+            "--units",
+            "b",
+            "--nosuffix",
+            "--binary",
+        ];
+        for (report, fields) in FIELDS {
+            args.extend(["--configreport", report, "-o", fields]);
+        }
+        let args = self.args("fullreport", &args, &[self.group.as_str().to_owned()]);
+        let answer = self.program.answer(&args).await?;
+        let group = report::parse(&answer).map_err(|why| self.strange(&why))?;
+        if group.missing > 0 {
+            return Err(self.strange(&format!("{} of its devices are missing", group.missing)));
+        }
+        Ok(group)
+    }
+
+    /// Makes a logical volume that is active, and in which nothing is left that could be taken for
+    /// something.
+    pub(super) async fn create(
+        &self,
+        name: &str,
+        bytes: u64,
+        tags: &[String],
+    ) -> Result<(), StorageError> {
+        let size = format!("{bytes}b");
+        let mut args = vec![
+            "--yes",
+            "--wipesignatures",
+            "y",
+            "--zero",
+            "y",
+            "--activate",
+            self.activates,
+        ];
+        args.extend(["--name", name, "--size", &size]);
+        args.extend(tags.iter().flat_map(|tag| ["--addtag", tag]));
+        self.run("lvcreate", &args, &[self.group.as_str().to_owned()])
+            .await
+    }
+
+    pub(super) async fn extend(&self, name: &str, bytes: u64) -> Result<(), StorageError> {
+        self.run(
+            "lvextend",
+            &["--size", &format!("{bytes}b")],
+            &self.full(&[name]),
+        )
+        .await
+    }
+
+    /// The caller knows that nothing lies behind the new end.
+    pub(super) async fn reduce(&self, name: &str, bytes: u64) -> Result<(), StorageError> {
+        let size = format!("{bytes}b");
+        self.run(
+            "lvreduce",
+            &["--force", "--yes", "--size", &size],
+            &self.full(&[name]),
+        )
+        .await
+    }
+
+    pub(super) async fn activate(&self, names: &[&str]) -> Result<(), StorageError> {
+        self.run(
+            "lvchange",
+            &["--activate", self.activates],
+            &self.full(names),
+        )
+        .await
+    }
+
+    /// # Errors
+    /// `InUse` when somebody has one of them open.
+    pub(super) async fn deactivate(&self, names: &[&str]) -> Result<(), StorageError> {
+        self.run("lvchange", &["--activate", "n"], &self.full(names))
+            .await
+    }
+
+    pub(super) async fn retag(
+        &self,
+        name: &str,
+        more: &[String],
+        less: &[String],
+    ) -> Result<(), StorageError> {
+        if more.is_empty() && less.is_empty() {
+            return Ok(());
+        }
+        let mut args = vec!["--yes"];
+        args.extend(less.iter().flat_map(|tag| ["--deltag", tag]));
+        args.extend(more.iter().flat_map(|tag| ["--addtag", tag]));
+        self.run("lvchange", &args, &self.full(&[name])).await
+    }
+
+    /// # Errors
+    /// `Invalid` when somebody has the new name.
+    pub(super) async fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
+        let names = [self.group.as_str(), from, to].map(Into::into);
+        self.run("lvrename", &["--yes"], &names).await
+    }
+
+    /// Removes logical volumes in one change of the group: those that have the name and are the ones
+    /// that are meant.
+    pub(super) async fn remove(&self, volumes: &[(&str, &Identity)]) -> Result<(), StorageError> {
+        let meant: Vec<_> = volumes
+            .iter()
+            .map(|(_, id)| format!("lv_uuid={id}"))
+            .collect();
+        let names: Vec<_> = volumes.iter().map(|(name, _)| *name).collect();
+        self.run(
+            "lvremove",
+            &["--yes", "--select", &meant.join("||")],
+            &self.full(&names),
+        )
+        .await
+    }
+
+    async fn run(
+        &self,
+        command: &str,
+        args: &[&str],
+        names: &[String],
+    ) -> Result<(), StorageError> {
+        self.program.run(&self.args(command, args, names)).await
+    }
+
+    fn args(&self, command: &str, args: &[&str], names: &[String]) -> Vec<String> {
+        let mut all = vec![command.to_owned()];
+        all.extend(self.always.iter().cloned());
+        all.extend(args.iter().copied().map(Into::into));
+        // No name is an option.
+        all.push("--".to_owned());
+        all.extend(names.iter().cloned());
+        all
+    }
+
+    fn full(&self, names: &[&str]) -> Vec<String> {
+        names
+            .iter()
+            .map(|name| format!("{}/{name}", self.group.as_str()))
+            .collect()
+    }
+
+    fn strange(&self, why: &str) -> StorageError {
+        StorageError::Unreachable {
+            what: format!("volume group {}", self.group.as_str()),
+            source: io::Error::new(io::ErrorKind::InvalidData, why),
+        }
+    }
+}
+
+/// What the caller does next. It never means that a volume is not there: only a report says that.
+fn failure(status: ExitStatus, text: &str) -> StorageError {
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&[
+        "insufficient free space",
+        "Insufficient free space",
+        "insufficient suitable",
+    ]) {
+        return StorageError::NoSpace { needed: 0, free: 0 };
+    }
+    let what = "a logical volume".to_owned();
+    if says(&[
+        " in use",
+        "is used by another device",
+        "held by other",
+        "is open",
+    ]) {
+        let by = "a process that has it open".to_owned();
+        return StorageError::InUse { what, by };
+    }
+    if says(&["already exists in volume group"]) {
+        return StorageError::Invalid("a logical volume of that name exists".to_owned());
+    }
+    let source = io::Error::other(format!("{status}: {text}"));
+    if says(&["Permission denied"]) {
+        return StorageError::Denied {
+            what: "LVM".to_owned(),
+            source,
+        };
+    }
+    StorageError::Unreachable {
+        what: "LVM".to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lvm(devices: &[&str], shared: bool) -> Lvm {
+        let config = LvmConfig {
+            devices: devices.iter().map(Into::into).collect(),
+            shared,
+            ..LvmConfig::of("vg")
+        };
+        Lvm::new(&config, "vg".parse().unwrap())
+    }
+
+    #[test]
+    fn names_come_behind_the_options_with_their_group() {
+        let args = lvm(&["/dev/sdx"], false).args(
+            "lvchange",
+            &["--activate", "n"],
+            &lvm(&[], false).full(&["--yes", "a"]),
+        );
+        assert_eq!(
+            args,
+            [
+                "lvchange",
+                "--devices",
+                "/dev/sdx",
+                "--activate",
+                "n",
+                "--",
+                "vg/--yes",
+                "vg/a"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_shared_group_is_never_changed_without_its_locks() {
+        let args = lvm(&[], true).args("lvs", &[], &[]);
+        assert!(
+            args.contains(&"global/use_lvmlockd=1".to_owned()),
+            "{args:?}"
+        );
+    }
+
+    #[test]
+    fn what_lvm_says_becomes_what_the_caller_does_next() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let says = |text| failure(ExitStatus::from_raw(5 << 8), text);
+        let full = "Volume group \"vg\" has insufficient free space (42 extents): 50 required.";
+        assert!(matches!(says(full), StorageError::NoSpace { .. }));
+        let open = "Logical volume vg/a in use.";
+        assert!(matches!(says(open), StorageError::InUse { .. }));
+        let taken = "Logical Volume \"b\" already exists in volume group \"vg\"";
+        assert!(matches!(says(taken), StorageError::Invalid(_)));
+        for lost in [
+            "Volume group \"vg\" not found",
+            "Failed to find logical volume \"vg/a\"",
+            "",
+        ] {
+            assert!(
+                matches!(says(lost), StorageError::Unreachable { .. }),
+                "{lost}"
+            );
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Condemned volumes: which there are, and bringing one back.
+
+use super::domain::Domain;
+use super::name::Role;
+use super::removal::Working;
+use super::report::Logical;
+use super::tag;
+use crate::condemned::{Condemned, now};
+use crate::{Removal, RemovalId, StorageError, VolumeInfo, VolumeName};
+use std::sync::Arc;
+
+impl Domain {
+    pub(super) async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
+        let group = self.report().await?;
+        let mut removals = Vec::new();
+        for volume in group.ours() {
+            if let Role::Removed(id) = volume.role() {
+                removals.push(self.written(volume)?.removal(id, self.id()));
+            }
+        }
+        Ok(removals)
+    }
+
+    pub(super) async fn restore(
+        self: Arc<Self>,
+        id: RemovalId,
+    ) -> Result<VolumeInfo, StorageError> {
+        let _working = Working::on(&self, id)?;
+        let turn = self.name_turn().await?;
+        let group = self.report().await?;
+        let what = format!("removal {id}");
+        let Some(volume) = group.removed(id) else {
+            return Err(StorageError::NotFound { what });
+        };
+        let written = self.written(volume)?;
+        if !written.is_kept(now()) {
+            return Err(StorageError::Busy { what });
+        }
+        self.bring_back(volume, &written.volume).await?;
+        self.info(self.report().await?, &written.volume, &turn)
+            .await
+    }
+
+    /// Under its own name again. What its tags say of a removal means nothing there.
+    pub(super) async fn bring_back(
+        &self,
+        volume: &Logical,
+        name: &VolumeName,
+    ) -> Result<(), StorageError> {
+        if self.report().await?.named(name.as_str()).is_some() {
+            return Err(StorageError::Invalid(format!(
+                "{} exists again",
+                self.what(name)
+            )));
+        }
+        self.lvm.rename(&volume.name, name.as_str()).await?;
+        let old: Vec<_> = tag::of_removals(&volume.tags).cloned().collect();
+        self.lvm.retag(name.as_str(), &[], &old).await
+    }
+
+    /// # Errors
+    /// `Corrupt` for a condemned volume without an order: it is never passed over.
+    pub(super) fn written(&self, volume: &Logical) -> Result<Condemned, StorageError> {
+        tag::removal(&volume.tags).map_err(|why| StorageError::Corrupt {
+            what: format!("logical volume {}", volume.name),
+            why,
+        })
+    }
+}

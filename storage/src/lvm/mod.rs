@@ -1,0 +1,37 @@
+//! A volume group of LVM, each volume a logical volume that holds a qcow2 image.
+//!
+//! ```text
+//!   VG/NAME                    volumes: they have the tag `livemerge`
+//!   VG/livemerge.new.ID        being made
+//!   VG/livemerge.removed.ID    condemned; its tags are the removal as it was ordered
+//! ```
+//!
+//! - What a name and the tags say is all there is: a group can be read on any host, without a
+//!   database. Whatever lacks the tag is foreign: never listed as a volume, never touched.
+//! - A volume's identity is the logical volume's UUID.
+//! - What a volume is built on its header says; the tag `livemerge.parent` counts only while it is
+//!   being made. A header is read where it lies on the physical volumes, so that nothing has to be
+//!   activated for a look.
+//! - A volume starts with one chunk of room and is given more as it fills ([`crate::VolumeStore::provide`]).
+//! - Whether somebody has a volume open the open count of its device says, whatever node it was opened
+//!   by. Image locks add nothing: who holds one has the device open.
+//! - Every call of LVM names the group, and sees no devices but those that are configured.
+
+mod activation;
+mod batch;
+mod command;
+mod content;
+mod create;
+mod domain;
+mod empty;
+mod gate;
+mod kept;
+mod name;
+mod removal;
+mod report;
+mod room;
+mod tag;
+mod volumes;
+
+pub use domain::LvmConfig;
+pub use volumes::LvmStore;

@@ -1,0 +1,213 @@
+//! How much room a volume is given: chunks, enough to begin with, and never more than a full one
+//! needs.
+
+use super::domain::Domain;
+use super::report::Group;
+use crate::calls::blocking;
+use crate::error::io_error;
+use crate::qemu_img::unreachable;
+use crate::volume::USUAL_CLUSTER_BYTES;
+use crate::{Format, StorageError, VolumeInfo, VolumeName};
+use serde::Deserialize;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What an entry of the first table leads to: 64 KiB of entries for 64 KiB each.
+const L2_REACH: u64 = 512 << 20;
+
+/// The room of a new volume: at least the tables that `qemu-img` writes into it.
+pub(super) fn first(virtual_bytes: u64, chunk: u64) -> u64 {
+    let table = virtual_bytes.div_ceil(L2_REACH).saturating_mul(8);
+    // The header, the first table, and a few clusters of reference counts.
+    let tables = table.next_multiple_of(USUAL_CLUSTER_BYTES) + 8 * USUAL_CLUSTER_BYTES;
+    tables.next_multiple_of(chunk)
+}
+
+/// The most that a volume is ever given: a tenth more than the guest sees holds all tables.
+pub(super) fn most(virtual_bytes: u64, chunk: u64) -> u64 {
+    let tables = (virtual_bytes / 10).saturating_add(first(0, 1));
+    let all = virtual_bytes.saturating_add(tables);
+    all.checked_next_multiple_of(chunk).unwrap_or(all)
+}
+
+/// The room that a volume has when it is asked to have room for so many bytes.
+pub(super) fn provided(has: u64, asked: u64, virtual_bytes: u64, chunk: u64) -> u64 {
+    let most = most(virtual_bytes, chunk);
+    let chunks = asked.checked_next_multiple_of(chunk).unwrap_or(u64::MAX);
+    chunks.min(most).max(has)
+}
+
+/// The room that a volume keeps whose image ends there.
+pub(super) fn reduced(has: u64, image_end: u64, chunk: u64) -> u64 {
+    image_end
+        .checked_next_multiple_of(chunk)
+        .unwrap_or(u64::MAX)
+        .max(chunk)
+        .min(has)
+}
+
+impl Domain {
+    pub(super) async fn provide(
+        self: Arc<Self>,
+        name: VolumeName,
+        bytes: u64,
+    ) -> Result<VolumeInfo, StorageError> {
+        self.name.check(&name)?;
+        let turn = self.look_turn().await?;
+        let group = self.report().await?;
+        let info = self.info(group.clone(), &name, &turn).await?;
+        let has = info.allocated_bytes;
+        let room = match info.format {
+            Format::Qcow2 => provided(has, bytes, info.virtual_bytes, self.chunk()),
+            // What a guest sees of it is all that there is.
+            Format::Raw => has,
+        };
+        if room == has {
+            return Ok(info);
+        }
+        self.extend(&group, &name, room).await?;
+        let now = self.report().await?;
+        let bytes = now.volume(&name).map(|volume| volume.bytes);
+        let allocated_bytes = bytes.ok_or_else(|| self.not_found(&name))?;
+        Ok(VolumeInfo {
+            allocated_bytes,
+            ..info
+        })
+    }
+
+    /// Gives a volume of the group so much room. One that has grown meanwhile is no error.
+    pub(super) async fn extend(
+        &self,
+        group: &Group,
+        name: &VolumeName,
+        room: u64,
+    ) -> Result<(), StorageError> {
+        let has = |group: &Group| group.volume(name).map(|volume| volume.bytes);
+        let needed = room.saturating_sub(has(group).ok_or_else(|| self.not_found(name))?);
+        let free = group.free_bytes;
+        if needed > free {
+            return Err(StorageError::NoSpace { needed, free });
+        }
+        match self.lvm.extend(name.as_str(), room).await {
+            Err(error) if has(&self.report().await?).is_none_or(|bytes| bytes < room) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn reduce(
+        self: Arc<Self>,
+        name: VolumeName,
+    ) -> Result<VolumeInfo, StorageError> {
+        self.name.check(&name)?;
+        let turn = self.name_turn().await?;
+        let group = self.closed(&name).await?;
+        let info = self.info(group.clone(), &name, &turn).await?;
+        if info.format == Format::Raw {
+            return Ok(info);
+        }
+        let activated = self
+            .activate_all(&group, std::slice::from_ref(&name))
+            .await?;
+        let end = self.image_end(&name).await;
+        self.put_back(activated).await;
+        let room = reduced(info.allocated_bytes, end?, self.chunk());
+        // Never within an extent: LVM would say what of it goes.
+        let room = room.next_multiple_of(group.extent_bytes);
+        if room >= info.allocated_bytes {
+            return Ok(info);
+        }
+        self.lvm.reduce(name.as_str(), room).await?;
+        Ok(VolumeInfo {
+            allocated_bytes: room,
+            ..info
+        })
+    }
+
+    /// Where the last cluster of an image ends, that nobody writes.
+    async fn image_end(&self, name: &VolumeName) -> Result<u64, StorageError> {
+        let path = self.name.path(name.as_str());
+        let path = path.to_str().unwrap_or_default();
+        let answer = self
+            .qemu_img
+            .answer(&["check", "--output=json", "-f", "qcow2", path])
+            .await?;
+        let found: Check = serde_json::from_str(&answer)
+            .map_err(|error| unreachable(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        if found.corruptions > 0 || found.check_errors > 0 {
+            let why = format!("{} corruptions", found.corruptions.max(found.check_errors));
+            return Err(StorageError::Corrupt {
+                what: self.what(name),
+                why,
+            });
+        }
+        Ok(found.image_end_offset)
+    }
+
+    /// What was written to a volume's device lies on it.
+    pub(super) async fn sync(&self, path: PathBuf) -> Result<(), StorageError> {
+        blocking(move || {
+            let synced = File::open(&path).and_then(|file| file.sync_all());
+            synced.map_err(io_error(path.display()))
+        })
+        .await
+    }
+}
+
+/// What `qemu-img check` says.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Check {
+    image_end_offset: u64,
+    #[serde(default)]
+    corruptions: u64,
+    check_errors: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_volume_begins_with_a_chunk_that_holds_its_tables() {
+        for (virtual_bytes, chunk, room) in [
+            (512, MIB, MIB),
+            (40 * GIB, GIB, GIB),
+            (1 << 40, MIB, MIB),
+            (2 << 50, GIB, GIB),
+            (2 << 50, MIB, 33 * MIB),
+        ] {
+            assert_eq!(first(virtual_bytes, chunk), room, "{virtual_bytes} {chunk}");
+        }
+    }
+
+    #[test]
+    fn room_is_given_in_chunks_up_to_a_tenth_more_than_the_size() {
+        for (has, asked, room) in [
+            (GIB, GIB, GIB),
+            (GIB, GIB + 1, 2 * GIB),
+            (3 * GIB, GIB, 3 * GIB),
+            (GIB, u64::MAX, 12 * GIB),
+            (20 * GIB, u64::MAX, 20 * GIB),
+        ] {
+            assert_eq!(provided(has, asked, 10 * GIB, GIB), room, "{has} {asked}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_room_is_taken_away_by_giving_nor_given_by_taking(
+            has in 0..u64::MAX / 2, asked in any::<u64>(), size in 0..u64::MAX / 4, chunk in 1..GIB,
+        ) {
+            prop_assert!(provided(has, asked, size, chunk) >= has);
+            let kept = reduced(has, asked, chunk);
+            prop_assert!(kept <= has && kept >= asked.min(has));
+            prop_assert!(most(size, chunk) >= size);
+        }
+    }
+}
