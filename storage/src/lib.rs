@@ -18,6 +18,8 @@ mod error;
 pub mod faulty;
 mod file;
 mod image;
+mod nbd;
+mod object;
 mod profile;
 mod qemu_img;
 mod store;
@@ -27,6 +29,8 @@ pub use allocation::{ClusterBytes, Content, Extent, Share, shares, survey};
 pub use error::StorageError;
 pub use file::FileStore;
 pub use image::{ImageHead, ImageLock, is_written};
+pub use nbd::{InvalidNbdUri, NbdAddress, NbdServer};
+pub use object::{Exporter, ExporterPlace, ObjectVolumes};
 pub use profile::Profile;
 pub use store::{
     Capabilities, Dependent, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,

@@ -12,11 +12,10 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use livemerge_storage::{Format, ImageHead, Locator, StorageError};
+use livemerge_storage::{Format, ImageHead, Locator, NbdAddress, StorageError};
 
 use super::identity::Identity;
 use crate::hypervisor::HypervisorError;
-use crate::hypervisor::nbd::NbdAddress;
 use crate::hypervisor::xml::{Definition, Device, Disk, DiskLayer, Source};
 
 /// How long the headers of one chain may take.

@@ -7,9 +7,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use livemerge_storage::Locator;
+use livemerge_storage::{Locator, NbdAddress};
 
-use crate::hypervisor::nbd::NbdAddress;
 
 /// What is behind a locator.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,9 +1,8 @@
 //! What QEMU shall open, in libvirt's words.
 
-use livemerge_storage::{Format, Locator};
+use livemerge_storage::{Format, Locator, NbdAddress, NbdServer};
 use quick_xml::escape::escape;
 
-use crate::hypervisor::nbd::{NbdAddress, Server};
 
 /// Libvirt cannot be told what is meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,10 +52,10 @@ fn unwritable(locator: &Locator) -> Unwritable {
 
 fn nbd_source(address: &NbdAddress) -> String {
     let host = match &address.server {
-        Server::Unix(socket) => {
+        NbdServer::Unix(socket) => {
             format!("transport=\"unix\" socket=\"{}\"", escape(socket.as_str()))
         }
-        Server::Tcp { host, port } => {
+        NbdServer::Tcp { host, port } => {
             let port = port
                 .as_ref()
                 .map(|port| format!(" port=\"{port}\""))

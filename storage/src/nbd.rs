@@ -1,4 +1,4 @@
-//! NBD addresses: the URI of a locator on one side, libvirt's attributes on the other.
+//! NBD addresses: the URI of a locator on one side, what libvirt and QEMU are told on the other.
 //!
 //! One address has one spelling here, so that locators from definitions can be compared:
 //! `nbd+unix:///EXPORT?socket=PATH`, `nbd://HOST:PORT/EXPORT`, and `nbds` with TLS.
@@ -10,35 +10,43 @@ const DEFAULT_PORT: &str = "10809";
 
 /// Where an export is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NbdAddress {
-    pub(super) server: Server,
-    pub(super) export: String,
-    pub(super) tls: bool,
+pub struct NbdAddress {
+    /// Who offers it.
+    pub server: NbdServer,
+    /// Its name there.
+    pub export: String,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
 }
 
 /// Who offers an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Server {
+pub enum NbdServer {
     /// The path of a socket.
     Unix(String),
-    /// `None` is the usual port.
-    Tcp { host: String, port: Option<String> },
+    /// A port of a host.
+    Tcp {
+        /// The host's name or address.
+        host: String,
+        /// `None` is the usual port.
+        port: Option<String>,
+    },
 }
 
 /// Not an NBD URI of the forms that are used here.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an NBD URI")]
-pub(super) struct InvalidNbdUri(String);
+pub struct InvalidNbdUri(String);
 
 impl fmt::Display for NbdAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "nbds" } else { "nbd" };
         let export = Encoded(&self.export);
         match &self.server {
-            Server::Unix(socket) => {
+            NbdServer::Unix(socket) => {
                 write!(f, "{scheme}+unix:///{export}?socket={}", Encoded(socket))
             }
-            Server::Tcp { host, port } => {
+            NbdServer::Tcp { host, port } => {
                 let port = port.as_deref().unwrap_or(DEFAULT_PORT);
                 let bracketed = host.contains(':');
                 let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
@@ -68,7 +76,7 @@ fn parse(uri: &str) -> Option<NbdAddress> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     if !unix {
         let (host, port) = host_and_port(authority)?;
-        let server = Server::Tcp {
+        let server = NbdServer::Tcp {
             host: host.to_owned(),
             port: port.map(str::to_owned),
         };
@@ -83,7 +91,7 @@ fn parse(uri: &str) -> Option<NbdAddress> {
         .strip_prefix("socket=")
         .filter(|_| authority.is_empty())?;
     Some(NbdAddress {
-        server: Server::Unix(decode(socket)?),
+        server: NbdServer::Unix(decode(socket)?),
         export: decode(export)?,
         tls,
     })
@@ -176,7 +184,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_reads_back(export in "\\PC{0,20}", socket in "/\\PC{0,20}") {
-            let address = NbdAddress { server: Server::Unix(socket), export, tls: false };
+            let address = NbdAddress { server: NbdServer::Unix(socket), export, tls: false };
             prop_assert_eq!(address.to_string().parse(), Ok(address));
         }
 

@@ -1,0 +1,8 @@
+//! The object back end on memory, a directory and a real S3 server, with QEMU's own programs as
+//! clients of its exporter.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod conformance;
+mod exporter;
+mod rig;
