@@ -52,6 +52,26 @@ impl Exporter {
         Self::listen(Arc::new(domain)).await
     }
 
+    /// The same with leases of another length, for tests.
+    ///
+    /// # Errors
+    /// As [`Exporter::open`].
+    #[cfg(feature = "conformance")]
+    pub async fn open_with_lease(
+        id: StorageId,
+        url: &str,
+        dir: &Path,
+        lease: Duration,
+    ) -> Result<Self, StorageError> {
+        let bucket = Bucket::open(url, CLIENT_LIMIT)?;
+        let times = Times {
+            lease,
+            request: lease / 3,
+        };
+        let domain = Domain::new(id, bucket, dir, times)?;
+        Self::listen(Arc::new(domain)).await
+    }
+
     pub(super) async fn listen(domain: Arc<Domain>) -> Result<Self, StorageError> {
         let mut alone = lock(&domain.dir)?;
         for _whoever_only_looks in 0..20 {

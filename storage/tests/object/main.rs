@@ -3,6 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod client;
 mod conformance;
+mod counting;
+mod crash;
 mod exporter;
+mod foreign;
+mod removal;
 mod rig;
+mod s3;
