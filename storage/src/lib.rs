@@ -1,7 +1,8 @@
 //! Volumes and their lifetimes, on the back ends that hold them.
 //!
 //! ```text
-//!   host-agent ─▶ VolumeStore, LiveVolumes (contracts) ◀─ file (a directory of images)
+//!   host-agent ─▶ VolumeStore, LiveVolumes (contracts) ◀─┬─ file (a directory of images)
+//!                 Metered, Faulty (wrappers)             └─ object (objects, through an exporter)
 //! ```
 //!
 //! This crate knows no libvirt, no gRPC, no database and no policy: who asks has already decided.
@@ -18,6 +19,7 @@ mod error;
 pub mod faulty;
 mod file;
 mod image;
+mod metered;
 mod nbd;
 mod object;
 mod profile;
@@ -29,6 +31,7 @@ pub use allocation::{ClusterBytes, Content, Extent, Share, shares, survey};
 pub use error::StorageError;
 pub use file::FileStore;
 pub use image::{ImageHead, ImageLock, is_written};
+pub use metered::{Call, Meter, Metered};
 pub use nbd::{InvalidNbdUri, NbdAddress, NbdServer};
 pub use object::{Exporter, ExporterPlace, ObjectVolumes};
 pub use profile::Profile;

@@ -18,6 +18,7 @@
 
 mod allocation;
 mod live;
+pub mod proxy;
 mod removal;
 mod volume;
 

@@ -10,6 +10,7 @@
 //! need anything: that is no answer yet, not a no.
 
 use super::domain::Domain;
+use super::image::parent;
 use super::removal::{Stage, Tombstone};
 use crate::condemned::now;
 use crate::image::qcow2::Header;
@@ -77,6 +78,25 @@ impl Domain {
             .try_collect()
             .await?;
         Ok(found.concat())
+    }
+
+    /// Passes when the chain below a volume has an end: QEMU would open one that has none for ever.
+    pub(super) async fn chain_ends(&self, name: &VolumeName) -> Result<(), StorageError> {
+        let mut seen = vec![name.clone()];
+        while let Some(top) = seen.last() {
+            let uuid = self.find(top).await?.uuid;
+            let header = self.header(uuid, &self.what(top)).await?;
+            let below = parent(&header).and_then(|parent| self.resolve(&parent.locator));
+            let Some(below) = below else { break };
+            if seen.contains(&below) {
+                return Err(StorageError::Corrupt {
+                    what: format!("the chain of {}", self.what(name)),
+                    why: format!("it comes back to volume {below}"),
+                });
+            }
+            seen.push(below);
+        }
+        Ok(())
     }
 
     async fn kept(&self) -> Result<Vec<Needer>, StorageError> {

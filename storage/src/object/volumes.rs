@@ -233,6 +233,7 @@ impl VolumeStore for ObjectVolumes {
     fn extents(&self, volume: &VolumeName) -> BoxStream<'_, Result<Extent, StorageError>> {
         let name = volume.clone();
         let begun = async move {
+            self.domain.chain_ends(&name).await?;
             let locator = self.activate(&name).await?;
             let uri = OsString::from(locator.to_string());
             Ok(map::extents(&self.domain.qemu_img, &uri, Format::Qcow2))

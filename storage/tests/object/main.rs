@@ -9,6 +9,7 @@ mod counting;
 mod crash;
 mod exporter;
 mod foreign;
+mod permission;
 mod removal;
 mod rig;
 mod s3;
