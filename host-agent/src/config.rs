@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 
 mod storage;
 
-pub use storage::{FileConfig, RemovalConfig, StorageConfig};
+pub use storage::{FileConfig, ObjectConfig, RemovalConfig, StorageConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,8 +1,11 @@
 //! Opens the storage domains of the configuration.
 
-use crate::config::{Config, StorageConfig};
+use crate::config::{Config, ObjectConfig, StorageConfig};
 use anyhow::Context as _;
-use livemerge_storage::{Capabilities, FileStore, LiveVolumes, RemovalOrder, StorageId};
+use livemerge_storage::{
+    Capabilities, ExporterPlace, FileStore, LiveVolumes, ObjectVolumes, RemovalOrder, StorageId,
+};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +80,11 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Vec<Domain>> {
                     .await
                     .with_context(at)?,
             ),
+            StorageConfig::Object(object) => Arc::new(
+                open_objects(config, id, object)
+                    .await
+                    .with_context(at)?,
+            ),
         };
         let removal = storage.removal();
         removal.check(store.capabilities()).with_context(at)?;
@@ -85,11 +93,35 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Vec<Domain>> {
     Ok(domains)
 }
 
+/// Opens a domain of objects, and sees to it that its exporter runs: a process of its own, this
+/// program once more, which the machines use that run.
+async fn open_objects(
+    config: &Config,
+    id: &StorageId,
+    object: &ObjectConfig,
+) -> anyhow::Result<ObjectVolumes> {
+    let own = || config.host.state_dir.join("export").join(id.as_str());
+    let directory = object.socket_dir.clone().unwrap_or_else(own);
+    let arguments = ["export", "--url", &object.url, "--socket-dir"].map(OsString::from);
+    let place = ExporterPlace::Process {
+        program: std::env::current_exe().context("this program's path")?,
+        arguments: arguments
+            .into_iter()
+            .chain([directory.clone().into(), id.as_str().into()])
+            .collect(),
+    };
+    let volumes = ObjectVolumes::open(id.clone(), &object.url, &directory, place).await?;
+    volumes.keep_exporting().await?;
+    Ok(volumes)
+}
+
 /// A volume has one name: no directory lies in another, by whatever path.
 fn refuse_overlaps(config: &Config) -> anyhow::Result<()> {
     let mut seen: Vec<(&StorageId, PathBuf)> = Vec::new();
     for (id, storage) in &config.storage {
-        let StorageConfig::File(file) = storage;
+        let StorageConfig::File(file) = storage else {
+            continue;
+        };
         let at = || format!("storage domain {id}: {}", file.path.display());
         let real = file.path.canonicalize().with_context(at)?;
         let overlap = |(_, other): &&(&StorageId, PathBuf)| {

@@ -7,12 +7,15 @@
 //!        ├──▶ overlays, chains ─────────────────────────┘
 //!        │       └──▶ freeze (guests that stand still for a snapshot)
 //!        └──▶ machines (what runs here, kept fresh)
+//!
+//!   export (a process of its own: the NBD server of a domain of objects)
 //! ```
 
 pub mod agent;
 pub mod chains;
 pub mod config;
 pub mod domains;
+pub mod export;
 pub mod freeze;
 pub mod grpc;
 pub mod hypervisor;

@@ -143,6 +143,15 @@ impl Volumes {
             .map_err(|error| problem(&error))
     }
 
+    /// Makes a volume usable on this host, and gives what QEMU opens.
+    pub async fn activate(&self, volume: &VolumeRef) -> Result<Locator, Problem> {
+        let store = self.store(&volume.storage)?;
+        store
+            .activate(&volume.name)
+            .await
+            .map_err(|error| problem(&error).with("volume", volume))
+    }
+
     /// Removes a volume, unless anything may still need it.
     pub async fn remove(
         &self,

@@ -5,6 +5,10 @@
 //!   kind = "file"
 //!   path = "/var/lib/livemerge/images"
 //!   removal = { keep_seconds = 86400, wipe = true }
+//!
+//!   [storage.bucket]
+//!   kind = "object"
+//!   url = "s3://bucket/prefix"     credentials: from the environment, AWS_ACCESS_KEY_ID and so on
 //! ```
 
 use crate::domains::RemovalPolicy;
@@ -18,6 +22,8 @@ use std::time::Duration;
 pub enum StorageConfig {
     /// A directory of image files.
     File(FileConfig),
+    /// An object store.
+    Object(ObjectConfig),
 }
 
 impl StorageConfig {
@@ -25,6 +31,7 @@ impl StorageConfig {
     pub fn removal(&self) -> RemovalPolicy {
         match self {
             Self::File(file) => file.removal.policy(),
+            Self::Object(object) => object.removal.policy(),
         }
     }
 }
@@ -35,6 +42,21 @@ impl StorageConfig {
 pub struct FileConfig {
     /// The directory, an absolute path. It must exist.
     pub path: PathBuf,
+    /// How its volumes are removed.
+    #[serde(default)]
+    pub removal: RemovalConfig,
+}
+
+/// Objects of one size, which machines use through an exporter on their host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectConfig {
+    /// Where: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///DIRECTORY`. It holds no credentials.
+    pub url: String,
+    /// The directory of the exporter's socket. Images name the socket, so all hosts that see the domain
+    /// have it at the same path. Without it: `export/DOMAIN` in the agent's directory.
+    #[serde(default)]
+    pub socket_dir: Option<PathBuf>,
     /// How its volumes are removed.
     #[serde(default)]
     pub removal: RemovalConfig,

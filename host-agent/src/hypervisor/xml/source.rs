@@ -4,6 +4,9 @@ use livemerge_storage::{Format, Locator, NbdAddress, NbdServer};
 use quick_xml::escape::escape;
 
 
+/// How long QEMU waits for a server that has gone, with the guest's requests, before those fail.
+const RECONNECT_SECONDS: u32 = 300;
+
 /// Libvirt cannot be told what is meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -65,5 +68,8 @@ fn nbd_source(address: &NbdAddress) -> String {
     };
     let tls = if address.tls { " tls=\"yes\"" } else { "" };
     let export = escape(address.export.as_str());
-    format!("<source protocol=\"nbd\" name=\"{export}\"{tls}><host {host}/></source>")
+    format!(
+        "<source protocol=\"nbd\" name=\"{export}\"{tls}><host {host}/>\
+         <reconnect delay=\"{RECONNECT_SECONDS}\"/></source>"
+    )
 }
