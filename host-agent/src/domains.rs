@@ -80,11 +80,9 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Vec<Domain>> {
                     .await
                     .with_context(at)?,
             ),
-            StorageConfig::Object(object) => Arc::new(
-                open_objects(config, id, object)
-                    .await
-                    .with_context(at)?,
-            ),
+            StorageConfig::Object(object) => {
+                Arc::new(open_objects(config, id, object).await.with_context(at)?)
+            }
         };
         let removal = storage.removal();
         removal.check(store.capabilities()).with_context(at)?;

@@ -8,11 +8,11 @@
 //! A fault happens once. Without faults nothing differs from the store within, which the
 //! conformance suite shows.
 
+pub use crate::metered::Call;
 use crate::{
     Capabilities, Dependent, Extent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
     RemovalOrder, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
 };
-pub use crate::metered::Call;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -3,6 +3,7 @@
 //! One address has one spelling here, so that locators from definitions can be compared:
 //! `nbd+unix:///EXPORT?socket=PATH`, `nbd://HOST:PORT/EXPORT`, and `nbds` with TLS.
 
+use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 
@@ -62,6 +63,42 @@ impl FromStr for NbdAddress {
     fn from_str(uri: &str) -> Result<Self, InvalidNbdUri> {
         parse(uri).ok_or_else(|| InvalidNbdUri(uri.to_owned()))
     }
+}
+
+impl NbdAddress {
+    /// From a description of QEMU's, as a `json:` name holds it: the export that the image in it lies
+    /// on, nested or flat. `None` when that is no export.
+    pub fn described(node: &Value) -> Option<Self> {
+        let levels: [&[&str]; 3] = [&[], &["file"], &["file", "file"]];
+        let at = |level: &[&str], path: &[&str]| field(node, &[level, path].concat());
+        let level = levels
+            .into_iter()
+            .find(|level| at(level, &["driver"]) == Some("nbd"))?;
+        let server = match at(level, &["server", "path"]).or(at(level, &["path"])) {
+            Some(socket) => NbdServer::Unix(socket.to_owned()),
+            None => NbdServer::Tcp {
+                host: at(level, &["server", "host"])
+                    .or(at(level, &["host"]))?
+                    .to_owned(),
+                port: at(level, &["server", "port"])
+                    .or(at(level, &["port"]))
+                    .map(str::to_owned),
+            },
+        };
+        Some(Self {
+            server,
+            export: at(level, &["export"]).unwrap_or_default().to_owned(),
+            tls: at(level, &["tls-creds"]).is_some(),
+        })
+    }
+}
+
+/// The text at a path of keys, some of which may be joined by dots.
+fn field<'a>(node: &'a Value, path: &[&str]) -> Option<&'a str> {
+    if path.is_empty() {
+        return node.as_str();
+    }
+    (1..=path.len()).find_map(|keys| field(node.get(path[..keys].join("."))?, &path[keys..]))
 }
 
 fn parse(uri: &str) -> Option<NbdAddress> {
@@ -178,6 +215,30 @@ mod tests {
             "nbd://h/%4",
         ] {
             assert!(bad.parse::<NbdAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_description_of_qemu_s_is_an_address() {
+        let described = |text: &str| NbdAddress::described(&serde_json::from_str(text).unwrap());
+        for text in [
+            r#"{"driver":"nbd","export":"a","server":{"type":"unix","path":"/s"}}"#,
+            r#"{"file":{"driver":"nbd","server":{"type":"unix","path":"/s"},"export":"a"}}"#,
+            r#"{"driver":"qcow2","file":{"driver":"nbd","export":"a","server.path":"/s"}}"#,
+            r#"{"driver":"qcow2","file.driver":"nbd","file.export":"a","file.server.path":"/s"}"#,
+        ] {
+            let address = described(text).unwrap();
+            assert_eq!(address.to_string(), "nbd+unix:///a?socket=/s", "{text}");
+        }
+        let tcp = r#"{"driver":"nbd","server":{"type":"inet","host":"h","port":"99"}}"#;
+        assert_eq!(described(tcp).unwrap().to_string(), "nbd://h:99/");
+        for other in [
+            r#"{"driver":"file","filename":"/a"}"#,
+            "{}",
+            "[]",
+            r#"{"driver":"nbd"}"#,
+        ] {
+            assert_eq!(described(other), None, "{other}");
         }
     }
 

@@ -83,7 +83,10 @@ impl Proxy {
     /// Keys that went through, and requests that were refused.
     pub fn counts(&self) -> (u64, u64) {
         let [passed, refused] = [&self.counts.passed, &self.counts.refused];
-        (passed.load(Ordering::Relaxed), refused.load(Ordering::Relaxed))
+        (
+            passed.load(Ordering::Relaxed),
+            refused.load(Ordering::Relaxed),
+        )
     }
 }
 

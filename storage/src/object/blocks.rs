@@ -84,7 +84,9 @@ impl Blocks {
 
     /// Takes at most [`BULK`] blocks away.
     pub(super) async fn delete(&self, indexes: &[u64], lease: &Held) -> Result<(), StorageError> {
-        let paths = indexes.iter().map(|index| self.keys.block(self.uuid, *index));
+        let paths = indexes
+            .iter()
+            .map(|index| self.keys.block(self.uuid, *index));
         let paths: Vec<Path> = paths.collect();
         let at = self.keys.blocks(self.uuid);
         self.again(&at, Some(lease), || async {
@@ -108,7 +110,10 @@ impl Blocks {
         let parts = parts.map(|begin| self.listed(begin, (begin + step).min(count)));
         let parts = stream::iter(parts).buffer_unordered(PARTS as usize);
         parts
-            .try_fold(RoaringTreemap::new(), |all, part| async move { Ok(all | part) })
+            .try_fold(
+                RoaringTreemap::new(),
+                |all, part| async move { Ok(all | part) },
+            )
             .await
     }
 

@@ -52,9 +52,8 @@ impl Bucket {
             return Err(StorageError::Invalid(text.to_owned()));
         }
         let (scheme, path) = ObjectStoreScheme::parse(&parsed).map_err(|error| invalid(&error))?;
-        let at = |retries| {
-            connect(&scheme, &parsed, limit, retries).map_err(|error| invalid(&error))
-        };
+        let at =
+            |retries| connect(&scheme, &parsed, limit, retries).map_err(|error| invalid(&error));
         let (patient, plain) = match scheme {
             ObjectStoreScheme::Memory => {
                 let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
@@ -159,7 +158,13 @@ mod tests {
             let bucket = Bucket::open(url, LIMIT).unwrap();
             assert_eq!(bucket.prefix.as_ref(), prefix, "{url}");
         }
-        for bad in ["", "bucket", "ftp://a/b", "http://a/b", "file:///no/such/directory"] {
+        for bad in [
+            "",
+            "bucket",
+            "ftp://a/b",
+            "http://a/b",
+            "file:///no/such/directory",
+        ] {
             assert!(Bucket::open(bad, LIMIT).is_err(), "{bad}");
         }
     }

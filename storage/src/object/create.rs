@@ -91,7 +91,11 @@ pub(super) async fn grow(
     let uuid = domain.find(&name).await?.uuid;
     let alone = domain.alone(&name, uuid).await?;
     let manifest = domain.enlarge(&name, uuid, virtual_bytes).await?;
-    let socket = domain.dir.join(NEW).join("grow.sock").with_extension(short(uuid));
+    let socket = domain
+        .dir
+        .join(NEW)
+        .join("grow.sock")
+        .with_extension(short(uuid));
     let open = Open::new(Arc::clone(&domain), manifest, None);
     let private = Private::serve(open, socket)?;
     let address = NbdAddress {
@@ -216,7 +220,10 @@ impl Domain {
         let wanted = device_bytes(virtual_bytes);
         if read.record.device_bytes < wanted {
             read.record.device_bytes = wanted;
-            let put = self.records.replace(&at, &read.record, read.version).await?;
+            let put = self
+                .records
+                .replace(&at, &read.record, read.version)
+                .await?;
             put.ok_or_else(|| StorageError::Busy {
                 what: self.what(name),
             })?;

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   read, write, zero, trim ─▶ slots (blocks in memory) ─▶ flush, or too many changed ─▶ objects
+//!                                └─ spill: the same on this host, for the process's death
 //! ```
 //!
-//! - What is written is in memory until it is flushed, and durable after that: a flush returns when
+//! - What is written is on this host until it is flushed, and durable after that: a flush returns when
 //!   every block that had changed before it is in the store. Each block is there as it was, or as it
 //!   became, never in between.
 //! - Who writes first takes the volume's lease, and with it knows which blocks there are. Readers ask
@@ -15,6 +16,7 @@
 use super::blocks::{BLOCK_BYTES, BULK, Blocks};
 use super::lease::Held;
 use super::slots::{Content, Slots};
+use super::spill::Spill;
 use super::write_back;
 use crate::StorageError;
 use bytes::{Bytes, BytesMut};
@@ -33,6 +35,7 @@ const MOST_CHANGED: usize = 128;
 pub(super) struct Device {
     pub(super) blocks: Blocks,
     pub(super) slots: Slots,
+    pub(super) spill: Spill,
     bytes: u64,
     /// Set while somebody writes.
     writer: Mutex<Option<Arc<Writer>>>,
@@ -65,10 +68,11 @@ impl Writer {
 }
 
 impl Device {
-    pub(super) fn new(blocks: Blocks, bytes: u64) -> Self {
+    pub(super) fn new(blocks: Blocks, spill: Spill, bytes: u64) -> Self {
         Self {
             blocks,
             slots: Slots::default(),
+            spill,
             bytes,
             writer: Mutex::default(),
         }
@@ -149,7 +153,8 @@ impl Device {
             content.data()[piece.within].copy_from_slice(part);
         }
         self.slots.changed(piece.block);
-        Ok(())
+        let data = content.data().clone();
+        self.spill.keep(piece.block, data).await
     }
 
     /// Makes a range read zeros. Whole blocks of it need no room any more.
@@ -182,8 +187,10 @@ impl Device {
             *content = Content::Absent;
             if there.contains(block) {
                 self.slots.changed(block);
+                self.spill.gone(block).await?;
             } else {
                 self.slots.kept(block);
+                self.spill.forget(block).await?;
             }
             drop(content);
             self.bound().await?;
@@ -212,6 +219,8 @@ impl Device {
             *content = Content::Unknown;
             self.slots.kept(block);
         }
+        // What is left behind belongs to a lease that is over.
+        let _ = self.spill.clear().await;
     }
 
     /// Keeps what is in memory within its bounds.

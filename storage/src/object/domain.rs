@@ -7,6 +7,7 @@ use super::lease::{Lease, Seen, Times};
 use super::marks::Marks;
 use super::names::Names;
 use super::records::Records;
+use super::spill::Spill;
 use crate::error::io_error;
 use crate::nbd::{NbdAddress, NbdServer};
 use crate::qemu_img::QemuImg;
@@ -23,6 +24,9 @@ use uuid::Uuid;
 const LAYOUT: u32 = 1;
 /// The exporter's socket in the domain's directory.
 const SOCKET: &str = "nbd.sock";
+
+/// The directory of what is not in the store yet.
+const UNFLUSHED: &str = "unflushed";
 
 /// What the domain is, written once.
 #[derive(Debug, Serialize, Deserialize)]
@@ -184,6 +188,12 @@ impl Domain {
             what: self.what(name),
             by: by.to_owned(),
         }
+    }
+
+    /// What of a volume is not in the store yet.
+    pub(super) fn spill(&self, uuid: Uuid) -> Spill {
+        let uuid = uuid.hyphenated().to_string();
+        Spill::new(self.dir.join(UNFLUSHED).join(uuid))
     }
 
     pub(super) fn blocks(&self, uuid: Uuid) -> Blocks {

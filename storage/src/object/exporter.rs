@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   QEMU ─▶ <dir>/nbd.sock ─▶ Exporter ─▶ Open (device, cache, lease) ─▶ objects
-//!                             └─ <dir>/exporter.lock: one on a host, as long as its process lives
+//!                             └─ <dir>/exporter.lock: one on a host, as long as its process lives;
+//!                                it holds the number of that
 //! ```
 //!
 //! It outlives whoever started it. Told to stop, it writes back what was written, releases its
@@ -18,7 +19,7 @@ use crate::{StorageError, StorageId, VolumeName};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -84,6 +85,12 @@ impl Exporter {
         let alone = alone.ok_or_else(|| StorageError::Busy {
             what: format!("the exporter of {}", domain.id),
         })?;
+        // For people, and for whoever has to end it.
+        let pid = std::process::id().to_string();
+        let written = alone
+            .set_len(0)
+            .and_then(|()| (&alone).write_all(pid.as_bytes()));
+        written.map_err(io_error(LOCK))?;
         let listener = bind(domain.socket())?;
         Ok(Self {
             domain,
@@ -173,7 +180,10 @@ impl Volumes {
 impl Exports for Volumes {
     async fn names(&self) -> Result<Vec<String>, StorageError> {
         let names = self.domain.names.all().await?;
-        Ok(names.into_iter().map(|(name, _)| name.to_string()).collect())
+        Ok(names
+            .into_iter()
+            .map(|(name, _)| name.to_string())
+            .collect())
     }
 
     async fn facts(&self, export: &str) -> Result<Facts, StorageError> {
@@ -191,6 +201,8 @@ impl Exports for Volumes {
         let mut open = self.open.lock().await;
         open.retain(|_, volume| volume.strong_count() > 0);
         if let Some(volume) = open.get(&uuid).and_then(Weak::upgrade) {
+            drop(open);
+            volume.recover().await?;
             return Ok(Arc::new(Client::new(volume)));
         }
         let mark = self.domain.marks.shared(uuid).await?;
@@ -205,6 +217,9 @@ impl Exports for Volumes {
         }
         let volume = Arc::new(Open::new(Arc::clone(&self.domain), manifest, Some(mark)));
         open.insert(uuid, Arc::downgrade(&volume));
+        // Others are opened meanwhile.
+        drop(open);
+        volume.recover().await?;
         Ok(Arc::new(Client::new(volume)))
     }
 }

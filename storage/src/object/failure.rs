@@ -34,9 +34,15 @@ pub(super) fn denies(error: &Error) -> bool {
         // A key of a bulk request has its own answer, whose code is only in its text.
         Error::Generic { .. } => {
             let text = text(error);
-            ["AccessDenied", "ObjectLocked", "WORM", "Forbidden", "InvalidAccessKeyId"]
-                .iter()
-                .any(|code| text.contains(code))
+            [
+                "AccessDenied",
+                "ObjectLocked",
+                "WORM",
+                "Forbidden",
+                "InvalidAccessKeyId",
+            ]
+            .iter()
+            .any(|code| text.contains(code))
         }
         _ => false,
     }
@@ -45,9 +51,16 @@ pub(super) fn denies(error: &Error) -> bool {
 /// Whether the store asks for fewer requests.
 pub(super) fn throttles(error: &Error) -> bool {
     let text = text(error);
-    ["SlowDown", "503", "429", "TooManyRequests", "ServerBusy", "RequestLimitExceeded"]
-        .iter()
-        .any(|code| text.contains(code))
+    [
+        "SlowDown",
+        "503",
+        "429",
+        "TooManyRequests",
+        "ServerBusy",
+        "RequestLimitExceeded",
+    ]
+    .iter()
+    .any(|code| text.contains(code))
 }
 
 pub(super) fn hangs(what: impl Display, limit: Duration) -> StorageError {
@@ -92,7 +105,10 @@ mod tests {
             path: "a".to_owned(),
             source: "no".into(),
         };
-        assert!(matches!(failure("a", missing), StorageError::NotFound { .. }));
+        assert!(matches!(
+            failure("a", missing),
+            StorageError::NotFound { .. }
+        ));
         assert!(throttles(&generic("Server returned 503 SlowDown")));
         assert!(!throttles(&generic("connection reset")));
     }

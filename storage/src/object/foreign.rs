@@ -21,7 +21,10 @@ pub(super) async fn foreign(domain: &Domain) -> Result<Vec<String>, StorageError
         .into_iter()
         .partition(|prefix| is_own(domain, prefix));
     foreign.extend(others.iter().map(|prefix| format!("{prefix}/")));
-    let within: Vec<_> = own.into_iter().map(|prefix| below(domain, prefix)).collect();
+    let within: Vec<_> = own
+        .into_iter()
+        .map(|prefix| below(domain, prefix))
+        .collect();
     let within: Vec<Vec<String>> = stream::iter(within)
         .buffer_unordered(AT_ONCE)
         .try_collect()
@@ -33,7 +36,9 @@ pub(super) async fn foreign(domain: &Domain) -> Result<Vec<String>, StorageError
 
 async fn below(domain: &Domain, prefix: Path) -> Result<Vec<String>, StorageError> {
     let found = list(domain, &prefix).await?;
-    let uuid = prefix.filename().and_then(|name| Uuid::try_parse(name).ok());
+    let uuid = prefix
+        .filename()
+        .and_then(|name| Uuid::try_parse(name).ok());
     let blocks = uuid.map(|uuid| domain.keys.blocks(uuid));
     let mut foreign = keys(domain, &found);
     let others = found.common_prefixes.iter();
@@ -50,7 +55,9 @@ fn keys(domain: &Domain, found: &ListResult) -> Vec<String> {
 
 fn is_own(domain: &Domain, prefix: &Path) -> bool {
     let keys = &domain.keys;
-    let uuid = prefix.filename().and_then(|name| Uuid::try_parse(name).ok());
+    let uuid = prefix
+        .filename()
+        .and_then(|name| Uuid::try_parse(name).ok());
     *prefix == keys.names()
         || *prefix == keys.removals()
         || uuid.is_some_and(|uuid| keys.volume(uuid) == *prefix)

@@ -146,7 +146,9 @@ impl Domain {
 
 /// Whether a header may mean a volume, however it spells it.
 fn names(header: &Header, target: &VolumeName) -> bool {
-    header.needs().any(|backing| contains(backing, target.as_str()))
+    header
+        .needs()
+        .any(|backing| contains(backing, target.as_str()))
 }
 
 /// Whether a name stands in a text, and is not a part of a longer one.
@@ -163,12 +165,12 @@ fn contains(text: &str, name: &str) -> bool {
 /// What is wrong with another image is no answer about the volume that was asked for.
 fn unreadable(shown: &str, error: StorageError) -> StorageError {
     match error {
-        StorageError::Corrupt { .. }
-        | StorageError::Invalid(_)
-        | StorageError::NotFound { .. } => StorageError::Unreachable {
-            what: format!("what {shown} is built on"),
-            source: io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
-        },
+        StorageError::Corrupt { .. } | StorageError::Invalid(_) | StorageError::NotFound { .. } => {
+            StorageError::Unreachable {
+                what: format!("what {shown} is built on"),
+                source: io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+            }
+        }
         other => other,
     }
 }

@@ -76,7 +76,9 @@ impl Domain {
         let mut data = Vec::new();
         for index in at / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) {
             let block = blocks.get(index).await?;
-            data.extend(block.map_or_else(|| vec![0; BLOCK_BYTES as usize], |block| block.to_vec()));
+            data.extend(
+                block.map_or_else(|| vec![0; BLOCK_BYTES as usize], |block| block.to_vec()),
+            );
         }
         let from = (at % BLOCK_BYTES) as usize;
         Ok(data[from..from + bytes as usize].to_vec())

@@ -106,7 +106,10 @@ impl Keys {
             [DOMAIN] => (Key::Domain, self.domain()),
             [NAMES, shard] => {
                 let number = u8::from_str_radix(shard, 16).ok()?;
-                (Key::Names(number), self.names().join(format!("{number:02x}")))
+                (
+                    Key::Names(number),
+                    self.names().join(format!("{number:02x}")),
+                )
             }
             [REMOVALS, id] => {
                 let id = id.parse().ok()?;

@@ -66,6 +66,8 @@ enum Standing {
 #[derive(Debug)]
 pub(super) struct Held {
     place: Place,
+    /// Who let it run out, if somebody did.
+    pub(super) taken_from: Option<Uuid>,
     standing: watch::Receiver<Standing>,
     blocks: Arc<std::sync::atomic::AtomicU64>,
     latest: Arc<tokio::sync::Mutex<Read<Lease>>>,
@@ -142,6 +144,8 @@ impl Held {
         let holder = Uuid::new_v4();
         loop {
             let before = place.free().await?;
+            let unreleased = before.as_ref().filter(|read| !read.record.released);
+            let taken_from = unreleased.map(|read| read.record.holder);
             let lease = Lease {
                 generation: before.as_ref().map_or(0, |read| read.record.generation) + 1,
                 holder,
@@ -164,11 +168,11 @@ impl Held {
                 record: lease,
                 version,
             };
-            return Ok(Self::renewed(place, read, begun));
+            return Ok(Self::renewed(place, taken_from, read, begun));
         }
     }
 
-    fn renewed(place: Place, read: Read<Lease>, begun: Instant) -> Self {
+    fn renewed(place: Place, taken_from: Option<Uuid>, read: Read<Lease>, begun: Instant) -> Self {
         let (tell, standing) = watch::channel(Standing::Until(begun + place.times.lease));
         let blocks = Arc::new(std::sync::atomic::AtomicU64::new(read.record.blocks));
         let latest = Arc::new(tokio::sync::Mutex::new(read));
@@ -180,11 +184,17 @@ impl Held {
         ));
         Self {
             place,
+            taken_from,
             standing,
             blocks,
             latest,
             renewing,
         }
+    }
+
+    /// Names this taking of the lease.
+    pub(super) async fn holder(&self) -> Uuid {
+        self.latest.lock().await.record.holder
     }
 
     /// Tells how many blocks the volume has, to be written down with the next renewal.

@@ -53,7 +53,11 @@ impl Directory {
         let path = self.lock.clone();
         let locked = tokio::task::spawn_blocking(move || {
             let mut options = OpenOptions::new();
-            let file = options.create(true).truncate(false).write(true).open(path)?;
+            let file = options
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(path)?;
             file.lock()?;
             Ok::<_, std::io::Error>(file)
         });

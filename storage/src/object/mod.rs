@@ -5,7 +5,7 @@
 //!
 //!   VolumeStore  volumes ─▶ create, image, gate, removal ─▶ purge
 //!   LiveVolumes  keeper ─▶ exporter ─▶ nbd ─▶ open ─▶ device ─▶ write_back ─▶ blocks
-//!                                               └─ lease, marks
+//!                                               └─ lease, marks, spill
 //! ```
 //!
 //! - A volume is a qcow2 image on a device whose blocks are objects of one size; what reads zeros has
@@ -40,6 +40,7 @@ mod purge;
 mod records;
 mod removal;
 mod slots;
+mod spill;
 mod volumes;
 mod window;
 mod write_back;

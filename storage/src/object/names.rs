@@ -47,7 +47,10 @@ impl Names {
 
     /// The volume that has a name.
     pub(super) async fn holder(&self, name: &VolumeName) -> Result<Option<Uuid>, StorageError> {
-        let shard = self.records.read::<Shard>(&self.keys.shard_of(name)).await?;
+        let shard = self
+            .records
+            .read::<Shard>(&self.keys.shard_of(name))
+            .await?;
         Ok(shard.and_then(|shard| shard.record.get(name).copied()))
     }
 

@@ -8,6 +8,7 @@
 //! So the layers of a chain that are only read need no lease, and a second machine that opens a
 //! volume by mistake writes nothing.
 
+use super::blocks::BLOCK_BYTES;
 use super::device::{Device, Writer};
 use super::domain::{Domain, Manifest};
 use super::lease::Held;
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 /// A volume that is open.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Open {
     device: Device,
     /// Whether one of the clients writes.
     written: Mutex<bool>,
+    /// Set when nothing is left of a process that was killed.
+    recovered: OnceCell<()>,
     /// `None` when whoever opened it has the volume alone.
     _mark: Option<Mark>,
 }
@@ -36,14 +39,55 @@ pub(super) struct Open {
 impl Open {
     pub(super) fn new(domain: Arc<Domain>, manifest: Manifest, mark: Option<Mark>) -> Self {
         let blocks = domain.blocks(manifest.uuid);
-        let device = Device::new(blocks, manifest.device_bytes);
+        let spill = domain.spill(manifest.uuid);
+        let device = Device::new(blocks, spill, manifest.device_bytes);
         Self {
             domain,
             manifest,
             device,
             written: Mutex::default(),
+            recovered: OnceCell::new(),
             _mark: mark,
         }
+    }
+
+    /// Puts what a process that was killed had answered for and not put, before anybody reads.
+    pub(super) async fn recover(&self) -> Result<(), StorageError> {
+        let recovered = self.recovered.get_or_try_init(|| self.put_what_is_left());
+        recovered.await.map(|_| ())
+    }
+
+    async fn put_what_is_left(&self) -> Result<(), StorageError> {
+        let Some(left) = self.device.spill.left(BLOCK_BYTES).await? else {
+            return Ok(());
+        };
+        let lease = self.lease().await?;
+        let name = &self.manifest.name;
+        if lease.taken_from == Some(left.holder) {
+            let blocks = left.blocks.len();
+            tracing::warn!(volume = %name, blocks, "an exporter was killed: what it had not put is put");
+            for (block, bytes) in left.blocks {
+                match bytes {
+                    Some(bytes) => {
+                        let put = self.device.blocks.put(block, bytes.into(), Some(&lease));
+                        put.await?;
+                    }
+                    None => self.device.blocks.delete(&[block], &lease).await?,
+                }
+            }
+            let present = self.device.blocks.present(self.device.count()).await?;
+            lease.count(present.len());
+        } else {
+            tracing::warn!(volume = %name, "what was not flushed is old: it was written elsewhere since");
+        }
+        self.device.spill.clear().await?;
+        lease.release().await
+    }
+
+    async fn lease(&self) -> Result<Held, StorageError> {
+        let (domain, uuid) = (&self.domain, self.manifest.uuid);
+        let (records, keys) = (domain.records.clone(), domain.keys.clone());
+        Held::take(records, keys, uuid, domain.times).await
     }
 
     async fn begin_writing(&self) -> Result<(), StorageError> {
@@ -52,9 +96,8 @@ impl Open {
             let by = "another client that writes to it";
             return Err(self.domain.in_use_by(&self.manifest.name, by));
         }
-        let (domain, uuid) = (&self.domain, self.manifest.uuid);
-        let (records, keys) = (domain.records.clone(), domain.keys.clone());
-        let lease = Held::take(records, keys, uuid, domain.times).await?;
+        let lease = self.lease().await?;
+        self.device.spill.begin(lease.holder().await).await?;
         let present = self.device.blocks.present(self.device.count()).await?;
         self.device.set_writer(Some(Writer::new(lease, present)));
         *written = true;
@@ -70,6 +113,9 @@ impl Open {
         }
         if let Some(writer) = self.device.writer() {
             self.device.set_writer(None);
+            if let Err(error) = self.device.spill.clear().await {
+                tracing::warn!(volume = %name, %error, "files are left that nobody needs");
+            }
             if let Err(error) = writer.lease.release().await {
                 tracing::warn!(volume = %name, %error, "a lease ends by itself");
             }

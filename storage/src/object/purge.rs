@@ -75,7 +75,11 @@ pub(super) async fn purge(
             };
         }
         // A store that lists what is gone, or a key that does not come back as it was listed.
-        repeats = if purge.freed.objects - before < listed { 0 } else { repeats + 1 };
+        repeats = if purge.freed.objects - before < listed {
+            0
+        } else {
+            repeats + 1
+        };
         if repeats > MOST_REPEATS {
             return Err(StorageError::Corrupt {
                 what: format!("objects below {}", purge.prefix),
@@ -196,15 +200,16 @@ async fn delete(store: Arc<dyn ObjectStore>, batch: Vec<(Path, u64)>) -> Ended {
                 Ok(path) => drop(gone.insert(path)),
                 Err(Error::NotFound { path, .. }) => drop(gone.insert(Path::from(path))),
                 // What forbids says more than what is only busy.
-                Err(found) if error.as_ref().is_none_or(|error| !denies(error)) => error = Some(found),
+                Err(found) if error.as_ref().is_none_or(|error| !denies(error)) => {
+                    error = Some(found);
+                }
                 Err(_) => {}
             }
         }
     };
     let in_time = tokio::time::timeout(REQUEST, heard).await.is_ok();
-    let (gone, failed): (Vec<_>, Vec<_>) = batch
-        .into_iter()
-        .partition(|(path, _)| gone.contains(path));
+    let (gone, failed): (Vec<_>, Vec<_>) =
+        batch.into_iter().partition(|(path, _)| gone.contains(path));
     if error.is_none() && (!in_time || !failed.is_empty()) {
         error = Some(Error::Generic {
             store: "objects",

@@ -16,14 +16,12 @@
 //!   there, or back.
 
 use super::domain::Domain;
-use super::listing;
 use super::keys::Key;
+use super::listing;
 use super::purge;
 use super::records::Read;
 use crate::condemned::{Condemned, now};
-use crate::{
-    Removal, RemovalId, RemovalOrder, StorageError, VolumeName,
-};
+use crate::{Removal, RemovalId, RemovalOrder, StorageError, VolumeName};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use object_store::UpdateVersion;
 use serde::{Deserialize, Serialize};
@@ -93,6 +91,7 @@ impl Domain {
         let freed = self.purge(uuid).await?;
         self.records.delete(&self.keys.removal(order.id)).await?;
         self.marks.forget(uuid);
+        self.spill(uuid).clear().await?;
         Ok(order.gone(&self.id, freed, Some(at)))
     }
 
@@ -219,7 +218,12 @@ impl Domain {
         if !restored {
             let back = stone.record.at(Stage::Restored);
             let at = self.keys.removal(id);
-            if self.records.replace(&at, &back, stone.version).await?.is_none() {
+            if self
+                .records
+                .replace(&at, &back, stone.version)
+                .await?
+                .is_none()
+            {
                 // Somebody else has begun to free it, or to restore it.
                 let now = self.tombstone(id).await?.map(|stone| stone.record.stage);
                 if now == Some(Stage::Purging) {
@@ -298,7 +302,10 @@ struct Purging<'a> {
 
 impl<'a> Purging<'a> {
     fn begin(domain: &'a Domain, uuid: Uuid, name: &VolumeName) -> Result<Self, StorageError> {
-        let mut purging = domain.purging.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut purging = domain
+            .purging
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if purging.insert(uuid) {
             return Ok(Self { domain, uuid });
         }
@@ -311,6 +318,8 @@ impl<'a> Purging<'a> {
 impl Drop for Purging<'_> {
     fn drop(&mut self) {
         let purging = self.domain.purging.lock();
-        purging.unwrap_or_else(PoisonError::into_inner).remove(&self.uuid);
+        purging
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.uuid);
     }
 }

@@ -77,10 +77,7 @@ impl ObjectVolumes {
         Self::over(Arc::new(domain), ExporterPlace::Within).await
     }
 
-    async fn over(
-        domain: Arc<Domain>,
-        place: ExporterPlace,
-    ) -> Result<Self, StorageError> {
+    async fn over(domain: Arc<Domain>, place: ExporterPlace) -> Result<Self, StorageError> {
         domain.check().await?;
         sweep(&domain.dir.join(NEW))?;
         let keeper = Keeper::new(Arc::clone(&domain), place);
@@ -155,7 +152,11 @@ impl VolumeStore for ObjectVolumes {
     }
 
     fn list(&self) -> BoxStream<'_, Result<VolumeInfo, StorageError>> {
-        let names = async { Ok(stream::iter(self.domain.names.all().await?.into_iter().map(Ok))) };
+        let names = async {
+            Ok(stream::iter(
+                self.domain.names.all().await?.into_iter().map(Ok),
+            ))
+        };
         let stat = move |(name, uuid)| async move {
             let manifest = match self.domain.manifest(&name, uuid).await {
                 Ok(manifest) => manifest,

@@ -13,7 +13,10 @@ pub(super) async fn write_back(
     writer: &Writer,
     blocks: &[u64],
 ) -> Result<(), StorageError> {
-    let puts: Vec<_> = blocks.iter().map(|block| put(device, writer, *block)).collect();
+    let puts: Vec<_> = blocks
+        .iter()
+        .map(|block| put(device, writer, *block))
+        .collect();
     let mut empty: Vec<u64> = stream::iter(puts)
         .buffer_unordered(AT_ONCE)
         .try_filter_map(|empty| std::future::ready(Ok(empty)))
@@ -36,6 +39,7 @@ async fn put(device: &Device, writer: &Writer, block: u64) -> Result<Option<u64>
             let lease = Some(&writer.lease);
             device.blocks.put(block, bytes, lease).await?;
             writer.present().insert(block);
+            device.spill.forget(block).await?;
             device.slots.kept(block);
             return Ok(None);
         }
@@ -44,13 +48,17 @@ async fn put(device: &Device, writer: &Writer, block: u64) -> Result<Option<u64>
     if writer.present().contains(block) {
         return Ok(Some(block));
     }
+    device.spill.forget(block).await?;
     device.slots.kept(block);
     Ok(None)
 }
 
 /// In one request, with all their slots locked: in their order, and nobody else locks two.
 async fn take_away(device: &Device, writer: &Writer, blocks: &[u64]) -> Result<(), StorageError> {
-    let slots: Vec<_> = blocks.iter().map(|block| device.slots.get(*block)).collect();
+    let slots: Vec<_> = blocks
+        .iter()
+        .map(|block| device.slots.get(*block))
+        .collect();
     let (mut locks, mut gone) = (Vec::new(), Vec::new());
     for (block, slot) in blocks.iter().zip(&slots) {
         let content = slot.content.lock().await;
@@ -65,6 +73,7 @@ async fn take_away(device: &Device, writer: &Writer, blocks: &[u64]) -> Result<(
     device.blocks.delete(&gone, &writer.lease).await?;
     for block in gone {
         writer.present().remove(block);
+        device.spill.forget(block).await?;
         device.slots.kept(block);
     }
     Ok(())

@@ -41,13 +41,24 @@ impl NbdClient {
                     bytes = u64::from_be_bytes(data[2..10].try_into().unwrap());
                 }
                 3 => {}
-                _ => return Err(io::Error::other(String::from_utf8_lossy(&data).into_owned())),
+                _ => {
+                    return Err(io::Error::other(
+                        String::from_utf8_lossy(&data).into_owned(),
+                    ));
+                }
             }
         }
     }
 
     /// The error's number; 0 when it went well.
-    fn ask(&mut self, command: u16, flags: u16, at: u64, bytes: u32, data: &[u8]) -> io::Result<u32> {
+    fn ask(
+        &mut self,
+        command: u16,
+        flags: u16,
+        at: u64,
+        bytes: u32,
+        data: &[u8],
+    ) -> io::Result<u32> {
         let mut request = 0x2560_9513_u32.to_be_bytes().to_vec();
         request.extend(flags.to_be_bytes());
         request.extend(command.to_be_bytes());

@@ -90,7 +90,8 @@ impl ObjectStore for Dying {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        self.request(self.inner.put_opts(location, payload, opts)).await
+        self.request(self.inner.put_opts(location, payload, opts))
+            .await
     }
 
     async fn put_multipart_opts(
@@ -98,7 +99,8 @@ impl ObjectStore for Dying {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.request(self.inner.put_multipart_opts(location, opts)).await
+        self.request(self.inner.put_multipart_opts(location, opts))
+            .await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -1,4 +1,5 @@
-//! An exporter that is killed between flushes: what was flushed is there, each block whole.
+//! An exporter that is killed at any moment: what it has answered for is there when the next one
+//! serves, each block whole. A client that connects again does not know that there is another one.
 
 use crate::client::NbdClient;
 use crate::rig::{LEASE, name};
@@ -50,11 +51,12 @@ async fn a_killed_exporter_has_done_what_it_said() {
 }
 
 fn cut_again_and_again(root: &Path) {
-    // What each block held at the last flush, and may hold since.
+    // What each block holds.
     let mut flushed = vec![0_u8; BLOCKS as usize];
     for round in 0..ROUNDS {
         let exporter = Started::new(root);
         let mut client = exporter.client();
+        // The last one answered for, and one that was under way.
         let mut later: Vec<Vec<u8>> = flushed.iter().map(|byte| vec![*byte]).collect();
         for (block, may) in later.iter().enumerate() {
             is_whole(&mut client, block as u64, may);
@@ -65,15 +67,16 @@ fn cut_again_and_again(root: &Path) {
         while begun.elapsed() < until {
             byte = byte % 250 + 1;
             let block = write * 5 % BLOCKS;
-            assert_eq!(client.write(AT + block * BLOCK as u64, &[byte; BLOCK]).unwrap(), 0);
-            later[block as usize].push(byte);
+            assert_eq!(
+                client
+                    .write(AT + block * BLOCK as u64, &[byte; BLOCK])
+                    .unwrap(),
+                0
+            );
+            later[block as usize] = vec![byte];
             write += 1;
             if write.is_multiple_of(7) {
                 assert_eq!(client.flush().unwrap(), 0);
-                for (flushed, may) in flushed.iter_mut().zip(&mut later) {
-                    *flushed = *may.last().unwrap();
-                    *may = vec![*flushed];
-                }
             }
         }
         assert!(write > 0);
@@ -91,8 +94,15 @@ fn cut_again_and_again(root: &Path) {
 fn is_whole(client: &mut NbdClient, block: u64, may: &[u8]) -> u8 {
     let at = AT + block * BLOCK as u64;
     let data = client.read(at, u32::try_from(BLOCK).unwrap()).unwrap();
-    assert!(data.iter().all(|byte| *byte == data[0]), "block {block} is torn");
-    assert!(may.contains(&data[0]), "block {block}: {} is none of {may:?}", data[0]);
+    assert!(
+        data.iter().all(|byte| *byte == data[0]),
+        "block {block} is torn"
+    );
+    assert!(
+        may.contains(&data[0]),
+        "block {block}: {} is none of {may:?}",
+        data[0]
+    );
     data[0]
 }
 

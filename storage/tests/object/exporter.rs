@@ -38,7 +38,11 @@ async fn libnbd_lists_and_copies() {
     let rig = Rig::memory().await;
     let made = active(&rig, "libnbd").await;
     let (_, socket) = address(&made.locator);
-    let list = run("nbdinfo", &["--list", "--json", &format!("nbd+unix:///?socket={socket}")]).await;
+    let list = run(
+        "nbdinfo",
+        &["--list", "--json", &format!("nbd+unix:///?socket={socket}")],
+    )
+    .await;
     assert!(list.contains("\"export-name\": \"libnbd\""), "{list}");
     let size = run("nbdinfo", &["--size", &uri(&made)]).await;
     assert_eq!(size.trim().parse(), Ok(client(&made).bytes));
@@ -48,7 +52,10 @@ async fn libnbd_lists_and_copies() {
     run("nbdcopy", &["--flush", &from, &uri(&made)]).await;
     run("nbdcopy", &[&uri(&made), &to]).await;
     let copied = std::fs::read(&to).unwrap();
-    assert!(copied[..24 << 20] == pattern(24 << 20), "what was copied in comes out");
+    assert!(
+        copied[..24 << 20] == pattern(24 << 20),
+        "what was copied in comes out"
+    );
     assert!(copied[24 << 20..].iter().all(|byte| *byte == 0));
 }
 
@@ -102,11 +109,19 @@ async fn what_is_flushed_or_written_through_is_in_the_store_and_nothing_else_has
     assert_eq!(writer.read(8 << 20, 4096).unwrap(), pattern(4096));
     // More than is kept in memory.
     for block in 0..200 {
-        assert_eq!(writer.write((20 << 20) + block * BLOCK, &pattern(4096)).unwrap(), 0);
+        assert_eq!(
+            writer
+                .write((20 << 20) + block * BLOCK, &pattern(4096))
+                .unwrap(),
+            0
+        );
     }
     assert!(blocks(&rig).await > before + 50);
     for block in 0..200 {
-        assert_eq!(writer.read((20 << 20) + block * BLOCK, 4096).unwrap(), pattern(4096));
+        assert_eq!(
+            writer.read((20 << 20) + block * BLOCK, 4096).unwrap(),
+            pattern(4096)
+        );
     }
 }
 
@@ -127,12 +142,20 @@ async fn what_reads_zeros_has_no_object() {
     assert_eq!(writer.trim(at + 6 * BLOCK + 512, whole).unwrap(), 0);
     writer.flush().unwrap();
     assert_eq!(blocks(&rig).await, before + 4);
-    assert!(writer.read(at, 4 * whole).unwrap().iter().all(|byte| *byte == 0));
+    assert!(
+        writer
+            .read(at, 4 * whole)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 0)
+    );
     let mut expected = pattern(8 * BLOCK as usize).split_off(4 * BLOCK as usize);
     expected[BLOCK as usize - 512..BLOCK as usize + 512].fill(0);
     assert!(writer.read(at + 4 * BLOCK, 4 * whole).unwrap() == expected);
     // Written as zeros, and a long range that holds little.
-    writer.write(at + 4 * BLOCK, &vec![0; BLOCK as usize]).unwrap();
+    writer
+        .write(at + 4 * BLOCK, &vec![0; BLOCK as usize])
+        .unwrap();
     let rest = u32::try_from(writer.bytes - at - 5 * BLOCK).unwrap();
     assert_eq!(writer.zero(at + 5 * BLOCK, rest).unwrap(), 0);
     writer.flush().unwrap();
@@ -155,13 +178,19 @@ async fn requests_that_make_no_sense_are_refused_and_the_next_is_served() {
     assert_eq!(client.command(99, 0, 0).unwrap(), 22);
     assert_eq!(client.read(0, 4).unwrap(), b"QFI\xfb");
     let (_, socket) = address(&made.locator);
-    for said in [vec![0; 4096], pattern(4096), b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
+    for said in [
+        vec![0; 4096],
+        pattern(4096),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+    ] {
         let mut stream = UnixStream::connect(&socket).unwrap();
         // It may hang up while it is told.
         let _ = stream.write_all(&said);
     }
     assert_eq!(client.read(0, 4).unwrap(), b"QFI\xfb");
-    let unknown = NbdClient::open(socket.as_ref(), "no such volume").err().unwrap();
+    let unknown = NbdClient::open(socket.as_ref(), "no such volume")
+        .err()
+        .unwrap();
     assert!(unknown.to_string().contains("does not exist"), "{unknown}");
 }
 

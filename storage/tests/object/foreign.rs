@@ -2,7 +2,9 @@
 //! over.
 
 use crate::rig::{Rig, address, order};
-use livemerge_storage::{LiveVolumes as _, RemovalState, StorageError, VolumeInfo, VolumeStore as _};
+use livemerge_storage::{
+    LiveVolumes as _, RemovalState, StorageError, VolumeInfo, VolumeStore as _,
+};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt as _, PutPayload};
 use std::time::Duration;
@@ -27,7 +29,10 @@ async fn foreign_objects_are_told_and_left_alone() {
         "d/removals/no id".to_owned(),
         format!("d/{uuid}/notes"),
     ];
-    let outside = ["other/domain".to_owned(), format!("{uuid}/b/0000000000000000")];
+    let outside = [
+        "other/domain".to_owned(),
+        format!("{uuid}/b/0000000000000000"),
+    ];
     for key in foreign.iter().chain(&outside) {
         put(&rig, key, b"precious").await;
     }
@@ -41,13 +46,21 @@ async fn foreign_objects_are_told_and_left_alone() {
     let removal = order(&volume, Duration::ZERO);
     // Condemned and freed, but for what somebody has put below its prefix.
     let refused = rig.store.remove(&removal).await.unwrap_err();
-    assert!(matches!(&refused, StorageError::Corrupt { what, .. } if what.contains("notes")), "{refused:?}");
+    assert!(
+        matches!(&refused, StorageError::Corrupt { what, .. } if what.contains("notes")),
+        "{refused:?}"
+    );
     assert_eq!(rig.store.list_removals().await.unwrap().len(), 1);
     let keys = rig.keys().await;
     for key in foreign.iter().chain(&outside) {
         assert!(keys.contains(key), "{key}");
     }
-    assert_eq!(keys.iter().filter(|key| key.starts_with(&format!("d/{uuid}/"))).count(), 1);
+    assert_eq!(
+        keys.iter()
+            .filter(|key| key.starts_with(&format!("d/{uuid}/")))
+            .count(),
+        1
+    );
     let at = Path::parse(&foreign[3]).unwrap();
     rig.objects.delete(&at).await.unwrap();
     let removed = rig.store.remove(&removal).await.unwrap();
@@ -58,11 +71,18 @@ async fn foreign_objects_are_told_and_left_alone() {
 async fn name_as_backing(rig: &Rig, volume: &VolumeInfo, backing: &str) {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image").display().to_string();
-    let args = ["create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing, &image, "8M"];
+    let args = [
+        "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing, &image, "8M",
+    ];
     crate::rig::run("qemu-img", &args).await;
     let mut data = std::fs::read(&image).unwrap();
     data.resize(BLOCK.max(data.len()), 0);
-    put(rig, &format!("d/{}/b/0000000000000000", volume.identity), &data[..BLOCK]).await;
+    put(
+        rig,
+        &format!("d/{}/b/0000000000000000", volume.identity),
+        &data[..BLOCK],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,10 +101,23 @@ async fn whatever_a_header_may_mean_counts() {
     ] {
         name_as_backing(&rig, &above, backing).await;
         let refused = rig.store.remove(&order(&below, Duration::ZERO)).await;
-        assert!(matches!(refused, Err(StorageError::InUse { .. })), "{backing}: {refused:?}");
+        assert!(
+            matches!(refused, Err(StorageError::InUse { .. })),
+            "{backing}: {refused:?}"
+        );
         let asked = [below.locator.clone()];
-        assert_eq!(rig.store.dependents(&asked).await.unwrap().len(), 1, "{backing}");
-        assert!(rig.store.parent_of(&above.volume.name).await.unwrap().is_some());
+        assert_eq!(
+            rig.store.dependents(&asked).await.unwrap().len(),
+            1,
+            "{backing}"
+        );
+        assert!(
+            rig.store
+                .parent_of(&above.volume.name)
+                .await
+                .unwrap()
+                .is_some()
+        );
     }
 }
 
@@ -93,24 +126,37 @@ async fn a_header_that_names_itself_or_a_loop_ends_no_call() {
     let rig = Rig::memory().await;
     let (one, other) = (rig.base("one").await, rig.base("other").await);
     name_as_backing(&rig, &one, &one.locator.to_string()).await;
-    let told = rig.store.parent_of(&one.volume.name).await.unwrap().unwrap();
+    let told = rig
+        .store
+        .parent_of(&one.volume.name)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(told.locator, one.locator);
     // It holds itself up for nobody else.
     name_as_backing(&rig, &one, &other.locator.to_string()).await;
     name_as_backing(&rig, &other, &one.locator.to_string()).await;
     for volume in [&one, &other] {
         let refused = rig.store.remove(&order(volume, Duration::ZERO)).await;
-        assert!(matches!(refused, Err(StorageError::InUse { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(StorageError::InUse { .. })),
+            "{refused:?}"
+        );
     }
     let asked = [one.locator.clone(), other.locator.clone()];
     assert_eq!(rig.store.dependents(&asked).await.unwrap().len(), 2);
     use futures::TryStreamExt as _;
-    let extents: Result<Vec<_>, StorageError> = rig.store.extents(&one.volume.name).try_collect().await;
+    let extents: Result<Vec<_>, StorageError> =
+        rig.store.extents(&one.volume.name).try_collect().await;
     assert!(extents.is_err(), "a chain without an end has no extents");
     name_as_backing(&rig, &one, &one.locator.to_string()).await;
     // Whoever is built on itself needs nobody else.
     for volume in [&other, &one] {
-        let removed = rig.store.remove(&order(volume, Duration::ZERO)).await.unwrap();
+        let removed = rig
+            .store
+            .remove(&order(volume, Duration::ZERO))
+            .await
+            .unwrap();
         assert_eq!(removed.state, RemovalState::Gone);
     }
 }
@@ -119,15 +165,34 @@ async fn a_header_that_names_itself_or_a_loop_ends_no_call() {
 async fn an_image_that_cannot_be_read_might_need_anything() {
     let rig = Rig::memory().await;
     let (volume, broken) = (rig.base("v").await, rig.base("broken").await);
-    put(&rig, &format!("d/{}/b/0000000000000000", broken.identity), &[7; BLOCK]).await;
+    put(
+        &rig,
+        &format!("d/{}/b/0000000000000000", broken.identity),
+        &[7; BLOCK],
+    )
+    .await;
     let refused = rig.store.remove(&order(&volume, Duration::ZERO)).await;
-    assert!(matches!(refused, Err(StorageError::Unreachable { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StorageError::Unreachable { .. })),
+        "{refused:?}"
+    );
     rig.store.stat(&volume.volume.name).await.unwrap();
     let corrupt = rig.store.stat(&broken.volume.name).await;
-    assert!(matches!(corrupt, Err(StorageError::Corrupt { .. })), "{corrupt:?}");
+    assert!(
+        matches!(corrupt, Err(StorageError::Corrupt { .. })),
+        "{corrupt:?}"
+    );
     // A base that cannot be read holds itself up, too, until somebody looks at it.
-    put(&rig, &format!("d/{}/b/0000000000000000", broken.identity), &[7; 100]).await;
+    put(
+        &rig,
+        &format!("d/{}/b/0000000000000000", broken.identity),
+        &[7; 100],
+    )
+    .await;
     let corrupt = rig.store.stat(&broken.volume.name).await;
-    assert!(matches!(corrupt, Err(StorageError::Corrupt { .. })), "{corrupt:?}");
+    assert!(
+        matches!(corrupt, Err(StorageError::Corrupt { .. })),
+        "{corrupt:?}"
+    );
     rig.store.activate(&volume.volume.name).await.unwrap();
 }

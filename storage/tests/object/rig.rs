@@ -4,11 +4,10 @@
 
 use livemerge_storage::conformance::{Fixture, Opened};
 use livemerge_storage::{
-    Locator, LiveVolumes as _, NbdAddress, NbdServer, NewVolume, ObjectVolumes, Parent, RemovalId,
+    LiveVolumes as _, Locator, NbdAddress, NbdServer, NewVolume, ObjectVolumes, RemovalId,
     RemovalOrder, StorageError, VolumeInfo, VolumeName, VolumeStore as _,
 };
 use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -59,18 +58,6 @@ impl Rig {
         self.store.create(&new).await.unwrap()
     }
 
-    pub(crate) async fn overlay(&self, volume: &str, below: &VolumeInfo) -> VolumeInfo {
-        let new = NewVolume {
-            name: name(volume),
-            virtual_bytes: SIZE,
-            parent: Some(Parent {
-                locator: below.locator.clone(),
-                format: Some(below.format),
-            }),
-        };
-        self.store.create(&new).await.unwrap()
-    }
-
     /// All keys below the domain's prefix.
     pub(crate) async fn keys(&self) -> Vec<String> {
         keys(&self.objects).await
@@ -91,10 +78,6 @@ pub(crate) async fn open(
 ) -> Result<ObjectVolumes, StorageError> {
     let id = "objects".parse().unwrap();
     ObjectVolumes::over_store(id, objects, "d", dir.path(), LEASE).await
-}
-
-pub(crate) fn local(dir: &TempDir) -> Arc<dyn ObjectStore> {
-    Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap())
 }
 
 pub(crate) fn name(name: &str) -> VolumeName {

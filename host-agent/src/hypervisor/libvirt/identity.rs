@@ -9,7 +9,6 @@ use std::path::Path;
 
 use livemerge_storage::{Locator, NbdAddress};
 
-
 /// What is behind a locator.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Identity {

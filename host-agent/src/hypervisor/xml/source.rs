@@ -3,7 +3,6 @@
 use livemerge_storage::{Format, Locator, NbdAddress, NbdServer};
 use quick_xml::escape::escape;
 
-
 /// How long QEMU waits for a server that has gone, with the guest's requests, before those fail.
 const RECONNECT_SECONDS: u32 = 300;
 

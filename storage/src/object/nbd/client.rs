@@ -80,7 +80,9 @@ fn go(stream: &mut (impl Read + Write), name: &str) -> io::Result<u64> {
         return Err(strange("the server speaks another protocol"));
     }
     let length = u32::try_from(name.len()).map_err(io::Error::other)?;
-    let mut asked = u32::from(wire::FIXED_NEWSTYLE | wire::NO_ZEROES).to_be_bytes().to_vec();
+    let mut asked = u32::from(wire::FIXED_NEWSTYLE | wire::NO_ZEROES)
+        .to_be_bytes()
+        .to_vec();
     asked.extend(wire::OPTION.to_be_bytes());
     asked.extend(GO.to_be_bytes());
     asked.extend((length + 6).to_be_bytes());

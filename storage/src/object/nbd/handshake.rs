@@ -53,7 +53,9 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin + Send>(
         let (option, data) = read_option(stream).await?;
         let answered = match Asked::parse(option, &data) {
             Asked::Abort => {
-                stream.write_all(&wire::answer(option, Answer::Ack, &[])).await?;
+                stream
+                    .write_all(&wire::answer(option, Answer::Ack, &[]))
+                    .await?;
                 return Ok(None);
             }
             // The old way knows no refusal.

@@ -103,7 +103,11 @@ async fn receive<R: AsyncRead + Unpin>(
         if holds && request.bytes > wire::MOST_BYTES {
             return Err(io::Error::other("a request is too long"));
         }
-        let pieces = if holds { request.bytes.div_ceil(PIECE) } else { 0 };
+        let pieces = if holds {
+            request.bytes.div_ceil(PIECE)
+        } else {
+            0
+        };
         let turn = Arc::clone(&room)
             .acquire_many_owned(pieces.max(1))
             .await
@@ -165,29 +169,41 @@ async fn carry_out(export: &dyn Export, request: Request, data: Bytes) -> Result
     );
     if request.command != Command::Flush && !request.is_within(facts.bytes) {
         let past_the_end = matches!(request.command, Command::Write | Command::WriteZeroes);
-        return Err(if past_the_end { Ended::NoSpace } else { Ended::Invalid });
+        return Err(if past_the_end {
+            Ended::NoSpace
+        } else {
+            Ended::Invalid
+        });
     }
     if changes && facts.read_only {
         return Err(Ended::NotPermitted);
     }
     let range = request.at..request.at + u64::from(request.bytes);
     let done = match request.command {
-        Command::Read => return export.read(request.at, request.bytes).await.map_err(ended),
+        Command::Read => {
+            return export
+                .read(request.at, request.bytes)
+                .await
+                .map_err(|error| ended(&error));
+        }
         Command::Write => export.write(request.at, data).await,
         Command::Trim => export.trim(range.clone()).await,
         Command::WriteZeroes => export.zero(range.clone()).await,
         Command::Flush => export.flush().await,
         Command::Disconnect | Command::Unknown(_) => return Err(Ended::Invalid),
     };
-    done.map_err(ended)?;
+    done.map_err(|error| ended(&error))?;
     if changes && request.fua {
-        export.flush_range(range).await.map_err(ended)?;
+        export
+            .flush_range(range)
+            .await
+            .map_err(|error| ended(&error))?;
     }
     Ok(Bytes::new())
 }
 
-fn ended(error: StorageError) -> Ended {
-    tracing::warn!(%error, cause = cause(&error), "a request of an NBD client failed");
+fn ended(error: &StorageError) -> Ended {
+    tracing::warn!(%error, cause = cause(error), "a request of an NBD client failed");
     match error {
         StorageError::NoSpace { .. } => Ended::NoSpace,
         StorageError::InUse { .. } | StorageError::Denied { .. } => Ended::NotPermitted,

@@ -259,7 +259,13 @@ mod tests {
             Just(Command::WriteZeroes),
             (7..u16::MAX).prop_map(Command::Unknown),
         ];
-        let fields = (command, any::<bool>(), any::<u64>(), any::<u64>(), any::<u32>());
+        let fields = (
+            command,
+            any::<bool>(),
+            any::<u64>(),
+            any::<u64>(),
+            any::<u32>(),
+        );
         fields.prop_map(|(command, fua, cookie, at, bytes)| Request {
             command,
             fua,
