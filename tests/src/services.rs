@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::objects::Objects;
 use crate::process::run;
 use crate::rig::Rig;
 
@@ -64,6 +65,7 @@ pub struct Service {
     config: PathBuf,
     settings: Vec<String>,
     fail_points: String,
+    environment: Vec<(String, String)>,
     log: PathBuf,
     address: Address,
     child: Option<Child>,
@@ -79,6 +81,7 @@ impl Service {
             .arg(&self.config)
             .args(&self.settings)
             .env("FAILPOINTS", &self.fail_points)
+            .envs(self.environment.clone())
             .stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         let child = command
@@ -128,6 +131,11 @@ impl Service {
     /// What it does at its fail points from its next start on, as `agent::before-act=sleep(100)`.
     pub fn fail_at(&mut self, points: &str) {
         points.clone_into(&mut self.fail_points);
+    }
+
+    /// What it has in its environment from its next start on.
+    pub fn give(&mut self, environment: Vec<(String, String)>) {
+        self.environment.extend(environment);
     }
 
     /// Another process of the same configuration, which should not be able to start. Returns what it
@@ -226,6 +234,19 @@ pub enum Reach {
 impl Services {
     /// Writes the configurations. Nothing is started.
     pub fn new(rig: &Rig, reach: Reach) -> Result<Self> {
+        let images = rig.images();
+        let storage = format!("kind = \"file\"\npath = \"{}\"\n", images.display());
+        Self::over(rig, reach, &storage)
+    }
+
+    /// The same, with images that are objects.
+    pub fn on_objects(rig: &Rig, reach: Reach, objects: &Objects) -> Result<Self> {
+        let mut services = Self::over(rig, reach, &objects.config())?;
+        services.agent.give(objects.environment());
+        Ok(services)
+    }
+
+    fn over(rig: &Rig, reach: Reach, storage: &str) -> Result<Self> {
         let dir = rig.path();
         let api = address(dir, "api", reach, 7420)?;
         let agent = address(dir, "agent", reach, 7421)?;
@@ -238,12 +259,11 @@ impl Services {
         );
         let agent_config = format!(
             "[listen]\naddress = \"{}\"\n\n[host]\nid = \"host-1\"\nstate_dir = \"{}\"\napi_server = \"{}\"\n\n\
-             [hypervisor]\nuri = \"{}\"\n\n[storage.default]\nkind = \"file\"\npath = \"{}\"\n",
+             [hypervisor]\nuri = \"{}\"\n\n[storage.default]\n{storage}",
             agent.listen(),
             dir.join(STATE).display(),
             api.endpoint(),
             rig.virsh().uri(),
-            rig.images().display(),
         );
         Ok(Self {
             api: service(dir, "livemerge-api-server", api, &api_config)?,
@@ -268,6 +288,7 @@ impl Services {
             config: self.agent.config.clone(),
             settings: self.agent.settings.clone(),
             fail_points: String::new(),
+            environment: self.agent.environment.clone(),
         };
         second.set(&format!("host.state_dir={}", state.display()));
         second.set(&format!("listen.address={}", address.listen()));
@@ -298,6 +319,7 @@ fn service(dir: &Path, name: &str, address: Address, config: &str) -> Result<Ser
         config: path,
         settings: Vec::new(),
         fail_points: String::new(),
+        environment: Vec::new(),
         log,
         address,
         child: None,

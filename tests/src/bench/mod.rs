@@ -9,6 +9,7 @@
 //!   batch      8 snapshots in one pass     / 8 x virsh blockcommit and rm
 //!   direction  the way that copies less    / a commit
 //!   disks      4 disks of one machine      / a machine with 1 disk
+//!   purge      a volume of many objects    / s5cmd rm, on one S3 server
 //! ```
 //! Ours and the peer's guest are twins that write records all the time. A ratio is the median of the
 //! rounds' ratios. No figure decides a test.
@@ -21,6 +22,7 @@ mod figures;
 mod floor;
 mod ours;
 mod peer;
+mod purge;
 mod stall;
 mod watch;
 
@@ -62,6 +64,8 @@ pub enum Bench {
     Direction,
     /// Four disks at once, beside one alone
     Disks,
+    /// A volume of many objects removed, beside s5cmd
+    Purge,
 }
 
 impl Bench {
@@ -72,6 +76,7 @@ impl Bench {
             Self::Batch => Box::pin(batch::measure(runs.unwrap_or(7), figures)).await,
             Self::Direction => Box::pin(direction::measure(runs.unwrap_or(5), figures)).await,
             Self::Disks => Box::pin(disks::measure(runs.unwrap_or(7), figures)).await,
+            Self::Purge => Box::pin(purge::measure(runs.unwrap_or(5), figures)).await,
         }
     }
 }

@@ -66,9 +66,14 @@ fn look(
     judge(disk, raw.as_file(), slots, newest, &acks.lost_at_boot)
 }
 
-/// A place for what is read, on the image's own file system.
+/// A place for what is read, on the image's own file system if it has one.
 fn beside(image: &Path) -> Result<tempfile::NamedTempFile> {
     let dir = image.parent().unwrap_or(Path::new("."));
+    let dir = if dir.is_dir() {
+        dir
+    } else {
+        Path::new("/var/tmp")
+    };
     Ok(tempfile::NamedTempFile::new_in(dir)?)
 }
 
