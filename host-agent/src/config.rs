@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 
 mod storage;
 
-pub use storage::{FileConfig, LvmConfig, RemovalConfig, StorageConfig};
+pub use storage::{FileConfig, LvmConfig, ObjectConfig, RemovalConfig, StorageConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize)]

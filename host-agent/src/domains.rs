@@ -1,9 +1,13 @@
 //! Opens the storage domains of the configuration.
 
-use crate::config::{Config, StorageConfig};
+use crate::config::{Config, ObjectConfig, StorageConfig};
 use anyhow::Context as _;
-use livemerge_storage::{Capabilities, FileStore, LiveVolumes, LvmStore, RemovalOrder, StorageId};
+use livemerge_storage::{
+    Capabilities, ExporterPlace, FileStore, LiveVolumes, LvmStore, ObjectVolumes, RemovalOrder,
+    StorageId,
+};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,12 +86,37 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Vec<Domain>> {
                 let group = lvm.group().with_context(at)?;
                 Arc::new(LvmStore::open(id.clone(), group).await.with_context(at)?)
             }
+            StorageConfig::Object(object) => {
+                Arc::new(open_objects(config, id, object).await.with_context(at)?)
+            }
         };
         let removal = storage.removal();
         removal.check(store.capabilities()).with_context(at)?;
         domains.push(Domain { store, removal });
     }
     Ok(domains)
+}
+
+/// Opens a domain of objects, and sees to it that its exporter runs: a process of its own, this
+/// program once more, which the machines use that run.
+async fn open_objects(
+    config: &Config,
+    id: &StorageId,
+    object: &ObjectConfig,
+) -> anyhow::Result<ObjectVolumes> {
+    let own = || config.host.state_dir.join("export").join(id.as_str());
+    let directory = object.socket_dir.clone().unwrap_or_else(own);
+    let arguments = ["export", "--url", &object.url, "--socket-dir"].map(OsString::from);
+    let place = ExporterPlace::Process {
+        program: std::env::current_exe().context("this program's path")?,
+        arguments: arguments
+            .into_iter()
+            .chain([directory.clone().into(), id.as_str().into()])
+            .collect(),
+    };
+    let volumes = ObjectVolumes::open(id.clone(), &object.url, &directory, place).await?;
+    volumes.keep_exporting().await?;
+    Ok(volumes)
 }
 
 /// A volume has one name: no directory lies in another, by whatever path, and no group is two
@@ -104,6 +133,7 @@ fn refuse_overlaps(config: &Config) -> anyhow::Result<()> {
                 }
                 continue;
             }
+            StorageConfig::Object(_) => continue,
         };
         let at = || format!("storage domain {id}: {}", file.path.display());
         let real = file.path.canonicalize().with_context(at)?;

@@ -8,12 +8,15 @@
 //!        │       └──▶ freeze (guests that stand still for a snapshot)
 //!        ├──▶ growth (room for volumes that are given it)
 //!        └──▶ machines (what runs here, kept fresh)
+//!
+//!   export (a process of its own: the NBD server of a domain of objects)
 //! ```
 
 pub mod agent;
 pub mod chains;
 pub mod config;
 pub mod domains;
+pub mod export;
 pub mod freeze;
 pub mod growth;
 pub mod grpc;

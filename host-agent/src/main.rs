@@ -3,7 +3,8 @@
 #[cfg(all(feature = "failpoints", not(debug_assertions)))]
 compile_error!("fail points are for tests: build this program without the feature `failpoints`");
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use livemerge_host_agent::export::{self, ExportArgs};
 use livemerge_host_agent::{agent, config::Config, hypervisor::Libvirt};
 use livemerge_runtime::{Args, ended, telemetry};
 use std::process::ExitCode;
@@ -15,6 +16,15 @@ use std::sync::Arc;
 struct Cli {
     #[command(flatten)]
     args: Args,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the volumes of a domain of objects to this host's machines; the agent starts it itself
+    Export(ExportArgs),
 }
 
 #[tokio::main]
@@ -22,7 +32,11 @@ async fn main() -> ExitCode {
     // As the variable FAILPOINTS says.
     #[cfg(feature = "failpoints")]
     let _points = fail::FailScenario::setup();
-    ended(run(&Cli::parse().args).await)
+    let cli = Cli::parse();
+    ended(match &cli.command {
+        None => run(&cli.args).await,
+        Some(Command::Export(args)) => export::run(args).await,
+    })
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {

@@ -144,9 +144,10 @@ impl Overlays {
         for wanted in &order.overlays {
             fail::fail_point!("agent::before-overlay");
             let created = self.create_volume(wanted).await.map_err(by_its_code)?;
+            let usable = self.volumes.activate(&created.volume).await;
             overlays.push(Overlay {
                 disk: wanted.disk.clone(),
-                locator: created.locator,
+                locator: usable.map_err(by_its_code)?,
             });
         }
         let frozen = self.freeze(order, &vm, &overlays).await?;
@@ -277,7 +278,6 @@ impl Overlays {
         };
         let storage = &wanted.overlay.storage;
         let created = self.volumes.create(storage, &overlay).await?;
-        self.volumes.activate(&created.volume).await?;
         Ok(created)
     }
 

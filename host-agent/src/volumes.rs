@@ -155,11 +155,10 @@ impl Volumes {
         Ok(given.allocated_bytes)
     }
 
-    /// Makes a volume usable on this host.
-    pub async fn activate(&self, volume: &VolumeRef) -> Result<(), Problem> {
+    /// Makes a volume usable on this host, and gives what QEMU opens.
+    pub async fn activate(&self, volume: &VolumeRef) -> Result<Locator, Problem> {
         let active = self.store(&volume.storage)?.activate(&volume.name).await;
-        active.map_err(|error| problem(&error).with("volume", volume))?;
-        Ok(())
+        active.map_err(|error| problem(&error).with("volume", volume))
     }
 
     /// Room in a domain.

@@ -8,6 +8,7 @@
 //! A fault happens once. Without faults nothing differs from the store within, which the
 //! conformance suite shows.
 
+pub use crate::metered::Call;
 use crate::{
     Capabilities, Dependent, Extent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
     RemovalOrder, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
@@ -15,29 +16,6 @@ use crate::{
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// A method of the traits that can fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is the method of its name")]
-pub enum Call {
-    Create,
-    Stat,
-    List,
-    Grow,
-    Provide,
-    Reduce,
-    Foreign,
-    Remove,
-    ListRemovals,
-    Restore,
-    ParentOf,
-    Dependents,
-    Extents,
-    InUse,
-    Space,
-    Activate,
-    Deactivate,
-}
 
 /// When a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

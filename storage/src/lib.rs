@@ -1,8 +1,9 @@
 //! Volumes and their lifetimes, on the back ends that hold them.
 //!
 //! ```text
-//!   host-agent ─▶ VolumeStore, LiveVolumes (contracts) ◀─┬ file  (a directory of images)
-//!                                                        └ lvm   (a group of logical volumes)
+//!   host-agent ─▶ VolumeStore, LiveVolumes (contracts) ◀─┬ file    (a directory of images)
+//!                 Metered, Faulty (wrappers)             ├ lvm     (a group of logical volumes)
+//!                                                        └ object  (objects, through an exporter)
 //! ```
 //!
 //! This crate knows no libvirt, no gRPC, no database and no policy: who asks has already decided.
@@ -21,6 +22,9 @@ mod file;
 mod image;
 mod lvm;
 mod making;
+mod metered;
+mod nbd;
+mod object;
 mod profile;
 mod program;
 mod qemu_img;
@@ -33,6 +37,9 @@ pub use error::StorageError;
 pub use file::FileStore;
 pub use image::{ImageHead, ImageLock, is_written};
 pub use lvm::{LvmConfig, LvmStore};
+pub use metered::{Call, Meter, Metered};
+pub use nbd::{InvalidNbdUri, NbdAddress, NbdServer};
+pub use object::{Exporter, ExporterPlace, ObjectVolumes};
 pub use profile::Profile;
 pub use store::{
     Capabilities, Dependent, LiveVolumes, Removal, RemovalOrder, RemovalState, Space, VolumeStore,

@@ -25,6 +25,7 @@ pub mod filesystem;
 pub mod guest;
 pub mod journal;
 pub mod kills;
+pub mod objects;
 pub mod process;
 pub mod protection;
 pub mod qmp;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::objects::Objects;
 use crate::process::run;
 use crate::rig::Rig;
 
@@ -64,6 +65,7 @@ pub struct Service {
     config: PathBuf,
     settings: Vec<String>,
     fail_points: String,
+    environment: Vec<(String, String)>,
     log: PathBuf,
     address: Address,
     child: Option<Child>,
@@ -79,6 +81,7 @@ impl Service {
             .arg(&self.config)
             .args(&self.settings)
             .env("FAILPOINTS", &self.fail_points)
+            .envs(self.environment.clone())
             .stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         let child = command
@@ -128,6 +131,11 @@ impl Service {
     /// What it does at its fail points from its next start on, as `agent::before-act=sleep(100)`.
     pub fn fail_at(&mut self, points: &str) {
         points.clone_into(&mut self.fail_points);
+    }
+
+    /// What it has in its environment from its next start on.
+    pub fn give(&mut self, environment: Vec<(String, String)>) {
+        self.environment.extend(environment);
     }
 
     /// Another process of the same configuration, which should not be able to start. Returns what it
@@ -226,8 +234,16 @@ pub enum Reach {
 impl Services {
     /// Writes the configurations, for images in the rig's directory. Nothing is started.
     pub fn new(rig: &Rig, reach: Reach) -> Result<Self> {
-        let storage = format!("kind = \"file\"\npath = \"{}\"\n", rig.images().display());
+        let images = rig.images();
+        let storage = format!("kind = \"file\"\npath = \"{}\"\n", images.display());
         Self::on(rig, reach, &storage)
+    }
+
+    /// The same, with images that are objects.
+    pub fn on_objects(rig: &Rig, reach: Reach, objects: &Objects) -> Result<Self> {
+        let mut services = Self::on(rig, reach, &objects.config())?;
+        services.agent.give(objects.environment());
+        Ok(services)
     }
 
     /// The same, with this configuration of the one storage domain.
@@ -273,6 +289,7 @@ impl Services {
             config: self.agent.config.clone(),
             settings: self.agent.settings.clone(),
             fail_points: String::new(),
+            environment: self.agent.environment.clone(),
         };
         second.set(&format!("host.state_dir={}", state.display()));
         second.set(&format!("listen.address={}", address.listen()));
@@ -303,6 +320,7 @@ fn service(dir: &Path, name: &str, address: Address, config: &str) -> Result<Ser
         config: path,
         settings: Vec::new(),
         fail_points: String::new(),
+        environment: Vec::new(),
         log,
         address,
         child: None,

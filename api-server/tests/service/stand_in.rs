@@ -84,9 +84,7 @@ impl Silent {
 async fn a_host_that_has_the_machine_removes_in_the_place_of_a_silent_one() {
     let mut silent = Silent::begin().await;
     silent.other.script().stored = vec!["vda-base".to_owned(), silent.volume.clone()];
-    // Nothing is known of the machine: it may run on where it was.
-    silent.still_waits().await;
-    // It is defined elsewhere, as a migration leaves it: that says nothing of where it runs.
+    // It is defined elsewhere, as a migration leaves it: it may run on where it was.
     silent.moved(&["vda-base"]);
     silent.other.script().off = true;
     silent.still_waits().await;

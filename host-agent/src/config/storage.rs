@@ -10,6 +10,10 @@
 //!   kind = "lvm"
 //!   group = "vg0"
 //!   devices = ["/dev/mapper/mpatha"]
+//!
+//!   [storage.bucket]
+//!   kind = "object"
+//!   url = "s3://bucket/prefix"     credentials: from the environment, AWS_ACCESS_KEY_ID and so on
 //! ```
 
 use crate::domains::RemovalPolicy;
@@ -25,6 +29,8 @@ pub enum StorageConfig {
     File(FileConfig),
     /// A volume group.
     Lvm(LvmConfig),
+    /// An object store.
+    Object(ObjectConfig),
 }
 
 impl StorageConfig {
@@ -33,6 +39,7 @@ impl StorageConfig {
         match self {
             Self::File(file) => file.removal.policy(),
             Self::Lvm(lvm) => lvm.removal.policy(),
+            Self::Object(object) => object.removal.policy(),
         }
     }
 }
@@ -67,6 +74,21 @@ pub struct LvmConfig {
     /// The most that a wipe writes in a second, in MiB, 1 or more.
     #[serde(default = "LvmConfig::wipe_mib_per_second")]
     pub wipe_mib_per_second: u64,
+    /// How its volumes are removed.
+    #[serde(default)]
+    pub removal: RemovalConfig,
+}
+
+/// Objects of one size, which machines use through an exporter on their host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectConfig {
+    /// Where: `s3://BUCKET/PREFIX`, `gs://…`, `az://…` or `file:///DIRECTORY`. It holds no credentials.
+    pub url: String,
+    /// The directory of the exporter's socket. Images name the socket, so all hosts that see the domain
+    /// have it at the same path. Without it: `export/DOMAIN` in the agent's directory.
+    #[serde(default)]
+    pub socket_dir: Option<PathBuf>,
     /// How its volumes are removed.
     #[serde(default)]
     pub removal: RemovalConfig,

@@ -19,10 +19,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tonic::{Response, Status};
 
-const ORDERS: [&str; 5] = [
+const ORDERS: [&str; 6] = [
     "CancelMergeRequest",
     "CreateOverlaysRequest",
     "RemoveVolumeRequest",
+    "RestoreVolumeRequest",
     "SetMergeBandwidthRequest",
     "StartMergeRequest",
 ];
@@ -193,6 +194,14 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 identity: identity.to_owned(),
             };
             refused(volumes.remove_volume(request).await)
+        }
+        "RestoreVolumeRequest" => {
+            let request = v1::RestoreVolumeRequest {
+                generation,
+                storage: "default".to_owned(),
+                removal_id: id,
+            };
+            refused(volumes.restore_volume(request).await)
         }
         other => panic!("{other} is not given"),
     }

@@ -15,7 +15,6 @@
 pub mod fake;
 mod ffi;
 mod libvirt;
-mod nbd;
 mod types;
 mod xml;
 

@@ -19,7 +19,9 @@
 
 mod allocation;
 mod live;
+pub mod proxy;
 mod removal;
+pub mod s3;
 mod volume;
 
 pub use allocation::*;

@@ -10,7 +10,7 @@
 //! under another root: such a path counts as the volume whose name it ends in.
 
 use crate::error::io_error;
-use crate::{Format, Locator, StorageError};
+use crate::{Format, Locator, NbdAddress, StorageError};
 use serde_json::Value;
 use std::fs;
 use std::io::ErrorKind;
@@ -92,6 +92,9 @@ pub(crate) fn locate(root: &Path, backing: &str) -> (Locator, Option<Format>) {
         Some("raw") => Some(Format::Raw),
         _ => None,
     };
+    if let Some(address) = NbdAddress::described(&node) {
+        return (Locator::Nbd(address.to_string()), format);
+    }
     let mut names = Vec::new();
     file_names(&node, &mut names);
     match names.as_slice() {

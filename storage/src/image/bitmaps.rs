@@ -7,7 +7,7 @@ use super::qcow2::{BitmapDirectory, size, slice, u32_at};
 use std::io;
 
 /// The name of a bitmap whose own cannot be read: it is there, and that is what counts.
-const NAMELESS: &str = "?";
+pub(crate) const NAMELESS: &str = "?";
 /// Far more than anybody keeps.
 const MAX_DIRECTORY: u64 = 1 << 20;
 
@@ -32,7 +32,7 @@ fn read(
 
 /// Each entry has its table's place, flags, kind and granularity, then how long its name is and what
 /// else stands before the name.
-fn parse(directory: &[u8], count: u32) -> Result<Vec<String>, &'static str> {
+pub(crate) fn parse(directory: &[u8], count: u32) -> Result<Vec<String>, &'static str> {
     const FIXED: usize = 24;
     let (mut at, mut names) = (0_usize, Vec::new());
     for _ in 0..count {

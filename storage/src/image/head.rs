@@ -7,7 +7,8 @@ use super::backing;
 use super::lock;
 use super::qcow2::{self, HEAD_BYTES, Header};
 use crate::error::io_error;
-use crate::{Format, Locator, Parent, StorageError};
+use crate::object::nbd::read_head;
+use crate::{Format, InvalidNbdUri, Locator, NbdAddress, Parent, StorageError};
 use nix::libc;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -63,18 +64,42 @@ impl ImageHead {
         };
         match (header, format) {
             (Some(header), _) => Ok(Self::of(path, header)),
-            (None, Some(Format::Qcow2)) => Err(StorageError::Corrupt {
-                what,
-                why: "it has no qcow2 header".to_owned(),
-            }),
-            (None, _) => Ok(Self {
-                format: Format::Raw,
-                virtual_bytes: file.seek(SeekFrom::End(0)).map_err(io_error(&what))?,
-                backing: None,
-                parent: None,
-                data_file: None,
-                encrypted: false,
-            }),
+            (None, Some(Format::Qcow2)) => Err(no_header(&what)),
+            (None, _) => Ok(Self::raw(
+                file.seek(SeekFrom::End(0)).map_err(io_error(&what))?,
+            )),
+        }
+    }
+
+    /// The same of what an NBD server exports. Blocks, for a limited time.
+    ///
+    /// # Errors
+    /// As [`ImageHead::read`]; `NotFound` only when the server says so; `Invalid` for an address that
+    /// is none.
+    pub fn read_export(uri: &str, format: Option<Format>) -> Result<Self, StorageError> {
+        let address: NbdAddress = uri
+            .parse()
+            .map_err(|error: InvalidNbdUri| StorageError::Invalid(error.to_string()))?;
+        let (head, bytes) = read_head(&address, HEAD_BYTES as u32).map_err(io_error(uri))?;
+        let header = match format {
+            Some(Format::Raw) => None,
+            _ => qcow2::parse(&head, uri)?,
+        };
+        match (header, format) {
+            (Some(header), _) => Ok(Self::of(Path::new("/"), header)),
+            (None, Some(Format::Qcow2)) => Err(no_header(uri)),
+            (None, _) => Ok(Self::raw(bytes)),
+        }
+    }
+
+    fn raw(virtual_bytes: u64) -> Self {
+        Self {
+            format: Format::Raw,
+            virtual_bytes,
+            backing: None,
+            parent: None,
+            data_file: None,
+            encrypted: false,
         }
     }
 
@@ -134,6 +159,13 @@ impl AsFd for ImageLock {
 impl Drop for ImageLock {
     fn drop(&mut self) {
         lock::release(&self.0);
+    }
+}
+
+fn no_header(what: &str) -> StorageError {
+    StorageError::Corrupt {
+        what: what.to_owned(),
+        why: "it has no qcow2 header".to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@
 //!   lvm        100 logical volumes removed / one lvremove naming all
 //!   disks      4 disks of one machine      / a machine with 1 disk
 //!   file       a scattered file removed    / rm
+//!   purge      a volume of many objects    / s5cmd rm, on one S3 server
 //! ```
 //! Ours and the peer's guest are twins that write records all the time. A ratio is the median of the
 //! rounds' ratios. No figure decides a test.
@@ -25,6 +26,7 @@ mod floor;
 mod lvm;
 mod ours;
 mod peer;
+mod purge;
 mod stall;
 mod watch;
 
@@ -70,6 +72,8 @@ pub enum Bench {
     Disks,
     /// A scattered file removed, beside rm: time, and a neighbour's longest wait
     File,
+    /// A volume of many objects removed, beside s5cmd
+    Purge,
 }
 
 impl Bench {
@@ -82,6 +86,7 @@ impl Bench {
             Self::File => file::measure(runs.unwrap_or(5), figures).await,
             Self::Lvm => Box::pin(lvm::measure(runs.unwrap_or(5), figures)).await,
             Self::Disks => Box::pin(disks::measure(runs.unwrap_or(7), figures)).await,
+            Self::Purge => Box::pin(purge::measure(runs.unwrap_or(5), figures)).await,
         }
     }
 }

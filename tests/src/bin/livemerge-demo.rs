@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use livemerge_tests::demo::Storage;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Deletes snapshots of a real guest while it writes, and counts lost records.
@@ -12,11 +13,14 @@ struct Cli {
     /// Only boot the guest and start the services, on their default ports.
     #[arg(long)]
     play: bool,
+    /// What the guest's images are kept in.
+    #[arg(long, value_enum, default_value = "file")]
+    storage: Storage,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let play = Cli::parse().play;
+    let Cli { play, storage } = Cli::parse();
     let (Ok(mut interrupt), Ok(mut terminate)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
@@ -25,7 +29,7 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let done = tokio::select! {
-        done = livemerge_tests::demo::run(), if !play => done,
+        done = livemerge_tests::demo::run(storage), if !play => done,
         done = livemerge_tests::demo::play(), if play => done,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted; everything that was started is ended")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated; everything that was started is ended")),

@@ -14,12 +14,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use livemerge_proto::v1;
 use uuid::Uuid;
 
 use crate::api::Api;
 use crate::guest::domain::Workload;
 use crate::guest::oracle;
+use crate::objects::Objects;
 use crate::rig::{Guest, Rig};
 use crate::services::{Reach, Services};
 use report::Report;
@@ -38,14 +40,30 @@ const RECORDS_BETWEEN: u64 = 600;
 const BOOT: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What the guest's images are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Storage {
+    /// A directory.
+    File,
+    /// Objects on a real S3 server, through an exporter.
+    Object,
+}
+
 /// Runs the demo. Everything that it starts ends with it, also when it is dropped half-way.
-pub async fn run() -> Result<()> {
+pub async fn run(storage: Storage) -> Result<()> {
     let mut report = Report::begin();
+    let objects = match storage {
+        Storage::File => None,
+        Storage::Object => Some(Objects::start().await?),
+    };
     let rig = Rig::new()?;
-    let mut services = Services::new(&rig, Reach::Loopback)?;
+    let mut services = match &objects {
+        None => Services::new(&rig, Reach::Loopback)?,
+        Some(objects) => Services::on_objects(&rig, Reach::Loopback, objects)?,
+    };
 
     report.say("A Linux guest boots on QEMU and writes numbered records, each with fsync.");
-    let guest = boot(&rig).await?;
+    let guest = boot(&rig, objects.as_ref()).await?;
     report.step("guest boots, first records acknowledged");
 
     services.start()?;
@@ -72,7 +90,10 @@ pub async fn run() -> Result<()> {
         .delete(&snapshots[2], v1::MergeKind::ActiveCommit)
         .await?;
     show.draw("The chain after:").await?;
-    show.check_storage(&rig, &[middle, newest]).await?;
+    match &objects {
+        None => show.check_storage(&rig, &[middle, newest]).await?,
+        Some(objects) => show.check_objects(objects, &[middle, newest]).await?,
+    }
     show.check_list(&snapshots[0].0).await?;
     show.verify(&rig, &mut services).await
 }
@@ -84,7 +105,7 @@ pub async fn play() -> Result<()> {
     let rig = Rig::new()?;
     let mut services = Services::new(&rig, Reach::Default)?;
     report.say("A Linux guest boots on QEMU and writes numbered records, each with fsync.");
-    let guest = boot(&rig).await?;
+    let guest = boot(&rig, None).await?;
     services.start()?;
     let mut api = Api::at(&services.api.endpoint())?;
     api.wait_for_vm(guest.spec.uuid, LIMIT).await?;
@@ -110,8 +131,14 @@ struct Show {
     report: Report,
 }
 
-async fn boot(rig: &Rig) -> Result<Guest> {
-    let guest = rig.start_guest("demo", &[DISK], DISK_BYTES, WORKLOAD)?;
+async fn boot(rig: &Rig, objects: Option<&Objects>) -> Result<Guest> {
+    let guest = match objects {
+        None => rig.start_guest("demo", &[DISK], DISK_BYTES, WORKLOAD)?,
+        Some(objects) => {
+            let disk = objects.create_disk("demo", DISK, DISK_BYTES).await?;
+            rig.start(rig.describe_with("demo", vec![disk], WORKLOAD)?)?
+        }
+    };
     guest.acks.wait_for(DISK, 100, BOOT).await?;
     guest.acks.wait_for_fill(DISK, BOOT).await?;
     Ok(guest)
@@ -207,6 +234,25 @@ impl Show {
         self.report.say(&format!(
             "Storage holds {} images, as many as the chain has layers.",
             found.len()
+        ));
+        Ok(())
+    }
+
+    /// Looks at the bucket itself.
+    async fn check_objects(&mut self, objects: &Objects, gone: &[PathBuf]) -> Result<()> {
+        let kept = self.api.chain(self.vm, DISK).await?.layers;
+        let volumes = objects.volumes().await?;
+        for path in gone {
+            let is_there = objects.uuid_of(path).await.is_ok();
+            ensure!(!is_there, "{} is still in storage", path.display());
+        }
+        ensure!(
+            volumes == kept.len(),
+            "the bucket holds {volumes} volumes for a chain of {}",
+            kept.len()
+        );
+        self.report.say(&format!(
+            "The bucket holds the objects of {volumes} volumes, as many as the chain has layers."
         ));
         Ok(())
     }

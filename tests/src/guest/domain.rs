@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use livemerge_storage::{NbdAddress, NbdServer};
 use quick_xml::escape::escape;
 use uuid::Uuid;
 
@@ -42,7 +43,7 @@ impl Format {
 pub struct DiskSpec {
     /// The guest's name of the disk: `vda`, `vdb`, ...
     pub target: String,
-    /// The active image.
+    /// The active image: a file, or the URI of an NBD export.
     pub path: PathBuf,
     /// The active image's format.
     pub format: Format,
@@ -196,6 +197,9 @@ impl GuestSpec {
 }
 
 fn disk_xml(disk: &DiskSpec) -> String {
+    if let Ok(address) = disk.path.to_string_lossy().parse::<NbdAddress>() {
+        return export_xml(disk, &address);
+    }
     let (kind, source) = match disk.path.starts_with("/dev") {
         true => ("block", "dev"),
         false => ("file", "file"),
@@ -214,6 +218,29 @@ fn disk_xml(disk: &DiskSpec) -> String {
             "writeback"
         },
         path = text(&disk.path),
+        target = escape(&disk.target),
+    )
+}
+
+/// libvirt does not look into an export, so it is told that nothing lies below.
+fn export_xml(disk: &DiskSpec, address: &NbdAddress) -> String {
+    let NbdServer::Unix(socket) = &address.server else {
+        unreachable!("exports of a rig are on Unix sockets");
+    };
+    format!(
+        "    <disk type='network' device='disk'>
+      <driver name='qemu' type='{format}' cache='none' discard='ignore'/>
+      <source protocol='nbd' name='{export}'>
+        <host transport='unix' socket='{socket}'/>
+        <reconnect delay='300'/>
+      </source>
+      <backingStore/>
+      <target dev='{target}' bus='virtio'/>
+    </disk>
+",
+        format = disk.format.name(),
+        export = escape(&address.export),
+        socket = escape(socket),
         target = escape(&disk.target),
     )
 }

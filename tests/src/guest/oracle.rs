@@ -68,9 +68,11 @@ fn look(
 
 /// A place for what is read: on the image's own file system, if it lies on one.
 fn beside(image: &Path) -> Result<tempfile::NamedTempFile> {
-    let dir = match image.starts_with("/dev") {
-        true => Path::new("/var/tmp"),
-        false => image.parent().unwrap_or(Path::new(".")),
+    let dir = image.parent().unwrap_or(Path::new("."));
+    let dir = if dir.is_dir() && !image.starts_with("/dev") {
+        dir
+    } else {
+        Path::new("/var/tmp")
     };
     Ok(tempfile::NamedTempFile::new_in(dir)?)
 }

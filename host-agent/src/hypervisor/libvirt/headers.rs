@@ -12,11 +12,10 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use livemerge_storage::{Format, ImageHead, Locator, StorageError};
+use livemerge_storage::{Format, ImageHead, Locator, NbdAddress, StorageError};
 
 use super::identity::Identity;
 use crate::hypervisor::HypervisorError;
-use crate::hypervisor::nbd::NbdAddress;
 use crate::hypervisor::xml::{Definition, Device, Disk, DiskLayer, Source};
 
 /// How long the headers of one chain may take.
@@ -68,7 +67,7 @@ pub(super) fn find_astray(machine: &mut Definition) -> Result<(), HypervisorErro
 }
 
 /// Of the layers of a chain, those whose headers name other images than lie below them there.
-/// What cannot be opened by a path has no header, and one that is missing says nothing.
+/// What is raw has no header, and one that is missing says nothing.
 fn astray(chain: &[DiskLayer]) -> Result<Vec<Locator>, String> {
     let mut astray = Vec::new();
     for pair in chain.windows(2) {
@@ -76,11 +75,9 @@ fn astray(chain: &[DiskLayer]) -> Result<Vec<Locator>, String> {
         else {
             continue;
         };
-        let (Locator::File(path) | Locator::Block(path)) = layer else {
-            continue;
-        };
-        let head = match ImageHead::read(path, pair[1].format) {
-            Ok(head) => head,
+        let head = match read(layer, pair[1].format) {
+            Ok(Some(head)) => head,
+            Ok(None) => continue,
             Err(StorageError::NotFound { .. }) => continue,
             Err(error) => return Err(said(&error)),
         };
@@ -153,9 +150,7 @@ fn read(locator: &Locator, format: Option<Format>) -> Result<Option<ImageHead>, 
     match locator {
         Locator::File(path) | Locator::Block(path) => ImageHead::read(path, format).map(Some),
         Locator::Nbd(_) if format == Some(Format::Raw) => Ok(None),
-        Locator::Nbd(uri) => Err(StorageError::Invalid(format!(
-            "what lies below {uri} is not written down"
-        ))),
+        Locator::Nbd(uri) => ImageHead::read_export(uri, format).map(Some),
     }
 }
 

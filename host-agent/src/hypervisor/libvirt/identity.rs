@@ -7,9 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use livemerge_storage::Locator;
-
-use crate::hypervisor::nbd::NbdAddress;
+use livemerge_storage::{Locator, NbdAddress};
 
 /// What is behind a locator.
 #[derive(Debug, PartialEq, Eq)]

@@ -70,7 +70,8 @@ mod tests {
              <source dev=\"/dev/vg/new\"/></disk>\
              <disk name='vdc' snapshot='external' type='network'><driver type='qcow2'/>\
              <source protocol=\"nbd\" name=\"new\">\
-             <host transport=\"unix\" socket=\"/run/n.sock\"/></source></disk>\
+             <host transport=\"unix\" socket=\"/run/n.sock\"/>\
+             <reconnect delay=\"300\"/></source></disk>\
              <disk name='sda' snapshot='no'/></disks></domainsnapshot>"
         );
         let odd = overlay("vda", Locator::Nbd("http://a".to_owned()));

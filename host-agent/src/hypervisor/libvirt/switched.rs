@@ -5,7 +5,7 @@
 //! the guest was switched then stands nowhere but in QEMU, and QEMU is asked through its monitor. That
 //! makes libvirt note `custom-monitor` in the machine's log, so it is asked for nothing else.
 
-use livemerge_storage::Locator;
+use livemerge_storage::{Locator, NbdAddress};
 use serde_json::Value;
 use virt::domain::Domain;
 
@@ -56,8 +56,8 @@ fn which(answer: &str, from: &Locator, to: &Locator) -> Option<bool> {
     let files: Vec<Identity> = devices
         .iter()
         .filter_map(|device| device.pointer("/inserted/image/filename")?.as_str())
-        .filter_map(path)
-        .filter_map(|file| Identity::of(&Locator::File(file.into())).ok())
+        .filter_map(locator)
+        .filter_map(|locator| Identity::of(&locator).ok())
         .filter(|identity| *identity != Identity::Nothing)
         .collect();
     let has = |image: &Locator| Some(files.contains(&Identity::of(image).ok()?));
@@ -68,18 +68,26 @@ fn which(answer: &str, from: &Locator, to: &Locator) -> Option<bool> {
     }
 }
 
-/// The file behind a name as QEMU tells it: of an image whose header names another backing than it
-/// has, or the same one in another way, it is a description of the whole chain.
-fn path(name: &str) -> Option<String> {
+/// What is behind a name as QEMU tells it: of an image whose header names another backing than it
+/// has, or the same one in another way, it is a description of the whole chain; of an export with
+/// options that no URI has, too.
+fn locator(name: &str) -> Option<Locator> {
     let Some(description) = name.strip_prefix("json:") else {
-        return Some(name.to_owned());
+        let export = name.parse::<NbdAddress>();
+        return Some(export.map_or_else(
+            |_| Locator::File(name.into()),
+            |address| Locator::Nbd(address.to_string()),
+        ));
     };
     let description: Value = serde_json::from_str(description).ok()?;
+    if let Some(address) = NbdAddress::described(&description) {
+        return Some(Locator::Nbd(address.to_string()));
+    }
     let file = ["/file/filename", "/file/file/filename", "/filename"];
     let mut named = file
         .iter()
         .filter_map(|at| description.pointer(at)?.as_str());
-    named.next().map(str::to_owned)
+    named.next().map(|file| Locator::File(file.into()))
 }
 
 #[cfg(test)]
@@ -116,6 +124,17 @@ mod tests {
         let answer = json!({ "return": [device] }).to_string();
         assert_eq!(which(&answer, &top, &base), Some(true));
         assert_eq!(asked(&[&other]), None);
+        let [top, base] = ["top", "base"].map(|name| format!("nbd+unix:///{name}?socket=/s"));
+        let flat =
+            r#"json:{"driver":"qcow2","file":{"driver":"nbd","export":"base","server.path":"/s"}}"#;
+        let nested =
+            r#"json:{"driver":"nbd","export":"base","server":{"type":"unix","path":"/s"}}"#;
+        for name in [base.as_str(), flat, nested] {
+            let device = json!({ "inserted": { "image": { "filename": name } } });
+            let answer = json!({ "return": [device] }).to_string();
+            let [top, base] = [&top, &base].map(|uri| Locator::Nbd(uri.clone()));
+            assert_eq!(which(&answer, &top, &base), Some(true), "{name}");
+        }
         for broken in ["", "{}", r#"{"error":{"class":"x"}}"#] {
             assert_eq!(which(broken, &top, &base), None);
         }

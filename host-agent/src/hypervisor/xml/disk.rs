@@ -1,10 +1,9 @@
 //! One disk of a definition, and its chain.
 
 use livemerge_proto::ids::DiskTarget;
-use livemerge_storage::{Format, Locator};
+use livemerge_storage::{Format, Locator, NbdAddress, NbdServer};
 
 use super::{Element, Unreadable};
-use crate::hypervisor::nbd::{NbdAddress, Server};
 use crate::hypervisor::{BlockJobKind, MirrorState};
 
 /// A disk, CD-ROM or floppy with a source.
@@ -245,8 +244,8 @@ fn network(source: &Element) -> Result<Source, Unreadable> {
     let server = match host.attribute("transport").unwrap_or("tcp") {
         "unix" => host
             .attribute("socket")
-            .map(|path| Server::Unix(path.to_owned())),
-        "tcp" => host.attribute("name").map(|name| Server::Tcp {
+            .map(|path| NbdServer::Unix(path.to_owned())),
+        "tcp" => host.attribute("name").map(|name| NbdServer::Tcp {
             host: name.to_owned(),
             port: host.attribute("port").map(str::to_owned),
         }),

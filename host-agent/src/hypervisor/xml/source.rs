@@ -1,9 +1,10 @@
 //! What QEMU shall open, in libvirt's words.
 
-use livemerge_storage::{Format, Locator};
+use livemerge_storage::{Format, Locator, NbdAddress, NbdServer};
 use quick_xml::escape::escape;
 
-use crate::hypervisor::nbd::{NbdAddress, Server};
+/// How long QEMU waits for a server that has gone, with the guest's requests, before those fail.
+const RECONNECT_SECONDS: u32 = 300;
 
 /// Libvirt cannot be told what is meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,10 +54,10 @@ fn unwritable(locator: &Locator) -> Unwritable {
 
 fn nbd_source(address: &NbdAddress) -> String {
     let host = match &address.server {
-        Server::Unix(socket) => {
+        NbdServer::Unix(socket) => {
             format!("transport=\"unix\" socket=\"{}\"", escape(socket.as_str()))
         }
-        Server::Tcp { host, port } => {
+        NbdServer::Tcp { host, port } => {
             let port = port
                 .as_ref()
                 .map(|port| format!(" port=\"{port}\""))
@@ -66,5 +67,8 @@ fn nbd_source(address: &NbdAddress) -> String {
     };
     let tls = if address.tls { " tls=\"yes\"" } else { "" };
     let export = escape(address.export.as_str());
-    format!("<source protocol=\"nbd\" name=\"{export}\"{tls}><host {host}/></source>")
+    format!(
+        "<source protocol=\"nbd\" name=\"{export}\"{tls}><host {host}/>\
+         <reconnect delay=\"{RECONNECT_SECONDS}\"/></source>"
+    )
 }

@@ -1,8 +1,9 @@
-//! NBD addresses: the URI of a locator on one side, libvirt's attributes on the other.
+//! NBD addresses: the URI of a locator on one side, what libvirt and QEMU are told on the other.
 //!
 //! One address has one spelling here, so that locators from definitions can be compared:
 //! `nbd+unix:///EXPORT?socket=PATH`, `nbd://HOST:PORT/EXPORT`, and `nbds` with TLS.
 
+use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,35 +11,43 @@ const DEFAULT_PORT: &str = "10809";
 
 /// Where an export is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NbdAddress {
-    pub(super) server: Server,
-    pub(super) export: String,
-    pub(super) tls: bool,
+pub struct NbdAddress {
+    /// Who offers it.
+    pub server: NbdServer,
+    /// Its name there.
+    pub export: String,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
 }
 
 /// Who offers an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Server {
+pub enum NbdServer {
     /// The path of a socket.
     Unix(String),
-    /// `None` is the usual port.
-    Tcp { host: String, port: Option<String> },
+    /// A port of a host.
+    Tcp {
+        /// The host's name or address.
+        host: String,
+        /// `None` is the usual port.
+        port: Option<String>,
+    },
 }
 
 /// Not an NBD URI of the forms that are used here.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an NBD URI")]
-pub(super) struct InvalidNbdUri(String);
+pub struct InvalidNbdUri(String);
 
 impl fmt::Display for NbdAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "nbds" } else { "nbd" };
         let export = Encoded(&self.export);
         match &self.server {
-            Server::Unix(socket) => {
+            NbdServer::Unix(socket) => {
                 write!(f, "{scheme}+unix:///{export}?socket={}", Encoded(socket))
             }
-            Server::Tcp { host, port } => {
+            NbdServer::Tcp { host, port } => {
                 let port = port.as_deref().unwrap_or(DEFAULT_PORT);
                 let bracketed = host.contains(':');
                 let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
@@ -56,6 +65,42 @@ impl FromStr for NbdAddress {
     }
 }
 
+impl NbdAddress {
+    /// From a description of QEMU's, as a `json:` name holds it: the export that the image in it lies
+    /// on, nested or flat. `None` when that is no export.
+    pub fn described(node: &Value) -> Option<Self> {
+        let levels: [&[&str]; 3] = [&[], &["file"], &["file", "file"]];
+        let at = |level: &[&str], path: &[&str]| field(node, &[level, path].concat());
+        let level = levels
+            .into_iter()
+            .find(|level| at(level, &["driver"]) == Some("nbd"))?;
+        let server = match at(level, &["server", "path"]).or(at(level, &["path"])) {
+            Some(socket) => NbdServer::Unix(socket.to_owned()),
+            None => NbdServer::Tcp {
+                host: at(level, &["server", "host"])
+                    .or(at(level, &["host"]))?
+                    .to_owned(),
+                port: at(level, &["server", "port"])
+                    .or(at(level, &["port"]))
+                    .map(str::to_owned),
+            },
+        };
+        Some(Self {
+            server,
+            export: at(level, &["export"]).unwrap_or_default().to_owned(),
+            tls: at(level, &["tls-creds"]).is_some(),
+        })
+    }
+}
+
+/// The text at a path of keys, some of which may be joined by dots.
+fn field<'a>(node: &'a Value, path: &[&str]) -> Option<&'a str> {
+    if path.is_empty() {
+        return node.as_str();
+    }
+    (1..=path.len()).find_map(|keys| field(node.get(path[..keys].join("."))?, &path[keys..]))
+}
+
 fn parse(uri: &str) -> Option<NbdAddress> {
     let (scheme, rest) = uri.split_once("://")?;
     let (tls, unix) = match scheme {
@@ -68,7 +113,7 @@ fn parse(uri: &str) -> Option<NbdAddress> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     if !unix {
         let (host, port) = host_and_port(authority)?;
-        let server = Server::Tcp {
+        let server = NbdServer::Tcp {
             host: host.to_owned(),
             port: port.map(str::to_owned),
         };
@@ -83,7 +128,7 @@ fn parse(uri: &str) -> Option<NbdAddress> {
         .strip_prefix("socket=")
         .filter(|_| authority.is_empty())?;
     Some(NbdAddress {
-        server: Server::Unix(decode(socket)?),
+        server: NbdServer::Unix(decode(socket)?),
         export: decode(export)?,
         tls,
     })
@@ -173,10 +218,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_description_of_qemu_s_is_an_address() {
+        let described = |text: &str| NbdAddress::described(&serde_json::from_str(text).unwrap());
+        for text in [
+            r#"{"driver":"nbd","export":"a","server":{"type":"unix","path":"/s"}}"#,
+            r#"{"file":{"driver":"nbd","server":{"type":"unix","path":"/s"},"export":"a"}}"#,
+            r#"{"driver":"qcow2","file":{"driver":"nbd","export":"a","server.path":"/s"}}"#,
+            r#"{"driver":"qcow2","file.driver":"nbd","file.export":"a","file.server.path":"/s"}"#,
+        ] {
+            let address = described(text).unwrap();
+            assert_eq!(address.to_string(), "nbd+unix:///a?socket=/s", "{text}");
+        }
+        let tcp = r#"{"driver":"nbd","server":{"type":"inet","host":"h","port":"99"}}"#;
+        assert_eq!(described(tcp).unwrap().to_string(), "nbd://h:99/");
+        for other in [
+            r#"{"driver":"file","filename":"/a"}"#,
+            "{}",
+            "[]",
+            r#"{"driver":"nbd"}"#,
+        ] {
+            assert_eq!(described(other), None, "{other}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_written_reads_back(export in "\\PC{0,20}", socket in "/\\PC{0,20}") {
-            let address = NbdAddress { server: Server::Unix(socket), export, tls: false };
+            let address = NbdAddress { server: NbdServer::Unix(socket), export, tls: false };
             prop_assert_eq!(address.to_string().parse(), Ok(address));
         }
 

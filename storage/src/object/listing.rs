@@ -1,0 +1,19 @@
+//! What lies below a prefix.
+
+use super::failure::failure;
+use super::records::limited;
+use crate::StorageError;
+use futures::TryStreamExt as _;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use std::sync::Arc;
+
+/// All keys below a prefix: for prefixes that hold few.
+pub(super) async fn paths(
+    store: &Arc<dyn ObjectStore>,
+    prefix: &Path,
+) -> Result<Vec<Path>, StorageError> {
+    let listed = store.list(Some(prefix));
+    let found = limited(prefix, listed.map_ok(|meta| meta.location).try_collect()).await?;
+    found.map_err(|error| failure(prefix, error))
+}

@@ -1,0 +1,326 @@
+//! The removal of a volume: gate, condemn, keep, purge; each resumable by the same order.
+//!
+//! ```text
+//!   alone on this host, no lease ─▶ gate ─▶ tombstone put ─▶ name taken ─▶ gate again ─┬─ needed after
+//!                                          Taking            │ condemned               │  all: name given
+//!                                                            ▼                         │  back, refused
+//!      keep_for over? ◀──────────────────────────────────── Kept ◀─────────────────────┘
+//!            └─▶ Purging ─▶ manifest, blocks, lease deleted until none is listed ─▶ tombstone deleted
+//! ```
+//!
+//! - Whoever builds on a volume gives the new one its name first, and then looks whether what is
+//!   below still has its own; the gate looks the other way round. So one of the two sees the other.
+//! - A tombstone is changed only as it was read. Purging is never taken back, and comes before the
+//!   first object is deleted.
+//! - While a volume has its name it is not condemned, whatever a tombstone says: it was on its way
+//!   there, or back.
+
+use super::domain::Domain;
+use super::keys::Key;
+use super::listing;
+use super::purge;
+use super::records::Read;
+use crate::condemned::{Condemned, now};
+use crate::{Removal, RemovalId, RemovalOrder, StorageError, VolumeName};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use object_store::UpdateVersion;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::sync::PoisonError;
+use uuid::Uuid;
+
+/// Tombstones that are read at once.
+const AT_ONCE: usize = 32;
+
+/// How far a removal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Stage {
+    /// The name is being taken, and what is built on the volume looked for once more.
+    Taking,
+    /// Condemned, and whole.
+    Kept,
+    /// It has its name back.
+    Restored,
+    /// Nothing brings it back.
+    Purging,
+}
+
+/// A removal as it is written down.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Tombstone {
+    pub(super) stage: Stage,
+    #[serde(flatten)]
+    pub(super) order: Condemned,
+}
+
+impl Tombstone {
+    fn at(&self, stage: Stage) -> Self {
+        let mut next = self.clone();
+        next.stage = stage;
+        next.order.purging = stage == Stage::Purging;
+        next
+    }
+}
+
+impl Domain {
+    pub(super) async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
+        if order.wipe || order.discard {
+            let text = "an object store neither overwrites nor discards what is deleted";
+            return Err(StorageError::Invalid(text.to_owned()));
+        }
+        let Ok(uuid) = Uuid::try_parse(order.identity.as_str()) else {
+            return Ok(order.gone(&self.id, 0, None));
+        };
+        let turn = self.turn.lock().await;
+        let (condemned, version) = match self.condemned(order, uuid).await? {
+            Some(condemned) => condemned,
+            None => return Ok(order.gone(&self.id, 0, None)),
+        };
+        let at = condemned.order.condemned_at;
+        if condemned.stage != Stage::Purging {
+            if condemned.order.is_kept(now()) {
+                return Ok(condemned.order.removal(order.id, &self.id));
+            }
+            let purging = condemned.at(Stage::Purging);
+            self.replace(order.id, &purging, version).await?;
+        }
+        let _busy = Purging::begin(self, uuid, &order.volume)?;
+        // Freeing takes its time, and concerns no name.
+        drop(turn);
+        let freed = self.purge(uuid).await?;
+        self.records.delete(&self.keys.removal(order.id)).await?;
+        self.marks.forget(uuid);
+        self.spill(uuid).clear().await?;
+        Ok(order.gone(&self.id, freed, Some(at)))
+    }
+
+    /// The tombstone of the volume, which is condemned; `None` when it is gone, or the name is
+    /// another volume's.
+    async fn condemned(
+        &self,
+        order: &RemovalOrder,
+        uuid: Uuid,
+    ) -> Result<Option<(Tombstone, UpdateVersion)>, StorageError> {
+        let stone = self.tombstone(order.id).await?;
+        if let Some(stone) = &stone {
+            stone.record.order.check(order)?;
+        }
+        let is_named = self.names.holder(&order.volume).await? == Some(uuid);
+        match stone {
+            Some(stone) if stone.record.stage == Stage::Purging => {
+                Ok(Some((stone.record, stone.version)))
+            }
+            Some(stone) if !is_named && stone.record.stage == Stage::Restored => {
+                // Brought back, and removed by another order since.
+                self.records.delete(&self.keys.removal(order.id)).await?;
+                Ok(None)
+            }
+            Some(stone) if !is_named && stone.record.stage == Stage::Kept => {
+                Ok(Some((stone.record, stone.version)))
+            }
+            Some(stone) if !is_named => self.look_again(order, uuid, stone).await.map(Some),
+            stone if is_named && !order.resumes => self.condemn(order, uuid, stone).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn condemn(
+        &self,
+        order: &RemovalOrder,
+        uuid: Uuid,
+        before: Option<Read<Tombstone>>,
+    ) -> Result<Option<(Tombstone, UpdateVersion)>, StorageError> {
+        match self.manifest(&order.volume, uuid).await {
+            Ok(_) => {}
+            // A name that was left behind.
+            Err(StorageError::NotFound { .. }) => {
+                self.names.take(&order.volume, uuid).await?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let alone = self.alone(&order.volume, uuid).await?;
+        self.gate(order).await?;
+        let stone = Tombstone {
+            stage: Stage::Taking,
+            order: Condemned::new(order, now()),
+        };
+        let at = self.keys.removal(order.id);
+        let put = match before {
+            Some(read) => self.records.replace(&at, &stone, read.version).await?,
+            None => self.records.create(&at, &stone).await?,
+        };
+        let version = put.ok_or_else(|| busy(order.id))?;
+        self.names.take(&order.volume, uuid).await?;
+        drop(alone);
+        let read = Read {
+            record: stone,
+            version,
+        };
+        self.look_again(order, uuid, read).await.map(Some)
+    }
+
+    /// Whether anything was built on the volume while its name was taken.
+    async fn look_again(
+        &self,
+        order: &RemovalOrder,
+        uuid: Uuid,
+        stone: Read<Tombstone>,
+    ) -> Result<(Tombstone, UpdateVersion), StorageError> {
+        match self.gate(order).await {
+            Ok(()) => {
+                let kept = stone.record.at(Stage::Kept);
+                let version = self.replace(order.id, &kept, stone.version).await?;
+                Ok((kept, version))
+            }
+            Err(error @ StorageError::InUse { .. }) => {
+                self.names.give(&order.volume, uuid).await?;
+                self.records.delete(&self.keys.removal(order.id)).await?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Passes when no image of the domain is built on the volume, but what is not kept for longer.
+    async fn gate(&self, order: &RemovalOrder) -> Result<(), StorageError> {
+        let name = &order.volume;
+        let needers = self.needers(std::slice::from_ref(name)).await?;
+        match needers.iter().find(|(_, needer)| needer.refuses(order)) {
+            None => Ok(()),
+            Some((_, needer)) => Err(self.in_use_by(name, &needer.shown())),
+        }
+    }
+
+    pub(super) async fn restore(&self, id: RemovalId) -> Result<VolumeName, StorageError> {
+        let _turn = self.turn.lock().await;
+        let what = format!("removal {id}");
+        let not_found = || StorageError::NotFound { what: what.clone() };
+        let stone = self.tombstone(id).await?.ok_or_else(not_found)?;
+        let name = stone.record.order.volume.clone();
+        let uuid = Uuid::try_parse(stone.record.order.identity.as_str());
+        let uuid = uuid.map_err(|error| StorageError::Corrupt {
+            what: what.clone(),
+            why: error.to_string(),
+        })?;
+        let restored = stone.record.stage == Stage::Restored;
+        if !restored && self.names.holder(&name).await? == Some(uuid) {
+            // It was never condemned.
+            return Err(not_found());
+        }
+        if !restored && !stone.record.order.is_kept(now()) {
+            return Err(StorageError::Busy { what });
+        }
+        if self.names.give(&name, uuid).await? != uuid {
+            let text = format!("{} exists again", self.what(&name));
+            return Err(StorageError::Invalid(text));
+        }
+        if !restored {
+            let back = stone.record.at(Stage::Restored);
+            let at = self.keys.removal(id);
+            if self
+                .records
+                .replace(&at, &back, stone.version)
+                .await?
+                .is_none()
+            {
+                // Somebody else has begun to free it, or to restore it.
+                let now = self.tombstone(id).await?.map(|stone| stone.record.stage);
+                if now == Some(Stage::Purging) {
+                    self.names.take(&name, uuid).await?;
+                    return Err(StorageError::Busy { what });
+                }
+            }
+        }
+        self.records.delete(&self.keys.removal(id)).await?;
+        Ok(name)
+    }
+
+    pub(super) async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
+        let (stones, named) = tokio::try_join!(self.tombstones(), self.names.all())?;
+        let named: HashSet<String> = named.iter().map(|(_, uuid)| uuid.to_string()).collect();
+        let condemned = stones.into_iter().filter(|(_, stone)| {
+            let purging = stone.stage == Stage::Purging;
+            purging || !named.contains(stone.order.identity.as_str())
+        });
+        let removals = condemned.map(|(id, stone)| stone.order.removal(id, &self.id));
+        Ok(removals.collect())
+    }
+
+    /// All removals that are written down.
+    pub(super) async fn tombstones(&self) -> Result<Vec<(RemovalId, Tombstone)>, StorageError> {
+        let listed = listing::paths(&self.bucket.patient, &self.keys.removals()).await?;
+        let ids = listed.iter().filter_map(|path| match self.keys.read(path) {
+            Some(Key::Removal(id)) => Some(id),
+            _ => None,
+        });
+        let ids: Vec<RemovalId> = ids.collect();
+        let read = ids.into_iter().map(|id| async move {
+            let stone = self.tombstone(id).await?;
+            Ok(stone.map(|stone| (id, stone.record)))
+        });
+        let read = stream::iter(read).buffer_unordered(AT_ONCE);
+        read.try_filter_map(|stone| std::future::ready(Ok(stone)))
+            .try_collect()
+            .await
+    }
+
+    async fn tombstone(&self, id: RemovalId) -> Result<Option<Read<Tombstone>>, StorageError> {
+        self.records.read(&self.keys.removal(id)).await
+    }
+
+    async fn replace(
+        &self,
+        id: RemovalId,
+        stone: &Tombstone,
+        version: UpdateVersion,
+    ) -> Result<UpdateVersion, StorageError> {
+        let at = self.keys.removal(id);
+        let put = self.records.replace(&at, stone, version).await?;
+        put.ok_or_else(|| busy(id))
+    }
+
+    /// Deletes everything of a volume. The manifest goes first: without it no name leads anywhere.
+    async fn purge(&self, uuid: Uuid) -> Result<u64, StorageError> {
+        self.records.delete(&self.keys.manifest(uuid)).await?;
+        let freed = purge::purge(&self.bucket.plain, &self.keys, uuid).await?;
+        Ok(freed.bytes)
+    }
+}
+
+fn busy(id: RemovalId) -> StorageError {
+    StorageError::Busy {
+        what: format!("removal {id}"),
+    }
+}
+
+/// One call at a time frees a volume.
+struct Purging<'a> {
+    domain: &'a Domain,
+    uuid: Uuid,
+}
+
+impl<'a> Purging<'a> {
+    fn begin(domain: &'a Domain, uuid: Uuid, name: &VolumeName) -> Result<Self, StorageError> {
+        let mut purging = domain
+            .purging
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if purging.insert(uuid) {
+            return Ok(Self { domain, uuid });
+        }
+        Err(StorageError::Busy {
+            what: domain.what(name),
+        })
+    }
+}
+
+impl Drop for Purging<'_> {
+    fn drop(&mut self) {
+        let purging = self.domain.purging.lock();
+        purging
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.uuid);
+    }
+}
