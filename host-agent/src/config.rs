@@ -55,7 +55,7 @@ impl Config {
     /// chunk that is given at once, so that a guest has the time of the other half.
     pub(crate) fn growth_margin(&self) -> u64 {
         let chunk = |storage: &StorageConfig| match storage {
-            StorageConfig::File(_) => None,
+            StorageConfig::File(_) | StorageConfig::Object(_) => None,
             StorageConfig::Lvm(lvm) => Some(lvm.chunk_mib << 20),
         };
         let largest = self.storage.values().filter_map(chunk).max();

@@ -10,7 +10,8 @@ use super::records::Records;
 use super::spill::Spill;
 use crate::error::io_error;
 use crate::nbd::{NbdAddress, NbdServer};
-use crate::qemu_img::QemuImg;
+use crate::program::Program;
+use crate::qemu_img;
 use crate::{Locator, StorageError, StorageId, VolumeName, VolumeRef};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -60,7 +61,7 @@ pub(super) struct Domain {
     pub(super) dir: PathBuf,
     pub(super) marks: Marks,
     pub(super) seen: Seen,
-    pub(super) qemu_img: QemuImg,
+    pub(super) qemu_img: Program,
     /// Whose turn it is to condemn and restore in this process.
     pub(super) turn: Mutex<()>,
     /// Volumes that are being freed by this process.
@@ -95,7 +96,7 @@ impl Domain {
             marks: Marks::open(dir.join("open"))?,
             socket: socket.to_owned(),
             seen: Seen::default(),
-            qemu_img: QemuImg::default(),
+            qemu_img: qemu_img::program(),
             turn: Mutex::default(),
             purging: Short::default(),
             id,
