@@ -37,6 +37,7 @@ mod pivot;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod planning;
 mod policy;
 mod progress;
 mod restore;
@@ -78,7 +79,6 @@ use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
-use livemerge_storage::StorageId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -236,31 +236,6 @@ impl Merges {
         self.refuse_lost_merge(order.id).await?;
         self.refuse_second_merge(order)?;
         check(order, self.around.hypervisor.as_ref(), &self.volumes).await
-    }
-
-    /// Room in the storage domains beside what the open merges were promised.
-    fn room(&self) -> Room {
-        let views = self.watch();
-        let open = views
-            .borrow()
-            .values()
-            .filter_map(|view| Promise::open(&view.record))
-            .collect();
-        Room::beside(open)
-    }
-
-    /// Bytes of a storage domain that open merges were promised and have not taken.
-    pub async fn promised(&self, storage: &StorageId) -> u64 {
-        self.room().promised(storage, &self.volumes).await
-    }
-
-    /// Plans merges of some disks of a machine, see [`plan::plan`].
-    ///
-    /// # Errors
-    /// When something that a range names is not there, or something did not answer.
-    pub async fn plan(&self, vm: VmId, ranges: Vec<DiskRange>) -> Result<Vec<DiskPlan>, Problem> {
-        let hypervisor = self.around.hypervisor.as_ref();
-        plan(vm, ranges, hypervisor, &self.volumes, self.room()).await
     }
 
     /// Writes all of them down, or none.

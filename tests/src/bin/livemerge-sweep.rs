@@ -15,9 +15,12 @@ struct Cli {
     /// Only cases whose name has this part.
     #[arg(long, value_name = "PART")]
     case: Option<String>,
-    /// Without second faults.
-    #[arg(long)]
+    /// Only cases of one fault.
+    #[arg(long, conflicts_with = "pairs")]
     singles: bool,
+    /// Only cases of a second fault after the first.
+    #[arg(long)]
+    pairs: bool,
     /// How many cases are played side by side.
     #[arg(long, default_value_t = 24)]
     jobs: usize,
@@ -68,6 +71,7 @@ async fn main() -> ExitCode {
 async fn sweep(cli: Cli) -> Result<Tally> {
     let filter = Filter {
         only: cli.case,
+        singles: !cli.pairs,
         pairs: !cli.singles,
         jobs: cli.jobs,
     };

@@ -54,7 +54,10 @@ const TRIES: usize = 5;
 pub struct Filter {
     /// Only cases whose name has this part.
     pub only: Option<String>,
-    /// Also second faults.
+    /// Cases of one fault.
+    pub singles: bool,
+    /// Cases of a second fault after the first. Those of one fault that lead to them are played, and do
+    /// not count where they are not wanted.
     pub pairs: bool,
     /// How many cases are played side by side. Most of a case is waiting.
     pub jobs: usize,
@@ -86,7 +89,8 @@ pub async fn run(filter: &Filter) -> Result<Tally> {
         report.leave_out(left_out);
     }
     let mut pairs = Vec::new();
-    wanted.retain(|case| lets_through(case) || leads_to_pairs(case));
+    let single = |case: &Case| filter.singles && lets_through(case);
+    wanted.retain(|case| single(case) || leads_to_pairs(case));
     let mut progress = Progress::of(wanted.len());
     play(wanted, filter.jobs, |case, ended| {
         if leads_to_pairs(&case) {
@@ -94,7 +98,7 @@ pub async fn run(filter: &Filter) -> Result<Tally> {
             pairs.extend(cases);
             report.leave_out(left_out);
         }
-        if lets_through(&case) {
+        if single(&case) {
             report.note(&case, &ended.ending);
         }
         progress.one_more();
