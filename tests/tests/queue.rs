@@ -143,7 +143,11 @@ async fn beyond_the_limit_operations_queue_in_order_and_say_so() -> Result<()> {
         .await?;
         for later in &deletes[turn + 1..] {
             let later = operation(&mut cluster, later).await?;
-            assert_eq!(later.state(), v1::OperationState::Queued);
+            assert_eq!(
+                later.state(),
+                v1::OperationState::Queued,
+                "{turn}: {later:?}"
+            );
         }
         merge(&mut cluster, *vm).await?;
         succeeded(&mut cluster, &deletes[turn]).await?;

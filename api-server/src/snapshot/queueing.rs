@@ -13,11 +13,14 @@ use std::collections::BTreeSet;
 impl Run {
     /// The places that its merges need. Until they are free the operation is queued.
     pub(super) async fn take_turn(&mut self) -> Turn {
+        if let Some(turn) = self.around.turns.put_by_for(self.operation.id) {
+            return turn;
+        }
         let places = match &self.operation.work {
             Work::Delete(_) if !self.operation.state.ended() => self.places().await,
             _ => BTreeSet::new(),
         };
-        if matches!(self.operation.work, Work::Delete(DeletePhase::Disks(_))) {
+        if self.merges() {
             return self.around.turns.keep(places);
         }
         let mut ticket = self.around.turns.queue(self.operation.id, places);
@@ -41,6 +44,11 @@ impl Run {
         let id = self.operation.id;
         self.around.hub.update(id, |view| view.waiting = None);
         ticket.turn()
+    }
+
+    /// Whether it had its turn before this server began: it goes on, whatever the limits say.
+    pub(super) fn merges(&self) -> bool {
+        matches!(self.operation.work, Work::Delete(DeletePhase::Disks(_)))
     }
 
     /// Shows what its turn waits for.

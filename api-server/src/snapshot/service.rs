@@ -4,7 +4,7 @@
 use super::create::plan_create;
 use super::details;
 use super::hub::{Hub, OperationView};
-use super::lane::Surroundings;
+use super::lane::{Run, Surroundings};
 use super::plan::{Wanted, plan_delete};
 use super::turns::{Limits, Turns};
 use super::types::{
@@ -108,6 +108,13 @@ impl Snapshots {
             .collect();
         if !resumed.is_empty() {
             snapshots.around.store.add_events(&resumed).await?;
+        }
+        for operation in &open {
+            let mut run = Run::new(Arc::clone(&snapshots.around), operation.clone());
+            if run.merges() {
+                let turn = run.take_turn().await;
+                snapshots.around.turns.put_by(operation.id, turn);
+            }
         }
         for operation in open {
             snapshots.enqueue(operation);

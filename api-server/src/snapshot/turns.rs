@@ -68,7 +68,12 @@ impl fmt::Display for Place {
 
 /// The places of all hosts and domains.
 #[derive(Debug)]
-pub(super) struct Turns(Arc<Hall>);
+pub(super) struct Turns {
+    hall: Arc<Hall>,
+    /// Those of operations that were merging when the server stopped, until their lanes have begun: who
+    /// queues then finds their places taken.
+    kept: Mutex<BTreeMap<OperationId, Turn>>,
+}
 
 #[derive(Debug)]
 struct Hall {
@@ -128,11 +133,27 @@ struct Held {
 
 impl Turns {
     pub(super) fn new(limits: Limits) -> Self {
-        Self(Arc::new(Hall {
+        let hall = Hall {
             limits,
             state: Mutex::default(),
             shares: watch::Sender::new(()),
-        }))
+        };
+        Self {
+            hall: Arc::new(hall),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Puts a turn by for the operation whose it is.
+    pub(super) fn put_by(&self, id: OperationId, turn: Turn) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert(id, turn);
+    }
+
+    /// The turn that was put by for it.
+    pub(super) fn put_by_for(&self, id: OperationId) -> Option<Turn> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.remove(&id)
     }
 
     /// Queues for places, of which all may be had at once. An operation queues once.
@@ -143,13 +164,13 @@ impl Turns {
             overtaken: 0,
             told,
         };
-        let mut state = self.0.lock();
+        let mut state = self.hall.lock();
         state.queue.insert(id, waiter);
-        state.seat(&self.0.limits);
+        state.seat(&self.hall.limits);
         drop(state);
-        self.0.shares.send_replace(());
+        self.hall.shares.send_replace(());
         Ticket {
-            hall: Arc::clone(&self.0),
+            hall: Arc::clone(&self.hall),
             id,
             places,
             standing,
@@ -158,9 +179,9 @@ impl Turns {
 
     /// Places for what merges already.
     pub(super) fn keep(&self, places: BTreeSet<Place>) -> Turn {
-        self.0.lock().take(&places);
-        self.0.shares.send_replace(());
-        Turn(Some(self.0.held(places)))
+        self.hall.lock().take(&places);
+        self.hall.shares.send_replace(());
+        Turn(Some(self.hall.held(places)))
     }
 }
 
