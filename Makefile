@@ -1,7 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 
 CARGO ?= cargo
-# Where the demo's images are: file, or object (an S3 server on this machine).
+# Where the demo's images are: file; object (an S3 server on this machine) is slow, and may run out of its time.
 STORAGE ?= file
 BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/buf)
 
@@ -9,7 +9,6 @@ BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/bu
 
 help:
 	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
-	@echo '            STORAGE=object: with images that are objects on an S3 server'
 	@echo 'make play   the same guest and both services, to try by hand until Ctrl-C'
 	@echo 'make test   all tests, on the real thing where that is possible'
 	@echo 'make sweep  every fault at every step, and 500 kills of real QEMUs, agents, libvirts and hosts; takes hours'
