@@ -208,7 +208,8 @@ impl Rig {
     }
 
     async fn ended(&mut self, id: &str) -> v1::Operation {
-        let limit = Duration::from_secs(20);
+        // Longer than the longest pause between two tries.
+        let limit = Duration::from_secs(90);
         let request = v1::WaitOperationRequest {
             operation_id: id.to_owned(),
             timeout: prost_types::Duration::try_from(limit).ok(),
