@@ -26,6 +26,8 @@ use crate::virsh::{CONFIGURATION, Virsh};
 
 /// Where rigs live: a short path for the sockets, and a file system that takes direct I/O.
 const PLACE: &str = "/var/tmp";
+/// Where libvirt's state is, which it writes out at each change: in memory, as `/run` is on a host.
+const STATE: &str = "/dev/shm";
 /// The directory of the guests' images, a storage domain of its own.
 const IMAGES: &str = "images";
 const GUEST_MEMORY_MIB: u64 = 128;
@@ -41,6 +43,8 @@ pub struct Rig {
     small: Vec<SmallFileSystem>,
     disk: Option<Disk>,
     dir: TempDir,
+    /// libvirt's state, which the directory links to.
+    _state: TempDir,
 }
 
 /// A virtual machine of a rig, running.
@@ -59,6 +63,7 @@ impl Rig {
         let root = dir.path().join("v");
         fs::create_dir(dir.path().join(IMAGES))?;
         share_capabilities(&root.join("cache"))?;
+        let state = keep_in_memory(&root.join("run"))?;
         let virsh = Virsh::new(root)?;
         Ok(Self {
             children: Vec::new(),
@@ -67,6 +72,7 @@ impl Rig {
             small: Vec::new(),
             disk: None,
             dir,
+            _state: state,
         })
     }
 
@@ -143,6 +149,7 @@ impl Rig {
     fn start_daemon(dir: TempDir, small: Vec<SmallFileSystem>, disk: Option<Disk>) -> Result<Self> {
         let libvirt = dir.path().join("d");
         share_capabilities(&libvirt.join("cache/libvirt"))?;
+        let state = keep_in_memory(&libvirt.join("run"))?;
         let daemon = Daemon::start(libvirt.clone(), CONFIGURATION)?;
         let pids = libvirt.join("run/libvirt/qemu");
         let virsh = Virsh::of_daemon(daemon.uri(), pids, dir.path().to_owned());
@@ -153,6 +160,7 @@ impl Rig {
             small,
             disk,
             dir,
+            _state: state,
         })
     }
 
@@ -323,4 +331,11 @@ fn share_capabilities(cache: &Path) -> Result<()> {
     fs::create_dir_all(&shared)?;
     fs::create_dir_all(cache.join("qemu"))?;
     Ok(symlink(shared, cache.join("qemu/capabilities"))?)
+}
+
+/// Makes a directory that is in memory, until what is returned is dropped.
+fn keep_in_memory(dir: &Path) -> Result<TempDir> {
+    let state = tempfile::Builder::new().prefix("lm").tempdir_in(STATE)?;
+    symlink(state.path(), dir)?;
+    Ok(state)
 }

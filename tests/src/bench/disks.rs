@@ -22,7 +22,7 @@ const LAYER_MIB: u64 = 64;
 const GOAL: f64 = 1.3;
 /// What one job copies in a second, where it is limited: the limit of an operation is shared among
 /// its disks.
-const LIMIT_MIB: i64 = 64;
+const LIMIT_MIB: i64 = 32;
 
 pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
     let shared = Workload {
@@ -32,7 +32,7 @@ pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
     let mut all = Ours::begin(&DISKS, shared).await?;
     let mut alone = Ours::begin(&DISKS[..1], WORKLOAD).await?;
     for (job_mib, each) in [
-        (LIMIT_MIB, "each limited to 64 MiB/s"),
+        (LIMIT_MIB, "each limited to 32 MiB/s"),
         (0, "without a limit, on one device"),
     ] {
         let (mut ours, mut peer) = (Vec::new(), Vec::new());
