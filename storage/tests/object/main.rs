@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod azure;
 mod client;
 mod conformance;
 mod counting;
