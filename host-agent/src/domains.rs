@@ -12,21 +12,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A storage domain, and how its volumes are removed.
+/// A storage domain, how its volumes are removed, and how much they may take.
 #[derive(Clone)]
 pub struct Domain {
     /// Its volumes.
     pub store: Arc<dyn LiveVolumes>,
     /// How they are removed.
     pub removal: RemovalPolicy,
+    /// The most that they may take together, in bytes.
+    pub quota_bytes: Option<u64>,
 }
 
 impl Domain {
-    /// A domain whose volumes are neither kept nor wiped when they are removed.
+    /// A domain without a quota, whose volumes are neither kept nor wiped when they are removed.
     pub fn plain(store: Arc<dyn LiveVolumes>) -> Self {
         Self {
             store,
             removal: RemovalPolicy::default(),
+            quota_bytes: None,
         }
     }
 }
@@ -92,7 +95,11 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Vec<Domain>> {
         };
         let removal = storage.removal();
         removal.check(store.capabilities()).with_context(at)?;
-        domains.push(Domain { store, removal });
+        domains.push(Domain {
+            store,
+            removal,
+            quota_bytes: storage.quota_bytes(),
+        });
     }
     Ok(domains)
 }

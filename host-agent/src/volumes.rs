@@ -65,7 +65,7 @@ impl Volumes {
         let domain = self.domain(storage)?;
         let unanswered = |error: StorageError| problem(&error).with("storage", storage);
         Ok(Described {
-            space: domain.store.space().await.map_err(unanswered)?,
+            space: self.space(storage).await?,
             foreign: domain.store.foreign().await.map_err(unanswered)?,
             capabilities: domain.store.capabilities(),
             removal: domain.removal,
@@ -161,10 +161,21 @@ impl Volumes {
         active.map_err(|error| problem(&error).with("volume", volume))
     }
 
-    /// Room in a domain.
+    /// Room in a domain, within its quota. Volumes that were removed and are kept do not count.
     pub async fn space(&self, storage: &StorageId) -> Result<Space, Problem> {
-        let space = self.store(storage)?.space().await;
-        space.map_err(|error| problem(&error).with("storage", storage))
+        let domain = self.domain(storage)?;
+        let space = domain.store.space().await;
+        let space = space.map_err(|error| problem(&error).with("storage", storage))?;
+        let Some(quota_bytes) = domain.quota_bytes else {
+            return Ok(space);
+        };
+        let volumes = self.list(storage).await?;
+        let taken: u64 = volumes.iter().map(|volume| volume.allocated_bytes).sum();
+        let left_bytes = quota_bytes.saturating_sub(taken);
+        Ok(Space {
+            free_bytes: space.free_bytes.min(left_bytes),
+            total_bytes: space.total_bytes.min(quota_bytes),
+        })
     }
 
     /// What is built on these layers, in every domain of this host.

@@ -18,6 +18,7 @@
 
 use crate::domains::RemovalPolicy;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +43,16 @@ impl StorageConfig {
             Self::Object(object) => object.removal.policy(),
         }
     }
+
+    /// The most that its volumes may take together, in bytes.
+    pub fn quota_bytes(&self) -> Option<u64> {
+        let gib = match self {
+            Self::File(file) => file.quota_gib,
+            Self::Lvm(lvm) => lvm.quota_gib,
+            Self::Object(object) => object.quota_gib,
+        };
+        gib.map(|gib| u64::from(gib.get()) << 30)
+    }
 }
 
 /// A directory of image files, on a file system that reports birth times.
@@ -53,6 +64,9 @@ pub struct FileConfig {
     /// How its volumes are removed.
     #[serde(default)]
     pub removal: RemovalConfig,
+    /// The most that its volumes may take together, in GiB: a merge that would need more is refused.
+    #[serde(default)]
+    pub quota_gib: Option<NonZeroU32>,
 }
 
 /// A volume group of LVM, each volume a logical volume that grows as it fills.
@@ -77,6 +91,9 @@ pub struct LvmConfig {
     /// How its volumes are removed.
     #[serde(default)]
     pub removal: RemovalConfig,
+    /// The most that its volumes may take together, in GiB: a merge that would need more is refused.
+    #[serde(default)]
+    pub quota_gib: Option<NonZeroU32>,
 }
 
 /// Objects of one size, which machines use through an exporter on their host.
@@ -92,6 +109,9 @@ pub struct ObjectConfig {
     /// How its volumes are removed.
     #[serde(default)]
     pub removal: RemovalConfig,
+    /// The most that its volumes may take together, in GiB: a merge that would need more is refused.
+    #[serde(default)]
+    pub quota_gib: Option<NonZeroU32>,
 }
 
 impl LvmConfig {

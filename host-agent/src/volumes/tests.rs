@@ -173,8 +173,39 @@ fn keeping(rig: &Rig, keep_for: Duration) -> Volumes {
         keep_for,
         ..RemovalPolicy::default()
     };
-    let store = Arc::clone(&rig.store) as _;
-    Volumes::new(vec![Domain { store, removal }], Arc::new(rig.host.clone()))
+    let domain = Domain {
+        removal,
+        ..Domain::plain(Arc::clone(&rig.store) as _)
+    };
+    Volumes::new(vec![domain], Arc::new(rig.host.clone()))
+}
+
+/// What volumes take counts, whatever the file system has left.
+#[tokio::test]
+async fn a_quota_leaves_no_more_room_than_it_grants() {
+    let rig = Rig::new().await;
+    rig.volume("base.qcow2", None).await;
+    rig.write("base.qcow2", 0..512);
+    let all = rig.volumes.space(rig.store.id()).await.unwrap();
+    let taken = rig.store.stat(&"base.qcow2".parse().unwrap()).await;
+    let taken = taken.unwrap().allocated_bytes;
+    assert!(taken >= 512 << 10);
+    for (quota_bytes, free_bytes) in [
+        (taken - 1, 0),
+        (taken + 4096, 4096),
+        (u64::MAX, all.free_bytes),
+    ] {
+        let domain = Domain {
+            quota_bytes: Some(quota_bytes),
+            ..Domain::plain(Arc::clone(&rig.store) as _)
+        };
+        let volumes = Volumes::new(vec![domain], Arc::new(rig.host.clone()));
+        let space = volumes.space(rig.store.id()).await.unwrap();
+        // Others write to the same file system.
+        let off_by = space.free_bytes.abs_diff(free_bytes);
+        assert!(off_by == 0 || quota_bytes == u64::MAX, "{space:?}");
+        assert_eq!(space.total_bytes, all.total_bytes.min(quota_bytes));
+    }
 }
 
 const LONG: Duration = Duration::from_secs(3600);
