@@ -5,7 +5,7 @@
 
 use super::convert;
 use super::types::{
-    DomainSeen, HostError, HostReport, Measured, MergeOrder, OverlayOrder, RemovalOrder,
+    DomainSeen, HostError, HostReport, Measured, MergeOrder, OverlayOrder, Promised, RemovalOrder,
     RemovalSeen, Removed, VmChains, VolumeSeen,
 };
 use super::{HostAgent, volume_ref};
@@ -89,10 +89,12 @@ impl HostAgent for GrpcAgent {
         &self,
         vm: VmId,
         runs: &[(DiskTarget, Mark, Mark)],
+        elsewhere: &[Promised],
     ) -> Result<Vec<Measured>, HostError> {
         let request = v1::PlanMergeRequest {
             vm_id: vm.to_string(),
             disks: runs.iter().map(convert::disk_range).collect(),
+            promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
         let answer = client.plan_merge(within(LONG, request)).await;
@@ -108,7 +110,11 @@ impl HostAgent for GrpcAgent {
         Ok(measured.collect())
     }
 
-    async fn start_merges(&self, orders: &[MergeOrder]) -> Result<(), HostError> {
+    async fn start_merges(
+        &self,
+        orders: &[MergeOrder],
+        elsewhere: &[Promised],
+    ) -> Result<(), HostError> {
         let Some(first) = orders.first() else {
             return Ok(());
         };
@@ -116,6 +122,7 @@ impl HostAgent for GrpcAgent {
             generation: self.generation,
             vm_id: first.vm.to_string(),
             disks: orders.iter().map(convert::disk_merge).collect(),
+            promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
         let answer = client.start_merge(within(SHORT, request)).await;

@@ -5,8 +5,8 @@
 
 use super::types::{
     Chain, DiskSeen, DomainSeen, HostReport, Layer, LayerFormat, MeasuredWay, MergeOrder,
-    MergePhase, MergeSeen, MergeWaiting, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen,
-    VmState, VolumeSeen,
+    MergePhase, MergeSeen, MergeWaiting, Promised, RemovalSeen, Removed, UnsupportedDisk, VmChains,
+    VmSeen, VmState, VolumeSeen,
 };
 use crate::snapshot::{Consistency, Direction, Failure, Mark, Quiesce};
 use jiff::Timestamp;
@@ -141,6 +141,13 @@ pub(super) fn disk_range((disk, lowest, youngest): &(DiskTarget, Mark, Mark)) ->
         lowest: Some(marked(lowest)),
         youngest: Some(marked(youngest)),
         forced: v1::MergeDirection::Unspecified.into(),
+    }
+}
+
+pub(super) fn promised_room(promised: &Promised) -> v1::PromisedRoom {
+    v1::PromisedRoom {
+        kept: Some(marked(&promised.kept)),
+        bytes: i64::try_from(promised.bytes).unwrap_or(i64::MAX),
     }
 }
 

@@ -21,8 +21,8 @@ pub use endpoint::{ENDPOINT_FORM, is_endpoint};
 pub use types::{
     Chain, DiskSeen, DomainSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat,
     Measured, MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, MergeWaiting,
-    OverlayOrder, RemovalOrder, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState,
-    VolumeSeen,
+    OverlayOrder, Promised, RemovalOrder, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen,
+    VmState, VolumeSeen,
 };
 
 use crate::snapshot::{Consistency, EventKind, HostRecord, Mark, Severity, VmRecord};
@@ -48,15 +48,21 @@ pub trait HostAgent: Send + Sync + 'static {
     async fn chains(&self, vm: VmId, disk: Option<&DiskTarget>) -> Result<VmChains, HostError>;
     /// Puts overlays on. `Ok`: they are on, and this lies below.
     async fn create_overlays(&self, order: &OverlayOrder) -> Result<Consistency, HostError>;
-    /// What merging these runs of a machine's disks costs each way: each by its oldest and its
-    /// youngest volume.
+    /// What merging these runs of a machine's disks costs each way, beside what merges of other hosts
+    /// were promised: each run by its oldest and its youngest volume.
     async fn measure(
         &self,
         vm: VmId,
         runs: &[(DiskTarget, Mark, Mark)],
+        elsewhere: &[Promised],
     ) -> Result<Vec<Measured>, HostError>;
-    /// Orders the merges of one machine that go together. `Ok`: they are in the host's journal.
-    async fn start_merges(&self, orders: &[MergeOrder]) -> Result<(), HostError>;
+    /// Orders the merges of one machine that go together, beside what merges of other hosts were
+    /// promised. `Ok`: they are in the host's journal.
+    async fn start_merges(
+        &self,
+        orders: &[MergeOrder],
+        elsewhere: &[Promised],
+    ) -> Result<(), HostError>;
     /// Gives a merge up. `Ok`: it is on its way to its end.
     async fn cancel_merge(&self, merge: MergeId) -> Result<(), HostError>;
     /// Lets a merge's job copy so many bytes a second; 0 for no limit.

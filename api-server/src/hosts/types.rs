@@ -404,6 +404,15 @@ pub struct Measured {
     pub ways: Vec<MeasuredWay>,
 }
 
+/// Room in a storage domain that a merge of another host was promised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promised {
+    /// The volume that it writes.
+    pub kept: Mark,
+    /// Bytes that it will still take.
+    pub bytes: u64,
+}
+
 /// What merging costs one way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeasuredWay {

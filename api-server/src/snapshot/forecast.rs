@@ -3,6 +3,7 @@
 
 use super::foreseen::{foresee_times, rate_of};
 use super::plan::{Wanted, measurable, plan_all};
+use super::promised::promised_elsewhere;
 use super::service::{Snapshots, deletable};
 use super::types::{Direction, DiskTask, MergeOptions};
 use crate::hosts::{HostError, Measured};
@@ -48,7 +49,10 @@ impl Snapshots {
         let measured = if runs.is_empty() {
             vec![]
         } else {
-            let measured = host.agent.measure(oldest.vm, &runs).await;
+            let around = &self.around;
+            let elsewhere =
+                promised_elsewhere(&host.id, around.store.as_ref(), &around.hub).await?;
+            let measured = host.agent.measure(oldest.vm, &runs, &elsewhere).await;
             measured.map_err(HostError::into_problem)?
         };
         let plan = plan_all(&wanted, &chains, &measured, &mut Uuid::now_v7);

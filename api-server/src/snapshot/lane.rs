@@ -12,16 +12,16 @@
 //! written is known. One that dies may end it at any await; the store has all, and the next server
 //! goes on.
 
+use super::asking::put_to;
 use super::foreseen::rate_of;
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
-use super::plan::{Wanted, measurable};
+use super::plan::Wanted;
+use super::promised::promised_elsewhere;
 use super::stand_in::stand_in;
 use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
 use super::turns::{Turn, Turns};
 use super::types::{DeletePhase, Operation, Snapshot, Work};
-use crate::hosts::{
-    HostAgent, HostError, HostHandle, HostView, Hosts, Measured, MergeSight, VmChains,
-};
+use crate::hosts::{HostAgent, HostError, HostHandle, HostView, Hosts, MergeSight, Promised};
 use crate::store::{Change, Page, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::ids::{HostId, MergeId, OperationId, SnapshotId, VmId};
@@ -190,10 +190,11 @@ impl Run {
                     others: &others,
                     options: &self.operation.options.clone(),
                 };
+                let elsewhere = self.promised_elsewhere(host.as_ref(), &ask).await?;
                 let stand_in = self.stand_in(host.as_ref(), &ask).await;
                 let agent = stand_in.as_ref().or(host.as_ref());
                 let agent = agent.map(|host| Arc::clone(&host.agent));
-                self.ask(ask, &wanted, agent).await;
+                self.ask(ask, &wanted, &elsewhere, agent).await;
                 if let (Some(Answer::Removal(removed)), Some(by)) = (&mut self.answer, stand_in) {
                     removed.by = Some(by.id);
                 }
@@ -262,10 +263,16 @@ impl Run {
         Ok(())
     }
 
-    async fn ask(&mut self, ask: Ask, wanted: &Wanted<'_>, agent: Option<Arc<dyn HostAgent>>) {
+    async fn ask(
+        &mut self,
+        ask: Ask,
+        wanted: &Wanted<'_>,
+        elsewhere: &[Promised],
+        agent: Option<Arc<dyn HostAgent>>,
+    ) {
         fail::fail_point!("api::before-ask");
         let answer = match agent {
-            Some(agent) => put_to(agent.as_ref(), ask, wanted).await,
+            Some(agent) => put_to(agent.as_ref(), ask, wanted, elsewhere).await,
             None => Answer::Error(HostError::Unknown(Problem::new(
                 Reason::HostUnreachable,
                 "no host that is known has the virtual machine",
@@ -278,6 +285,21 @@ impl Run {
         }
         self.answered_at = Instant::now();
         self.answer = Some(answer);
+    }
+
+    /// The room of other hosts' merges, for a question or an order in which room counts.
+    async fn promised_elsewhere(
+        &self,
+        host: Option<&HostHandle>,
+        ask: &Ask,
+    ) -> Result<Vec<Promised>, StoreError> {
+        match (host, ask) {
+            (Some(host), Ask::Survey(_) | Ask::Merges(_)) => {
+                let around = &self.around;
+                promised_elsewhere(&host.id, around.store.as_ref(), &around.hub).await
+            }
+            _ => Ok(vec![]),
+        }
     }
 
     /// Who removes a volume in the place of the host that has merged.
@@ -387,47 +409,6 @@ pub(super) async fn asked_of(asked: &mut broadcast::Receiver<OperationId>, id: O
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
-}
-
-async fn put_to(agent: &dyn HostAgent, ask: Ask, wanted: &Wanted<'_>) -> Answer {
-    let answer = match ask {
-        Ask::Chains(vm) => agent.chains(vm, None).await.map(Answer::Chains),
-        Ask::Survey(vm) => survey(agent, vm, wanted)
-            .await
-            .map(|(chains, costs)| Answer::Survey(chains, costs)),
-        Ask::Overlays(order) => agent.create_overlays(&order).await.map(Answer::OverlaysOn),
-        Ask::Merges(orders) => agent
-            .start_merges(&orders)
-            .await
-            .map(|()| Answer::MergesAccepted),
-        Ask::Cancel(merge) => agent.cancel_merge(merge).await.map(|()| Answer::Heard),
-        Ask::Limit(merges, speed) => limit(agent, &merges, speed).await.map(|()| Answer::Heard),
-        Ask::Removal(order) => agent.remove_volume(&order).await.map(Answer::Removal),
-    };
-    answer.unwrap_or_else(Answer::Error)
-}
-
-async fn limit(agent: &dyn HostAgent, merges: &[MergeId], speed: u64) -> Result<(), HostError> {
-    for merge in merges {
-        agent.limit_merge(*merge, speed).await?;
-    }
-    Ok(())
-}
-
-/// The chains of a machine, and what merging costs each way.
-pub(super) async fn survey(
-    agent: &dyn HostAgent,
-    vm: VmId,
-    wanted: &Wanted<'_>,
-) -> Result<(VmChains, Vec<Measured>), HostError> {
-    let chains = agent.chains(vm, None).await?;
-    let runs = measurable(wanted, &chains);
-    let costs = if runs.is_empty() {
-        vec![]
-    } else {
-        agent.measure(vm, &runs).await?
-    };
-    Ok((chains, costs))
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {

@@ -13,6 +13,7 @@
 //! - Unknown leads to waiting, never to an end and never to a removal.
 
 mod accept;
+mod asking;
 mod create;
 mod delete;
 mod details;
@@ -27,6 +28,7 @@ mod merging;
 mod news;
 mod obstacle;
 pub mod plan;
+mod promised;
 mod queueing;
 mod removing;
 mod service;

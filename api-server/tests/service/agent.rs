@@ -51,6 +51,8 @@ pub(crate) struct Script {
     pub(crate) kept: Vec<v1::Removal>,
     /// A cancel comes too late.
     pub(crate) past_return: bool,
+    /// What other hosts' merges were promised, as it was told last.
+    pub(crate) promised: Vec<v1::PromisedRoom>,
     /// What it was asked, but for chains.
     pub(crate) asked: Vec<String>,
     merges: BTreeMap<String, v1::Merge>,
@@ -188,6 +190,7 @@ impl Agent {
     fn accept(&self, request: v1::StartMergeRequest) -> Result<Vec<v1::Merge>, Status> {
         let ordered: Vec<_> = request.disks.iter().map(|it| it.disk.clone()).collect();
         let mut script = self.answer("start", &ordered.join(" "))?;
+        script.promised = request.promised_elsewhere;
         let mut merges = Vec::new();
         for order in request.disks {
             let name = |marked: v1::MarkedVolume| marked.volume.unwrap();
@@ -312,8 +315,10 @@ impl MergeService for Agent {
         &self,
         request: Request<v1::PlanMergeRequest>,
     ) -> Result<Response<v1::PlanMergeResponse>, Status> {
-        let script = self.answer("measure", "")?;
-        let plans = request.into_inner().disks.into_iter().map(|range| {
+        let mut script = self.answer("measure", "")?;
+        let request = request.into_inner();
+        script.promised = request.promised_elsewhere;
+        let plans = request.disks.into_iter().map(|range| {
             let options = script.measured.get(&range.disk).cloned();
             v1::DiskPlan {
                 disk: range.disk,

@@ -7,6 +7,7 @@ mod batch;
 mod damaged;
 mod forecast;
 mod noted;
+mod promised;
 mod quiesce;
 mod removals;
 mod stand_in;

@@ -168,6 +168,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 generation,
                 vm_id: id,
                 disks: vec![disk],
+                promised_elsewhere: vec![],
             };
             refused(merges.start_merge(request).await)
         }

@@ -1,18 +1,20 @@
 //! An order for merges, checked field by field.
 
 use super::convert;
-use crate::merge::{Direction, MergeOrder, VolumeMark};
+use crate::merge::{Direction, Elsewhere, MergeOrder, VolumeMark};
 use livemerge_proto::fields::Fields;
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use std::collections::BTreeSet;
 
-/// The merges that a request asks for.
+/// The merges that a request asks for, and what other hosts' merges will take.
 ///
 /// # Errors
 /// Names every field that is missing or malformed.
-pub(super) fn parse(request: v1::StartMergeRequest) -> Result<Vec<MergeOrder>, Problem> {
+pub(super) fn parse(
+    request: v1::StartMergeRequest,
+) -> Result<(Vec<MergeOrder>, Vec<Elsewhere>), Problem> {
     let mut fields = Fields::new();
     let generation = fields.generation("generation", request.generation);
     let vm = fields.parse("vm_id", &request.vm_id);
@@ -40,7 +42,25 @@ pub(super) fn parse(request: v1::StartMergeRequest) -> Result<Vec<MergeOrder>, P
             orders
         });
     }
-    fields.finish(orders)
+    let elsewhere = elsewhere(&mut fields, request.promised_elsewhere);
+    fields.finish(orders.zip(elsewhere))
+}
+
+/// What merges of other hosts will still take.
+pub(super) fn elsewhere(
+    fields: &mut Fields,
+    promised: Vec<v1::PromisedRoom>,
+) -> Option<Vec<Elsewhere>> {
+    let promised = promised.into_iter().enumerate().map(|(place, promised)| {
+        let field = |name: &str| format!("promised_elsewhere[{place}].{name}");
+        let kept = mark(fields, &field("kept"), promised.kept);
+        let bytes = fields.bytes(&field("bytes"), promised.bytes);
+        let (kept, bytes) = kept.zip(bytes)?;
+        Some(Elsewhere { kept, bytes })
+    });
+    // All of them, so that every bad field is named.
+    let promised: Vec<Option<Elsewhere>> = promised.collect();
+    promised.into_iter().collect()
 }
 
 fn one(

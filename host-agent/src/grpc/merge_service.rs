@@ -45,8 +45,8 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::PlanMergeRequest>,
     ) -> Result<Response<v1::PlanMergeResponse>, Status> {
-        let (vm, ranges) = plan::parse(request.into_inner())?;
-        let plans = self.merges.plan(vm, ranges).await?;
+        let (vm, ranges, elsewhere) = plan::parse(request.into_inner())?;
+        let plans = self.merges.plan(vm, ranges, elsewhere).await?;
         let disks = plans.into_iter().map(plan::disk_plan).collect();
         Ok(Response::new(v1::PlanMergeResponse { disks }))
     }
@@ -55,9 +55,9 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::StartMergeRequest>,
     ) -> Result<Response<v1::StartMergeResponse>, Status> {
-        let orders = merge_order::parse(request.into_inner())?;
+        let (orders, elsewhere) = merge_order::parse(request.into_inner())?;
         let merges = Arc::clone(&self.merges);
-        let views = detached(async move { merges.start(orders).await }).await?;
+        let views = detached(async move { merges.start_beside(orders, elsewhere).await }).await?;
         let merges = views.into_iter().map(convert::merge).collect();
         Ok(Response::new(v1::StartMergeResponse { merges }))
     }

@@ -1,8 +1,8 @@
 //! A question for a plan, checked field by field, and the plan as it travels.
 
 use super::convert::{bytes, volume_ref};
-use super::merge_order::mark;
-use crate::merge::{Direction, DiskPlan, DiskRange, MergeOption, VolumeMark};
+use super::merge_order::{elsewhere, mark};
+use crate::merge::{Direction, DiskPlan, DiskRange, Elsewhere, MergeOption, VolumeMark};
 use livemerge_proto::failure::Failure;
 use livemerge_proto::fields::Fields;
 use livemerge_proto::ids::VmId;
@@ -10,11 +10,13 @@ use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use std::collections::BTreeSet;
 
-/// The machine, and the volumes of its disks that shall become one.
+/// The machine, the volumes of its disks that shall become one, and what other hosts' merges will take.
 ///
 /// # Errors
 /// Names every field that is missing or malformed.
-pub(super) fn parse(request: v1::PlanMergeRequest) -> Result<(VmId, Vec<DiskRange>), Problem> {
+pub(super) fn parse(
+    request: v1::PlanMergeRequest,
+) -> Result<(VmId, Vec<DiskRange>, Vec<Elsewhere>), Problem> {
     let mut fields = Fields::new();
     let vm = fields.parse("vm_id", &request.vm_id);
     if request.disks.is_empty() {
@@ -36,7 +38,9 @@ pub(super) fn parse(request: v1::PlanMergeRequest) -> Result<(VmId, Vec<DiskRang
             ranges
         });
     }
-    fields.finish(vm.zip(ranges))
+    let elsewhere = elsewhere(&mut fields, request.promised_elsewhere);
+    let parsed = vm.zip(ranges).zip(elsewhere);
+    fields.finish(parsed.map(|((vm, ranges), elsewhere)| (vm, ranges, elsewhere)))
 }
 
 fn range(
@@ -138,18 +142,25 @@ mod tests {
         v1::PlanMergeRequest {
             vm_id: "01a20a3d-31f2-74b2-8ae1-3fa2de55b8c7".to_owned(),
             disks,
+            promised_elsewhere: vec![v1::PromisedRoom {
+                kept: Some(wire("theirs.qcow2")),
+                bytes: 7,
+            }],
         }
     }
 
     #[test]
     fn a_question_is_read_as_it_is_asked() {
-        let (vm, ranges) = parse(request(vec![asked("vda"), asked("vdb")])).unwrap();
+        let request_of_two = request(vec![asked("vda"), asked("vdb")]);
+        let (vm, ranges, elsewhere) = parse(request_of_two).unwrap();
         assert_eq!(vm.to_string(), request(vec![]).vm_id);
         assert_eq!(ranges.len(), 2);
         assert_eq!(ranges[1].disk.to_string(), "vdb");
         assert_eq!(marked(&ranges[0].lowest), wire("base.qcow2"));
         assert_eq!(marked(&ranges[0].youngest), wire("top.qcow2"));
         assert_eq!(ranges[0].forced, Some(Direction::Pull));
+        assert_eq!(marked(&elsewhere[0].kept), wire("theirs.qcow2"));
+        assert_eq!(elsewhere[0].bytes, 7);
     }
 
     #[test]
@@ -177,6 +188,17 @@ mod tests {
             ]
         );
         assert_eq!(named(request(vec![])), ["disks"]);
+        let promised = v1::PlanMergeRequest {
+            promised_elsewhere: vec![v1::PromisedRoom {
+                kept: None,
+                bytes: -1,
+            }],
+            ..request(vec![asked("vda")])
+        };
+        assert_eq!(
+            named(promised),
+            ["promised_elsewhere[0].kept", "promised_elsewhere[0].bytes"]
+        );
         let nameless = v1::PlanMergeRequest {
             vm_id: String::new(),
             ..request(vec![asked("vda")])
@@ -186,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_plan_travels_whole() {
-        let (_, ranges) = parse(request(vec![asked("vda")])).unwrap();
+        let (_, ranges, _) = parse(request(vec![asked("vda")])).unwrap();
         let DiskRange {
             disk,
             lowest,

@@ -60,7 +60,7 @@ pub use check::{Fit, check};
 pub use fence::{Fence, next_own_generation};
 pub use job::{backing_of, job_order};
 pub use plan::{DiskPlan, DiskRange, MergeOption, plan};
-pub use room::{Promise, Room};
+pub use room::{Elsewhere, Promise, Room};
 pub use step::{PivotMode, Policy};
 pub use types::{
     Direction, Help, MergeKind, MergeOrder, MergeRecord, Overlaying, Phase, VolumeMark, Window,
@@ -181,14 +181,23 @@ impl Merges {
             })
     }
 
-    /// Accepts the merges that go together, one a disk of one machine: all or none. Repeating them
-    /// returns them as they stand.
+    #[cfg(test)]
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        orders: Vec<MergeOrder>,
+    ) -> Result<Vec<MergeView>, Problem> {
+        self.start_beside(orders, vec![]).await
+    }
+
+    /// Accepts the merges that go together, one a disk of one machine: all or none, beside what merges
+    /// of other hosts were promised. Repeating them returns them as they stand.
     ///
     /// # Errors
     /// Says why not; nothing was touched then.
-    pub async fn start(
+    pub async fn start_beside(
         self: &Arc<Self>,
         orders: Vec<MergeOrder>,
+        elsewhere: Vec<Elsewhere>,
     ) -> Result<Vec<MergeView>, Problem> {
         let Some(first) = orders.first() else {
             return Ok(vec![]);
@@ -214,7 +223,7 @@ impl Merges {
         }
         let fits = try_join_all(orders.iter().map(|order| self.fit(order))).await?;
         let promising = self.promising.lock().await;
-        let mut room = self.room();
+        let mut room = self.room(elsewhere);
         let mut records = Vec::with_capacity(orders.len());
         for (fit, order) in fits.into_iter().zip(orders) {
             let promise = room.promise(&order, &fit.work, &self.volumes).await?;

@@ -7,14 +7,15 @@
 //!
 //! A promise stands in the merge's record, so it holds after a restart too. What a merge has taken of
 //! its promise shows in its kept volume and in the domain alike, and is not counted twice; of a pull, whose
-//! kept volume the guest fills as well, the whole promise stands until it ends. Merges of other hosts in
-//! one domain are not seen here.
+//! kept volume the guest fills as well, the whole promise stands until it ends. What merges of other hosts
+//! were promised in one domain is told with each question and order.
 
 use super::bytes::{Work, want_of_space};
-use super::types::{Direction, MergeOrder, MergeRecord};
+use super::types::{Direction, MergeOrder, MergeRecord, VolumeMark};
 use crate::volumes::Volumes;
 use futures::future::join_all;
 use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
 use livemerge_storage::{StorageId, VolumeRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,19 +43,41 @@ impl Promise {
     }
 }
 
+/// What a merge of another host will still take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The volume that it writes.
+    pub kept: VolumeMark,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+impl Elsewhere {
+    /// What of it counts: a domain without that volume only has the id of the one that is meant.
+    async fn counts(&self, volumes: &Volumes) -> u64 {
+        match volumes.stat(&self.kept.volume).await {
+            Ok(info) if info.identity != self.kept.identity => 0,
+            Err(problem) if problem.reason == Reason::VolumeNotFound => 0,
+            Ok(_) | Err(_) => self.bytes,
+        }
+    }
+}
+
 /// Room in the storage domains.
 #[derive(Debug, Default)]
 pub struct Room {
     open: Vec<(VolumeRef, Promise)>,
+    elsewhere: Vec<Elsewhere>,
     free_bytes: BTreeMap<StorageId, u64>,
 }
 
 impl Room {
     /// Without what these merges will still take of their promises. Nothing is asked before room in a
     /// domain is: one that hangs holds up nobody else.
-    pub fn beside(open: Vec<(VolumeRef, Promise)>) -> Self {
+    pub fn beside(open: Vec<(VolumeRef, Promise)>, elsewhere: Vec<Elsewhere>) -> Self {
         Self {
             open,
+            elsewhere,
             free_bytes: BTreeMap::new(),
         }
     }
@@ -70,7 +93,13 @@ impl Room {
             let now = volumes.stat(kept).await.map(|info| info.allocated_bytes);
             promise.left(now.unwrap_or(0))
         });
-        join_all(left).await.iter().sum()
+        let elsewhere = self
+            .elsewhere
+            .iter()
+            .filter(|promised| promised.kept.volume.storage == *storage);
+        let elsewhere = elsewhere.map(|promised| promised.counts(volumes));
+        let (own, others) = tokio::join!(join_all(left), join_all(elsewhere));
+        own.iter().chain(&others).sum()
     }
 
     /// What is left in a domain.

@@ -339,7 +339,7 @@ async fn room_is_promised_once() {
             youngest: order.removed[0].clone(),
             forced: None,
         };
-        host.merges.plan(order.vm, vec![range])
+        host.merges.plan(order.vm, vec![range], vec![])
     };
     let free = |plans: &[DiskPlan]| plans[0].options[0].free_bytes;
     assert_eq!(free(&plan(&second).await.unwrap()), FREE);
@@ -355,4 +355,48 @@ async fn room_is_promised_once() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     host.start(second).await.unwrap();
+}
+
+/// What is not free for a merge of another host is not free for one of this host; but only in the same
+/// domain, not in another one of its name.
+#[tokio::test]
+async fn room_that_was_promised_elsewhere_is_not_free() {
+    const FREE: u64 = 64 << 20;
+    const PROMISED: u64 = 5 << 20;
+    let host = Host::new().await;
+    let (theirs, ours) = (host.pair("a").await, host.pair("b").await);
+    host.rig.write("b-top.qcow2", 0..512);
+    let order = order(host.rig.machine(1, &locators(&ours)), &ours);
+    host.rig.store.seem_free(FREE);
+    let mark = |volume: &VolumeInfo, identity: &VolumeInfo| VolumeMark {
+        volume: volume.volume.clone(),
+        identity: identity.identity.clone(),
+    };
+    let mut nowhere = mark(&theirs[0], &theirs[0]);
+    nowhere.volume.name = "not-here.qcow2".parse().unwrap();
+    for (kept, free) in [
+        (mark(&theirs[0], &theirs[0]), FREE - PROMISED),
+        (mark(&theirs[0], &ours[0]), FREE),
+        (nowhere, FREE),
+    ] {
+        let range = DiskRange {
+            disk: order.disk.clone(),
+            lowest: order.kept.clone(),
+            youngest: order.removed[0].clone(),
+            forced: None,
+        };
+        let elsewhere = vec![Elsewhere {
+            kept,
+            bytes: PROMISED,
+        }];
+        let planned = host.merges.plan(order.vm, vec![range], elsewhere.clone());
+        let planned = planned.await.unwrap();
+        assert_eq!(planned[0].options[0].free_bytes, free, "{elsewhere:?}");
+    }
+    let all = vec![Elsewhere {
+        kept: mark(&theirs[0], &theirs[0]),
+        bytes: FREE,
+    }];
+    let refused = host.merges.start_beside(vec![order], all).await;
+    assert_eq!(refused.unwrap_err().reason, Reason::InsufficientSpace);
 }
