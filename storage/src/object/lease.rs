@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   none, released ─▶ put on condition, generation + 1 ─▶ held ─▶ renewed at a third of its time
+//!   a dead one's ─▶ watched for as long as a request may take ─▶ put on condition ─▶ held
 //!   another's ─▶ watched for its whole time by our clock ─┬─ unchanged ─▶ put on condition ─▶ held
 //!                                                         └─ changed ───▶ in use
 //!   held ─┬─ not renewed in time ─▶ no request is begun that could end after it; renewed later: held
@@ -101,8 +102,9 @@ impl Place {
         }
     }
 
-    /// The lease as somebody has it who holds it no more, or none; waits for that as long as it lasts.
-    async fn free(&self) -> Result<Option<Read<Lease>>, StorageError> {
+    /// The lease as somebody has it who holds it no more, or none; waits for that as long as it lasts. Of a
+    /// process that is certainly dead only until the last request that it can have begun has ended.
+    async fn free(&self, dead: Option<Uuid>) -> Result<Option<Read<Lease>>, StorageError> {
         let Some(first) = self.read().await? else {
             return Ok(None);
         };
@@ -110,7 +112,11 @@ impl Place {
             return Ok(Some(first));
         }
         let since = Instant::now();
-        let lasts = Duration::from_millis(first.record.time_ms);
+        let lasts = if dead == Some(first.record.holder) {
+            self.times.request
+        } else {
+            Duration::from_millis(first.record.time_ms)
+        };
         while since.elapsed() <= lasts {
             tokio::time::sleep(lasts / 10).await;
             match self.read().await? {
@@ -125,7 +131,8 @@ impl Place {
 }
 
 impl Held {
-    /// Takes the lease of a volume. Waits for the end of one that nobody renews.
+    /// Takes the lease of a volume. Waits for the end of one that nobody renews; less long for that of
+    /// a process of which it is known that it is `dead`.
     ///
     /// # Errors
     /// `InUse` when somebody renews it.
@@ -134,6 +141,7 @@ impl Held {
         keys: Keys,
         uuid: Uuid,
         times: Times,
+        dead: Option<Uuid>,
     ) -> Result<Self, StorageError> {
         let place = Place {
             records,
@@ -143,7 +151,7 @@ impl Held {
         };
         let holder = Uuid::new_v4();
         loop {
-            let before = place.free().await?;
+            let before = place.free(dead).await?;
             let unreleased = before.as_ref().filter(|read| !read.record.released);
             let taken_from = unreleased.map(|read| read.record.holder);
             let lease = Lease {
@@ -372,7 +380,12 @@ mod tests {
         }
 
         async fn take(&self) -> Result<Held, StorageError> {
-            Held::take(self.records.clone(), self.keys.clone(), self.uuid, TIMES).await
+            self.take_after(None).await
+        }
+
+        async fn take_after(&self, dead: Option<Uuid>) -> Result<Held, StorageError> {
+            let (records, keys) = (self.records.clone(), self.keys.clone());
+            Held::take(records, keys, self.uuid, TIMES, dead).await
         }
 
         async fn lease(&self) -> Lease {
@@ -409,6 +422,23 @@ mod tests {
         assert!(seen.is_live(rig.uuid, Some(&rig.lease().await)), "another");
         tokio::time::sleep(TIMES.lease * 2).await;
         assert!(!seen.is_live(rig.uuid, Some(&rig.lease().await)));
+    }
+
+    #[tokio::test]
+    async fn that_of_a_dead_process_is_taken_when_its_requests_have_ended() {
+        let rig = Rig::new();
+        drop(rig.take().await.unwrap());
+        let dead = Some(rig.lease().await.holder);
+        let begun = Instant::now();
+        let next = rig.take_after(dead).await.unwrap();
+        assert!(begun.elapsed() > TIMES.request);
+        assert!(begun.elapsed() < TIMES.lease);
+        assert_eq!(next.taken_from, dead);
+        drop(next);
+        // Not that of somebody else.
+        let begun = Instant::now();
+        rig.take_after(dead).await.unwrap();
+        assert!(begun.elapsed() > TIMES.lease);
     }
 
     #[tokio::test]
