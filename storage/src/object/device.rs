@@ -15,7 +15,7 @@
 
 use super::blocks::{BLOCK_BYTES, BULK, Blocks};
 use super::lease::Held;
-use super::slots::{Content, Slots};
+use super::slots::{Content, Slot, Slots};
 use super::spill::Spill;
 use super::write_back;
 use crate::StorageError;
@@ -23,6 +23,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use roaring::RoaringTreemap;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks of one request that are worked on at once.
@@ -150,11 +151,18 @@ impl Device {
             *content = Content::Data(part.to_vec());
         } else {
             self.load(piece.block, &mut content).await?;
-            content.data()[piece.within].copy_from_slice(part);
+            content.data()[piece.within.clone()].copy_from_slice(part);
         }
         self.slots.changed(piece.block);
-        let data = content.data().clone();
-        self.spill.keep(piece.block, data).await
+        // Of a block that is there already, what has changed is enough.
+        let there = slot.spilled.swap(false, Ordering::Relaxed);
+        let (at, bytes) = match there {
+            true => (piece.within.start, part.to_vec()),
+            false => (0, content.data().clone()),
+        };
+        self.spill.keep(piece.block, at, bytes).await?;
+        slot.spilled.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Makes a range read zeros. Whole blocks of it need no room any more.
@@ -187,10 +195,10 @@ impl Device {
             *content = Content::Absent;
             if there.contains(block) {
                 self.slots.changed(block);
+                slot.spilled.store(false, Ordering::Relaxed);
                 self.spill.gone(block).await?;
             } else {
-                self.slots.kept(block);
-                self.spill.forget(block).await?;
+                self.kept(block, &slot).await?;
             }
             drop(content);
             self.bound().await?;
@@ -211,12 +219,21 @@ impl Device {
         self.write_back(changed).await
     }
 
+    /// The store has a block as it is here. Called with its slot's lock held.
+    pub(super) async fn kept(&self, block: u64, slot: &Slot) -> Result<(), StorageError> {
+        slot.spilled.store(false, Ordering::Relaxed);
+        self.spill.forget(block).await?;
+        self.slots.kept(block);
+        Ok(())
+    }
+
     /// Forgets what has changed and cannot be written any more.
     pub(super) async fn give_up(&self) {
         for block in self.slots.all_changed() {
             let slot = self.slots.get(block);
             let mut content = slot.content.lock().await;
             *content = Content::Unknown;
+            slot.spilled.store(false, Ordering::Relaxed);
             self.slots.kept(block);
         }
         // What is left behind belongs to a lease that is over.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   none, released ─▶ put on condition, generation + 1 ─▶ held ─▶ renewed at a third of its time
+//!   a dead one's ─▶ watched for as long as a request may take ─▶ put on condition ─▶ held
 //!   another's ─▶ watched for its whole time by our clock ─┬─ unchanged ─▶ put on condition ─▶ held
 //!                                                         └─ changed ───▶ in use
 //!   held ─┬─ not renewed in time ─▶ no request is begun that could end after it; renewed later: held
@@ -101,8 +102,9 @@ impl Place {
         }
     }
 
-    /// The lease as somebody has it who holds it no more, or none; waits for that as long as it lasts.
-    async fn free(&self) -> Result<Option<Read<Lease>>, StorageError> {
+    /// The lease as somebody has it who holds it no more, or none; waits for that as long as it lasts. Of a
+    /// process that is certainly dead only until the last request that it can have begun has ended.
+    async fn free(&self, dead: Option<Uuid>) -> Result<Option<Read<Lease>>, StorageError> {
         let Some(first) = self.read().await? else {
             return Ok(None);
         };
@@ -110,7 +112,11 @@ impl Place {
             return Ok(Some(first));
         }
         let since = Instant::now();
-        let lasts = Duration::from_millis(first.record.time_ms);
+        let lasts = if dead == Some(first.record.holder) {
+            self.times.request
+        } else {
+            Duration::from_millis(first.record.time_ms)
+        };
         while since.elapsed() <= lasts {
             tokio::time::sleep(lasts / 10).await;
             match self.read().await? {
@@ -125,7 +131,8 @@ impl Place {
 }
 
 impl Held {
-    /// Takes the lease of a volume. Waits for the end of one that nobody renews.
+    /// Takes the lease of a volume. Waits for the end of one that nobody renews; less long for that of
+    /// a process of which it is known that it is `dead`.
     ///
     /// # Errors
     /// `InUse` when somebody renews it.
@@ -134,6 +141,7 @@ impl Held {
         keys: Keys,
         uuid: Uuid,
         times: Times,
+        dead: Option<Uuid>,
     ) -> Result<Self, StorageError> {
         let place = Place {
             records,
@@ -143,7 +151,7 @@ impl Held {
         };
         let holder = Uuid::new_v4();
         loop {
-            let before = place.free().await?;
+            let before = place.free(dead).await?;
             let unreleased = before.as_ref().filter(|read| !read.record.released);
             let taken_from = unreleased.map(|read| read.record.holder);
             let lease = Lease {
@@ -343,97 +351,4 @@ impl Seen {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use object_store::ObjectStore;
-    use object_store::memory::InMemory;
-    use object_store::path::Path;
-
-    const TIMES: Times = Times {
-        lease: Duration::from_millis(600),
-        request: Duration::from_millis(100),
-    };
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    struct Rig {
-        records: Records,
-        keys: Keys,
-        uuid: Uuid,
-    }
-
-    impl Rig {
-        fn new() -> Self {
-            let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-            Self {
-                records: Records::new(store),
-                keys: Keys::new(Path::default()),
-                uuid: Uuid::new_v4(),
-            }
-        }
-
-        async fn take(&self) -> Result<Held, StorageError> {
-            Held::take(self.records.clone(), self.keys.clone(), self.uuid, TIMES).await
-        }
-
-        async fn lease(&self) -> Lease {
-            let read = self.records.read(&self.keys.lease(self.uuid)).await;
-            read.unwrap().unwrap().record
-        }
-    }
-
-    #[tokio::test]
-    async fn a_lease_that_is_renewed_has_one_holder() {
-        let rig = Rig::new();
-        let held = rig.take().await.unwrap();
-        held.may_write(PATIENCE).await.unwrap();
-        let refused = rig.take().await.unwrap_err();
-        assert!(matches!(refused, StorageError::InUse { .. }), "{refused:?}");
-        held.count(7);
-        held.release().await.unwrap();
-        let next = rig.take().await.unwrap();
-        let lease = rig.lease().await;
-        assert_eq!((lease.generation, lease.blocks), (2, 7));
-        drop(next);
-    }
-
-    #[tokio::test]
-    async fn one_that_nobody_renews_is_taken_after_its_time_and_not_before() {
-        let rig = Rig::new();
-        drop(rig.take().await.unwrap());
-        let (begun, seen) = (Instant::now(), Seen::default());
-        assert!(seen.is_live(rig.uuid, Some(&rig.lease().await)));
-        let next = rig.take().await.unwrap();
-        assert!(begun.elapsed() > TIMES.lease);
-        assert_eq!(rig.lease().await.generation, 2);
-        drop(next);
-        assert!(seen.is_live(rig.uuid, Some(&rig.lease().await)), "another");
-        tokio::time::sleep(TIMES.lease * 2).await;
-        assert!(!seen.is_live(rig.uuid, Some(&rig.lease().await)));
-    }
-
-    #[tokio::test]
-    async fn who_has_lost_it_writes_no_more() {
-        let rig = Rig::new();
-        let held = rig.take().await.unwrap();
-        let at = rig.keys.lease(rig.uuid);
-        // As if it had stood still for so long that another one took it.
-        let stolen = Lease {
-            holder: Uuid::new_v4(),
-            generation: 2,
-            ..rig.lease().await
-        };
-        rig.records.delete(&at).await.unwrap();
-        rig.records.create(&at, &stolen).await.unwrap();
-        let lost = loop {
-            if let Err(error) = held.may_write(Duration::ZERO).await
-                && held.is_lost()
-            {
-                break error;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        assert!(matches!(lost, StorageError::InUse { .. }), "{lost:?}");
-        held.release().await.unwrap();
-        assert_eq!(rig.lease().await, stolen, "it is left to who has it");
-    }
-}
+mod tests;

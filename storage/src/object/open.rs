@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Mutex, OnceCell};
+use uuid::Uuid;
 
 /// A volume that is open.
 #[derive(Debug)]
@@ -61,7 +62,8 @@ impl Open {
         let Some(left) = self.device.spill.left(BLOCK_BYTES).await? else {
             return Ok(());
         };
-        let lease = self.lease().await?;
+        // On this host one process at a time has a volume open, and it is this one now.
+        let lease = self.lease(Some(left.holder)).await?;
         let name = &self.manifest.name;
         if lease.taken_from == Some(left.holder) {
             let blocks = left.blocks.len();
@@ -84,10 +86,10 @@ impl Open {
         lease.release().await
     }
 
-    async fn lease(&self) -> Result<Held, StorageError> {
+    async fn lease(&self, dead: Option<Uuid>) -> Result<Held, StorageError> {
         let (domain, uuid) = (&self.domain, self.manifest.uuid);
         let (records, keys) = (domain.records.clone(), domain.keys.clone());
-        Held::take(records, keys, uuid, domain.times).await
+        Held::take(records, keys, uuid, domain.times, dead).await
     }
 
     async fn begin_writing(&self) -> Result<(), StorageError> {
@@ -96,7 +98,7 @@ impl Open {
             let by = "another client that writes to it";
             return Err(self.domain.in_use_by(&self.manifest.name, by));
         }
-        let lease = self.lease().await?;
+        let lease = self.lease(None).await?;
         self.device.spill.begin(lease.holder().await).await?;
         let present = self.device.blocks.present(self.device.count()).await?;
         self.device.set_writer(Some(Writer::new(lease, present)));

@@ -3,7 +3,7 @@
 use super::blocks::BLOCK_BYTES;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as Short, MutexGuard, PoisonError};
 use tokio::sync::Mutex;
 
@@ -39,6 +39,8 @@ impl Content {
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     pub(super) content: Mutex<Content>,
+    /// The whole block is on this host, too. Changed with the content locked.
+    pub(super) spilled: AtomicBool,
     used: AtomicU64,
 }
 

@@ -64,14 +64,19 @@ impl Spill {
         .await
     }
 
-    /// A block's bytes. What was there is overwritten in its place, so that a kill leaves each byte as
-    /// it was or as it became.
-    pub(super) async fn keep(&self, block: u64, bytes: Vec<u8>) -> Result<(), StorageError> {
+    /// Bytes of a block, from `at` on: all of it, or what has changed in one that is here already. What
+    /// was there is overwritten in its place, so that a kill leaves each byte as it was or as it became.
+    pub(super) async fn keep(
+        &self,
+        block: u64,
+        at: usize,
+        bytes: Vec<u8>,
+    ) -> Result<(), StorageError> {
         self.with(move |spill| {
             let mut options = OpenOptions::new();
             let options = options.create(true).truncate(false).write(true);
             let file = options.open(spill.file(block))?;
-            file.write_all_at(&bytes, 0)?;
+            file.write_all_at(&bytes, at as u64)?;
             remove(spill.gone_file(block))
         })
         .await
@@ -165,17 +170,22 @@ mod tests {
         let holder = Uuid::new_v4();
         spill.begin(holder).await.unwrap();
         for block in 0..4 {
-            spill.keep(block, vec![1; 4]).await.unwrap();
+            spill.keep(block, 0, vec![1; 4]).await.unwrap();
         }
-        spill.keep(0, vec![2; 4]).await.unwrap();
+        spill.keep(0, 0, vec![2; 4]).await.unwrap();
+        spill.keep(0, 1, vec![5; 2]).await.unwrap();
         spill.forget(1).await.unwrap();
         spill.gone(2).await.unwrap();
         spill.gone(3).await.unwrap();
-        spill.keep(3, vec![3; 4]).await.unwrap();
-        spill.keep(9, vec![9; 3]).await.unwrap();
+        spill.keep(3, 0, vec![3; 4]).await.unwrap();
+        spill.keep(9, 0, vec![9; 3]).await.unwrap();
         let left = spill.left(4).await.unwrap().unwrap();
         assert_eq!(left.holder, holder);
-        let expected = [(0, Some(vec![2; 4])), (2, None), (3, Some(vec![3; 4]))];
+        let expected = [
+            (0, Some(vec![2, 5, 5, 2])),
+            (2, None),
+            (3, Some(vec![3; 4])),
+        ];
         assert_eq!(left.blocks, expected);
         spill.clear().await.unwrap();
         assert!(spill.left(4).await.unwrap().is_none());

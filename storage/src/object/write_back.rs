@@ -39,8 +39,7 @@ async fn put(device: &Device, writer: &Writer, block: u64) -> Result<Option<u64>
             let lease = Some(&writer.lease);
             device.blocks.put(block, bytes, lease).await?;
             writer.present().insert(block);
-            device.spill.forget(block).await?;
-            device.slots.kept(block);
+            device.kept(block, &slot).await?;
             return Ok(None);
         }
         *content = Content::Absent;
@@ -48,8 +47,7 @@ async fn put(device: &Device, writer: &Writer, block: u64) -> Result<Option<u64>
     if writer.present().contains(block) {
         return Ok(Some(block));
     }
-    device.spill.forget(block).await?;
-    device.slots.kept(block);
+    device.kept(block, &slot).await?;
     Ok(None)
 }
 
@@ -64,17 +62,17 @@ async fn take_away(device: &Device, writer: &Writer, blocks: &[u64]) -> Result<(
         let content = slot.content.lock().await;
         if device.slots.is_changed(*block) && matches!(*content, Content::Absent) {
             locks.push(content);
-            gone.push(*block);
+            gone.push((*block, slot));
         }
     }
     if gone.is_empty() {
         return Ok(());
     }
-    device.blocks.delete(&gone, &writer.lease).await?;
-    for block in gone {
+    let keys: Vec<u64> = gone.iter().map(|(block, _)| *block).collect();
+    device.blocks.delete(&keys, &writer.lease).await?;
+    for (block, slot) in gone {
         writer.present().remove(block);
-        device.spill.forget(block).await?;
-        device.slots.kept(block);
+        device.kept(block, slot).await?;
     }
     Ok(())
 }
