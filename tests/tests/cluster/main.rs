@@ -591,6 +591,7 @@ async fn an_older_agent_or_server_is_refused() -> Result<()> {
             bytes_per_second: 0,
             spare: None,
         }],
+        promised_elsewhere: vec![],
     };
     assert_eq!(
         reason(merges.start_merge(order(50)).await.unwrap_err()),

@@ -1,0 +1,159 @@
+//! Orders for merges: what is looked at before one is accepted, and what is written down of it.
+//!
+//! ```text
+//!   generation ─▶ known? ─▶ fits? ─▶ room is promised ─▶ journal ─▶ driven
+//! ```
+//! All of a machine's disks are accepted, or none.
+
+use super::Merges;
+use super::board::MergeView;
+use super::check::{Fit, check};
+use super::driver::blocking;
+use super::room::Elsewhere;
+use super::types::{MergeOrder, MergeRecord};
+use futures::future::try_join_all;
+use livemerge_proto::ids::MergeId;
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use std::sync::Arc;
+
+impl Merges {
+    #[cfg(test)]
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        orders: Vec<MergeOrder>,
+    ) -> Result<Vec<MergeView>, Problem> {
+        self.start_beside(orders, vec![]).await
+    }
+
+    /// Accepts the merges that go together, one a disk of one machine: all or none, beside what merges
+    /// of other hosts were promised. Repeating them returns them as they stand.
+    ///
+    /// # Errors
+    /// Says why not; nothing was touched then.
+    pub async fn start_beside(
+        self: &Arc<Self>,
+        orders: Vec<MergeOrder>,
+        elsewhere: Vec<Elsewhere>,
+    ) -> Result<Vec<MergeView>, Problem> {
+        let Some(first) = orders.first() else {
+            return Ok(vec![]);
+        };
+        self.fence.pass(first.generation).await?;
+        let (ids, machines) = &self.accepting;
+        let _one_of_a_machine = machines.of(first.vm).lock_owned().await;
+        let mut sorted: Vec<MergeId> = orders.iter().map(|order| order.id).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        if sorted.len() < orders.len() {
+            return Err(another_payload(&orders));
+        }
+        let mut _one_with_the_id = Vec::new();
+        for id in sorted {
+            _one_with_the_id.push(ids.of(id).lock_owned().await);
+        }
+        let known: Option<Vec<MergeView>> = orders.iter().map(|order| self.get(order.id)).collect();
+        match known {
+            Some(known) if same_payloads(&known, &orders) => return Ok(known),
+            None if orders.iter().all(|order| self.get(order.id).is_none()) => {}
+            _ => return Err(another_payload(&orders)),
+        }
+        let fits = try_join_all(orders.iter().map(|order| self.fit(order))).await?;
+        let promising = self.promising.lock().await;
+        let mut room = self.room(elsewhere);
+        let mut records = Vec::with_capacity(orders.len());
+        for (fit, order) in fits.into_iter().zip(orders) {
+            let promise = room.promise(&order, &fit.work, &self.volumes).await?;
+            let record = MergeRecord::new(order, fit, self.around.clock.now());
+            records.push(MergeRecord { promise, ..record });
+        }
+        self.accept(&records).await?;
+        let views: Vec<_> = records.iter().cloned().map(MergeView::new).collect();
+        for view in &views {
+            self.around.board.show(view.clone());
+        }
+        drop(promising);
+        self.spawn(records);
+        Ok(views)
+    }
+
+    /// How an order can be carried out as things are, but for the room.
+    async fn fit(&self, order: &MergeOrder) -> Result<Fit, Problem> {
+        self.refuse_lost_merge(order.id).await?;
+        self.refuse_second_merge(order)?;
+        check(order, self.around.hypervisor.as_ref(), &self.volumes).await
+    }
+
+    /// Writes all of them down, or none.
+    async fn accept(&self, records: &[MergeRecord]) -> Result<(), Problem> {
+        let journal = Arc::clone(&self.around.journal);
+        let records = records.to_vec();
+        let written = blocking(move || {
+            let written = records.iter().try_for_each(|record| journal.write(record));
+            if written.is_err() {
+                // What stays all the same is no group, and is forgotten at the next start.
+                let forgotten = records
+                    .iter()
+                    .try_for_each(|record| journal.forget(record.order.id));
+                forgotten.unwrap_or_else(
+                    |error| tracing::error!(%error, "the journal cannot be written"),
+                );
+            }
+            written
+        });
+        written.await.map_err(|error| {
+            tracing::error!(%error, "the journal cannot be written");
+            let text = "the agent's journal cannot be written";
+            Problem::new(Reason::StoreUnavailable, text)
+        })
+    }
+
+    /// A merge whose journal is damaged may have been done. To say what the checks find would be to
+    /// say that it was never begun.
+    async fn refuse_lost_merge(&self, id: MergeId) -> Result<(), Problem> {
+        let journal = Arc::clone(&self.around.journal);
+        match blocking(move || journal.has_lost(id)).await {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let text = format!("the journal of merge {id} is damaged and was set aside");
+                Err(Problem::new(Reason::MergeIdConflict, text).with("merge", id))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be read");
+                let text = "the agent's journal cannot be read";
+                Err(Problem::new(Reason::StoreUnavailable, text))
+            }
+        }
+    }
+
+    /// At most one block job a disk.
+    fn refuse_second_merge(&self, order: &MergeOrder) -> Result<(), Problem> {
+        let views = self.watch().borrow().clone();
+        let open = views.values().find(|view| {
+            let other = &view.record.order;
+            !view.record.phase.ended() && other.vm == order.vm && other.disk == order.disk
+        });
+        open.map_or(Ok(()), |open| {
+            let text = format!(
+                "merge {} works on disk {}",
+                open.record.order.id, order.disk
+            );
+            let problem = Problem::new(Reason::ConcurrentChange, text);
+            Err(problem
+                .with("merge", open.record.order.id)
+                .with("disk", &order.disk))
+        })
+    }
+}
+
+fn same_payloads(known: &[MergeView], orders: &[MergeOrder]) -> bool {
+    let mut pairs = known.iter().zip(orders);
+    pairs.all(|(known, order)| known.record.order.same_payload(order))
+}
+
+fn another_payload(orders: &[MergeOrder]) -> Problem {
+    let ids: Vec<_> = orders.iter().map(|order| order.id.to_string()).collect();
+    let ids = ids.join(" ");
+    let text = format!("merge {ids} was ordered with another payload");
+    Problem::new(Reason::MergeIdConflict, text).with("merge", ids)
+}
