@@ -74,6 +74,9 @@ pub struct HeartbeatConfig {
     pub interval_ms: u64,
     /// A host that was silent for so long is unresponsive; more than the interval.
     pub silence_ms: u64,
+    /// How long an agent may take for a call that it answers at once, in seconds, 1 to 300. For one that
+    /// works before it answers it has six times as long.
+    pub answer_seconds: u64,
 }
 
 impl Default for HeartbeatConfig {
@@ -81,6 +84,7 @@ impl Default for HeartbeatConfig {
         Self {
             interval_ms: 2_000,
             silence_ms: 6_000,
+            answer_seconds: 10,
         }
     }
 }
@@ -103,10 +107,17 @@ impl HeartbeatConfig {
                 self.silence_ms
             );
         }
+        if !(1..=300).contains(&self.answer_seconds) {
+            anyhow::bail!(
+                "heartbeat.answer_seconds is {}, not within 1 to 300",
+                self.answer_seconds
+            );
+        }
         let heartbeat = Duration::from_millis(self.interval_ms);
         Ok(LinkPolicy {
             heartbeat,
             silence: Duration::from_millis(self.silence_ms),
+            answer: Duration::from_secs(self.answer_seconds),
         })
     }
 }

@@ -130,13 +130,32 @@ pub struct HypervisorConfig {
     /// libvirt's URI: `qemu:///system`, or `qemu:///embed?root=DIR`, which runs libvirt's driver
     /// within the agent and needs no daemon. One agent a root.
     pub uri: String,
+    /// How long a call of libvirt may take, in seconds, 1 to 300.
+    pub call_seconds: u64,
 }
 
 impl Default for HypervisorConfig {
     fn default() -> Self {
         Self {
             uri: "qemu:///embed?root=/var/lib/livemerge/qemu".to_owned(),
+            call_seconds: 10,
         }
+    }
+}
+
+impl HypervisorConfig {
+    /// How long a call may take.
+    ///
+    /// # Errors
+    /// When that is out of its range.
+    pub fn call_limit(&self) -> anyhow::Result<Duration> {
+        if !(1..=300).contains(&self.call_seconds) {
+            anyhow::bail!(
+                "hypervisor.call_seconds is {}, not within 1 to 300",
+                self.call_seconds
+            );
+        }
+        Ok(Duration::from_secs(self.call_seconds))
     }
 }
 

@@ -46,10 +46,11 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     config.host.server()?;
     config.merge.policy()?;
     config.freeze.policy()?;
+    let call_limit = config.hypervisor.call_limit()?;
     if args.report(&config, &mut std::io::stdout())? {
         return Ok(());
     }
     telemetry::init(&config.log)?;
-    let hypervisor = Arc::new(Libvirt::open(&config.hypervisor.uri)?);
+    let hypervisor = Arc::new(Libvirt::open(&config.hypervisor.uri, call_limit)?);
     agent::run(&config, hypervisor, args.insecure).await
 }

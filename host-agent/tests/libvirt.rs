@@ -25,6 +25,7 @@ use virt::domain::Domain;
 /// libvirt looks at QEMU's capabilities when it opens a root for the first time.
 const FIRST_OPEN: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(30);
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes a second at which a job of [`Rig::holding`] 64 MiB is not done within [`PATIENCE`].
 const SLOW: u64 = 1 << 20;
 /// What each of four images holds of its own at its place in megabytes, below what is above it.
@@ -72,7 +73,7 @@ impl Rig {
         }
         prepare(dir.path());
         let uri = format!("qemu:///embed?root={}", dir.path().display());
-        let libvirt = Libvirt::open(&uri).unwrap();
+        let libvirt = Libvirt::open(&uri, CALL_LIMIT).unwrap();
         let mut events = libvirt.events();
         assert_eq!(libvirt.uri(), uri);
         assert!(matches!(

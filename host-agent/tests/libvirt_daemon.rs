@@ -16,6 +16,7 @@ use livemerge_host_agent::hypervisor::{
 use tokio::sync::broadcast::Receiver;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the test driver plays: one machine, which runs.
 const NODE: &str = "<node><domain type='test'><name>one</name><memory>65536</memory>\
@@ -79,7 +80,7 @@ async fn a_daemon_hangs_dies_and_returns() {
     let node = dir.path().join("node.xml");
     fs::write(&node, NODE).unwrap();
     let uri = format!("test+unix://{}?socket={}", node.display(), socket.display());
-    let libvirt = Libvirt::open(&uri).unwrap();
+    let libvirt = Libvirt::open(&uri, CALL_LIMIT).unwrap();
     let mut events = libvirt.events();
     assert!(!libvirt.connected());
 

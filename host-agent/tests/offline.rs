@@ -26,6 +26,7 @@ use virt::domain::{Domain, DomainState};
 /// libvirt looks at QEMU's capabilities when it opens a root for the first time.
 const FIRST_OPEN: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(30);
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 const VM: &str = "11111111-2222-3333-4444-555555555555";
 /// A limit under which a commit of some MiB takes longer than any test.
 const SLOW: u64 = 64 << 10;
@@ -57,7 +58,7 @@ impl Rig {
             fill(dir.path(), image, number);
         }
         let uri = format!("qemu:///embed?root={}", dir.path().display());
-        let libvirt = Libvirt::open(&uri).unwrap();
+        let libvirt = Libvirt::open(&uri, CALL_LIMIT).unwrap();
         let mut events = libvirt.events();
         let up = tokio::time::timeout(FIRST_OPEN, events.recv()).await;
         assert_eq!(up.unwrap().unwrap(), HypervisorEvent::Connected);

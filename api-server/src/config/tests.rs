@@ -231,6 +231,7 @@ fn heartbeats_are_within_their_range() {
         let error = HeartbeatConfig {
             interval_ms,
             silence_ms,
+            ..HeartbeatConfig::default()
         }
         .policy()
         .unwrap_err();
@@ -240,11 +241,19 @@ fn heartbeats_are_within_their_range() {
         assert!(
             HeartbeatConfig {
                 interval_ms,
-                silence_ms
+                silence_ms,
+                ..HeartbeatConfig::default()
             }
             .policy()
             .is_ok()
         );
+    }
+    for (answer_seconds, admitted) in [(0, false), (1, true), (300, true), (301, false)] {
+        let heartbeat = HeartbeatConfig {
+            answer_seconds,
+            ..HeartbeatConfig::default()
+        };
+        assert_eq!(heartbeat.policy().is_ok(), admitted, "{answer_seconds}");
     }
 }
 

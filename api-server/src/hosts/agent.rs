@@ -23,11 +23,9 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-/// For calls that answer at once.
-const SHORT: Duration = Duration::from_secs(10);
-/// For a removal, which frees space before it answers, and for overlays, which wait for the agent in a
-/// guest. Both go on after the time is over.
-const LONG: Duration = Duration::from_secs(60);
+/// What works before it answers has so many times as long: a removal, which frees space, and overlays,
+/// which wait for the agent in a guest. Both go on after the time is over.
+const WORKS: u32 = 6;
 
 /// Volumes of one page of a list.
 const PAGE: i32 = 1000;
@@ -37,15 +35,26 @@ pub(super) struct GrpcAgent {
     host: HostId,
     channel: Channel,
     generation: i64,
+    /// For calls that answer at once.
+    answer: Duration,
 }
 
 impl GrpcAgent {
-    pub(super) fn new(host: HostId, channel: Channel, generation: u64) -> Self {
+    pub(super) fn new(host: HostId, channel: Channel, generation: u64, answer: Duration) -> Self {
         Self {
             host,
             channel,
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
+            answer,
         }
+    }
+
+    fn at_once<T>(&self, message: T) -> Request<T> {
+        within(self.answer, message)
+    }
+
+    fn works<T>(&self, message: T) -> Request<T> {
+        within(WORKS * self.answer, message)
     }
 }
 
@@ -58,7 +67,7 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
         let answer = client
-            .get_volume_chain(within(SHORT, request))
+            .get_volume_chain(self.at_once(request))
             .await
             .map_err(classify)?;
         convert::chains(answer.into_inner()).map_err(classify)
@@ -79,7 +88,7 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = HostServiceClient::new(self.channel.clone());
         let answer = client
-            .create_overlays(within(LONG, request))
+            .create_overlays(self.works(request))
             .await
             .map_err(classify)?;
         Ok(convert::consistency(answer.get_ref().consistency()))
@@ -97,7 +106,7 @@ impl HostAgent for GrpcAgent {
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
-        let answer = client.plan_merge(within(LONG, request)).await;
+        let answer = client.plan_merge(self.works(request)).await;
         let plans = answer.map_err(classify)?.into_inner().disks;
         let measured = plans
             .iter()
@@ -125,7 +134,7 @@ impl HostAgent for GrpcAgent {
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
-        let answer = client.start_merge(within(SHORT, request)).await;
+        let answer = client.start_merge(self.at_once(request)).await;
         answer.map(drop).map_err(classify)
     }
 
@@ -135,7 +144,7 @@ impl HostAgent for GrpcAgent {
             generation: self.generation,
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
-        let answer = client.cancel_merge(within(SHORT, request)).await;
+        let answer = client.cancel_merge(self.at_once(request)).await;
         answer.map(drop).map_err(classify)
     }
 
@@ -146,7 +155,7 @@ impl HostAgent for GrpcAgent {
             bytes_per_second: i64::try_from(bytes_per_second).unwrap_or(i64::MAX),
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
-        let answer = client.set_merge_bandwidth(within(SHORT, request)).await;
+        let answer = client.set_merge_bandwidth(self.at_once(request)).await;
         answer.map(drop).map_err(classify)
     }
 
@@ -159,7 +168,7 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = VolumeServiceClient::new(self.channel.clone());
         let answer = client
-            .remove_volume(within(LONG, request))
+            .remove_volume(self.works(request))
             .await
             .map_err(classify)?;
         let removal = answer.into_inner().removal.unwrap_or_default();
@@ -177,7 +186,7 @@ impl HostAgent for GrpcAgent {
             removal_id: removal.to_string(),
         };
         let mut client = VolumeServiceClient::new(self.channel.clone());
-        let answer = client.restore_volume(within(LONG, request)).await;
+        let answer = client.restore_volume(self.works(request)).await;
         let volume = answer.map_err(classify)?.into_inner().volume;
         convert::volume(volume.unwrap_or_default()).map_err(classify)
     }
@@ -186,7 +195,7 @@ impl HostAgent for GrpcAgent {
         let mut client = HostServiceClient::new(self.channel.clone());
         let request = v1::HostServiceGetHostRequest {};
         let answer = client
-            .get_host(within(SHORT, request))
+            .get_host(self.at_once(request))
             .await
             .map_err(classify)?;
         convert::report(&self.host, answer.into_inner()).map_err(classify)
@@ -195,7 +204,7 @@ impl HostAgent for GrpcAgent {
     async fn domains(&self) -> Result<Vec<DomainSeen>, HostError> {
         let mut client = VolumeServiceClient::new(self.channel.clone());
         let answer = client
-            .list_storages(within(SHORT, v1::ListStoragesRequest {}))
+            .list_storages(self.at_once(v1::ListStoragesRequest {}))
             .await
             .map_err(classify)?;
         let domains = answer.into_inner().storages.into_iter();
@@ -212,7 +221,7 @@ impl HostAgent for GrpcAgent {
                 page_size: PAGE,
                 page_token,
             };
-            let answer = client.list_volumes(within(SHORT, request)).await;
+            let answer = client.list_volumes(self.at_once(request)).await;
             let page = answer.map_err(classify)?.into_inner();
             for volume in page.volumes {
                 volumes.push(convert::volume(volume).map_err(classify)?);
@@ -229,7 +238,7 @@ impl HostAgent for GrpcAgent {
         let request = v1::ListRemovalsRequest {
             storage: storage.to_string(),
         };
-        let answer = client.list_removals(within(SHORT, request)).await;
+        let answer = client.list_removals(self.at_once(request)).await;
         let removals = answer.map_err(classify)?.into_inner().removals;
         let removals = removals.iter().map(convert::removal);
         removals.collect::<Result<_, _>>().map_err(classify)

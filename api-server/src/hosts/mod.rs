@@ -92,6 +92,8 @@ pub struct LinkPolicy {
     pub heartbeat: Duration,
     /// A host that was silent for so long is unresponsive.
     pub silence: Duration,
+    /// How long an agent may take for a call that it answers at once.
+    pub answer: Duration,
 }
 
 impl Default for LinkPolicy {
@@ -99,6 +101,7 @@ impl Default for LinkPolicy {
         Self {
             heartbeat: Duration::from_secs(2),
             silence: Duration::from_secs(6),
+            answer: Duration::from_secs(10),
         }
     }
 }
@@ -332,7 +335,12 @@ impl Hosts {
             }
         };
         let id = record.id.clone();
-        let agent = Arc::new(GrpcAgent::new(id, channel.clone(), self.generation));
+        let agent = Arc::new(GrpcAgent::new(
+            id,
+            channel.clone(),
+            self.generation,
+            self.policy.answer,
+        ));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // Whoever watches the host goes on watching it.
         let shown = match known.remove(&record.id) {

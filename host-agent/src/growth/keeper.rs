@@ -50,11 +50,13 @@ pub(super) async fn keep_every(
             heard = events.recv() => Some(heard),
         };
         match heard {
-            Some(Ok(
-                HypervisorEvent::Filling { vm }
-                | HypervisorEvent::Lifecycle { vm }
-                | HypervisorEvent::BlockJob { vm, .. },
-            )) => keeper.look_at(vm).await,
+            Some(Ok(HypervisorEvent::Filling { vm })) => {
+                tracing::debug!(%vm, "a layer is written beyond its threshold");
+                keeper.look_at(vm).await;
+            }
+            Some(Ok(HypervisorEvent::Lifecycle { vm } | HypervisorEvent::BlockJob { vm, .. })) => {
+                keeper.look_at(vm).await;
+            }
             Some(Ok(HypervisorEvent::Disconnected)) => {}
             Some(Err(RecvError::Closed)) => return,
             None | Some(Ok(HypervisorEvent::Connected) | Err(RecvError::Lagged(_))) => {

@@ -169,7 +169,7 @@ impl Domain {
         let turn = self.name_turn().await?;
         let group = self.closed(&name).await?;
         match info.format {
-            Format::Raw => self.extend(&group, &name, virtual_bytes).await?,
+            Format::Raw => drop(self.extend(&group, &name, virtual_bytes).await?),
             Format::Qcow2 => {
                 let names = std::slice::from_ref(&name);
                 let activated = self.activate_all(&group, names).await?;

@@ -29,11 +29,9 @@ impl Domain {
         order: &RemovalOrder,
     ) -> Result<(), StorageError> {
         let (wipe, discard) = (order.wipe, order.discard);
+        let activated = self.lvm.activate(&[&name]).await;
         let volume = self.condemned(&self.report().await?, &name)?;
-        if volume.device.is_none() {
-            self.lvm.activate(&[&name]).await?;
-        }
-        let volume = self.condemned(&self.report().await?, &name)?;
+        activated?;
         if wipe {
             let rate = self.config().wipe_bytes_per_second.max(1);
             self.with(move |domain| domain.wipe(&volume, rate)).await?;

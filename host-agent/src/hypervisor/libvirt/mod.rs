@@ -52,8 +52,6 @@ use super::{
     KeptSnapshot, Layer, Overlay, Reference, VmView,
 };
 
-/// How long a call may take.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// What libvirt itself may take, beside what a guest's agent takes.
 const GRACE: Duration = Duration::from_secs(1);
 /// How many calls may be on their way: more than a host's merges need, and few enough that a
@@ -67,6 +65,8 @@ pub struct Libvirt {
     link: Arc<Link>,
     offline: Arc<Offline>,
     calls: Arc<Semaphore>,
+    /// How long a call may take.
+    call_limit: Duration,
     changes: Turns,
     /// Of the agents in the guests, which libvirt asks beside all else.
     guests: Turns,
@@ -76,11 +76,12 @@ pub struct Libvirt {
 impl Libvirt {
     /// Starts to connect to the URI, for example `qemu:///system` or `qemu:///embed?root=DIR`, and
     /// keeps the connection up from then on. Until [`HypervisorEvent::Connected`] every call is
-    /// [`HypervisorError::Unknown`]. Must be called within a Tokio runtime.
+    /// [`HypervisorError::Unknown`], and so is one that takes longer than the limit. Must be called
+    /// within a Tokio runtime.
     ///
     /// # Errors
     /// When libvirt's event loop cannot be started.
-    pub fn open(uri: &str) -> Result<Self, HypervisorError> {
+    pub fn open(uri: &str, call_limit: Duration) -> Result<Self, HypervisorError> {
         event_loop::start().map_err(HypervisorError::Unknown)?;
         let (events, _) = broadcast::channel(EVENTS_KEPT);
         let link = Arc::new(Link::new(uri, events));
@@ -90,6 +91,7 @@ impl Libvirt {
             offline: Offline::new(Arc::clone(&link)),
             link,
             calls,
+            call_limit,
             changes: Turns::default(),
             guests: Turns::default(),
             _keeper: AbortOnDropHandle::new(keeper),
@@ -135,7 +137,7 @@ impl Libvirt {
         turn: impl Future<Output = G> + Send,
         call: impl FnOnce(&Connection) -> Result<T, HypervisorError> + Send + 'static,
     ) -> Result<T, HypervisorError> {
-        self.call_within(CALL_LIMIT, turn, call).await
+        self.call_within(self.call_limit, turn, call).await
     }
 
     /// Makes a blocking call off the async threads, when its turn has come, within the time limit.
