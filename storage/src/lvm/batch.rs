@@ -15,6 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// Volumes of one change: their identities are one argument, and the group is not changed for longer
+/// than others can wait.
+const MOST: usize = 256;
+
 /// How long the first one waits for others.
 const WINDOW: Duration = Duration::from_millis(20);
 
@@ -28,6 +32,13 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Those that are next.
+    fn next(&self) -> Vec<Waiting> {
+        let mut waiting = locked(&self.waiting);
+        let most = waiting.len().min(MOST);
+        waiting.drain(..most).collect()
+    }
+
     /// Has it removed, with whatever else waits.
     pub(super) async fn ask(domain: &Arc<Domain>, asked: Asked) -> Result<Answer, StorageError> {
         let (answer, answered) = oneshot::channel();
@@ -37,7 +48,12 @@ impl Batch {
         // Whoever led before may have taken it along.
         if !locked(&batch.waiting).is_empty() {
             tokio::time::sleep(WINDOW).await;
-            let (asked, answers): (Vec<_>, Vec<_>) = locked(&batch.waiting).drain(..).unzip();
+        }
+        loop {
+            let (asked, answers): (Vec<_>, Vec<_>) = batch.next().into_iter().unzip();
+            if asked.is_empty() {
+                break;
+            }
             let done = domain.remove_all(&asked).await;
             for (answer, done) in answers.into_iter().zip(done) {
                 // Who asked may have left.
@@ -50,5 +66,35 @@ impl Batch {
             let source = io::Error::other("whoever removed it together with others is gone");
             Err(StorageError::Unreachable { what, source })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RemovalOrder;
+    use uuid::Uuid;
+
+    #[test]
+    fn all_that_wait_are_taken_as_they_came_and_not_too_many_at_once() {
+        let batch = Batch::default();
+        for number in 0..600_u128 {
+            let order = RemovalOrder::new(
+                Uuid::from_u128(number).into(),
+                "a".parse().unwrap(),
+                "QXmD1g-naBe-VPvu-N26X-k2b6-eKm0-NPvbL2".parse().unwrap(),
+            );
+            let emptied = false;
+            let asked = Asked { order, emptied };
+            locked(&batch.waiting).push((asked, oneshot::channel().0));
+        }
+        let mut seen = Vec::new();
+        for taken in [256, 256, 88, 0] {
+            let next = batch.next();
+            assert_eq!(next.len(), taken);
+            seen.extend(next.into_iter().map(|(asked, _)| asked.order.id));
+        }
+        let all = (0..600).map(|number| Uuid::from_u128(number).into());
+        assert_eq!(seen, all.collect::<Vec<_>>());
     }
 }

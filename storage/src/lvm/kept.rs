@@ -5,6 +5,7 @@ use super::name::Role;
 use super::removal::Working;
 use super::report::Logical;
 use super::tag;
+use super::turn::Turn;
 use crate::condemned::{Condemned, now};
 use crate::{Removal, RemovalId, StorageError, VolumeInfo, VolumeName};
 use std::sync::Arc;
@@ -36,7 +37,7 @@ impl Domain {
         if !written.is_kept(now()) {
             return Err(StorageError::Busy { what });
         }
-        self.bring_back(volume, &written.volume).await?;
+        self.bring_back(volume, &written.volume, &turn).await?;
         self.info(self.report().await?, &written.volume, &turn)
             .await
     }
@@ -46,6 +47,7 @@ impl Domain {
         &self,
         volume: &Logical,
         name: &VolumeName,
+        turn: &Turn,
     ) -> Result<(), StorageError> {
         if self.report().await?.named(name.as_str()).is_some() {
             return Err(StorageError::Invalid(format!(
@@ -53,9 +55,10 @@ impl Domain {
                 self.what(name)
             )));
         }
-        self.lvm.rename(&volume.name, name.as_str()).await?;
+        let lvm = self.lvm.during(turn);
+        lvm.rename(&volume.name, name.as_str()).await?;
         let old: Vec<_> = tag::of_removals(&volume.tags).cloned().collect();
-        self.lvm.retag(name.as_str(), &[], &old).await
+        lvm.retag(name.as_str(), &[], &old).await
     }
 
     /// # Errors
