@@ -14,6 +14,7 @@ export DEBIAN_FRONTEND=noninteractive
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 kernel=$root/target/rig/kernel
 agent=$root/target/rig/agent
+uml=$root/target/rig/uml
 tools=$root/target/tools
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -119,6 +120,18 @@ fetch_kernel() {
     unpack "$package" "$kernel"
 }
 
+# A kernel that runs as a program, beside the build and not installed. Without it virtual hosts are emulated.
+fetch_user_mode_kernel() {
+    [ ! -x "$uml/usr/bin/linux.uml" ] || return 0
+    update_once user-mode-linux
+    if [ -z "$(apt-cache show user-mode-linux 2>/dev/null)" ]; then
+        say 'no package user-mode-linux in the sources of apt: virtual hosts are emulated, and slow'
+        return 0
+    fi
+    say "unpacking user-mode-linux in ${uml#"$root"/}: the kernel of virtual hosts, not installed"
+    unpack user-mode-linux "$uml"
+}
+
 # The agent that runs in a guest whose file systems are frozen, beside the build and not installed.
 # Its libraries are those of QEMU.
 fetch_agent() {
@@ -186,6 +199,7 @@ demo() {
 test_tools() {
     install_packages e2fsprogs util-linux lvm2 udev libnbd-bin
     fetch_agent
+    fetch_user_mode_kernel
     install_nextest
     install_deny
     install_buf

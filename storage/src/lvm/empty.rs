@@ -34,11 +34,9 @@ impl Domain {
         order: &RemovalOrder,
     ) -> Result<(), StorageError> {
         let (wipe, discard) = (order.wipe, order.discard);
+        let activated = self.lvm.alone().activate(&[&name]).await;
         let volume = self.condemned(&self.report().await?, &name)?;
-        if volume.device.is_none() {
-            self.lvm.alone().activate(&[&name]).await?;
-        }
-        let volume = self.condemned(&self.report().await?, &name)?;
+        activated?;
         let bytes = volume.bytes;
         if wipe && !tag::is_wiped(&volume.tags) {
             self.wipe_in_turn(volume).await?;

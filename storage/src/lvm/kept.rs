@@ -38,23 +38,19 @@ impl Domain {
             return Err(StorageError::Busy { what });
         }
         self.bring_back(volume, &written.volume, &turn).await?;
-        self.info(self.report().await?, &written.volume, &turn)
-            .await
+        let mut back = group.clone();
+        back.rename(&volume.name, &written.volume);
+        self.info(back, &written.volume, &turn).await
     }
 
-    /// Under its own name again. What its tags say of a removal means nothing there.
+    /// Under its own name again, unless somebody has that. What its tags say of a removal means nothing
+    /// there.
     pub(super) async fn bring_back(
         &self,
         volume: &Logical,
         name: &VolumeName,
         turn: &Turn,
     ) -> Result<(), StorageError> {
-        if self.report().await?.named(name.as_str()).is_some() {
-            return Err(StorageError::Invalid(format!(
-                "{} exists again",
-                self.what(name)
-            )));
-        }
         let lvm = self.lvm.during(turn);
         lvm.rename(&volume.name, name.as_str()).await?;
         let old: Vec<_> = tag::of_removals(&volume.tags).cloned().collect();

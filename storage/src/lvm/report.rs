@@ -83,6 +83,14 @@ impl Group {
             .find(|volume| volume.role() == Role::Removed(id))
     }
 
+    /// As it is after a change of a name that has been made.
+    pub(super) fn rename(&mut self, from: &str, to: &VolumeName) {
+        let renamed = self.volumes.iter_mut().find(|volume| volume.name == from);
+        if let Some(volume) = renamed {
+            to.as_str().clone_into(&mut volume.name);
+        }
+    }
+
     pub(super) fn named(&self, name: &str) -> Option<&Logical> {
         self.volumes.iter().find(|volume| volume.name == name)
     }

@@ -99,40 +99,38 @@ impl Domain {
             let (needed, free) = (room - has, group.free_bytes);
             return Err(StorageError::NoSpace { needed, free });
         }
-        let room = room.min(there_is);
-        if room > has {
-            self.extend(group, name, room, turn).await?;
-        }
-        if room == info.allocated_bytes {
-            return Ok(info);
-        }
-        let now = self.report().await?;
-        let bytes = now.volume(name).map(|volume| volume.bytes);
-        let allocated_bytes = bytes.ok_or_else(|| self.not_found(name))?;
+        let allocated_bytes = match room.min(there_is) {
+            room if room > has => self.extend(group, name, room, turn).await?,
+            _ => has,
+        };
         Ok(VolumeInfo {
             allocated_bytes,
             ..info
         })
     }
 
-    /// Gives a volume of the group so much room. One that has grown meanwhile is no error.
+    /// Gives a volume of the group so much room, and tells what it has. One that has grown meanwhile
+    /// is no error.
     pub(super) async fn extend(
         &self,
         group: &Group,
         name: &VolumeName,
         room: u64,
         turn: Option<&Turn>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<u64, StorageError> {
         let has = |group: &Group| group.volume(name).map(|volume| volume.bytes);
         let needed = room.saturating_sub(has(group).ok_or_else(|| self.not_found(name))?);
         let free = group.free_bytes;
         if needed > free {
             return Err(StorageError::NoSpace { needed, free });
         }
-        match self.lvm.changes(turn).extend(name.as_str(), room).await {
-            Err(error) if has(&self.report().await?).is_none_or(|bytes| bytes < room) => Err(error),
-            _ => Ok(()),
-        }
+        let lvm = self.lvm.changes(turn);
+        let Err(error) = lvm.extend(name.as_str(), room).await else {
+            // LVM takes whole extents.
+            return Ok(room.next_multiple_of(group.extent_bytes));
+        };
+        let now = has(&self.report().await?).filter(|bytes| *bytes >= room);
+        now.ok_or(error)
     }
 
     pub(super) async fn reduce(

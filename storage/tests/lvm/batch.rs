@@ -5,7 +5,7 @@ use livemerge_storage::{LvmConfig, NewVolume, RemovalState, StorageError, Volume
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-const MANY: usize = 12;
+const MANY: usize = 6;
 
 pub(crate) async fn removals_that_arrive_together_are_one_change(rig: &Rig) {
     let dir = tempfile::tempdir().unwrap();

@@ -175,10 +175,10 @@ pub(crate) async fn a_removal_that_dies_after_every_change_is_ended_by_the_next_
         wipe: true,
         ..order(&made, Duration::ZERO)
     };
-    // Deactivated; tagged; tagged anew and renamed; marked as being freed; activated; overwritten and
-    // deactivated.
+    // Deactivated; tagged; tagged anew and renamed; marked as being freed; activated; activated anew,
+    // overwritten and deactivated.
     let mut seen = Vec::new();
-    for changes in [1, 1, 2, 1, 1, 1] {
+    for changes in [1, 1, 2, 1, 1, 2] {
         let died = killer.run(&Call::remove(&long), changes).await;
         assert_eq!(died.signal(), Some(9));
         seen.push(state(rig, &made, &long).await);

@@ -78,6 +78,14 @@ impl Rig {
         }
     }
 
+    /// Each call of LVM is most of a second in an emulated host.
+    async fn activate(&self, volume: &VolumeInfo) {
+        let name = &volume.volume.name;
+        if !device(name.as_str()).exists() {
+            self.store.activate(name).await.unwrap();
+        }
+    }
+
     /// The names of all logical volumes.
     pub(crate) async fn names(&self) -> Vec<String> {
         let listed = run(
@@ -149,9 +157,12 @@ impl Fixture for Rig {
     }
 
     async fn write(&self, volume: &VolumeInfo, at: u64, bytes: u64, byte: u8) {
-        let name = &volume.volume.name;
-        self.store.provide(name, 3 * SIZE).await.unwrap();
-        self.store.activate(name).await.unwrap();
+        // The chunk that it begins with is enough for a little.
+        if bytes > MIB {
+            let name = &volume.volume.name;
+            self.store.provide(name, 3 * SIZE).await.unwrap();
+        }
+        self.activate(volume).await;
         let command = format!("write -P {byte} {at} {bytes}");
         run(
             "qemu-io",
@@ -161,7 +172,7 @@ impl Fixture for Rig {
     }
 
     async fn reads(&self, volume: &VolumeInfo, at: u64, bytes: u64, byte: u8) -> bool {
-        self.store.activate(&volume.volume.name).await.unwrap();
+        self.activate(volume).await;
         let command = format!("read -P {byte} {at} {bytes}");
         let text = run(
             "qemu-io",

@@ -1,7 +1,8 @@
 //! One virtual host, from its start to the end of its program.
 
-use crate::image::HostImage;
+use crate::{emulated, user_mode};
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,26 +12,35 @@ use tempfile::TempDir;
 /// Set in a virtual host, so that a test's binary knows where it runs.
 const HERE: &str = "LIVEMERGE_VIRTUAL_HOST";
 const HOST: &str = include_str!("host.sh");
-/// Part of Debian's QEMU.
-const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
-
-/// The processor's clock can be read without leaving it, where there is one alone.
-const KERNEL: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc";
+/// How long it may take to end by itself when it is asked to.
+const STOP: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Whether this process runs in a virtual host.
 pub fn is_here() -> bool {
     std::env::var_os(HERE).is_some()
 }
 
+/// What runs a virtual host's kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It is a program of this machine's. It needs `ptrace`, and has one processor.
+    UserMode,
+    /// QEMU's emulator, which runs everywhere.
+    Emulated,
+}
+
 /// What a virtual host has.
 #[derive(Debug, Clone)]
 pub struct VirtualHost {
+    /// What is tried, one after the other, until one starts.
+    pub kinds: Vec<Kind>,
     /// Its memory.
     pub memory_mib: u64,
-    /// How many processors it has. With one it is a third faster, for work that is done one after the
-    /// other.
+    /// How many processors it has, if it is emulated. With one it is a third faster, for work that is
+    /// done one after the other.
     pub processors: u32,
-    /// The sizes of its disks: /dev/vda, /dev/vdb and so on, all zeros and sparse.
+    /// The sizes of its disks: /dev/vda, /dev/vdb and so on, four at most, all zeros and sparse.
     pub disks_mib: Vec<u64>,
     /// How long its program may take, its start included.
     pub limit: Duration,
@@ -50,6 +60,7 @@ pub struct Ended {
 impl Default for VirtualHost {
     fn default() -> Self {
         Self {
+            kinds: vec![Kind::UserMode, Kind::Emulated],
             memory_mib: 1024,
             processors: 1,
             disks_mib: vec![4096],
@@ -99,7 +110,20 @@ impl VirtualHost {
     /// # Errors
     /// As for [`VirtualHost::run`].
     pub fn script(&self, script: &str) -> Result<Ended> {
-        let image = HostImage::build()?;
+        let mut why = String::new();
+        for kind in &self.kinds {
+            match self.attempt(*kind, script)? {
+                Attempt::Ended(ended) => return Ok(ended),
+                Attempt::NotStarted(said) => {
+                    println!("no virtual host of the kind {kind:?}: {said}");
+                    why += &said;
+                }
+            }
+        }
+        bail!("no virtual host starts\n{why}")
+    }
+
+    fn attempt(&self, kind: Kind, script: &str) -> Result<Attempt> {
         let dir = tempfile::Builder::new()
             .prefix("lmhost")
             .tempdir_in(&self.place)?;
@@ -109,178 +133,104 @@ impl VirtualHost {
         let ours: String = ours.collect();
         let script = format!("{ours}export {HERE}=yes\ncd /var/tmp\n{script}\n");
         fs::write(dir.path().join("program.sh"), script)?;
-        let mut running = Running::start(self, &image, dir)?;
-        running.end(self.limit)
+        for (number, mib) in self.disks_mib.iter().enumerate() {
+            File::create(disk(dir.path(), number))?.set_len(mib << 20)?;
+        }
+        let started = match kind {
+            Kind::UserMode => user_mode::start(self, dir.path()),
+            Kind::Emulated => emulated::start(self, dir.path()),
+        };
+        match started {
+            Ok(processes) => Running { processes, dir }.end(self.limit),
+            Err(error) => Ok(Attempt::NotStarted(format!("{error:#}"))),
+        }
     }
+}
+
+enum Attempt {
+    Ended(Ended),
+    /// And what was said.
+    NotStarted(String),
+}
+
+/// The file of a disk.
+pub(crate) fn disk(dir: &Path, number: usize) -> PathBuf {
+    dir.join(format!("disk{number}"))
+}
+
+/// Starts a process of a host, which says what it has to say to a file.
+pub(crate) fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
+    let log = File::create(log)?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn();
+    let program = command.get_program().display().to_string();
+    child.with_context(|| format!("starting {program}: run `make setup`"))
 }
 
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The processes of a host.
+/// The processes of a host, the machine first. They are ended when they are dropped.
+pub(crate) struct Processes(pub(crate) Vec<Child>);
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for process in &mut self.0 {
+            end(process);
+        }
+    }
+}
+
 struct Running {
-    machine: Child,
-    files: Child,
+    processes: Processes,
     dir: TempDir,
 }
 
 impl Running {
-    fn start(host: &VirtualHost, image: &HostImage, dir: TempDir) -> Result<Self> {
-        let socket = dir.path().join("root.socket");
-        let mut files = Command::new(VIRTIOFSD);
-        files
-            .arg("-f")
-            .arg(format!("--socket-path={}", socket.display()));
-        files.args([
-            "-o",
-            "source=/",
-            "-o",
-            "cache=always",
-            "-o",
-            "sandbox=chroot",
-        ]);
-        let log = File::create(dir.path().join("virtiofsd.log"))?;
-        let files = files
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn();
-        let files =
-            Guard(Some(files.with_context(|| {
-                format!("starting {VIRTIOFSD}: run `make setup`")
-            })?));
-        wait_for(&socket)?;
-        let machine = machine(host, image, dir.path(), &socket)?;
-        Ok(Self {
-            machine,
-            files: files.keep(),
-            dir,
-        })
-    }
-
-    fn end(&mut self, limit: Duration) -> Result<Ended> {
+    fn end(mut self, limit: Duration) -> Result<Attempt> {
         let until = Instant::now() + limit;
-        while self.machine.try_wait()?.is_none() {
+        while self.processes.0[0].try_wait()?.is_none() {
             if Instant::now() > until {
                 bail!("no end after {limit:?}\n{}", self.said());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(LOOK_EVERY);
         }
-        let code = self.port("code");
+        if !self.file("console").contains("started") {
+            return Ok(Attempt::NotStarted(self.said()));
+        }
+        let code = self.file("code");
         let code = code.trim().parse();
         let code = code.with_context(|| format!("the virtual host broke down\n{}", self.said()))?;
-        Ok(Ended {
-            output: self.port("output"),
+        Ok(Attempt::Ended(Ended {
+            output: self.file("output"),
             code,
-        })
+        }))
     }
 
     fn said(&self) -> String {
-        ["virtiofsd.log", "qemu.log", "console", "output"]
-            .map(|port| self.port(port))
+        ["files.log", "machine.log", "console", "output"]
+            .map(|name| self.file(name))
             .join("\n")
     }
 
-    fn port(&self, name: &str) -> String {
+    fn file(&self, name: &str) -> String {
         let said = fs::read(self.dir.path().join(name)).unwrap_or_default();
         String::from_utf8_lossy(&said).into_owned()
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        for process in [&mut self.machine, &mut self.files] {
-            end(process);
-        }
-    }
-}
-
-/// A process that is ended unless somebody else takes it over.
-struct Guard(Option<Child>);
-
-impl Guard {
-    fn keep(mut self) -> Child {
-        self.0.take().expect("it is taken once")
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(process) = &mut self.0 {
-            end(process);
-        }
-    }
-}
-
-/// By its id, and whether or not it has ended by itself.
+/// By its id, and whether or not it has ended by itself. A kernel that is a program ends its own
+/// processes when it is asked to.
 fn end(process: &mut Child) {
+    let _ = kill_process(Pid::from_child(process), Signal::TERM);
+    let until = Instant::now() + STOP;
+    while matches!(process.try_wait(), Ok(None)) && Instant::now() < until {
+        std::thread::sleep(LOOK_EVERY);
+    }
     let _ = process.kill();
     let _ = process.wait();
-}
-
-fn wait_for(socket: &Path) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(20);
-    while !socket.exists() {
-        if Instant::now() > until {
-            bail!("no {} after 20 s", socket.display());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-fn machine(host: &VirtualHost, image: &HostImage, dir: &Path, socket: &Path) -> Result<Child> {
-    let port = |name: &str| format!("file:{}", dir.join(name).display());
-    let memory = host.memory_mib;
-    let script = dir.join("host.sh");
-    let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-no-reboot",
-    ])
-    .args(["-machine", "q35,hpet=off", "-cpu", "max,+invtsc"])
-    .args(["-accel", "tcg", "-smp", &host.processors.to_string()])
-    .args(["-m", &format!("{memory}M")])
-    .args([
-        "-object",
-        &format!("memory-backend-memfd,id=memory,size={memory}M,share=on"),
-    ])
-    .args(["-numa", "node,memdev=memory"])
-    .arg("-kernel")
-    .arg(&image.kernel)
-    .arg("-initrd")
-    .arg(&image.initrd)
-    .args([
-        "-append",
-        &format!("{KERNEL} host.script={}", script.display()),
-    ])
-    .args([
-        "-chardev",
-        &format!("socket,id=root,path={}", socket.display()),
-    ])
-    .args(["-device", "vhost-user-fs-pci,chardev=root,tag=root"]);
-    for name in ["console", "output", "code"] {
-        qemu.args(["-serial", &port(name)]);
-    }
-    for (number, mib) in host.disks_mib.iter().enumerate() {
-        let path: PathBuf = dir.join(format!("disk{number}"));
-        File::create(&path)?.set_len(mib << 20)?;
-        let drive = format!(
-            "file={},id=disk{number},if=none,format=raw,cache=unsafe,discard=unmap",
-            path.display()
-        );
-        qemu.args(["-drive", &drive]);
-        qemu.args(["-device", &format!("virtio-blk-pci,drive=disk{number}")]);
-    }
-    let log = File::create(dir.join("qemu.log"))?;
-    let qemu = qemu
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn();
-    qemu.context("starting qemu-system-x86_64: run `make setup`")
 }
