@@ -381,6 +381,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_may_end_well_in_another_way() {
+        let told = shell(LIMIT).ending(&[3]);
+        assert_eq!(told.answer(&["-c", "echo x; exit 3"]).await.unwrap(), "x\n");
+        told.run(&["-c", "exit 2"]).await.unwrap_err();
+    }
+
+    #[tokio::test]
     async fn an_answer_is_whole_or_an_error() {
         let answer = async |script: &str| shell(LIMIT).answer(&["-c", script]).await;
         let said = answer("seq 100000; yes talk | head -c 1000000 >&2").await;

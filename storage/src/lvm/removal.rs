@@ -200,8 +200,7 @@ impl Domain {
         if order.discard {
             check_discard(volume)?;
         }
-        let at_once = order.keep_for.is_zero() && !order.wipe && !order.discard;
-        if at_once && !self.config().shared {
+        if order.ends_at_once() && !self.config().shared {
             return Ok(Next::Purge(volume.clone(), now()));
         }
         Ok(Next::Condemn(volume.clone()))
@@ -385,6 +384,13 @@ impl Domain {
         let (group, mut needers) = self.needers(group, targets, turn).await?;
         needers.retain(|(index, needer)| needer.refuses(&orders[*index]));
         Ok((group, needers.into_iter().collect()))
+    }
+}
+
+impl RemovalOrder {
+    /// Whether nothing is to be kept or overwritten.
+    pub(super) fn ends_at_once(&self) -> bool {
+        self.keep_for.is_zero() && !self.wipe && !self.discard
     }
 }
 
