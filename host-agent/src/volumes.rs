@@ -138,11 +138,35 @@ impl Volumes {
         self.stores().any(|store| store.capabilities().provided)
     }
 
+    /// The room that a full volume has, where it has only what it is given.
+    pub fn most_room(&self, volume: &VolumeInfo) -> Option<u64> {
+        let store = self.store(&volume.volume.storage).ok()?;
+        store.most_room(volume.virtual_bytes)
+    }
+
     /// The volume under this locator, when it has only the room that it is given.
     pub fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
         let volume = self.volume_of(locator)?;
         let store = self.store(&volume.storage).ok()?;
         store.capabilities().provided.then_some(volume)
+    }
+
+    /// The same, without a look at storage that may hang: of a path that no domain spells so, only one
+    /// of this host's devices is looked at, by the domains that give room.
+    pub fn provided_at_once(&self, locator: &Locator) -> Option<VolumeRef> {
+        let is_device = match locator {
+            Locator::File(path) | Locator::Block(path) => path.starts_with("/dev"),
+            Locator::Nbd(_) => false,
+        };
+        let giving = || self.stores().filter(|store| store.capabilities().provided);
+        let spelled = giving().find_map(|store| Some((store, store.spells(locator)?)));
+        let found = spelled.or_else(|| {
+            let mut asked = giving().filter(|_| is_device);
+            asked.find_map(|store| Some((store, store.resolve(locator)?)))
+        });
+        let (store, name) = found?;
+        let storage = store.id().clone();
+        Some(VolumeRef { storage, name })
     }
 
     /// Gives a volume room for so many bytes, and tells what it has.

@@ -410,7 +410,7 @@ async fn a_layer_that_is_written_beyond_what_is_watched_is_told_of_once() {
     let unwatched = paths.clone().map(|path| (path, 0));
     assert_eq!(
         (fills(&before), before.lacks_room),
-        (unwatched.to_vec(), false)
+        (unwatched.to_vec(), vec![])
     );
     let (base, watched) = (rig.image("a"), 1 << 20);
     rig.libvirt

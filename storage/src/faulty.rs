@@ -186,6 +186,10 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
             .await
     }
 
+    fn most_room(&self, virtual_bytes: u64) -> Option<u64> {
+        self.inner.most_room(virtual_bytes)
+    }
+
     async fn reduce(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
         self.call(Call::Reduce, self.inner.reduce(volume)).await
     }

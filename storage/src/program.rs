@@ -26,6 +26,8 @@ const MOST_ANSWER: u64 = 64 << 20;
 pub(crate) struct Program {
     path: PathBuf,
     limit: Duration,
+    /// Codes with which it ends well, beside 0.
+    also: &'static [i32],
     /// What it means when it ends like this, having said that.
     failure: fn(ExitStatus, &str) -> StorageError,
 }
@@ -38,7 +40,16 @@ impl Program {
         Self {
             path: path.into(),
             limit: LIMIT,
+            also: &[],
             failure,
+        }
+    }
+
+    /// The same, for a call that answers with one of these codes, too.
+    pub(crate) fn ending(&self, also: &'static [i32]) -> Self {
+        Self {
+            also,
+            ..self.clone()
         }
     }
 
@@ -51,6 +62,36 @@ impl Program {
     pub(crate) async fn run<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<(), StorageError> {
         self.ended(self.command(args, Stdio::null())).await?;
         Ok(())
+    }
+
+    /// Runs one that changes what must not be left half changed: it is never killed. At the limit the
+    /// caller is told, and it goes on by itself, also when this process ends.
+    ///
+    /// `keeps` is kept until it has ended; by who goes on without this process `input` is.
+    pub(crate) async fn change<A: AsRef<OsStr>>(
+        &self,
+        args: &[A],
+        input: Stdio,
+        keeps: impl Send + 'static,
+    ) -> Result<(), StorageError> {
+        let keeps = Keeps(Some(keeps));
+        let mut command = self.command(args, Stdio::null());
+        command.kill_on_drop(false).stdin(input);
+        let mut child = command.spawn().map_err(|error| self.unreachable(error))?;
+        // The command has a copy of the input, too.
+        drop(command);
+        let ended = tokio::spawn(async move {
+            let said = text(child.stderr.take(), MOST_TEXT).await;
+            let status = child.wait().await;
+            keeps.end();
+            Ok((status?, said?))
+        });
+        let ended = match timeout(self.limit, ended).await {
+            Ok(ended) => ended.map_err(io::Error::other).flatten(),
+            Err(_late) => Err(no_end(self.limit)),
+        };
+        let (status, said) = ended.map_err(|error| self.unreachable(error))?;
+        self.success(status, &said)
     }
 
     /// The same, and gives what it prints.
@@ -122,7 +163,7 @@ impl Program {
     }
 
     fn success(&self, status: ExitStatus, said: &[u8]) -> Result<(), StorageError> {
-        if status.success() {
+        if status.success() || status.code().is_some_and(|code| self.also.contains(&code)) {
             return Ok(());
         }
         Err((self.failure)(status, String::from_utf8_lossy(said).trim()))
@@ -135,6 +176,21 @@ impl Program {
             what: name.display().to_string(),
             source,
         }
+    }
+}
+
+/// What is kept until a program has ended. Where nobody waits for that any more it is never dropped.
+struct Keeps<T>(Option<T>);
+
+impl<T> Keeps<T> {
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<T> Drop for Keeps<T> {
+    fn drop(&mut self) {
+        std::mem::forget(self.0.take());
     }
 }
 
@@ -160,6 +216,7 @@ fn no_pipe() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::sync::oneshot::error::TryRecvError;
 
     fn failed(status: ExitStatus, text: &str) -> StorageError {
         StorageError::Unreachable {
@@ -199,6 +256,56 @@ mod tests {
         while process.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_change_goes_on_behind_the_limit_and_keeps_what_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let go_on = dir.path().join("go-on");
+        let script = format!("until [ -e {} ]; do sleep 0.01; done", go_on.display());
+        let (kept, mut ended) = tokio::sync::oneshot::channel::<()>();
+        let slow = shell(Duration::from_millis(50));
+        let late = slow.change(&["-c", &script], Stdio::null(), kept).await;
+        assert!(
+            matches!(&late, Err(StorageError::Unreachable { source, .. })
+                if source.kind() == io::ErrorKind::TimedOut),
+            "{late:?}"
+        );
+        assert_eq!(ended.try_recv(), Err(TryRecvError::Empty));
+        std::fs::write(&go_on, "").unwrap();
+        ended.await.unwrap_err();
+    }
+
+    /// As when the process ends that has called it.
+    #[test]
+    fn a_change_is_not_killed_with_who_called_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, done) = (dir.path().join("begun"), dir.path().join("done"));
+        let script = format!(
+            "touch {}; until [ -e {} ]; do sleep 0.01; done; flock -n {} true || touch {}",
+            begun.display(),
+            dir.path().join("go-on").display(),
+            dir.path().join("lock").display(),
+            done.display()
+        );
+        let lock = std::fs::File::create(dir.path().join("lock")).unwrap();
+        lock.lock().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let input = lock.try_clone().unwrap();
+        runtime.spawn(async move {
+            let change = shell(LIMIT);
+            change.change(&["-c", &script], input.into(), ()).await
+        });
+        let wait = |path: &std::path::Path| {
+            while !path.exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        wait(&begun);
+        runtime.shutdown_background();
+        drop(lock);
+        std::fs::write(dir.path().join("go-on"), "").unwrap();
+        wait(&done);
     }
 
     #[tokio::test]
@@ -271,6 +378,13 @@ mod tests {
         while process.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn one_may_end_well_in_another_way() {
+        let told = shell(LIMIT).ending(&[3]);
+        assert_eq!(told.answer(&["-c", "echo x; exit 3"]).await.unwrap(), "x\n");
+        told.run(&["-c", "exit 2"]).await.unwrap_err();
     }
 
     #[tokio::test]

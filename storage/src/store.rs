@@ -159,12 +159,18 @@ pub trait VolumeStore: Send + Sync + 'static {
     ) -> Result<VolumeInfo, StorageError>;
 
     /// Gives a volume room for so many bytes of its own, durably, also while it is open. Never less
-    /// than it has, and no more than a full volume of its size needs. Where volumes are not given
-    /// their room it has it as long as the domain has.
+    /// than it has, and no more than a full volume of its size needs; where the domain has less left, all
+    /// of that. Where volumes are not given their room it has it as long as the domain has.
     ///
     /// # Errors
-    /// `NotFound`; `NoSpace` when the domain has not got it.
+    /// `NotFound`; `NoSpace` when the domain has nothing left.
     async fn provide(&self, volume: &VolumeName, bytes: u64) -> Result<VolumeInfo, StorageError>;
+
+    /// The room that a full volume has which a guest sees so many bytes of: the most that it is ever
+    /// given. `None` where volumes are not given their room.
+    fn most_room(&self, _virtual_bytes: u64) -> Option<u64> {
+        None
+    }
 
     /// Takes back the room that a volume which nobody has open does not need.
     ///

@@ -11,6 +11,7 @@
 use crate::StorageError;
 use crate::error::io_error;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The two locks.
@@ -51,17 +52,28 @@ impl Turns {
         }
     }
 
-    pub(crate) fn look(&self) -> Result<Turn, StorageError> {
+    /// `None` while somebody has the other turn.
+    pub(crate) fn try_look(&self) -> Result<Option<Turn>, StorageError> {
         let file = open(&self.naming)?;
-        file.lock_shared()
-            .map_err(io_error(self.naming.display()))?;
-        Ok(Turn { locked: file })
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Turn { locked: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(io_error(self.naming.display())(error)),
+        }
     }
 
     pub(crate) fn name(&self) -> Result<Turn, StorageError> {
         let file = open(&self.naming)?;
         file.lock().map_err(io_error(self.naming.display()))?;
         Ok(Turn { locked: file })
+    }
+}
+
+impl Turn {
+    /// The open file: until the turn is dropped, or this process has ended and every copy is closed,
+    /// it is locked.
+    pub(crate) fn copy(&self) -> io::Result<File> {
+        self.locked.try_clone()
     }
 }
 

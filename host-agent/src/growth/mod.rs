@@ -12,11 +12,13 @@
 //! - Every layer that QEMU has written since it opened it is looked at: the active one, and the base
 //!   of a commit. Of one that it has not written nothing is known, and nothing is needed.
 //! - A machine is resumed only when libvirt says that it stands still because a disk had no room, and
-//!   all of its layers have room by now.
+//!   what is given room of each such disk has some by now; once a round at most.
+//! - Each machine is looked at by itself: one that does not answer holds up no other.
 //! - What is given is never more than a full volume needs; that is the storage's bound.
 
 mod decide;
 mod keeper;
+mod looks;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +35,8 @@ pub trait Room: Send + Sync + 'static {
     /// Whether there is any volume that is given it.
     fn gives(&self) -> bool;
 
-    /// The volume under this locator, when it has only the room that it is given.
+    /// The volume under this locator, when it has only the room that it is given. Storage that hangs
+    /// is not asked.
     fn provided(&self, locator: &Locator) -> Option<VolumeRef>;
 
     /// The room that a volume has, in bytes.
@@ -51,7 +54,7 @@ impl Room for Volumes {
     }
 
     fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
-        Self::provided(self, locator)
+        self.provided_at_once(locator)
     }
 
     async fn room(&self, volume: &VolumeRef) -> Result<u64, Problem> {

@@ -3,13 +3,14 @@
 use super::Room;
 use super::keeper::keep_every;
 use crate::hypervisor::fake::{Call, FakeHypervisor, FakeImages, Pace};
-use crate::hypervisor::{Hypervisor as _, VmState};
+use crate::hypervisor::{Hypervisor as _, Overlay, VmState};
 use async_trait::async_trait;
 use livemerge_proto::ids::VmId;
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_runtime::Shutdown;
 use livemerge_storage::{Locator, VolumeRef};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use uuid::Uuid;
@@ -24,6 +25,8 @@ const ROUND: Duration = Duration::from_millis(20);
 struct Chunks {
     rooms: Mutex<BTreeMap<String, u64>>,
     full: Mutex<bool>,
+    /// How often room was asked for, or how much there is.
+    asked: AtomicU64,
 }
 
 impl Chunks {
@@ -55,10 +58,12 @@ impl Room for Chunks {
     }
 
     async fn room(&self, volume: &VolumeRef) -> Result<u64, Problem> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         Ok(self.of(volume.name.as_str()))
     }
 
     async fn provide(&self, volume: &VolumeRef, bytes: u64) -> Result<u64, Problem> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         if *self.full.lock().unwrap() {
             return Err(Problem::new(Reason::InsufficientSpace, "full"));
         }
@@ -88,6 +93,11 @@ fn at(name: &str) -> Locator {
 
 impl Scene {
     async fn new() -> Self {
+        Self::keeping(ROUND).await
+    }
+
+    /// With so much time between two looks at all machines.
+    async fn keeping(every: Duration) -> Self {
         let host = FakeHypervisor::new(FakeImages::default(), Pace::Manual);
         let vm = VmId::from(Uuid::from_u128(VM));
         let chain = [Locator::File("/images/old".into()), at("base"), at("top")];
@@ -100,7 +110,7 @@ impl Scene {
         };
         let room: Arc<dyn Room> = Arc::clone(&scene.room) as _;
         tokio::spawn(keep_every(
-            ROUND,
+            every,
             Arc::new(scene.host.clone()),
             room,
             CHUNK,
@@ -170,10 +180,12 @@ async fn a_full_volume_is_given_no_more_and_nobody_asks_without_end() {
     let scene = Scene::new().await;
     scene.host.fill_up(scene.vm, &at("top"), MOST);
     scene.until(|scene| scene.room.of("top") == MOST).await;
-    let before = scene.host.calls().len();
+    let asked = || scene.room.asked.load(Ordering::Relaxed);
+    let (calls, before) = (scene.host.calls().len(), asked());
     tokio::time::sleep(20 * ROUND).await;
-    // Each round looks at the machines, at this one, and asks once for each layer.
-    assert!(scene.host.calls().len() - before < 100);
+    // Each round looks at the machines, at this one, and asks twice for the layer that is written.
+    assert!(scene.host.calls().len() - calls < 100);
+    assert!(asked() - before < 60);
 }
 
 #[tokio::test]
@@ -181,7 +193,9 @@ async fn a_machine_that_had_no_room_runs_again_once_it_has_some() {
     let scene = Scene::new().await;
     *scene.room.full.lock().unwrap() = true;
     scene.host.fill_up(scene.vm, &at("top"), CHUNK);
-    scene.host.run_out_of_room(scene.vm);
+    scene
+        .host
+        .run_out_of_room(scene.vm, &"vda".parse().unwrap());
     tokio::time::sleep(10 * ROUND).await;
     assert_eq!(scene.state().await, VmState::Paused, "there is no room yet");
     *scene.room.full.lock().unwrap() = false;
@@ -199,4 +213,50 @@ async fn a_machine_that_somebody_has_stopped_stays_so() {
     scene.until(|scene| scene.room.of("top") > CHUNK).await;
     tokio::time::sleep(10 * ROUND).await;
     assert_eq!(scene.state().await, VmState::Paused);
+}
+
+#[tokio::test]
+async fn a_machine_that_lacks_room_which_is_not_given_here_stays_so() {
+    let scene = Scene::new().await;
+    let other = VmId::from(Uuid::from_u128(VM + 1));
+    let file = [Locator::File("/images/file".into())];
+    let disks: [(&str, &[Locator]); 2] = [("vda", &[at("own")]), ("vdb", &file)];
+    scene.host.add_vm(other, "other", &disks);
+    scene.host.run_out_of_room(other, &"vdb".parse().unwrap());
+    tokio::time::sleep(10 * ROUND).await;
+    let calls = scene.host.calls();
+    let resumed = |call: &&Call| matches!(call, Call::Resume(vm) if *vm == other);
+    assert_eq!(calls.iter().filter(resumed).count(), 0);
+}
+
+/// What it wants to write is farther away than what it is given.
+#[tokio::test]
+async fn a_machine_that_stops_again_at_once_is_resumed_once_a_round() {
+    let scene = Scene::new().await;
+    let disk = "vda".parse().unwrap();
+    scene.host.fill_up(scene.vm, &at("top"), 1);
+    let resumed = || {
+        let calls = scene.host.calls();
+        let resumed = |call: &&Call| matches!(call, Call::Resume(_));
+        calls.iter().filter(resumed).count()
+    };
+    let (begun, rounds) = (tokio::time::Instant::now(), 20);
+    while begun.elapsed() < rounds * ROUND {
+        scene.host.run_out_of_room(scene.vm, &disk);
+        tokio::time::sleep(ROUND / 10).await;
+    }
+    let rounds = usize::try_from(begun.elapsed().as_millis() / ROUND.as_millis()).unwrap();
+    assert!((1..=rounds + 1).contains(&resumed()), "{}", resumed());
+}
+
+#[tokio::test]
+async fn a_new_layer_is_watched_at_once() {
+    let scene = Scene::keeping(Duration::from_secs(3600)).await;
+    scene.host.images().create(&at("new"), Some(&at("top")));
+    let overlay = Overlay {
+        disk: "vda".parse().unwrap(),
+        locator: at("new"),
+    };
+    scene.host.add_overlays(scene.vm, &[overlay]).await.unwrap();
+    scene.until(|scene| scene.watched("new") > 0).await;
 }

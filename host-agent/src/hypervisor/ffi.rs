@@ -14,7 +14,7 @@ mod fill;
 mod guest;
 
 pub(super) use events::{Signal, Subscription};
-pub(super) use fill::{Stat, block_stats, lacks_room};
+pub(super) use fill::{Stat, block_stats, disks_without_room};
 pub(super) use guest::{freeze, set_agent_limit, thaw};
 
 use std::ffi::{CStr, CString, c_int};

@@ -205,8 +205,8 @@ pub enum HypervisorEvent {
         /// The machine.
         vm: VmId,
     },
-    /// A layer of a machine was written beyond what was watched: see
-    /// [`super::Hypervisor::watch_fill`].
+    /// A layer of a machine was written beyond what was watched, see
+    /// [`super::Hypervisor::watch_fill`]; or it has a new one, which is not watched yet.
     Filling {
         /// The machine.
         vm: VmId,
@@ -222,8 +222,8 @@ pub enum HypervisorEvent {
 pub struct Fill {
     /// Its layers, as far as they lie on this host.
     pub layers: Vec<LayerFill>,
-    /// Whether it stands still because a disk had no room for a write.
-    pub lacks_room: bool,
+    /// The disks that had no room for a write, when it stands still because of that.
+    pub lacks_room: Vec<DiskTarget>,
 }
 
 /// How far a layer is written.

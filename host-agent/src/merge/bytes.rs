@@ -65,6 +65,16 @@ impl Works {
         }
     }
 
+    /// Where the kept volumes are given no more than this: what a full volume has is room for
+    /// everything.
+    fn within(mut self, commit: Option<u64>, pull: Option<u64>) -> Self {
+        for (work, left) in [(&mut self.commit.0, commit), (&mut self.pull.0, pull)] {
+            let needed = work.space_needed_bytes;
+            work.space_needed_bytes = needed.min(left.unwrap_or(needed));
+        }
+        self
+    }
+
     pub(super) fn profile(self, direction: Direction) -> Profile {
         match direction {
             Direction::Commit => self.commit.1,
@@ -85,12 +95,31 @@ pub(super) async fn measure(
     };
     let shares = tokio::time::timeout(limit, volumes.survey(youngest, lowest)).await;
     let why = match shares {
-        Ok(Ok(shares)) => return Some(works(&shares, layers.len())),
+        Ok(Ok(shares)) => {
+            let works = works(&shares, layers.len());
+            return Some(works.within(
+                room_left(lowest, layers, volumes).await,
+                room_left(youngest, layers, volumes).await,
+            ));
+        }
         Ok(Err(problem)) => problem.to_string(),
         Err(_late) => format!("no end after {limit:?}"),
     };
     tracing::warn!(volume = %youngest, why, "its map cannot be read: the bytes of a merge are estimated");
     None
+}
+
+/// What a volume may still be given, once it is as large as the largest of these. `None` where it
+/// takes what it needs, or that cannot be told.
+async fn room_left(kept: &VolumeRef, layers: &[&VolumeRef], volumes: &Volumes) -> Option<u64> {
+    let mut info = volumes.stat(kept).await.ok()?;
+    let _is_given = volumes.most_room(&info)?;
+    for layer in layers {
+        let virtual_bytes = volumes.stat(layer).await.ok()?.virtual_bytes;
+        info.virtual_bytes = info.virtual_bytes.max(virtual_bytes);
+    }
+    let most = volumes.most_room(&info)?;
+    Some(most.saturating_sub(info.allocated_bytes))
 }
 
 /// From what is seen of each volume, the youngest first. A commit takes away all but the oldest of
@@ -156,6 +185,14 @@ mod tests {
         let two = works(&seen, 2);
         assert_eq!(bytes(two.commit.0), (1, 2, 501));
         assert_eq!(bytes(two.pull.0), (10, 20, 1010));
+        // What is full needs no more room, and what is nearly full no more than that.
+        let full = works(&seen, 2).within(Some(0), Some(5));
+        assert_eq!(
+            (bytes(full.commit.0), bytes(full.pull.0)),
+            ((1, 2, 0), (10, 20, 5))
+        );
+        let own = works(&seen, 2).within(None, Some(1 << 40));
+        assert_eq!((bytes(own.commit.0).2, bytes(own.pull.0).2), (501, 1010));
         // Nothing is seen of the lower ones.
         let bare = works(&seen[..1], 3);
         assert_eq!(bytes(bare.commit.0), (1, 2, 501));

@@ -6,6 +6,7 @@ use super::bytes::{Work, measure};
 use super::member::Member;
 use super::plan::MAP_LIMIT;
 use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
 use livemerge_storage::VolumeRef;
 
 /// More than the tables of an image need for what is copied.
@@ -31,12 +32,24 @@ impl Member {
             Some(works) => works.of(order.direction),
             None => self.estimate().await?,
         };
-        let has = volumes.stat(&kept).await?.allocated_bytes;
-        let needed = work.space_needed_bytes;
+        let info = volumes.stat(&kept).await?;
+        let (has, needed) = (info.allocated_bytes, work.space_needed_bytes);
         let room = has.saturating_add(needed + SPARE_BYTES.min(needed));
+        // What a full volume has is room for everything.
+        let room = room.min(volumes.most_room(&info).unwrap_or(room));
+        let free = volumes.space(&kept.storage).await?.free_bytes;
+        let missing = room.saturating_sub(has);
+        if missing > free && !work.estimated {
+            // What is left is for the guests.
+            return Err(no_room(&kept, missing, free));
+        }
         let given = volumes.provide(&kept, room).await?;
         tracing::info!(merge = %order.id, volume = %kept, needed, room = given, "room for the merge");
-        Ok(())
+        match room.saturating_sub(given) {
+            // Others have taken it meanwhile.
+            missing if missing > 0 && !work.estimated => Err(no_room(&kept, missing, 0)),
+            _ => Ok(()),
+        }
     }
 
     async fn estimate(&self) -> Result<Work, Problem> {
@@ -47,4 +60,16 @@ impl Member {
         }
         Ok(Work::estimate(taken))
     }
+}
+
+fn no_room(kept: &VolumeRef, missing: u64, free: u64) -> Problem {
+    let text = format!(
+        "{kept} needs {missing} bytes more for the merge, and {} has {free}",
+        kept.storage
+    );
+    let problem = Problem::new(Reason::InsufficientSpace, text).with("volume", kept);
+    let problem = problem.with("storage", &kept.storage);
+    problem
+        .with("needed_bytes", missing)
+        .with("free_bytes", free)
 }

@@ -334,7 +334,11 @@ impl Member {
                     let job = job_order(&self.record);
                     hypervisor.start_job(order.vm, &job).await
                 }
-                Err(problem) => Err(HypervisorError::Unknown(problem.to_string())),
+                Err(problem) => {
+                    tracing::warn!(merge = %order.id, %problem, "no room for its data yet");
+                    self.told = Some(Told::NoRoom(problem));
+                    return;
+                }
             },
             Action::AbortJob => hypervisor.abort_job(order.vm, &order.disk).await,
             Action::Suspend => {

@@ -2,6 +2,7 @@
 
 use super::types::MergeRecord;
 use crate::hypervisor::{BlockJobOutcome, DiskView, JobProgress, VmState};
+use livemerge_proto::problem::Problem;
 use std::time::Duration;
 
 /// What was seen just now.
@@ -59,6 +60,8 @@ pub enum Told {
     Job(BlockJobOutcome),
     /// The hypervisor understood the last action and said no.
     Refused(String),
+    /// The job was not started: the kept volume was not given the room for its data.
+    NoRoom(Problem),
 }
 
 /// The merges of other disks that go together with one, all of them taken as one.

@@ -13,8 +13,13 @@ use super::types::{Help, MergeKind, MergeRecord, Phase, Window};
 use crate::hypervisor::{BlockJobKind, BlockJobOutcome, VmState};
 use jiff::Timestamp;
 use livemerge_proto::failure::Failure;
+use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use std::time::Duration;
+use tonic::Code;
+
+/// Before storage is asked again for room for a job.
+const ROOM_AGAIN: Duration = Duration::from_secs(2);
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,7 +171,21 @@ impl Look<'_> {
             let wait = Step::Wait(self.policy.look_every);
             return self.help().unwrap_or(wait);
         }
+        if let Some(Told::NoRoom(problem)) = &self.seen.told {
+            return self.without_room(starts, problem);
+        }
         self.start_again(starts)
+    }
+
+    /// Storage that does not answer is asked again, as often as it takes: no job has failed.
+    fn without_room(&self, starts: u32, problem: &Problem) -> Step {
+        if problem.reason.code() != Code::Unavailable {
+            return fail(problem.reason, self.record, &problem.message);
+        }
+        match ROOM_AGAIN.saturating_sub(self.seen.in_phase) {
+            Duration::ZERO => self.start_job(starts),
+            left => Step::Wait(left),
+        }
     }
 
     /// The chain is as it must be. After a pull QEMU may still have the tables of the kept volume in
@@ -352,9 +371,9 @@ impl Look<'_> {
         let text = match self.seen.told.as_ref()? {
             Told::Job(BlockJobOutcome::Failed) => "the block job failed",
             Told::Job(BlockJobOutcome::Cancelled) => "the block job was cancelled from outside",
-            Told::Job(BlockJobOutcome::Ready | BlockJobOutcome::Completed) | Told::Refused(_) => {
-                return None;
-            }
+            Told::Job(BlockJobOutcome::Ready | BlockJobOutcome::Completed)
+            | Told::Refused(_)
+            | Told::NoRoom(_) => return None,
         };
         Some(fail(Reason::MergeIoError, self.record, text))
     }

@@ -1,7 +1,7 @@
 //! What a backing string means: the files that it names, seen from the domain's root.
 //!
 //! ```text
-//!   /dir/base.qcow2   base.qcow2   ../dir/base.qcow2   file:base.qcow2      a path
+//!   /dir/base.qcow2   base.qcow2   file:base.qcow2   host_device:/dev/x     a path
 //!   json:{"driver": "qcow2", "file": {"driver": "file", "filename": "…"}}   paths within
 //!   nbd:…   nbd+unix://…   and every other protocol                         no path
 //! ```
@@ -44,6 +44,11 @@ impl Target {
             path: normal(path),
             place: place(path)?,
         })
+    }
+
+    /// Whether both are certainly the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.path == other.path || (self.place.is_some() && self.place == other.place)
     }
 
     /// Whether what this path of a backing string leads to may be the other one.
@@ -127,22 +132,31 @@ fn file(root: &Path, backing: &str) -> Option<PathBuf> {
         .split('/')
         .next()
         .and_then(|first| first.split_once(':'));
-    match protocol.map(|(name, _)| name) {
+    match protocol {
         None => Some(root.join(backing)),
-        Some("file") => backing.strip_prefix("file:").map(|path| root.join(path)),
-        Some(_) => None,
+        Some(_) => local(backing).map(|path| root.join(path)),
     }
+}
+
+/// What stands behind the protocols of QEMU that open something of this host by its path.
+fn local(name: &str) -> Option<&str> {
+    ["file:", "host_device:"]
+        .iter()
+        .find_map(|protocol| name.strip_prefix(protocol))
 }
 
 /// The values of `filename`, wherever they are: nested, or flat as in `file.filename`.
 fn file_names<'a>(node: &'a Value, found: &mut Vec<&'a str>) {
+    if let Some(nodes) = node.as_array() {
+        return nodes.iter().for_each(|node| file_names(node, found));
+    }
     let Some(fields) = node.as_object() else {
         return;
     };
     for (key, value) in fields {
         match value.as_str() {
             Some(name) if key == "filename" || key.ends_with(".filename") => {
-                found.push(name.strip_prefix("file:").unwrap_or(name));
+                found.push(local(name).unwrap_or(name));
             }
             _ => file_names(value, found),
         }
@@ -191,6 +205,22 @@ mod tests {
                 (file_at("/domain/a.img"), format),
                 "{backing}"
             );
+        }
+    }
+
+    #[test]
+    fn all_files_of_a_backing_name_are_found() {
+        let root = Path::new("/domain");
+        let each = r#"json:{"driver":"quorum","vote-threshold":1,"children":[
+            {"driver":"raw","file":{"driver":"host_device","filename":"/dev/vg/a"}},
+            {"driver":"qcow2","file.filename":"file:b"}]}"#;
+        for (backing, found) in [
+            ("host_device:/dev/vg/a", &["/dev/vg/a"][..]),
+            (each, &["/dev/vg/a", "/domain/b"]),
+            ("nbd:unix:/s", &[]),
+        ] {
+            let found: Vec<_> = found.iter().map(PathBuf::from).collect();
+            assert_eq!(paths(root, backing).unwrap(), found, "{backing}");
         }
     }
 

@@ -3,16 +3,51 @@
 use super::domain::{Domain, locked};
 use super::name::Role;
 use super::report::Group;
-use crate::turn::Turn;
+use super::turn::Turn;
 use crate::{Locator, StorageError, VolumeInfo, VolumeName};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
 /// What watches devices opens each for a moment when it was written: that is no use.
 const SETTLES: Duration = Duration::from_millis(300);
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// Far more than any chain has.
 const MAX_DEPTH: usize = 1000;
+
+/// A volume that can be read through its chain: what was activated for that is put back when this is
+/// dropped.
+pub(super) struct Readable {
+    domain: Arc<Domain>,
+    activated: Vec<String>,
+}
+
+impl Readable {
+    /// Puts it back now.
+    pub(super) async fn end(mut self) {
+        put_back_alone(&self.domain, std::mem::take(&mut self.activated)).await;
+    }
+}
+
+impl Drop for Readable {
+    fn drop(&mut self) {
+        let activated = std::mem::take(&mut self.activated);
+        if let (false, Ok(runtime)) = (activated.is_empty(), Handle::try_current()) {
+            let domain = Arc::clone(&self.domain);
+            runtime.spawn(async move { put_back_alone(&domain, activated).await });
+        }
+    }
+}
+
+/// While nobody else finds that it is active, and counts on that.
+async fn put_back_alone(domain: &Arc<Domain>, activated: Vec<String>) {
+    if activated.is_empty() {
+        return;
+    }
+    if let Ok(turn) = domain.name_turn().await {
+        domain.put_back(activated, &turn).await;
+    }
+}
 
 impl Domain {
     /// With everything that it is built on in this group: QEMU opens all of it.
@@ -25,19 +60,21 @@ impl Domain {
         let group = self.report().await?;
         let (_, chain) = self.chain(&group, &name, &turn).await?;
         locked(&self.wanted).extend(chain.iter().cloned());
-        self.activate_all(&group, &chain).await?;
+        self.activate_all(&group, &chain, &turn).await?;
         Ok(Locator::Block(self.name.path(name.as_str())))
     }
 
-    /// Lets somebody read a volume through its chain, and gives what was activated for that.
+    /// Lets somebody read a volume through its chain.
     pub(super) async fn readable_chain(
         self: &Arc<Self>,
         name: &VolumeName,
-    ) -> Result<(VolumeInfo, Vec<String>), StorageError> {
+    ) -> Result<(VolumeInfo, Readable), StorageError> {
         let turn = self.look_turn().await?;
         let group = self.report().await?;
         let (info, chain) = self.chain(&group, name, &turn).await?;
-        Ok((info, self.activate_all(&group, &chain).await?))
+        let activated = self.activate_all(&group, &chain, &turn).await?;
+        let domain = Arc::clone(self);
+        Ok((info, Readable { domain, activated }))
     }
 
     /// A volume and the names of all that it is built on in this group, its own first.
@@ -63,14 +100,14 @@ impl Domain {
 
     pub(super) async fn deactivate(self: Arc<Self>, name: VolumeName) -> Result<(), StorageError> {
         self.name.check(&name)?;
-        let _turn = self.name_turn().await?;
+        let turn = self.name_turn().await?;
         let group = self.closed(&name).await?;
         locked(&self.wanted).remove(&name);
         if group
             .volume(&name)
             .is_some_and(|volume| volume.device.is_some())
         {
-            self.lvm.deactivate(&[name.as_str()]).await?;
+            self.lvm.during(&turn).deactivate(&[name.as_str()]).await?;
         }
         Ok(())
     }
@@ -80,6 +117,7 @@ impl Domain {
         &self,
         group: &Group,
         names: &[VolumeName],
+        turn: &Turn,
     ) -> Result<Vec<String>, StorageError> {
         let mut inactive = Vec::new();
         for name in names {
@@ -89,14 +127,14 @@ impl Domain {
             }
         }
         if !inactive.is_empty() {
-            self.lvm.activate(&inactive).await?;
+            self.lvm.during(turn).activate(&inactive).await?;
         }
         Ok(inactive.into_iter().map(Into::into).collect())
     }
 
     /// Deactivates what was activated for a look. One that somebody has open meanwhile, or wants,
     /// stays as it is; so does one that cannot be deactivated, which does no harm.
-    pub(super) async fn put_back(&self, activated: Vec<String>) {
+    pub(super) async fn put_back(&self, activated: Vec<String>, turn: &Turn) {
         let is_wanted = |name: &str| matches!(Role::of(name), Role::Volume(name) if locked(&self.wanted).contains(&name));
         let names: Vec<_> = activated
             .iter()
@@ -104,7 +142,7 @@ impl Domain {
             .filter(|name| !is_wanted(name))
             .collect();
         if !names.is_empty() {
-            let _ = self.lvm.deactivate(&names).await;
+            let _ = self.lvm.during(turn).deactivate(&names).await;
         }
     }
 

@@ -15,6 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// Volumes of one change: their identities are one argument.
+const MOST: usize = 256;
+/// Volumes among them that take several changes each, one after the other in one turn: others wait for
+/// theirs.
+const MOST_LONG: usize = 32;
+
 /// How long the first one waits for others.
 const WINDOW: Duration = Duration::from_millis(20);
 
@@ -28,6 +34,18 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Those that are next. `shared`: all of them go the long way.
+    fn next(&self, shared: bool) -> Vec<Waiting> {
+        let mut waiting = locked(&self.waiting);
+        let mut long = 0;
+        let fits = |(asked, _): &&Waiting| {
+            long += usize::from(shared || !asked.order.ends_at_once());
+            long <= MOST_LONG
+        };
+        let most = waiting.iter().take(MOST).take_while(fits).count();
+        waiting.drain(..most).collect()
+    }
+
     /// Has it removed, with whatever else waits.
     pub(super) async fn ask(domain: &Arc<Domain>, asked: Asked) -> Result<Answer, StorageError> {
         let (answer, answered) = oneshot::channel();
@@ -37,7 +55,15 @@ impl Batch {
         // Whoever led before may have taken it along.
         if !locked(&batch.waiting).is_empty() {
             tokio::time::sleep(WINDOW).await;
-            let (asked, answers): (Vec<_>, Vec<_>) = locked(&batch.waiting).drain(..).unzip();
+        }
+        loop {
+            let (asked, answers): (Vec<_>, Vec<_>) = {
+                let shared = domain.config().shared;
+                batch.next(shared).into_iter().unzip()
+            };
+            if asked.is_empty() {
+                break;
+            }
             let done = domain.remove_all(&asked).await;
             for (answer, done) in answers.into_iter().zip(done) {
                 // Who asked may have left.
@@ -50,5 +76,42 @@ impl Batch {
             let source = io::Error::other("whoever removed it together with others is gone");
             Err(StorageError::Unreachable { what, source })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RemovalOrder;
+    use uuid::Uuid;
+
+    fn waiting(number: u128) -> Waiting {
+        let order = RemovalOrder {
+            // The last ones go the long way.
+            wipe: number >= 500,
+            ..RemovalOrder::new(
+                Uuid::from_u128(number).into(),
+                "a".parse().unwrap(),
+                "QXmD1g-naBe-VPvu-N26X-k2b6-eKm0-NPvbL2".parse().unwrap(),
+            )
+        };
+        let emptied = false;
+        (Asked { order, emptied }, oneshot::channel().0)
+    }
+
+    #[test]
+    fn all_that_wait_are_taken_as_they_came_and_not_too_many_at_once() {
+        let batch = Batch::default();
+        locked(&batch.waiting).extend((0..600).map(waiting));
+        let mut seen = Vec::new();
+        for taken in [256, 256, 32, 32, 24, 0] {
+            let next = batch.next(false);
+            assert_eq!(next.len(), taken);
+            seen.extend(next.into_iter().map(|(asked, _)| asked.order.id));
+        }
+        let all = (0..600).map(|number| Uuid::from_u128(number).into());
+        assert_eq!(seen, all.collect::<Vec<_>>());
+        locked(&batch.waiting).extend((0..40).map(waiting));
+        assert_eq!(batch.next(true).len(), 32);
     }
 }

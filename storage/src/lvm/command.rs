@@ -4,10 +4,11 @@
 use super::domain::LvmConfig;
 use super::name::GroupName;
 use super::report::{self, FIELDS, Group};
+use super::turn::Turn;
 use crate::program::Program;
 use crate::{Identity, StorageError};
 use std::io;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 
 /// How a group's commands are called.
 #[derive(Debug)]
@@ -63,6 +64,60 @@ impl Lvm {
         Ok(group)
     }
 
+    /// For changes that were decided in a turn, which is kept until they have ended.
+    pub(super) fn during<'a>(&'a self, turn: &'a Turn) -> Changes<'a> {
+        Changes {
+            lvm: self,
+            turn: Some(turn),
+        }
+    }
+
+    /// The same, where there is a turn.
+    pub(super) fn changes<'a>(&'a self, turn: Option<&'a Turn>) -> Changes<'a> {
+        Changes { lvm: self, turn }
+    }
+
+    /// For changes that do no harm whenever they are made.
+    pub(super) fn alone(&self) -> Changes<'_> {
+        Changes {
+            lvm: self,
+            turn: None,
+        }
+    }
+
+    fn args(&self, command: &str, args: &[&str], names: &[String]) -> Vec<String> {
+        let mut all = vec![command.to_owned()];
+        all.extend(self.always.iter().cloned());
+        all.extend(args.iter().copied().map(Into::into));
+        // No name is an option.
+        all.push("--".to_owned());
+        all.extend(names.iter().cloned());
+        all
+    }
+
+    fn full(&self, names: &[&str]) -> Vec<String> {
+        names
+            .iter()
+            .map(|name| format!("{}/{name}", self.group.as_str()))
+            .collect()
+    }
+
+    fn strange(&self, why: &str) -> StorageError {
+        StorageError::Unreachable {
+            what: format!("volume group {}", self.group.as_str()),
+            source: io::Error::new(io::ErrorKind::InvalidData, why),
+        }
+    }
+}
+
+/// Changes of a group. None of them is killed: between LVM's suspending a device and resuming it that
+/// would leave everybody's I/O on it hanging.
+pub(super) struct Changes<'a> {
+    lvm: &'a Lvm,
+    turn: Option<&'a Turn>,
+}
+
+impl Changes<'_> {
     /// Makes a logical volume that is active, and in which nothing is left that could be taken for
     /// something.
     pub(super) async fn create(
@@ -79,11 +134,11 @@ impl Lvm {
             "--zero",
             "y",
             "--activate",
-            self.activates,
+            self.lvm.activates,
         ];
         args.extend(["--name", name, "--size", &size]);
         args.extend(tags.iter().flat_map(|tag| ["--addtag", tag]));
-        self.run("lvcreate", &args, &[self.group.as_str().to_owned()])
+        self.run("lvcreate", &args, &[self.lvm.group.as_str().to_owned()])
             .await
     }
 
@@ -94,6 +149,12 @@ impl Lvm {
             &self.full(&[name]),
         )
         .await
+    }
+
+    /// Loads what the group says of an active volume: a change that was cut short has left it otherwise.
+    pub(super) async fn refresh(&self, name: &str) -> Result<(), StorageError> {
+        self.run("lvchange", &["--refresh"], &self.full(&[name]))
+            .await
     }
 
     /// The caller knows that nothing lies behind the new end.
@@ -110,7 +171,7 @@ impl Lvm {
     pub(super) async fn activate(&self, names: &[&str]) -> Result<(), StorageError> {
         self.run(
             "lvchange",
-            &["--activate", self.activates],
+            &["--activate", self.lvm.activates],
             &self.full(names),
         )
         .await
@@ -141,7 +202,7 @@ impl Lvm {
     /// # Errors
     /// `Invalid` when somebody has the new name.
     pub(super) async fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
-        let names = [self.group.as_str(), from, to].map(Into::into);
+        let names = [self.lvm.group.as_str(), from, to].map(Into::into);
         self.run("lvrename", &["--yes"], &names).await
     }
 
@@ -167,42 +228,28 @@ impl Lvm {
         args: &[&str],
         names: &[String],
     ) -> Result<(), StorageError> {
-        self.program.run(&self.args(command, args, names)).await
-    }
-
-    fn args(&self, command: &str, args: &[&str], names: &[String]) -> Vec<String> {
-        let mut all = vec![command.to_owned()];
-        all.extend(self.always.iter().cloned());
-        all.extend(args.iter().copied().map(Into::into));
-        // No name is an option.
-        all.push("--".to_owned());
-        all.extend(names.iter().cloned());
-        all
+        let program = &self.lvm.program;
+        let input = match self.turn {
+            Some(turn) => turn
+                .as_input()
+                .map_err(|error| program.unreachable(error))?,
+            None => Stdio::null(),
+        };
+        let args = self.lvm.args(command, args, names);
+        program.change(&args, input, self.turn.cloned()).await
     }
 
     fn full(&self, names: &[&str]) -> Vec<String> {
-        names
-            .iter()
-            .map(|name| format!("{}/{name}", self.group.as_str()))
-            .collect()
-    }
-
-    fn strange(&self, why: &str) -> StorageError {
-        StorageError::Unreachable {
-            what: format!("volume group {}", self.group.as_str()),
-            source: io::Error::new(io::ErrorKind::InvalidData, why),
-        }
+        self.lvm.full(names)
     }
 }
 
 /// What the caller does next. It never means that a volume is not there: only a report says that.
 fn failure(status: ExitStatus, text: &str) -> StorageError {
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if says(&[
-        "insufficient free space",
-        "Insufficient free space",
-        "insufficient suitable",
-    ]) {
+    // How a sentence of it begins depends on what it says before.
+    let lower = text.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if says(&["insufficient free space", "insufficient suitable"]) {
         return StorageError::NoSpace { needed: 0, free: 0 };
     }
     let what = "a logical volume".to_owned();
@@ -219,7 +266,7 @@ fn failure(status: ExitStatus, text: &str) -> StorageError {
         return StorageError::Invalid("a logical volume of that name exists".to_owned());
     }
     let source = io::Error::other(format!("{status}: {text}"));
-    if says(&["Permission denied"]) {
+    if says(&["permission denied"]) {
         return StorageError::Denied {
             what: "LVM".to_owned(),
             source,
@@ -279,8 +326,12 @@ mod tests {
     fn what_lvm_says_becomes_what_the_caller_does_next() {
         use std::os::unix::process::ExitStatusExt as _;
         let says = |text| failure(ExitStatus::from_raw(5 << 8), text);
-        let full = "Volume group \"vg\" has insufficient free space (42 extents): 50 required.";
-        assert!(matches!(says(full), StorageError::NoSpace { .. }));
+        for full in [
+            "Volume group \"vg\" has insufficient free space (42 extents): 50 required.",
+            "Insufficient suitable allocatable extents for logical volume a: 8 more required",
+        ] {
+            assert!(matches!(says(full), StorageError::NoSpace { .. }), "{full}");
+        }
         let open = "Logical volume vg/a in use.";
         assert!(matches!(says(open), StorageError::InUse { .. }));
         let taken = "Logical Volume \"b\" already exists in volume group \"vg\"";

@@ -7,9 +7,12 @@
 //!
 //! Both around the page cache: a physical volume's would still have what lay there before.
 
+use super::device;
 use super::name::GroupName;
+use super::needed;
 use super::report::{Logical, Piece};
 use super::tag;
+use crate::image::backing::Target;
 use crate::image::qcow2::{self, HEAD_BYTES, Header};
 use crate::image::{backing, bitmaps};
 use crate::{Format, Locator, Parent, StorageError, USUAL_CLUSTER_BYTES, VolumeInfo, VolumeRef};
@@ -33,10 +36,10 @@ pub(super) struct Content<'a> {
 
 impl<'a> Content<'a> {
     /// Reads the header of whatever it holds; of a raw volume too, as somebody may open it as what
-    /// it says that it is.
+    /// it says that it is. There it is what a guest has written: broken, it is none.
     ///
     /// # Errors
-    /// `Corrupt` when that is broken; `Unreachable` when it cannot be read.
+    /// `Corrupt` when that of an image is broken; `Unreachable` when it cannot be read.
     pub(super) fn read(
         group: &'a GroupName,
         volume: &'a Logical,
@@ -49,7 +52,10 @@ impl<'a> Content<'a> {
             what: what.to_owned(),
             source,
         })?;
-        let header = qcow2::parse(&head, what)?;
+        let header = match qcow2::parse(&head, what) {
+            Err(_) if is_raw(volume) => None,
+            header => header?,
+        };
         Ok(Self {
             group,
             volume,
@@ -81,7 +87,7 @@ impl<'a> Content<'a> {
                 Format::Raw
             },
             virtual_bytes: header.map_or(self.volume.bytes, |header| header.virtual_bytes),
-            allocated_bytes: self.volume.bytes,
+            allocated_bytes: device::usable_bytes(self.volume),
             locator: Locator::Block(self.group.path(&self.volume.name)),
             parent: header.and_then(|header| self.parent(header)),
             cluster_bytes: header.map_or(USUAL_CLUSTER_BYTES, |header| header.cluster_bytes),
@@ -91,19 +97,27 @@ impl<'a> Content<'a> {
         })
     }
 
-    /// The paths that it may not be readable without, as this group spells them.
+    /// What it may not be readable without.
     ///
     /// # Errors
-    /// When they cannot be told.
-    pub(super) fn needs(&self) -> Result<Vec<PathBuf>, StorageError> {
+    /// When that cannot be told. What a guest has written into a raw volume names what it names, and
+    /// nothing that cannot be told.
+    pub(super) fn needs(&self) -> Result<Vec<Target>, StorageError> {
         let mut needed = Vec::new();
         for name in self.header.iter().flat_map(Header::needs) {
-            needed.extend(backing::paths(&self.group.dir(), name)?);
+            let targets = self.targets(name);
+            match targets {
+                Err(_) if is_raw(self.volume) => {}
+                targets => needed.extend(targets?),
+            }
         }
-        Ok(needed
-            .iter()
-            .map(|path| self.group.canonical(path))
-            .collect())
+        Ok(needed)
+    }
+
+    fn targets(&self, name: &str) -> Result<Vec<Target>, StorageError> {
+        let paths = backing::paths(&self.group.dir(), name)?;
+        let target = |path: &PathBuf| needed::target(self.group, path);
+        paths.iter().map(target).collect()
     }
 
     fn parent(&self, header: &Header) -> Option<Parent> {
@@ -131,6 +145,11 @@ impl<'a> Content<'a> {
             .bitmaps
             .map_or_else(Vec::new, |listed| bitmaps::names(read, listed))
     }
+}
+
+/// Whether a guest writes it from its first byte on.
+fn is_raw(volume: &Logical) -> bool {
+    volume.is_ours() && tag::format(&volume.tags) == Some(Format::Raw)
 }
 
 /// Whether a logical volume can be read as it is.

@@ -9,9 +9,9 @@
 
 use super::domain::Domain;
 use super::report::Group;
+use super::turn::Turn;
 use super::{name, room, tag};
 use crate::qemu_img::format_name;
-use crate::turn::Turn;
 use crate::volume::{MAX_VIRTUAL_BYTES, SECTOR_BYTES};
 use crate::{Format, NewVolume, Parent, StorageError, VolumeInfo, VolumeName};
 use std::path::Path;
@@ -43,7 +43,7 @@ impl Domain {
         let draft = name::new(Uuid::new_v4());
         let tags = tag::of_new(parent.as_ref().map(|(name, _)| name));
         let bytes = room::first(volume.virtual_bytes, self.chunk());
-        let made = match self.lvm.create(&draft, bytes, &tags).await {
+        let made = match self.lvm.alone().create(&draft, bytes, &tags).await {
             Ok(()) => self.publish(&draft, &volume, parent).await,
             Err(StorageError::NoSpace { .. }) => Err(StorageError::NoSpace {
                 needed: bytes,
@@ -102,7 +102,7 @@ impl Domain {
         }
         let made = group.named(draft).cloned();
         let mut made = made.ok_or_else(|| self.not_found(&volume.name))?;
-        self.lvm.rename(draft, name).await?;
+        self.lvm.during(&turn).rename(draft, name).await?;
         name.clone_into(&mut made.name);
         let read = self
             .look(move |domain| domain.read(&made).transpose())
@@ -135,7 +135,8 @@ impl Domain {
         if let Ok(group) = self.report().await
             && let Some(volume) = group.named(draft)
         {
-            let _ = self.lvm.remove(&[(draft, &volume.identity)]).await;
+            let lvm = self.lvm.alone();
+            let _ = lvm.remove(&[(draft, &volume.identity)]).await;
         }
     }
 
@@ -169,12 +170,15 @@ impl Domain {
         let turn = self.name_turn().await?;
         let group = self.closed(&name).await?;
         match info.format {
-            Format::Raw => drop(self.extend(&group, &name, virtual_bytes).await?),
+            Format::Raw => {
+                let extended = self.extend(&group, &name, virtual_bytes, Some(&turn));
+                extended.await?;
+            }
             Format::Qcow2 => {
                 let names = std::slice::from_ref(&name);
-                let activated = self.activate_all(&group, names).await?;
-                let resized = self.resize(&name, virtual_bytes).await;
-                self.put_back(activated).await;
+                let activated = self.activate_all(&group, names, &turn).await?;
+                let resized = self.resize(&name, virtual_bytes, &turn).await;
+                self.put_back(activated, &turn).await;
                 resized?;
             }
         }
@@ -182,7 +186,12 @@ impl Domain {
     }
 
     /// The tables of a larger image may need more room than there is.
-    async fn resize(&self, name: &VolumeName, virtual_bytes: u64) -> Result<(), StorageError> {
+    async fn resize(
+        &self,
+        name: &VolumeName,
+        virtual_bytes: u64,
+        turn: &Turn,
+    ) -> Result<(), StorageError> {
         let path = self.name.path(name.as_str());
         let size = virtual_bytes.to_string();
         let mut args: Vec<&Path> = ["resize", "-q", "-f", "qcow2"].map(Path::new).into();
@@ -196,7 +205,8 @@ impl Domain {
             let group = self.report().await?;
             let has = group.volume(name).map(|volume| volume.bytes);
             let has = has.ok_or_else(|| self.not_found(name))?;
-            self.extend(&group, name, has + self.chunk()).await?;
+            let room = has + self.chunk();
+            self.extend(&group, name, room, Some(turn)).await?;
         }
         Err(StorageError::NoSpace { needed: 0, free: 0 })
     }

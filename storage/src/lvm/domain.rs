@@ -5,12 +5,13 @@ use super::command::Lvm;
 use super::content::{Content, is_readable};
 use super::name::{GroupName, Role};
 use super::report::{Group, Logical};
+use super::turn::{Order, Turn};
 use crate::calls::{Calls, blocking};
 use crate::error::io_error;
 use crate::making::Making;
 use crate::program::Program;
 use crate::qemu_img;
-use crate::turn::{Turn, Turns};
+use crate::turn::Turns;
 use crate::{
     Locator, RemovalId, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeRef,
 };
@@ -68,10 +69,13 @@ pub(super) struct Domain {
     pub(super) lvm: Lvm,
     pub(super) qemu_img: Program,
     pub(super) turns: Turns,
+    pub(super) order: Order,
     pub(super) making: Making,
     pub(super) batch: Batch,
     /// Removals that a call of this process works on.
     pub(super) removing: Mutex<HashSet<RemovalId>>,
+    /// Whoever overwrites a volume has it.
+    pub(super) wiping: tokio::sync::Mutex<()>,
     /// Volumes that this process was told to activate.
     pub(super) wanted: Mutex<HashSet<VolumeName>>,
     calls: Calls,
@@ -97,9 +101,11 @@ impl Domain {
             lvm: Lvm::new(&config, name.clone()),
             qemu_img: qemu_img::program(),
             turns: Turns::new(&locks),
+            order: Order::default(),
             making: Making::default(),
             batch: Batch::default(),
             removing: Mutex::default(),
+            wiping: tokio::sync::Mutex::default(),
             wanted: Mutex::default(),
             calls: Calls::default(),
             name,
@@ -111,10 +117,10 @@ impl Domain {
 
     /// Takes away what a crash has left and nobody will ask for: half-made volumes.
     async fn sweep(self: &Arc<Self>) -> Result<(), StorageError> {
-        let group = self.report().await?;
         let Some(_turn) = self.with(|domain| domain.turns.sweep()).await? else {
             return Ok(());
         };
+        let group = self.report().await?;
         let half_made: Vec<_> = group
             .ours()
             .filter(|volume| volume.role() == Role::New)
@@ -123,7 +129,7 @@ impl Domain {
         if half_made.is_empty() {
             return Ok(());
         }
-        match self.lvm.remove(&half_made).await {
+        match self.lvm.alone().remove(&half_made).await {
             // Another host makes it: there it is active.
             Err(_) if self.config.shared => Ok(()),
             swept => swept,
@@ -146,16 +152,6 @@ impl Domain {
     ) -> Result<T, StorageError> {
         let domain = Arc::clone(self);
         self.calls.look(&self.id, move || work(&domain)).await
-    }
-
-    /// Nobody else decides about a name, and nobody of this program's has a volume open.
-    pub(super) async fn name_turn(self: &Arc<Self>) -> Result<Turn, StorageError> {
-        self.with(|domain| domain.turns.name()).await
-    }
-
-    /// Whoever opens a volume for a look has it: an open volume counts as used.
-    pub(super) async fn look_turn(self: &Arc<Self>) -> Result<Turn, StorageError> {
-        self.look(|domain| domain.turns.look()).await
     }
 
     pub(super) fn id(&self) -> &StorageId {
@@ -213,10 +209,11 @@ impl Domain {
         self: &Arc<Self>,
         group: Group,
         name: &VolumeName,
-        _turn: &Turn,
+        turn: &Turn,
     ) -> Result<VolumeInfo, StorageError> {
         let role = Role::Volume(name.clone());
-        let infos = self.infos(group, |volume| volume.role() == role).await?;
+        let infos = self.infos(group, |volume| volume.role() == role, turn);
+        let infos = infos.await?;
         let info = infos.into_iter().next();
         info.unwrap_or_else(|| Err(self.not_found(name)))
     }
@@ -224,16 +221,17 @@ impl Domain {
     pub(super) async fn list(
         self: &Arc<Self>,
     ) -> Result<Vec<Result<VolumeInfo, StorageError>>, StorageError> {
-        let _turn = self.look_turn().await?;
-        self.infos(self.report().await?, is_volume).await
+        let turn = self.look_turn().await?;
+        self.infos(self.report().await?, is_volume, &turn).await
     }
 
     async fn infos(
         self: &Arc<Self>,
         group: Group,
         wanted: impl Fn(&Logical) -> bool,
+        turn: &Turn,
     ) -> Result<Vec<Result<VolumeInfo, StorageError>>, StorageError> {
-        let (group, activated) = self.readable(group, &wanted).await?;
+        let (group, activated) = self.readable(group, &wanted, turn).await?;
         let volumes: Vec<_> = group
             .ours()
             .filter(|volume| wanted(volume))
@@ -244,7 +242,7 @@ impl Domain {
             Ok(infos.collect())
         });
         let read = read.await;
-        self.put_back(activated).await;
+        self.put_back(activated, turn).await;
         read
     }
 
@@ -262,6 +260,7 @@ impl Domain {
         &self,
         group: Group,
         wanted: impl Fn(&Logical) -> bool,
+        turn: &Turn,
     ) -> Result<(Group, Vec<String>), StorageError> {
         let lies_apart = |volume: &&Logical| wanted(volume) && !is_readable(volume);
         let names: Vec<_> = group
@@ -273,7 +272,7 @@ impl Domain {
             return Ok((group, names));
         }
         let all: Vec<_> = names.iter().map(String::as_str).collect();
-        self.lvm.activate(&all).await?;
+        self.lvm.during(turn).activate(&all).await?;
         Ok((self.report().await?, names))
     }
 

@@ -1,15 +1,18 @@
 //! Overwriting and discarding what a condemned volume held, before its room is given back.
 //!
 //! Done again from the start when it was interrupted: a volume half of which are zeros is condemned
-//! still.
+//! still. One that was overwritten says so in a tag before it is discarded.
 
 use super::content::{Room, open};
 use super::domain::Domain;
 use super::report::{Group, Logical};
+use super::tag;
+use crate::calls::blocking;
 use crate::error::io_error;
 use crate::program::Program;
 use crate::{RemovalOrder, StorageError};
 use rustix::fs::{major, minor};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -20,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// What is written at once.
 const STEP: usize = 4 << 20;
+/// What is discarded at once.
+const DISCARD: u64 = 1 << 30;
 
 impl Domain {
     /// Empties a condemned volume, which nobody can open by its name.
@@ -29,20 +34,43 @@ impl Domain {
         order: &RemovalOrder,
     ) -> Result<(), StorageError> {
         let (wipe, discard) = (order.wipe, order.discard);
-        let activated = self.lvm.activate(&[&name]).await;
+        let activated = self.lvm.alone().activate(&[&name]).await;
         let volume = self.condemned(&self.report().await?, &name)?;
         activated?;
-        if wipe {
-            let rate = self.config().wipe_bytes_per_second.max(1);
-            self.with(move |domain| domain.wipe(&volume, rate)).await?;
+        let bytes = volume.bytes;
+        if wipe && !tag::is_wiped(&volume.tags) {
+            self.wipe_in_turn(volume).await?;
+            if discard {
+                let wiped = [tag::WIPED.to_owned()];
+                self.lvm.alone().retag(&name, &wiped, &[]).await?;
+            }
         }
         if discard {
-            let device = self.name.path(&name);
-            Program::new("blkdiscard", failure)
-                .run(&["--".as_ref(), device.as_os_str()])
-                .await?;
+            self.discard(&name, bytes).await?;
         }
-        self.lvm.deactivate(&[&name]).await
+        self.lvm.alone().deactivate(&[&name]).await
+    }
+
+    /// One after the other: each would take as long again, and their neighbours no less. It takes
+    /// hours, so it is none of the domain's calls.
+    async fn wipe_in_turn(self: &Arc<Self>, volume: Logical) -> Result<(), StorageError> {
+        let _one = self.wiping.lock().await;
+        let rate = self.config().wipe_bytes_per_second.max(1);
+        let domain = Arc::clone(self);
+        blocking(move || domain.wipe(&volume, rate)).await
+    }
+
+    /// In pieces, each of which a device has done with in time.
+    async fn discard(&self, name: &str, bytes: u64) -> Result<(), StorageError> {
+        let device = self.name.path(name);
+        let program = Program::new("blkdiscard", failure);
+        for (at, length) in pieces(bytes) {
+            let [at, length] = [at.to_string(), length.to_string()];
+            let range = ["--offset", &at, "--length", &length, "--"].map(OsStr::new);
+            let args = [&range[..], &[device.as_os_str()]].concat();
+            program.run(&args).await?;
+        }
+        Ok(())
     }
 
     fn condemned(&self, group: &Group, name: &str) -> Result<Logical, StorageError> {
@@ -76,6 +104,15 @@ impl Domain {
     }
 }
 
+/// Where each piece of a discard begins, and its length.
+fn pieces(bytes: u64) -> impl Iterator<Item = (u64, u64)> {
+    let piece = move |number| {
+        let at = number * DISCARD;
+        (at, DISCARD.min(bytes - at))
+    };
+    (0..bytes.div_ceil(DISCARD)).map(piece)
+}
+
 /// # Errors
 /// `Invalid` when a device that the volume lies on cannot discard.
 pub(super) fn check_discard(volume: &Logical) -> Result<(), StorageError> {
@@ -102,5 +139,19 @@ fn failure(status: ExitStatus, text: &str) -> StorageError {
     StorageError::Unreachable {
         what: "blkdiscard".to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_discard_is_in_pieces_without_gaps() {
+        let of = |bytes| pieces(bytes).collect::<Vec<_>>();
+        assert_eq!(of(0), []);
+        assert_eq!(of(4096), [(0, 4096)]);
+        let long = of(2 * DISCARD + 512);
+        assert_eq!(long, [(0, DISCARD), (DISCARD, DISCARD), (2 * DISCARD, 512)]);
     }
 }

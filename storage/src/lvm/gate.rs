@@ -5,6 +5,7 @@
 //!   the header of every logical volume     one is built on it, foreign ones too, and those that are
 //!                                          kept for longer
 //!   the tag of one that is being made      it has no header yet
+//!   the origin of a snapshot of LVM's      it is removed with what it was made of
 //! ```
 //!
 //! One of this program's volumes that cannot be read might need anything: that is no answer yet, and
@@ -15,13 +16,12 @@ use super::domain::Domain;
 use super::name::Role;
 use super::report::{Group, Logical};
 use super::tag;
+use super::turn::Turn;
 use crate::condemned::{Condemned, now};
 use crate::image::backing::{Place, Target};
-use crate::turn::Turn;
 use crate::{Dependent, Locator, RemovalOrder, StorageError, VolumeName};
 use rustix::fs::makedev;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What may need a target.
@@ -49,16 +49,16 @@ impl Domain {
         self: &Arc<Self>,
         group: Group,
         targets: impl FnOnce(&Group) -> Result<Vec<Target>, StorageError> + Send + 'static,
-        _turn: &Turn,
+        turn: &Turn,
     ) -> Result<(Group, Vec<(usize, Needer)>), StorageError> {
-        let (group, activated) = self.readable(group, counts).await?;
+        let (group, activated) = self.readable(group, counts, turn).await?;
         let looked = self.look(move |domain| {
             let targets = targets(&group)?;
             let needers = domain.needers_of(&group, &targets)?;
             Ok((group, needers))
         });
         let looked = looked.await;
-        self.put_back(activated).await;
+        self.put_back(activated, turn).await;
         looked
     }
 
@@ -70,14 +70,16 @@ impl Domain {
         let mut found = Vec::new();
         for volume in group.volumes.iter().filter(|volume| counts(volume)) {
             let (own, shown) = (self.target(volume), self.shown(volume));
-            let unread = |error| unreadable(&shown, error);
-            let mut needed = Vec::new();
-            for path in self.needs(volume, &shown).map_err(unread)? {
-                needed.push(Target::of(&path)?);
+            // Whatever it holds, it does not need itself.
+            if targets.iter().all(|target| own.is(target)) {
+                continue;
             }
+            let unread = |error| unreadable(&shown, error);
+            let mut needed = self.needs(volume, &shown).map_err(unread)?;
+            needed.extend(self.origin(group, volume));
             for (index, target) in targets.iter().enumerate() {
                 let means = needed.iter().any(|needed| needed.may_be(target));
-                if means && !own.may_be(target) {
+                if means && !own.is(target) {
                     found.push((
                         index,
                         Needer {
@@ -92,18 +94,21 @@ impl Domain {
         Ok(found)
     }
 
-    fn needs(&self, volume: &Logical, shown: &str) -> Result<Vec<PathBuf>, StorageError> {
+    fn needs(&self, volume: &Logical, shown: &str) -> Result<Vec<Target>, StorageError> {
         if volume.is_ours() && volume.role() == Role::New {
-            let parent = tag::parent(&volume.tags);
-            return Ok(parent
-                .map(|parent| self.name.path(parent))
-                .into_iter()
-                .collect());
+            let parent = tag::parent(&volume.tags).map(|parent| self.name.path(parent));
+            return parent.iter().map(|path| Target::of(path)).collect();
         }
         match Content::read(&self.name, volume, shown).and_then(|content| content.needs()) {
             Err(StorageError::Unreachable { .. }) if !volume.is_ours() => Ok(Vec::new()),
             needs => needs,
         }
+    }
+
+    /// What it is a snapshot of, which LVM does not remove without it.
+    fn origin(&self, group: &Group, volume: &Logical) -> Option<Target> {
+        let origin = group.named(volume.origin.as_deref()?)?;
+        Some(self.target(origin))
     }
 
     pub(super) fn target(&self, volume: &Logical) -> Target {

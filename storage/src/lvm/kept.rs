@@ -5,6 +5,7 @@ use super::name::Role;
 use super::removal::Working;
 use super::report::Logical;
 use super::tag;
+use super::turn::Turn;
 use crate::condemned::{Condemned, now};
 use crate::{Removal, RemovalId, StorageError, VolumeInfo, VolumeName};
 use std::sync::Arc;
@@ -36,7 +37,7 @@ impl Domain {
         if !written.is_kept(now()) {
             return Err(StorageError::Busy { what });
         }
-        self.bring_back(volume, &written.volume).await?;
+        self.bring_back(volume, &written.volume, &turn).await?;
         let mut back = group.clone();
         back.rename(&volume.name, &written.volume);
         self.info(back, &written.volume, &turn).await
@@ -48,10 +49,12 @@ impl Domain {
         &self,
         volume: &Logical,
         name: &VolumeName,
+        turn: &Turn,
     ) -> Result<(), StorageError> {
-        self.lvm.rename(&volume.name, name.as_str()).await?;
+        let lvm = self.lvm.during(turn);
+        lvm.rename(&volume.name, name.as_str()).await?;
         let old: Vec<_> = tag::of_removals(&volume.tags).cloned().collect();
-        self.lvm.retag(name.as_str(), &[], &old).await
+        lvm.retag(name.as_str(), &[], &old).await
     }
 
     /// # Errors

@@ -22,15 +22,26 @@ mod batch;
 mod command;
 mod content;
 mod create;
+mod device;
 mod domain;
 mod empty;
 mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod kept;
 mod name;
+mod needed;
 mod removal;
+#[cfg(test)]
+mod removal_tests;
 mod report;
 mod room;
+#[cfg(test)]
+mod room_tests;
+#[cfg(test)]
+mod scripted;
 mod tag;
+mod turn;
 mod volumes;
 
 pub use domain::LvmConfig;

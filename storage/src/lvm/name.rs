@@ -127,9 +127,14 @@ impl GroupName {
         (self.device_name(&volume) == device && !volume.is_empty()).then_some(volume)
     }
 
-    /// The name within this group that a path spells, as `/dev/VG/NAME` or `/dev/mapper/VG-NAME`.
+    /// The name within this group that a path spells, as `/dev/VG/NAME`, `/dev/mapper/VG-NAME` or
+    /// `/dev/disk/by-id/dm-name-VG-NAME`.
     pub(super) fn spelled(&self, path: &Path) -> Option<String> {
         let path = normal(path);
+        let by_id = path.strip_prefix("/dev/disk/by-id").ok();
+        if let Some(device) = by_id.and_then(|name| name.to_str()?.strip_prefix("dm-name-")) {
+            return self.volume_of_device(device);
+        }
         let mut parts = path.strip_prefix("/dev").ok()?.components();
         let (dir, name) = (parts.next()?, parts.next()?);
         let (Component::Normal(dir), Component::Normal(name)) = (dir, name) else {
@@ -210,6 +215,7 @@ mod tests {
             "/dev/vg-0/a-b",
             "/dev/vg-0/../vg-0/./a-b",
             "/dev/mapper/vg--0-a--b",
+            "/dev/disk/by-id/dm-name-vg--0-a--b",
         ] {
             let found = group().spelled(Path::new(spelled));
             assert_eq!(found.as_deref(), Some("a-b"), "{spelled}");
@@ -220,6 +226,7 @@ mod tests {
             "/dev/vg/0-a",
             "/dev/mapper/vg--0-a-real",
             "/dev/mapper/vg-0-a",
+            "/dev/disk/by-id/dm-name-vg-0-a",
             "dev/vg-0/a",
             "/",
             "",

@@ -21,19 +21,20 @@ use super::gate::Needer;
 use super::name::removed;
 use super::report::{Group, Logical};
 use super::tag;
+use super::turn::Turn;
 use crate::condemned::{Condemned, now};
-use crate::turn::Turn;
 use crate::{Removal, RemovalId, RemovalOrder, StorageError, VolumeName};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A removal that somebody waits for.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) order: RemovalOrder,
     /// The volume was condemned and emptied.
-    emptied: bool,
+    pub(super) emptied: bool,
 }
 
 /// How far a removal has come.
@@ -124,8 +125,8 @@ impl Domain {
         let turn = self.name_turn().await?;
         let mut next = self.decide(batch, &turn).await?;
         self.condemn_all(batch, &mut next, &turn).await?;
-        self.mark_all(batch, &mut next).await;
-        self.purge_all(&mut next).await?;
+        self.mark_all(batch, &mut next, &turn).await;
+        self.purge_all(&mut next, &turn).await?;
         let ended = batch.iter().zip(next).map(|(asked, next)| match next {
             Next::Answer(answer) => answer,
             Next::Condemn(volume) => Err(StorageError::Busy { what: volume.name }),
@@ -146,6 +147,8 @@ impl Domain {
         let orders: Vec<_> = batch.iter().map(|asked| asked.order.clone()).collect();
         let names: Vec<_> = orders.iter().map(|order| order.volume.clone()).collect();
         let group = self.settle(&names).await?;
+        let orders = orders.into_iter().map(|order| as_written(order, &group));
+        let orders = orders.collect();
         let (group, needed) = self.needers_of_volumes(group, orders, turn).await?;
         let mut seen = HashSet::new();
         let mut next = Vec::new();
@@ -153,7 +156,7 @@ impl Domain {
             let first = seen.insert(&asked.order.identity);
             let needer = needed.get(&index);
             let one = match first {
-                true => self.decide_one(asked, &group, needer).await,
+                true => self.decide_one(asked, &group, needer, turn).await,
                 false => Err(StorageError::Busy {
                     what: self.what(&asked.order.volume),
                 }),
@@ -168,10 +171,11 @@ impl Domain {
         asked: &Asked,
         group: &Group,
         needer: Option<&Needer>,
+        turn: &Turn,
     ) -> Result<Next, StorageError> {
         let order = &asked.order;
-        if let Some(volume) = group.removed(order.id) {
-            return self.resume(asked, volume).await;
+        if group.removed(order.id).is_some() {
+            return self.resume(asked, group, needer, turn).await;
         }
         let gone = Next::Answer(Ok(Answer::Ended(order.gone(self.id(), 0, None))));
         let volume = match group.named(order.volume.as_str()) {
@@ -196,20 +200,40 @@ impl Domain {
         if order.discard {
             check_discard(volume)?;
         }
-        let at_once = order.keep_for.is_zero() && !order.wipe && !order.discard;
-        if at_once && !self.config().shared {
+        if order.ends_at_once() && !self.config().shared {
             return Ok(Next::Purge(volume.clone(), now()));
         }
         Ok(Next::Condemn(volume.clone()))
     }
 
-    /// One that was condemned before.
-    async fn resume(&self, asked: &Asked, volume: &Logical) -> Result<Next, StorageError> {
+    /// One that is condemned, just now or before: whoever has condemned it may not have come to look
+    /// again.
+    async fn resume(
+        &self,
+        asked: &Asked,
+        group: &Group,
+        needer: Option<&Needer>,
+        turn: &Turn,
+    ) -> Result<Next, StorageError> {
+        let Some(volume) = group.removed(asked.order.id) else {
+            return self.ended_elsewhere(&asked.order, group);
+        };
         let written = self.written(volume)?;
         written.check(&asked.order)?;
-        if volume.identity != written.identity {
-            self.bring_back(volume, &written.volume).await?;
-            return Err(self.in_use_by(&written.volume, "whoever has put another one in its place"));
+        let by = match needer {
+            _ if volume.identity != written.identity => {
+                Some("whoever has put another one in its place".to_owned())
+            }
+            // From here on there is no way back.
+            _ if written.purging || group.named(written.volume.as_str()).is_some() => None,
+            Some(needer) => Some(format!("{}, which is built on it", needer.shown)),
+            None => volume
+                .device
+                .map(|_| "whoever has activated it meanwhile".to_owned()),
+        };
+        if let Some(by) = by {
+            self.bring_back(volume, &written.volume, turn).await?;
+            return Err(self.in_use_by(&written.volume, &by));
         }
         if written.is_kept(now()) {
             let removal = written.removal(asked.order.id, self.id());
@@ -228,7 +252,7 @@ impl Domain {
         let mut condemned = Vec::new();
         for (index, asked) in batch.iter().enumerate() {
             if let Next::Condemn(volume) = &next[index] {
-                match self.condemn(&asked.order, volume).await {
+                match self.condemn(&asked.order, volume, turn).await {
                     Ok(()) => condemned.push(index),
                     Err(error) => next[index] = Next::Answer(Err(error)),
                 }
@@ -242,16 +266,22 @@ impl Domain {
             .needers_of_volumes(self.report().await?, orders.collect(), turn)
             .await?;
         for (number, index) in condemned.into_iter().enumerate() {
-            let order = &batch[index].order;
-            let looked = self.look_again(order, &group, needed.get(&number)).await;
+            let looked = self.resume(&batch[index], &group, needed.get(&number), turn);
+            let looked = looked.await;
             next[index] = looked.unwrap_or_else(|error| Next::Answer(Err(error)));
         }
         Ok(())
     }
 
-    async fn condemn(&self, order: &RemovalOrder, volume: &Logical) -> Result<(), StorageError> {
+    async fn condemn(
+        &self,
+        order: &RemovalOrder,
+        volume: &Logical,
+        turn: &Turn,
+    ) -> Result<(), StorageError> {
+        let lvm = self.lvm.during(turn);
         if volume.device.is_some() {
-            self.lvm.deactivate(&[&volume.name]).await?;
+            lvm.deactivate(&[&volume.name]).await?;
         }
         locked(&self.wanted).remove(&order.volume);
         // A removal that stopped here before has left its tags.
@@ -261,40 +291,24 @@ impl Domain {
             tag::of_removals(tags).filter(other).cloned().collect()
         };
         let (more, less) = (without(&tags, &volume.tags), without(&volume.tags, &tags));
-        self.lvm.retag(&volume.name, &more, &less).await?;
-        self.lvm.rename(&volume.name, &removed(order.id)).await
+        lvm.retag(&volume.name, &more, &less).await?;
+        lvm.rename(&volume.name, &removed(order.id)).await
     }
 
-    async fn look_again(
-        &self,
-        order: &RemovalOrder,
-        group: &Group,
-        needer: Option<&Needer>,
-    ) -> Result<Next, StorageError> {
-        let volume = group
-            .removed(order.id)
-            .ok_or_else(|| self.not_found(&order.volume))?;
-        let by = match needer {
-            Some(needer) => format!("{}, which is built on it", needer.shown),
-            None if volume.device.is_some() => "whoever has activated it meanwhile".to_owned(),
-            None => {
-                return self
-                    .resume(
-                        &Asked {
-                            order: order.clone(),
-                            emptied: false,
-                        },
-                        volume,
-                    )
-                    .await;
-            }
-        };
-        self.bring_back(volume, &order.volume).await?;
-        Err(self.in_use_by(&order.volume, &by))
+    /// Another host has gone on with the removal meanwhile.
+    fn ended_elsewhere(&self, order: &RemovalOrder, group: &Group) -> Result<Next, StorageError> {
+        let is = |volume: &Logical| volume.identity == order.identity;
+        if group.volumes.iter().any(is) {
+            return Err(StorageError::Busy {
+                what: self.what(&order.volume),
+            });
+        }
+        let gone = order.gone(self.id(), 0, None);
+        Ok(Next::Answer(Ok(Answer::Ended(gone))))
     }
 
     /// Writes down that there is no way back, for those that are emptied before they go.
-    async fn mark_all(&self, batch: &[Asked], next: &mut [Next]) {
+    async fn mark_all(&self, batch: &[Asked], next: &mut [Next], turn: &Turn) {
         for (asked, next) in batch.iter().zip(next) {
             let Next::Purge(volume, _) = &*next else {
                 continue;
@@ -321,14 +335,14 @@ impl Domain {
                 purging: true,
                 ..written
             });
-            let marked = self.lvm.retag(&volume.name, &more, &[]).await;
+            let marked = self.lvm.during(turn).retag(&volume.name, &more, &[]).await;
             *next = Next::Answer(marked.map(|()| Answer::Empty(ordered)));
         }
     }
 
     /// Removes all that are to go, in one change of the group. Those that are still there have a
     /// reason of their own.
-    async fn purge_all(&self, next: &mut [Next]) -> Result<(), StorageError> {
+    async fn purge_all(&self, next: &mut [Next], turn: &Turn) -> Result<(), StorageError> {
         let purged = |next: &Next| match next {
             Next::Purge(volume, _) => Some((volume.name.clone(), volume.identity.clone())),
             _ => None,
@@ -341,7 +355,7 @@ impl Domain {
             .iter()
             .map(|(name, identity)| (name.as_str(), identity))
             .collect();
-        let Err(why) = self.lvm.remove(&volumes).await else {
+        let Err(why) = self.lvm.during(turn).remove(&volumes).await else {
             return Ok(());
         };
         let left = self.report().await?;
@@ -370,5 +384,26 @@ impl Domain {
         let (group, mut needers) = self.needers(group, targets, turn).await?;
         needers.retain(|(index, needer)| needer.refuses(&orders[*index]));
         Ok((group, needers.into_iter().collect()))
+    }
+}
+
+impl RemovalOrder {
+    /// Whether nothing is to be kept or overwritten.
+    pub(super) fn ends_at_once(&self) -> bool {
+        self.keep_for.is_zero() && !self.wipe && !self.discard
+    }
+}
+
+/// The order with the time for which its volume is kept in truth, where that is condemned already.
+fn as_written(order: RemovalOrder, group: &Group) -> RemovalOrder {
+    let volume = group.removed(order.id);
+    let written = volume.and_then(|volume| tag::removal(&volume.tags).ok());
+    let Some(until) = written.and_then(|written| written.keep_until) else {
+        return order;
+    };
+    let left = until.duration_since(now());
+    RemovalOrder {
+        keep_for: Duration::try_from(left).unwrap_or_default(),
+        ..order
     }
 }

@@ -21,7 +21,7 @@ pub(super) const FIELDS: [(&str, &str); 5] = [
     ("pv", "pv_name,pe_start"),
     (
         "lv",
-        "lv_name,lv_uuid,lv_tags,lv_size,lv_device_open,lv_kernel_major,lv_kernel_minor",
+        "lv_name,lv_uuid,lv_tags,lv_size,origin,lv_device_open,lv_kernel_major,lv_kernel_minor",
     ),
     ("seg", "lv_uuid,seg_start,segtype,seg_pe_ranges"),
     ("pvseg", "pvseg_start"),
@@ -45,6 +45,8 @@ pub(super) struct Logical {
     pub(super) identity: Identity,
     pub(super) tags: Vec<String>,
     pub(super) bytes: u64,
+    /// The logical volume that it is a snapshot of, by LVM's own means.
+    pub(super) origin: Option<String>,
     /// The device's number; `None` while it is not active here.
     pub(super) device: Option<(u32, u32)>,
     /// Whether somebody has the device open, or it cannot be told.
@@ -157,6 +159,7 @@ fn logical(row: &VolumeRow, pieces: Option<Vec<Piece>>) -> Result<Logical, Strin
             .map(Into::into)
             .collect(),
         bytes: number(&row.lv_size)?,
+        origin: Some(row.origin.clone()).filter(|origin| !origin.is_empty()),
         device,
         open: device.is_some() && row.lv_device_open != "0",
         pieces,
@@ -231,6 +234,7 @@ struct VolumeRow {
     lv_uuid: String,
     lv_tags: String,
     lv_size: String,
+    origin: String,
     lv_device_open: String,
     lv_kernel_major: String,
     lv_kernel_minor: String,
@@ -265,7 +269,7 @@ mod tests {
             .map(|volume| volume.name.as_str())
             .collect();
         assert_eq!(names, ["a.qcow2", "b", "c"]);
-        let [a, b, _] = group.volumes.as_slice() else {
+        let [a, b, c] = group.volumes.as_slice() else {
             panic!()
         };
         assert_eq!(
@@ -279,6 +283,10 @@ mod tests {
             (12 << 20, Some((253, 0)), true)
         );
         assert_eq!((b.device, b.open), (None, false));
+        assert_eq!(
+            (a.origin.as_deref(), c.origin.as_deref()),
+            (None, Some("b"))
+        );
         let pieces = a.pieces.as_ref().unwrap();
         let at: Vec<_> = pieces
             .iter()

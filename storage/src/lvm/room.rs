@@ -1,8 +1,10 @@
 //! How much room a volume is given: chunks, enough to begin with, and never more than a full one
 //! needs.
 
+use super::command::Changes;
 use super::domain::Domain;
 use super::report::Group;
+use super::turn::Turn;
 use crate::calls::blocking;
 use crate::error::io_error;
 use crate::qemu_img::unreachable;
@@ -16,6 +18,10 @@ use std::sync::Arc;
 
 /// What an entry of the first table leads to: 64 KiB of entries for 64 KiB each.
 const L2_REACH: u64 = 512 << 20;
+
+/// What `qemu-img check` ends with when it has found corruptions, and when it has found clusters that
+/// nobody uses. It tells of both.
+const CHECKED: [i32; 2] = [2, 3];
 
 /// The room of a new volume: at least the tables that `qemu-img` writes into it.
 pub(super) fn first(virtual_bytes: u64, chunk: u64) -> u64 {
@@ -55,19 +61,48 @@ impl Domain {
         bytes: u64,
     ) -> Result<VolumeInfo, StorageError> {
         self.name.check(&name)?;
+        let group = self.report().await?;
+        let volume = group.volume(&name).filter(|volume| volume.open).cloned();
+        if let Some(volume) = volume {
+            // Nobody can remove it now, and whoever writes it waits for no turn.
+            let read = self.look(move |domain| domain.read(&volume).transpose());
+            let info = read.await?.ok_or_else(|| self.not_found(&name))?;
+            return self.give(&group, &name, bytes, info, None).await;
+        }
         let turn = self.look_turn().await?;
         let group = self.report().await?;
         let info = self.info(group.clone(), &name, &turn).await?;
-        let has = info.allocated_bytes;
+        self.give(&group, &name, bytes, info, Some(&turn)).await
+    }
+
+    /// Gives a volume the room that it is asked to have, or what there is.
+    async fn give(
+        &self,
+        group: &Group,
+        name: &VolumeName,
+        bytes: u64,
+        info: VolumeInfo,
+        turn: Option<&Turn>,
+    ) -> Result<VolumeInfo, StorageError> {
+        let has = group.volume(name).map(|volume| volume.bytes);
+        let has = has.ok_or_else(|| self.not_found(name))?;
+        if info.allocated_bytes < has {
+            self.lvm.changes(turn).refresh(name.as_str()).await?;
+        }
         let room = match info.format {
             Format::Qcow2 => provided(has, bytes, info.virtual_bytes, self.chunk()),
             // What a guest sees of it is all that there is.
             Format::Raw => has,
         };
-        if room == has {
-            return Ok(info);
+        let there_is = has.saturating_add(group.free_bytes - group.free_bytes % group.extent_bytes);
+        if room > there_is && there_is == has {
+            let (needed, free) = (room - has, group.free_bytes);
+            return Err(StorageError::NoSpace { needed, free });
         }
-        let allocated_bytes = self.extend(&group, &name, room).await?;
+        let allocated_bytes = match room.min(there_is) {
+            room if room > has => self.extend(group, name, room, turn).await?,
+            _ => has,
+        };
         Ok(VolumeInfo {
             allocated_bytes,
             ..info
@@ -81,6 +116,7 @@ impl Domain {
         group: &Group,
         name: &VolumeName,
         room: u64,
+        turn: Option<&Turn>,
     ) -> Result<u64, StorageError> {
         let has = |group: &Group| group.volume(name).map(|volume| volume.bytes);
         let needed = room.saturating_sub(has(group).ok_or_else(|| self.not_found(name))?);
@@ -88,7 +124,8 @@ impl Domain {
         if needed > free {
             return Err(StorageError::NoSpace { needed, free });
         }
-        let Err(error) = self.lvm.extend(name.as_str(), room).await else {
+        let lvm = self.lvm.changes(turn);
+        let Err(error) = lvm.extend(name.as_str(), room).await else {
             // LVM takes whole extents.
             return Ok(room.next_multiple_of(group.extent_bytes));
         };
@@ -107,18 +144,37 @@ impl Domain {
         if info.format == Format::Raw {
             return Ok(info);
         }
-        let activated = self
-            .activate_all(&group, std::slice::from_ref(&name))
-            .await?;
+        let lvm = self.lvm.during(&turn);
+        let names = std::slice::from_ref(&name);
+        let activated = self.activate_all(&group, names, &turn).await?;
         let end = self.image_end(&name).await;
-        self.put_back(activated).await;
-        let room = reduced(info.allocated_bytes, end?, self.chunk());
+        // While it is not active nobody writes it: who has opened it meanwhile keeps all of it.
+        lvm.deactivate(&[name.as_str()]).await?;
+        let reduced = match end {
+            Ok(end) => self.cut(&group, info, end, &lvm).await,
+            Err(error) => Err(error),
+        };
+        if activated.is_empty() {
+            lvm.activate(&[name.as_str()]).await?;
+        }
+        reduced
+    }
+
+    /// Takes back what lies behind the end of an image.
+    async fn cut(
+        &self,
+        group: &Group,
+        info: VolumeInfo,
+        end: u64,
+        lvm: &Changes<'_>,
+    ) -> Result<VolumeInfo, StorageError> {
+        let room = reduced(info.allocated_bytes, end, self.chunk());
         // Never within an extent: LVM would say what of it goes.
         let room = room.next_multiple_of(group.extent_bytes);
         if room >= info.allocated_bytes {
             return Ok(info);
         }
-        self.lvm.reduce(name.as_str(), room).await?;
+        lvm.reduce(info.volume.name.as_str(), room).await?;
         Ok(VolumeInfo {
             allocated_bytes: room,
             ..info
@@ -129,8 +185,8 @@ impl Domain {
     async fn image_end(&self, name: &VolumeName) -> Result<u64, StorageError> {
         let path = self.name.path(name.as_str());
         let path = path.to_str().unwrap_or_default();
-        let answer = self
-            .qemu_img
+        let check = self.qemu_img.ending(&CHECKED);
+        let answer = check
             .answer(&["check", "--output=json", "-f", "qcow2", path])
             .await?;
         let found: Check = serde_json::from_str(&answer)

@@ -5,7 +5,8 @@
 //!   livemerge.format=qcow2           its format; without one its first bytes say
 //!   livemerge.parent=NAME            what it is to be built on, while it is being made
 //!   livemerge.removal.volume=NAME    a removal, as it was ordered: its volume, identity,
-//!   livemerge.removal.…              condemned_at, keep_until, purging, wipe, discard
+//!   livemerge.removal.…              condemned_at, keep_until, purging, wipe, discard, and that it
+//!                                    was overwritten
 //! ```
 //!
 //! LVM allows letters, digits and `_ + . - / = ! : & #` in a tag: names, UUIDs and times all fit.
@@ -18,6 +19,8 @@ pub(super) const OURS: &str = "livemerge";
 const FORMAT: &str = "livemerge.format=";
 const PARENT: &str = "livemerge.parent=";
 const REMOVAL: &str = "livemerge.removal.";
+/// A condemned volume that was overwritten.
+pub(super) const WIPED: &str = "livemerge.removal.wiped";
 
 /// The tags of a volume that is being made.
 pub(super) fn of_new(parent: Option<&VolumeName>) -> Vec<String> {
@@ -91,6 +94,11 @@ pub(super) fn removal(tags: &[String]) -> Result<Condemned, String> {
         wipe: is_set("wipe"),
         discard: is_set("discard"),
     })
+}
+
+/// Whether a condemned volume was overwritten.
+pub(super) fn is_wiped(tags: &[String]) -> bool {
+    tags.iter().any(|tag| tag == WIPED)
 }
 
 /// Those tags that are of a removal.

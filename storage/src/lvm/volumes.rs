@@ -1,6 +1,7 @@
 //! [`LvmStore`]: the volumes of one volume group.
 
 use super::domain::{Domain, LvmConfig};
+use super::room;
 use crate::calls::in_own_task;
 use crate::image::map;
 use crate::{
@@ -81,6 +82,10 @@ impl VolumeStore for LvmStore {
         in_own_task(self.own().provide(volume.clone(), bytes)).await
     }
 
+    fn most_room(&self, virtual_bytes: u64) -> Option<u64> {
+        Some(room::most(virtual_bytes, self.domain.chunk()))
+    }
+
     async fn reduce(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
         in_own_task(self.own().reduce(volume.clone())).await
     }
@@ -112,7 +117,7 @@ impl VolumeStore for LvmStore {
     fn extents(&self, volume: &VolumeName) -> BoxStream<'_, Result<Extent, StorageError>> {
         let name = volume.clone();
         let extents = async_stream::try_stream! {
-            let (info, activated) = self.domain.readable_chain(&name).await?;
+            let (info, readable) = self.domain.readable_chain(&name).await?;
             let path = self.domain.name.path(name.as_str());
             {
                 let told = map::extents(&self.domain.qemu_img, path.as_os_str(), info.format);
@@ -120,7 +125,7 @@ impl VolumeStore for LvmStore {
                     yield extent?;
                 }
             }
-            self.domain.put_back(activated).await;
+            readable.end().await;
         };
         extents.boxed()
     }

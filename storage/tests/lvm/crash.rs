@@ -5,7 +5,7 @@
 //!   this process ─▶ whole under its name, or condemned and listed? ─▶ the next process
 //! ```
 
-use crate::rig::{LONG, Rig, SIZE, config, name, open, order};
+use crate::rig::{GROUP, LONG, Rig, SIZE, config, name, open, order, run};
 use livemerge_storage::conformance::Fixture as _;
 use livemerge_storage::{
     LvmConfig, NewVolume, RemovalOrder, RemovalState, StorageError, VolumeInfo, VolumeStore as _,
@@ -188,6 +188,38 @@ pub(crate) async fn a_removal_that_dies_after_every_change_is_ended_by_the_next_
     let store = rig.reopened().await;
     assert_eq!(store.remove(&long).await.unwrap().state, RemovalState::Gone);
     assert!(rig.names().await.is_empty());
+}
+
+/// Whoever goes on looks again, as the one that died would have done.
+pub(crate) async fn a_removal_that_dies_before_its_second_look_is_undone_for_who_needs_it(
+    rig: &Rig,
+) {
+    let killer = Killer::new();
+    let made = rig.base("needed").await;
+    let wanted = order(&made, LONG);
+    // Deactivated, tagged and renamed.
+    let died = killer.run(&Call::remove(&wanted), 3).await;
+    assert_eq!(died.signal(), Some(9));
+    let device = "/dev/vg-0/theirs";
+    run(
+        "lvcreate",
+        &["-q", "--yes", "-L", "4m", "-n", "theirs", GROUP],
+    )
+    .await;
+    let create = ["create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b"];
+    run(
+        "qemu-img",
+        &[&create[..], &["/dev/vg-0/needed", device, "8M"]].concat(),
+    )
+    .await;
+    let refused = rig.store.remove(&wanted).await;
+    assert!(
+        matches!(refused, Err(StorageError::InUse { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(rig.names().await, ["needed", "theirs"]);
+    run("lvremove", &["-q", "--yes", "vg-0/theirs"]).await;
+    rig.clear(&[&made]).await;
 }
 
 /// Whether it is condemned: then it is listed and has no name; otherwise it is whole.

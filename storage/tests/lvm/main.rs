@@ -51,6 +51,7 @@ scenarios![
     removal::a_volume_that_another_node_has_open_is_in_use,
     removal::whoever_is_being_made_on_a_volume_holds_it,
     crash::a_removal_that_dies_after_every_change_is_ended_by_the_next_process,
+    crash::a_removal_that_dies_before_its_second_look_is_undone_for_who_needs_it,
     crash::a_creation_and_a_restoration_that_die_leave_whole_volumes,
     batch::removals_that_arrive_together_are_one_change,
 ];

@@ -14,6 +14,24 @@ pub(crate) async fn room_is_given_while_somebody_writes_and_taken_back_when_nobo
         let given = rig.store.provide(volume, asked).await.unwrap();
         assert_eq!(given.allocated_bytes, room * MIB, "{asked}");
     }
+    // As a change leaves it that was cut short behind the group's metadata.
+    let mapped = "vg--0-grows";
+    let all = run("dmsetup", &["table", mapped]).await;
+    let less = all.replace(
+        &format!("0 {} ", 12 * MIB / 512),
+        &format!("0 {} ", 8 * MIB / 512),
+    );
+    assert_ne!(all, less, "it lies in one piece");
+    run("dmsetup", &["load", mapped, "--table", less.trim()]).await;
+    run("dmsetup", &["resume", mapped]).await;
+    for (asked, room) in [(None, 8), (Some(MIB), 12)] {
+        let info = match asked {
+            None => rig.store.stat(volume).await.unwrap(),
+            Some(asked) => rig.store.provide(volume, asked).await.unwrap(),
+        };
+        assert_eq!(info.allocated_bytes, room * MIB);
+    }
+    assert_eq!(run("dmsetup", &["table", mapped]).await, all);
     let refused = rig.store.reduce(volume).await;
     assert!(
         matches!(refused, Err(StorageError::InUse { .. })),

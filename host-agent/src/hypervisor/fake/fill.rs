@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub(super) struct Filling {
     written_to: BTreeMap<Locator, u64>,
     watched_at: BTreeMap<Locator, u64>,
-    lacks_room: bool,
+    lacks_room: Vec<DiskTarget>,
 }
 
 impl Machine {
@@ -28,7 +28,10 @@ impl Machine {
             disks.flat_map(|disk| disk.chain.iter().rev().map(|at| layer(&disk.target, at)));
         Fill {
             layers: layers.collect(),
-            lacks_room: self.filling.lacks_room && self.state == VmState::Paused,
+            lacks_room: match self.state {
+                VmState::Paused => self.filling.lacks_room.clone(),
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -59,10 +62,10 @@ impl FakeHypervisor {
         }
     }
 
-    /// The machine stands still because a write found no room.
-    pub fn run_out_of_room(&self, vm: VmId) {
+    /// The machine stands still because a write to the disk found no room.
+    pub fn run_out_of_room(&self, vm: VmId, disk: &DiskTarget) {
         if let Some(machine) = self.host().machines.get_mut(&vm) {
-            machine.filling.lacks_room = true;
+            machine.filling.lacks_room = vec![disk.clone()];
             machine.set_state(VmState::Paused);
         }
         self.tell(HypervisorEvent::Lifecycle { vm });

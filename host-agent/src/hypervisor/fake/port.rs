@@ -83,7 +83,7 @@ impl Hypervisor for FakeHypervisor {
     }
 
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Answer<()> {
-        self.answer(Call::AddOverlays(vm, overlays.to_vec()), |host| {
+        let put_on = self.answer(Call::AddOverlays(vm, overlays.to_vec()), |host| {
             let machine = host.machine(vm)?;
             machine.refresh(&self.images)?;
             // All or none.
@@ -107,7 +107,9 @@ impl Hypervisor for FakeHypervisor {
                 }
             }
             Ok(())
-        })
+        });
+        self.tell(HypervisorEvent::Filling { vm });
+        put_on
     }
 
     async fn start_job(&self, vm: VmId, order: &JobOrder) -> Answer<()> {

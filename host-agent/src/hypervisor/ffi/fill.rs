@@ -66,8 +66,8 @@ fn stat(param: &sys::virTypedParameter) -> Option<(String, Stat)> {
     }
 }
 
-/// Whether QEMU could not write to one of a machine's disks because there was no room.
-pub(in crate::hypervisor) fn lacks_room(domain: &Domain) -> Result<bool, Error> {
+/// The disks of a machine that QEMU could not write to because there was no room, by their target names.
+pub(in crate::hypervisor) fn disks_without_room(domain: &Domain) -> Result<Vec<String>, Error> {
     // SAFETY: the domain is a live handle; without room libvirt only says how many there may be.
     let most =
         check(unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), ptr::null_mut(), 0, 0) })?;
@@ -79,12 +79,20 @@ pub(in crate::hypervisor) fn lacks_room(domain: &Domain) -> Result<bool, Error> 
         errors.set_len(usize::try_from(found).unwrap_or_default());
     }
     let no_space = sys::VIR_DOMAIN_DISK_ERROR_NO_SPACE as c_int;
-    let lacks = errors.iter().any(|found| found.error == no_space);
+    let mut disks = Vec::new();
     for found in errors {
-        // SAFETY: the caller of libvirt owns each name, which came from `malloc`.
-        unsafe { free(found.disk.cast()) };
+        // SAFETY: libvirt ends each name in NUL; its caller owns it, it came from `malloc`, and it is
+        // used no more.
+        let disk = unsafe {
+            let disk = CStr::from_ptr(found.disk).to_string_lossy().into_owned();
+            free(found.disk.cast());
+            disk
+        };
+        if found.error == no_space {
+            disks.push(disk);
+        }
     }
-    Ok(lacks)
+    Ok(disks)
 }
 
 unsafe extern "C" {

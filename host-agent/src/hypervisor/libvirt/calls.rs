@@ -8,7 +8,7 @@ use virt::error::Error;
 use super::connection::Connection;
 use super::error::meaning;
 use super::headers::{self, Missing};
-use super::identity::Identity;
+use super::identity::{Identity, mapped};
 use super::offline;
 use super::overlay;
 use super::reading::{
@@ -359,7 +359,9 @@ fn disks_with(
         for source in disk.sources() {
             let same = match source {
                 Source::Elsewhere(_) => false,
-                Source::Volume(other) => other == locator || same(&identity(other)?, wanted),
+                Source::Volume(other) => {
+                    spells_same(other, locator) || same(&identity(other)?, wanted)
+                }
                 Source::Unresolved(kind) => {
                     let text = format!(
                         "disk {} of {} has a source of type {kind}",
@@ -374,6 +376,12 @@ fn disks_with(
         }
     }
     Ok(found)
+}
+
+/// One of them may have been looked at while a device was there, and the other one not.
+fn spells_same(one: &Locator, other: &Locator) -> bool {
+    let mapped = mapped(one);
+    one == other || (mapped.is_some() && mapped == self::mapped(other))
 }
 
 /// Two names without anything behind them are not the same thing.

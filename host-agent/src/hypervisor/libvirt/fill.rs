@@ -23,9 +23,15 @@ impl Connection {
     pub(super) fn fill(&self, vm: VmId) -> Answer<Fill> {
         let domain = self.domain(vm)?;
         let stats = told(ffi::block_stats(&domain))?;
+        let lacking = match is_stopped(&domain)? {
+            true => told(ffi::disks_without_room(&domain))?,
+            false => Vec::new(),
+        };
+        // A disk that has no such name is none that is known here.
+        let lacking = lacking.iter().filter_map(|disk| disk.parse().ok());
         Ok(Fill {
             layers: layers(&stats),
-            lacks_room: is_stopped(&domain)? && told(ffi::lacks_room(&domain))?,
+            lacks_room: lacking.collect(),
         })
     }
 

@@ -1,11 +1,12 @@
 //! Whether two locators name the same thing, whatever way they are spelled.
 //!
 //! A logical volume has three names, a file may be reached through a link, and a definition that
-//! is not ours uses any of them. What decides is what the file system has behind the name.
+//! is not ours uses any of them. What decides is what the file system has behind the name; of a
+//! logical volume that is not active that is nothing, and its names decide.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use livemerge_storage::{Locator, NbdAddress};
 
@@ -50,9 +51,56 @@ impl Identity {
     }
 }
 
+/// The name that the device-mapper gives the logical volume which a locator spells, active or not:
+/// `/dev/VG/NAME`, `/dev/mapper/VG-NAME` and `/dev/disk/by-id/dm-name-VG-NAME` are one.
+pub(super) fn mapped(locator: &Locator) -> Option<String> {
+    let (Locator::File(path) | Locator::Block(path)) = locator else {
+        return None;
+    };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(parts.pop()),
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    let doubled = |name: &str| name.replace('-', "--");
+    match parts.as_slice() {
+        ["dev", "mapper", name] => Some((*name).to_owned()),
+        ["dev", "disk", "by-id", link] => link.strip_prefix("dm-name-").map(Into::into),
+        ["dev", group, name] if path.is_absolute() => {
+            Some(format!("{}-{}", doubled(group), doubled(name)))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_names_of_a_logical_volume_are_one() {
+        let of = |path: &str| mapped(&Locator::Block(path.into()));
+        for path in [
+            "/dev/vg-0/a-b",
+            "/dev//vg-0/../vg-0/a-b",
+            "/dev/mapper/vg--0-a--b",
+            "/dev/disk/by-id/dm-name-vg--0-a--b",
+        ] {
+            assert_eq!(of(path).as_deref(), Some("vg--0-a--b"), "{path}");
+        }
+        for path in [
+            "/dev/vda",
+            "/images/vg-0/a-b",
+            "dev/vg/a",
+            "/dev/disk/by-id/x",
+        ] {
+            assert_eq!(of(path), None, "{path}");
+        }
+        assert_ne!(of("/dev/vg/0-a"), of("/dev/vg-0/a"));
+    }
 
     #[test]
     fn a_link_and_its_file_are_one() {

@@ -204,8 +204,11 @@ impl Hypervisor for Libvirt {
 
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError> {
         let overlays = overlays.to_vec();
-        self.change(vm, move |libvirt| libvirt.add_overlays(vm, &overlays))
-            .await
+        let put_on = self.change(vm, move |libvirt| libvirt.add_overlays(vm, &overlays));
+        let put_on = put_on.await;
+        // libvirt itself tells nobody of layers that are new.
+        self.link.tell(HypervisorEvent::Filling { vm });
+        put_on
     }
 
     async fn start_job(&self, vm: VmId, order: &JobOrder) -> Result<(), HypervisorError> {

@@ -1,6 +1,7 @@
 //! Pending and Copying: one job, adopted or asked for again.
 
 use super::*;
+use livemerge_proto::problem::Problem;
 
 #[test]
 fn pending_starts_the_job_once_written_down() {
@@ -137,4 +138,31 @@ fn an_intermediate_commit_ends_by_itself() {
     );
     merge.phase = Phase::Verifying { suspended_at: None };
     assert_eq!(decide(&merge, &done), Step::Finish(Outcome::Merged));
+}
+
+#[test]
+fn a_job_without_room_waits_for_storage_and_ends_where_there_is_none() {
+    let seen_with = |reason, in_phase| Observation {
+        told: Some(Told::NoRoom(Problem::new(reason, "no"))),
+        in_phase,
+        ..seen(VmState::Running, disk(&BEFORE), None)
+    };
+    let record = at(copying());
+    let full = decide(
+        &record,
+        &seen_with(Reason::InsufficientSpace, Duration::ZERO),
+    );
+    assert_eq!(failed_with(&full), Some(Reason::InsufficientSpace));
+    let silent = |in_phase| seen_with(Reason::StorageUnreachable, in_phase);
+    let next = decide(&record, &silent(Duration::ZERO));
+    assert!(matches!(next, Step::Wait(_)), "{next:?}");
+    // As often as it takes: it is the same start.
+    for starts in [1, 3] {
+        let phase = Phase::Copying {
+            starts,
+            since: now(),
+        };
+        let next = decide(&at(phase.clone()), &silent(Duration::from_secs(60)));
+        assert_eq!(next, Step::Enter(phase, Some(Action::StartJob)));
+    }
 }

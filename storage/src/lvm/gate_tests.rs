@@ -1,0 +1,106 @@
+//! Who needs a volume, on a group that is files: nothing of it is active.
+
+use super::scripted::{Scripted, order};
+use crate::{Locator, StorageError, VolumeStore as _};
+use std::time::Duration;
+
+/// What is said of the removal of a volume.
+async fn removal(group: &Scripted, name: &str, id: &str) -> String {
+    let store = group.open().await;
+    match store.remove(&order(name, id, Duration::ZERO)).await {
+        Ok(_) => "gone".to_owned(),
+        Err(StorageError::InUse { by, .. }) => by,
+        Err(StorageError::Unreachable { what, .. }) => format!("unreachable: {what}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_of_lvms_own_is_not_removed_with_what_it_was_made_of() {
+    let group = Scripted::new();
+    let base = group.volume("base", None);
+    let snapshot = group.foreign("theirs");
+    group.set(&snapshot, "origin", "base");
+    let by = removal(&group, "base", &base).await;
+    assert!(by.contains("vg/theirs"), "{by}");
+    assert_eq!(group.calls(), Vec::<String>::new());
+    group.set(&snapshot, "origin", "another");
+    assert_eq!(removal(&group, "base", &base).await, "gone");
+}
+
+#[tokio::test]
+async fn every_spelling_of_a_backing_name_holds_a_volume_that_is_not_active() {
+    let group = Scripted::new();
+    let base = group.volume("base", None);
+    let top = group.volume("top", None);
+    let link = group.dir().join("link");
+    std::os::unix::fs::symlink("/dev/mapper/vg-base", &link).unwrap();
+    for spelled in [
+        "/dev/vg/base",
+        "base",
+        "host_device:/dev/vg/base",
+        "/dev/disk/by-id/dm-name-vg-base",
+        link.to_str().unwrap(),
+        r#"json:{"driver":"quorum","children":[{"driver":"raw","file.filename":"/dev/vg/base"}]}"#,
+    ] {
+        group.image(&top, Some(spelled));
+        let by = removal(&group, "base", &base).await;
+        assert!(by.contains("vg/top"), "{spelled}: {by}");
+    }
+    for untold in ["/dev/dm-100000", "/dev/disk/by-id/dm-uuid-LVM-x"] {
+        group.image(&top, Some(untold));
+        let by = removal(&group, "base", &base).await;
+        assert!(by.starts_with("unreachable"), "{untold}: {by}");
+    }
+    // An image elsewhere, or another group's.
+    for other in ["/no/such/image", "/dev/other/image"] {
+        group.image(&top, Some(other));
+        let id = group.volume("free", None);
+        assert_eq!(removal(&group, "free", &id).await, "gone", "{other}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_built_on_its_namesake_elsewhere_is_told() {
+    let group = Scripted::new();
+    group.volume("base", Some("/dev/other/base"));
+    let on = [Locator::Block("/dev/other/base".into())];
+    let told = group.open().await.dependents(&on).await.unwrap();
+    let by: Vec<_> = told.iter().map(|found| &found.locator).collect();
+    assert_eq!(by, [&Locator::Block("/dev/vg/base".into())]);
+    let own = [Locator::Block("/dev/vg/base".into())];
+    assert!(
+        group
+            .open()
+            .await
+            .dependents(&own)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// What a guest writes to its raw disk.
+#[tokio::test]
+async fn a_guest_holds_up_nobody_by_what_it_writes() {
+    let group = Scripted::new();
+    let raw = group.volume("raw", None);
+    group.tag(&raw, &["livemerge", "livemerge.format=raw"]);
+    let mut garbage = b"QFI\xfb".to_vec();
+    garbage.resize(4096, 0xff);
+    group.write(&raw, &garbage);
+    let free = group.volume("free", None);
+    assert_eq!(removal(&group, "free", &free).await, "gone");
+    let info = group.open().await.stat(&"raw".parse().unwrap()).await;
+    assert_eq!(info.unwrap().virtual_bytes, 4 << 20);
+    group.image(&raw, Some("/dev/disk/by-id/x"));
+    let free = group.volume("free", None);
+    assert_eq!(removal(&group, "free", &free).await, "gone");
+    // An image that is broken might need anything, but not itself.
+    let broken = group.volume("broken", None);
+    group.write(&broken, &garbage);
+    let free = group.volume("free", None);
+    let by = removal(&group, "free", &free).await;
+    assert!(by.starts_with("unreachable"), "{by}");
+    assert_eq!(removal(&group, "broken", &broken).await, "gone");
+}

@@ -1,0 +1,89 @@
+//! Whose turn it is in a group: first among the calls of this process, in their order, then among the
+//! programs of this host, by the lock of its file.
+//!
+//! - `name`: alone, for who decides about a name or changes what is active. `look`: shared, for who
+//!   opens a volume to look at it, which counts as use.
+//! - Nobody has a thread, or a call of the domain's, while it waits for another process.
+//! - A change that does not end keeps the turn in which it was begun: a copy of the file is in its
+//!   program's hands. What was decided there holds until then, also when this process ends first.
+
+use super::domain::Domain;
+use crate::calls::blocking;
+use crate::turn;
+use crate::{StorageError, StorageId};
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::time::{sleep, timeout};
+
+/// How long a look waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two tries to share the lock with other processes.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The order among the calls of this process.
+pub(super) type Order = Arc<RwLock<()>>;
+
+/// A turn, until all that have a part in it have dropped it.
+#[derive(Debug, Clone)]
+pub(super) struct Turn(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    lock: turn::Turn,
+    _own: Own,
+}
+
+#[derive(Debug)]
+#[allow(dead_code, reason = "held, never read")]
+enum Own {
+    Alone(OwnedRwLockWriteGuard<()>),
+    Shared(OwnedRwLockReadGuard<()>),
+}
+
+impl Turn {
+    fn new(lock: turn::Turn, own: Own) -> Self {
+        Self(Arc::new(Held { lock, _own: own }))
+    }
+
+    /// The open file of the lock, as a program's input: it holds nothing that could be read.
+    pub(super) fn as_input(&self) -> io::Result<Stdio> {
+        Ok(self.0.lock.copy()?.into())
+    }
+}
+
+impl Domain {
+    /// Nobody else decides about a name, and nobody of this program's has a volume open.
+    pub(super) async fn name_turn(self: &Arc<Self>) -> Result<Turn, StorageError> {
+        let own = Arc::clone(&self.order).write_owned().await;
+        // One thread at most: who comes after waits for this one.
+        let domain = Arc::clone(self);
+        let lock = blocking(move || domain.turns.name()).await?;
+        Ok(Turn::new(lock, Own::Alone(own)))
+    }
+
+    /// Whoever opens a volume for a look has it: an open volume counts as used.
+    pub(super) async fn look_turn(self: &Arc<Self>) -> Result<Turn, StorageError> {
+        let turn = timeout(PATIENCE, self.shared_turn()).await;
+        turn.unwrap_or_else(|_| Err(no_turn(self.id())))
+    }
+
+    async fn shared_turn(self: &Arc<Self>) -> Result<Turn, StorageError> {
+        let own = Arc::clone(&self.order).read_owned().await;
+        loop {
+            if let Some(lock) = self.look(|domain| domain.turns.try_look()).await? {
+                return Ok(Turn::new(lock, Own::Shared(own)));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+fn no_turn(domain: &StorageId) -> StorageError {
+    StorageError::Unreachable {
+        what: format!("storage domain {domain}"),
+        source: io::Error::new(io::ErrorKind::TimedOut, "a change of it has no end"),
+    }
+}
