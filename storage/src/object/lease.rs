@@ -45,7 +45,7 @@ impl Default for Times {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lease {
     generation: u64,
-    /// A random number for each time that it is taken.
+    /// A random number for each writer. Who puts what one has left takes the lease in its name.
     holder: Uuid,
     /// Makes each version differ: a store may tell versions apart by what they hold.
     renewals: u64,
@@ -53,6 +53,13 @@ pub(super) struct Lease {
     released: bool,
     /// How many blocks the volume has, as its writer knows.
     pub(super) blocks: u64,
+}
+
+impl Lease {
+    /// Whether it was taken once, and at most renewed since.
+    fn is_taken_as(&self, other: &Self) -> bool {
+        (self.generation, self.holder) == (other.generation, other.holder)
+    }
 }
 
 /// Where a holder stands.
@@ -125,7 +132,7 @@ impl Place {
 }
 
 impl Held {
-    /// Takes the lease of a volume. Waits for the end of one that nobody renews.
+    /// Takes the lease of a volume, in a holder's name. Waits for the end of one that nobody renews.
     ///
     /// # Errors
     /// `InUse` when somebody renews it.
@@ -134,6 +141,7 @@ impl Held {
         keys: Keys,
         uuid: Uuid,
         times: Times,
+        holder: Uuid,
     ) -> Result<Self, StorageError> {
         let place = Place {
             records,
@@ -141,7 +149,6 @@ impl Held {
             uuid,
             times,
         };
-        let holder = Uuid::new_v4();
         loop {
             let before = place.free().await?;
             let unreleased = before.as_ref().filter(|read| !read.record.released);
@@ -160,7 +167,7 @@ impl Held {
                 Some(version) => version,
                 None => match place.read().await? {
                     // The reply was lost, and a second try refused.
-                    Some(now) if now.record.holder == holder => now.version,
+                    Some(now) if now.record.is_taken_as(&lease) => now.version,
                     _ => continue,
                 },
             };
@@ -190,11 +197,6 @@ impl Held {
             latest,
             renewing,
         }
-    }
-
-    /// Names this taking of the lease.
-    pub(super) async fn holder(&self) -> Uuid {
-        self.latest.lock().await.record.holder
     }
 
     /// Tells how many blocks the volume has, to be written down with the next renewal.
@@ -285,7 +287,7 @@ async fn renew(
             }
             Ok(Ok(None)) => match place.read().await {
                 // An earlier renewal, whose reply was lost.
-                Ok(Some(now)) if now.record.holder == held.record.holder => *held = now,
+                Ok(Some(now)) if now.record.is_taken_as(&held.record) => *held = now,
                 Ok(_) => {
                     tracing::error!(volume = %place.uuid, "another process writes to this volume by now");
                     tell.send_replace(Standing::Lost);
@@ -372,7 +374,12 @@ mod tests {
         }
 
         async fn take(&self) -> Result<Held, StorageError> {
-            Held::take(self.records.clone(), self.keys.clone(), self.uuid, TIMES).await
+            self.take_as(Uuid::new_v4()).await
+        }
+
+        async fn take_as(&self, holder: Uuid) -> Result<Held, StorageError> {
+            let (records, keys) = (self.records.clone(), self.keys.clone());
+            Held::take(records, keys, self.uuid, TIMES, holder).await
         }
 
         async fn lease(&self) -> Lease {
@@ -435,5 +442,22 @@ mod tests {
         assert!(matches!(lost, StorageError::InUse { .. }), "{lost:?}");
         held.release().await.unwrap();
         assert_eq!(rig.lease().await, stolen, "it is left to who has it");
+    }
+
+    #[tokio::test]
+    async fn who_takes_it_in_the_name_of_another_is_not_that_one() {
+        let rig = Rig::new();
+        let holder = Uuid::new_v4();
+        let stands_still = rig.take_as(holder).await.unwrap();
+        stands_still.renewing.abort();
+        let next = rig.take_as(holder).await.unwrap();
+        assert_eq!(next.taken_from, Some(holder));
+        // It goes on.
+        let (tell, standing) = watch::channel(Standing::Until(Instant::now()));
+        let latest = Arc::clone(&stands_still.latest);
+        let renewing = renew(stands_still.place.clone(), latest, Arc::default(), tell);
+        renewing.await;
+        assert!(matches!(*standing.borrow(), Standing::Lost));
+        next.may_write(PATIENCE).await.unwrap();
     }
 }

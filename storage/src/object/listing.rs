@@ -17,3 +17,14 @@ pub(super) async fn paths(
     let found = limited(prefix, listed.map_ok(|meta| meta.location).try_collect()).await?;
     found.map_err(|error| failure(prefix, error))
 }
+
+/// Whether a store is known to list in the order of the keys.
+pub(super) fn is_ordered(store: &dyn ObjectStore) -> bool {
+    let store = store.to_string();
+    match store.split_once('(') {
+        // Its directory buckets do not.
+        Some(("AmazonS3", bucket)) => !bucket.ends_with("--x-s3)"),
+        Some(("GoogleCloudStorage", _)) => true,
+        _ => store == "InMemory" || store.starts_with("MicrosoftAzure "),
+    }
+}
