@@ -45,6 +45,8 @@ mod open_tests;
 mod purge;
 mod records;
 mod removal;
+#[cfg(test)]
+mod removal_tests;
 mod slots;
 mod spill;
 mod volumes;
