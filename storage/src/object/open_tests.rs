@@ -97,8 +97,8 @@ async fn what_a_killed_one_has_left_outlives_a_recovery_that_fails() {
     rig.refuse_nothing();
     // Ended on its way, and once more.
     let again = rig.open();
-    let ended = tokio::time::timeout(TIMES.lease / 2, again.recover()).await;
-    assert!(ended.is_err(), "the lease has to run out");
+    let ended = tokio::time::timeout(TIMES.request / 2, again.recover()).await;
+    assert!(ended.is_err(), "nobody knows yet that it is free");
     again.recover().await.unwrap();
     assert_eq!(rig.object(0).await, Some(7));
 }

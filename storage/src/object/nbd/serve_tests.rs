@@ -8,8 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +19,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Where it panics.
 const WRONG: u64 = 1 << 20;
 
-struct Zeros;
+#[derive(Default, Clone)]
+struct Zeros {
+    bytes_read: Arc<AtomicU64>,
+}
 
 #[async_trait]
 impl Export for Zeros {
@@ -30,6 +35,7 @@ impl Export for Zeros {
 
     async fn read(&self, at: u64, bytes: u32) -> Result<Bytes, StorageError> {
         assert!(at != WRONG, "asked for by the test");
+        self.bytes_read.fetch_add(bytes.into(), Ordering::SeqCst);
         Ok(Bytes::from(vec![0; bytes as usize]))
     }
 
@@ -67,16 +73,16 @@ impl Exports for Zeros {
     }
 
     async fn open(&self, _name: &str) -> Result<Arc<dyn Export>, StorageError> {
-        Ok(Arc::new(Self))
+        Ok(Arc::new(self.clone()))
     }
 }
 
 /// A client that has its export, by the oldest way.
-async fn connected(stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<()>) {
+async fn connected(zeros: &Zeros, stop: &CancellationToken) -> (DuplexStream, JoinHandle<()>) {
     let (mut client, server) = tokio::io::duplex(64 << 10);
-    let stop = stop.clone();
+    let (stop, zeros) = (stop.clone(), Arc::new(zeros.clone()));
     let serving = tokio::spawn(async move {
-        let _how_it_ends = serve(server, Arc::new(Zeros), &stop).await;
+        let _how_it_ends = serve(server, zeros, &stop).await;
     });
     client.read_exact(&mut [0; 18]).await.unwrap();
     let mut asks = u32::from(wire::FIXED_NEWSTYLE | wire::NO_ZEROES)
@@ -103,23 +109,27 @@ fn read(at: u64, bytes: u32) -> [u8; wire::REQUEST_BYTES] {
 
 #[tokio::test]
 async fn who_takes_no_replies_is_not_waited_for() {
-    let stop = CancellationToken::new();
-    let (mut client, serving) = connected(&stop).await;
-    let asks = async {
-        // Until nothing is taken any more.
-        loop {
-            client.write_all(&read(0, 4 << 20)).await.unwrap();
-        }
-    };
-    let _nobody_reads = timeout(Duration::from_secs(2), asks).await.unwrap_err();
-    stop.cancel();
-    timeout(LIMIT, serving).await.unwrap().unwrap();
+    for bytes in [64 << 10, 4 << 20] {
+        let (zeros, stop) = (Zeros::default(), CancellationToken::new());
+        let (mut client, serving) = connected(&zeros, &stop).await;
+        let asks = async {
+            // Until nothing is taken any more.
+            loop {
+                client.write_all(&read(0, bytes)).await.unwrap();
+            }
+        };
+        let _nobody_reads = timeout(Duration::from_secs(2), asks).await.unwrap_err();
+        let held = zeros.bytes_read.load(Ordering::SeqCst);
+        assert!(held <= 64 << 20, "{held} bytes wait for him");
+        stop.cancel();
+        timeout(LIMIT, serving).await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
 async fn a_request_that_panics_ends_its_connection() {
     let stop = CancellationToken::new();
-    let (mut client, serving) = connected(&stop).await;
+    let (mut client, serving) = connected(&Zeros::default(), &stop).await;
     client.write_all(&read(0, 512)).await.unwrap();
     client.read_exact(&mut [0; 16 + 512]).await.unwrap();
     client.write_all(&read(WRONG, 512)).await.unwrap();
