@@ -1,7 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 
 CARGO ?= cargo
-# Where the demo's images are: file; object (an S3 server on this machine) is slow, and may run out of its time.
+# Where the demo's images are: file, or object (an S3 server on this machine; the guest writes less, and it takes longer).
 STORAGE ?= file
 BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/buf)
 

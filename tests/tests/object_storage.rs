@@ -94,39 +94,64 @@ async fn snapshots_are_deleted_and_their_objects_are_gone() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_is_killed_in_mid_merge_and_its_exporter_lives_on() -> Result<()> {
     let objects = Objects::start().await?;
-    let (mut scene, deletion, images) = in_mid_merge(&objects).await?;
+    let mut merging = in_mid_merge(&objects).await?;
     let before = objects.exporter()?;
-    scene.services.agent.kill()?;
-    scene.write_more(20).await?;
-    scene.services.agent.start()?;
+    merging.scene.services.agent.kill()?;
+    merging.scene.write_more(20).await?;
+    merging.scene.services.agent.start()?;
     assert_eq!(objects.exporter()?, before, "it is adopted");
-    ended_well(scene, &objects, &deletion, &images).await
+    ended_well(merging, &objects).await
 }
 
-async fn in_mid_merge(objects: &Objects) -> Result<(Scene, v1::Operation, Vec<PathBuf>)> {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exporter_is_killed_in_mid_merge_and_the_merge_succeeds() -> Result<()> {
+    let mut objects = Objects::start().await?;
+    let merging = in_mid_merge(&objects).await?;
+    let before = objects.exporter()?;
+    objects.kill_exporter()?;
+    merging.scene.write_more(20).await?;
+    assert_ne!(objects.exporter()?, before, "there is another one");
+    ended_well(merging, &objects).await
+}
+
+/// A delete in the middle of its active commit.
+struct Merging {
+    scene: Scene,
+    deletion: v1::Operation,
+    images: Vec<PathBuf>,
+    /// Of the volume that is to go.
+    uuid: String,
+}
+
+async fn in_mid_merge(objects: &Objects) -> Result<Merging> {
     let mut scene = begin(objects, busy()).await?;
     let snapshot = scene.snapshot("nightly").await?;
     scene.grow_active_layer(DISK, HEAVY_BYTES).await?;
     let images = scene.images_of(DISK).await?;
+    let uuid = objects.uuid_of(&images[1]).await?;
     let deletion = scene.api.delete(&snapshot).await?;
     scene.until_copying().await?;
     // Some of it is copied: a job that only begins fails with whatever it meets.
     scene
         .until_job(|job| job["offset"].as_u64().is_some_and(|copied| copied > 0))
         .await?;
-    Ok((scene, deletion, images))
+    Ok(Merging {
+        scene,
+        deletion,
+        images,
+        uuid,
+    })
 }
 
-async fn ended_well(
-    mut scene: Scene,
-    objects: &Objects,
-    deletion: &v1::Operation,
-    images: &[PathBuf],
-) -> Result<()> {
-    scene.api.succeeded(deletion, LIMIT).await?;
+async fn ended_well(merging: Merging, objects: &Objects) -> Result<()> {
+    let Merging {
+        mut scene, images, ..
+    } = merging;
+    scene.api.succeeded(&merging.deletion, LIMIT).await?;
     assert_eq!(scene.images_of(DISK).await?, images[..1]);
-    let uuid = objects.uuid_of(&images[1]).await;
-    assert!(uuid.is_err(), "the merged volume is gone: {uuid:?}");
+    let gone = objects.uuid_of(&images[1]).await;
+    assert!(gone.is_err(), "the merged volume is gone: {gone:?}");
+    assert_eq!(objects.count(&merging.uuid).await?, 0, "and its objects");
     scene.write_more(20).await?;
     scene.agrees().await?;
     assert_nothing_lost(&scene.verdicts().await?);

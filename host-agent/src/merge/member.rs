@@ -10,7 +10,7 @@ use super::job::{backing_of, job_order};
 use super::progress;
 use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, step};
 use super::types::{MergeKind, MergeRecord, Phase, Window};
-use super::waits::{Waits, put_off};
+use super::waits::{Waits, job_failed, put_off};
 use crate::hypervisor::{HypervisorError, HypervisorEvent, VmState};
 use livemerge_storage::Locator;
 use std::fs::File;
@@ -93,7 +93,8 @@ impl Member {
         let now = self.around.clock.now();
         if *machine != Machine::Unknown {
             self.waits.answered();
-            self.show_waiting(put_off(&self.record, now));
+            let again = || job_failed(&self.record, self.told.as_ref(), now, time);
+            self.show_waiting(put_off(&self.record, now).or_else(again));
             return time;
         }
         // Who stands still does not wait for longer than it must.

@@ -16,6 +16,7 @@
 //!
 //! It removes no volume: that is ordered separately, after the merge.
 
+mod again;
 mod board;
 mod bytes;
 mod check;

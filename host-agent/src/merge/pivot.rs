@@ -5,11 +5,10 @@
 use super::ladder::tries_since_help;
 use super::look::{Look, REPEAT_AFTER};
 use super::policy::PivotMode;
-use super::step::{Action, Step, fail};
+use super::step::{Action, Step};
 use super::types::{Phase, Window};
 use crate::hypervisor::{MirrorState, VmState};
 use jiff::{SignedDuration, Timestamp};
-use livemerge_proto::reason::Reason;
 use std::time::Duration;
 
 impl Look<'_> {
@@ -33,18 +32,7 @@ impl Look<'_> {
             if self.job_present() {
                 return Step::Wait(self.policy.look_every);
             }
-            if let Some(failed) = self.job_failed() {
-                return failed;
-            }
-            return if self.settled() {
-                fail(
-                    Reason::MergeIoError,
-                    self.record,
-                    "the block job ended before the pivot",
-                )
-            } else {
-                Step::Wait(self.policy.settle)
-            };
+            return self.copy_again();
         }
         if !self.seen.peers.ready {
             return Step::Wait(self.policy.look_every);

@@ -2,6 +2,7 @@
 //!
 //! Acting is left to the driver. Nothing here reads a clock, a file or a hypervisor.
 
+use super::again::NO_MORE_STARTS;
 use super::ladder;
 pub(super) use super::look::job_of;
 use super::look::{Look, REPEAT_AFTER};
@@ -14,9 +15,6 @@ use jiff::Timestamp;
 use livemerge_proto::failure::Failure;
 use livemerge_proto::reason::Reason;
 use std::time::Duration;
-
-/// How often the block job is asked for again when nothing says what became of it.
-const MAX_STARTS: u32 = 3;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,8 +137,13 @@ impl Look<'_> {
         if self.merged() {
             return self.verify();
         }
-        if let Some(Told::Refused(text)) = &self.seen.told {
+        if let Some(Told::Refused(text)) = &self.seen.told
+            && !self.refused_for_now(starts)
+        {
             return fail(Reason::MergeIoError, self.record, text);
+        }
+        if self.ends_at_once() {
+            return Step::Wait(REPEAT_AFTER);
         }
         if self.foreign_job() {
             return self.disk_taken();
@@ -163,27 +166,7 @@ impl Look<'_> {
             let wait = Step::Wait(self.policy.look_every);
             return self.help().unwrap_or(wait);
         }
-        if let Some(failed) = self.job_failed() {
-            return failed;
-        }
-        if !self.settled() {
-            return Step::Wait(self.policy.settle);
-        }
-        if !self.neighbours() {
-            return self.diverged();
-        }
-        if self.record.offline() && self.seen.fresh_start {
-            // It died with the agent, which may start as often as it likes.
-            return self.start_job(starts);
-        }
-        if starts < MAX_STARTS {
-            return self.start_job(starts + 1);
-        }
-        fail(
-            Reason::MergeIoError,
-            self.record,
-            "the block job ended without a merge",
-        )
+        self.start_again(starts)
     }
 
     /// The chain is as it must be. After a pull QEMU may still have the tables of the kept volume in
@@ -261,7 +244,7 @@ impl Look<'_> {
         let since = self.now;
         Step::Enter(
             Phase::Copying {
-                starts: MAX_STARTS,
+                starts: NO_MORE_STARTS,
                 since,
             },
             None,

@@ -6,11 +6,14 @@
 //! | the journal, which cannot be written | a write succeeds |
 //! | libvirt, which does not answer | the machine is seen |
 //! | a pivot that was put off | the guest is switched |
+//! | a job that has failed and is started again | it runs |
 //!
 //! A copy that runs, and a merge whose turn has not come, wait for nothing that is in their way.
 
 use super::board::Waiting;
+use super::step::Told;
 use super::types::{MergeRecord, Phase};
+use crate::hypervisor::BlockJobOutcome;
 use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::MergeId;
@@ -81,6 +84,26 @@ pub(super) fn put_off(record: &MergeRecord, now: Timestamp) -> Option<Waiting> {
     })
 }
 
+/// That the job has failed and is started again after a pause.
+pub(super) fn job_failed(
+    record: &MergeRecord,
+    told: Option<&Told>,
+    now: Timestamp,
+    pause: Duration,
+) -> Option<Waiting> {
+    let Phase::Copying { starts, .. } = record.phase else {
+        return None;
+    };
+    let why = match told? {
+        Told::Job(BlockJobOutcome::Failed) => "the block job failed",
+        Told::Refused(why) => why,
+        Told::Job(_) => return None,
+    };
+    let text = format!("{why}: it is started again, in case the storage was away");
+    let cause = Failure::new(Reason::MergeIoError, text).with("starts", starts);
+    Some(waiting(cause, now, pause, starts))
+}
+
 fn waiting(cause: Failure, now: Timestamp, pause: Duration, attempts: u32) -> Waiting {
     let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
     Waiting {
@@ -120,6 +143,28 @@ mod tests {
         let again = of(pivoting(Window::Intent), 3).unwrap();
         assert_eq!((again.next_try_at, again.attempts), (now(), 2));
         assert_eq!(of(Phase::Verifying { suspended_at: None }, 3), None);
+    }
+
+    #[test]
+    fn a_job_that_has_failed_is_shown_until_it_is_started_again() {
+        let of = |phase, told: &Told| {
+            let record = MergeRecord {
+                phase,
+                ..record(true)
+            };
+            job_failed(&record, Some(told), now(), Duration::from_secs(2))
+        };
+        let copying = Phase::Copying {
+            starts: 3,
+            since: now(),
+        };
+        let failed = Told::Job(BlockJobOutcome::Failed);
+        let shown = of(copying.clone(), &failed).unwrap();
+        assert_eq!(shown.cause.reason, Reason::MergeIoError);
+        let next = now() + SignedDuration::from_secs(2);
+        assert_eq!((shown.next_try_at, shown.attempts), (next, 3));
+        assert_eq!(of(copying, &Told::Job(BlockJobOutcome::Ready)), None);
+        assert_eq!(of(Phase::Ready { not_before: now() }, &failed), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   none, released ─▶ put on condition, generation + 1 ─▶ held ─▶ renewed at a third of its time
+//!   a dead one's ─▶ watched for as long as a request may take ─▶ put on condition ─▶ held
 //!   another's ─▶ watched for its whole time by our clock ─┬─ unchanged ─▶ put on condition ─▶ held
 //!                                                         └─ changed ───▶ in use
 //!   held ─┬─ not renewed in time ─▶ no request is begun that could end after it; renewed later: held
@@ -108,8 +109,9 @@ impl Place {
         }
     }
 
-    /// The lease as somebody has it who holds it no more, or none; waits for that as long as it lasts.
-    async fn free(&self) -> Result<Option<Read<Lease>>, StorageError> {
+    /// The lease as somebody has it who holds it no more, or none; waits for that as long as it lasts. Of a
+    /// process that is certainly dead only until the last request that it can have begun has ended.
+    async fn free(&self, dead: Uuid) -> Result<Option<Read<Lease>>, StorageError> {
         let Some(first) = self.read().await? else {
             return Ok(None);
         };
@@ -117,7 +119,11 @@ impl Place {
             return Ok(Some(first));
         }
         let since = Instant::now();
-        let lasts = Duration::from_millis(first.record.time_ms);
+        let lasts = if dead == first.record.holder {
+            self.times.request
+        } else {
+            Duration::from_millis(first.record.time_ms)
+        };
         while since.elapsed() <= lasts {
             tokio::time::sleep(lasts / 10).await;
             match self.read().await? {
@@ -132,7 +138,8 @@ impl Place {
 }
 
 impl Held {
-    /// Takes the lease of a volume, in a holder's name. Waits for the end of one that nobody renews.
+    /// Takes the lease of a volume, in a holder's name. Waits for the end of one that nobody renews; less
+    /// long when it is that holder's own: whoever takes it again knows that the process is dead.
     ///
     /// # Errors
     /// `InUse` when somebody renews it.
@@ -150,7 +157,7 @@ impl Held {
             times,
         };
         loop {
-            let before = place.free().await?;
+            let before = place.free(holder).await?;
             let unreleased = before.as_ref().filter(|read| !read.record.released);
             let taken_from = unreleased.map(|read| read.record.holder);
             let lease = Lease {

@@ -29,16 +29,38 @@ use report::Report;
 const DISK: &str = "vda";
 const DISK_BYTES: u64 = 1 << 30;
 const SLOTS: u64 = 2048;
-const WORKLOAD: Workload = Workload {
-    slots: SLOTS,
-    fill_mib: 96,
-    background_kib: 16384,
-    rate: 0,
+
+/// What the guest does, and how long a part of the demo may take.
+#[derive(Clone, Copy)]
+struct Pace {
+    workload: Workload,
+    /// Records that the guest writes between two snapshots, so that each layer has some.
+    records_between: u64,
+    limit: Duration,
+}
+
+const ON_FILES: Pace = Pace {
+    workload: Workload {
+        slots: SLOTS,
+        fill_mib: 96,
+        background_kib: 16384,
+        rate: 0,
+    },
+    records_between: 600,
+    limit: Duration::from_secs(60),
 };
-/// Records that the guest writes between two snapshots, so that each layer has some.
-const RECORDS_BETWEEN: u64 = 600;
-const BOOT: Duration = Duration::from_secs(60);
-const LIMIT: Duration = Duration::from_secs(60);
+
+/// Each record is a flush, and each flush a few requests to the store of 256 KiB each: as many bytes as on
+/// files would show the S3 server and not the merge.
+const ON_OBJECTS: Pace = Pace {
+    workload: Workload {
+        fill_mib: 16,
+        background_kib: 2048,
+        ..ON_FILES.workload
+    },
+    records_between: 100,
+    limit: Duration::from_secs(120),
+};
 
 /// What the guest's images are kept in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,6 +69,15 @@ pub enum Storage {
     File,
     /// Objects on a real S3 server, through an exporter.
     Object,
+}
+
+impl Storage {
+    fn pace(self) -> Pace {
+        match self {
+            Self::File => ON_FILES,
+            Self::Object => ON_OBJECTS,
+        }
+    }
 }
 
 /// Runs the demo. Everything that it starts ends with it, also when it is dropped half-way.
@@ -63,7 +94,8 @@ pub async fn run(storage: Storage) -> Result<()> {
     };
 
     report.say("A Linux guest boots on QEMU and writes numbered records, each with fsync.");
-    let guest = boot(&rig, objects.as_ref()).await?;
+    let pace = storage.pace();
+    let guest = boot(&rig, objects.as_ref(), pace).await?;
     report.step("guest boots, first records acknowledged");
 
     services.start()?;
@@ -72,8 +104,9 @@ pub async fn run(storage: Storage) -> Result<()> {
         vm: guest.spec.uuid,
         guest,
         report,
+        pace,
     };
-    show.api.wait_for_vm(show.vm, LIMIT).await?;
+    show.api.wait_for_vm(show.vm, pace.limit).await?;
     show.report.say(&format!(
         "API server on {}, host agent on {}.",
         services.api.endpoint(),
@@ -105,10 +138,10 @@ pub async fn play() -> Result<()> {
     let rig = Rig::new()?;
     let mut services = Services::new(&rig, Reach::Default)?;
     report.say("A Linux guest boots on QEMU and writes numbered records, each with fsync.");
-    let guest = boot(&rig, None).await?;
+    let guest = boot(&rig, None, ON_FILES).await?;
     services.start()?;
     let mut api = Api::at(&services.api.endpoint())?;
-    api.wait_for_vm(guest.spec.uuid, LIMIT).await?;
+    api.wait_for_vm(guest.spec.uuid, ON_FILES.limit).await?;
     report.say(&format!(
         "API server on {}, host agent on {}, virtual machine {:?}, images in {}.\n\
          Try `livemerge vm chain {}`. Ctrl-C ends all of it.",
@@ -129,18 +162,19 @@ struct Show {
     vm: Uuid,
     guest: Guest,
     report: Report,
+    pace: Pace,
 }
 
-async fn boot(rig: &Rig, objects: Option<&Objects>) -> Result<Guest> {
+async fn boot(rig: &Rig, objects: Option<&Objects>, pace: Pace) -> Result<Guest> {
     let guest = match objects {
-        None => rig.start_guest("demo", &[DISK], DISK_BYTES, WORKLOAD)?,
+        None => rig.start_guest("demo", &[DISK], DISK_BYTES, pace.workload)?,
         Some(objects) => {
             let disk = objects.create_disk("demo", DISK, DISK_BYTES).await?;
-            rig.start(rig.describe_with("demo", vec![disk], WORKLOAD)?)?
+            rig.start(rig.describe_with("demo", vec![disk], pace.workload)?)?
         }
     };
-    guest.acks.wait_for(DISK, 100, BOOT).await?;
-    guest.acks.wait_for_fill(DISK, BOOT).await?;
+    guest.acks.wait_for(DISK, 100, pace.limit).await?;
+    guest.acks.wait_for_fill(DISK, pace.limit).await?;
     Ok(guest)
 }
 
@@ -152,7 +186,7 @@ impl Show {
             self.report.step(&format!("snapshot {name} taken"));
             self.guest
                 .acks
-                .wait_for_more(DISK, RECORDS_BETWEEN, LIMIT)
+                .wait_for_more(DISK, self.pace.records_between, self.pace.limit)
                 .await?;
             self.report.pass();
             all.push((id, name));
@@ -172,8 +206,9 @@ impl Show {
         let chain = self.api.chain(self.vm, DISK).await?;
         let mark = self.guest.acks.mark();
         let accepted = self.api.delete(id).await?;
-        let ended = progress::follow(&mut self.api, &accepted, LIMIT).await?;
-        self.guest.acks.wait_for_more(DISK, 20, LIMIT).await?;
+        let ended = progress::follow(&mut self.api, &accepted, self.pace.limit).await?;
+        let acks = &self.guest.acks;
+        acks.wait_for_more(DISK, 20, self.pace.limit).await?;
         let stall = self.guest.acks.longest_gap_since(DISK, mark);
         let disk = ended.disks.first().context("the operation has no disk")?;
         ensure!(

@@ -1,5 +1,6 @@
 //! The decisions of a merge, row by row, and what must hold for all of them.
 
+mod again;
 mod copying;
 mod overlaying;
 mod pivot;

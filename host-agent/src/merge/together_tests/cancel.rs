@@ -1,6 +1,7 @@
 //! The way back.
 
 use super::*;
+use crate::merge::again::NO_MORE_STARTS;
 
 #[test]
 fn a_job_that_is_given_up_is_asked_to_end_until_it_has() {
@@ -76,7 +77,7 @@ fn a_job_without_its_mark_cannot_be_given_up() {
         "it may be marked yet"
     );
     let goes_on = decide(&record, &unmarked(3, settle()));
-    assert_eq!(goes_on, Step::Enter(copying(3), None));
+    assert_eq!(goes_on, Step::Enter(copying(NO_MORE_STARTS), None));
     // And it is not given up again because of those that followed it.
     let next = decide(&case.at(copying(3)), &with(&unmarked(3, settle()), LOST));
     assert!(waits(&next), "{next:?}");

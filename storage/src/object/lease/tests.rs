@@ -71,6 +71,23 @@ async fn one_that_nobody_renews_is_taken_after_its_time_and_not_before() {
 }
 
 #[tokio::test]
+async fn that_of_a_dead_process_is_taken_when_its_requests_have_ended() {
+    let rig = Rig::new();
+    drop(rig.take().await.unwrap());
+    let dead = rig.lease().await.holder;
+    let begun = Instant::now();
+    let next = rig.take_as(dead).await.unwrap();
+    assert!(begun.elapsed() > TIMES.request);
+    assert!(begun.elapsed() < TIMES.lease);
+    assert_eq!(next.taken_from, Some(dead));
+    drop(next);
+    // Not in another name.
+    let begun = Instant::now();
+    rig.take().await.unwrap();
+    assert!(begun.elapsed() > TIMES.lease);
+}
+
+#[tokio::test]
 async fn who_has_lost_it_writes_no_more() {
     let rig = Rig::new();
     let held = rig.take().await.unwrap();

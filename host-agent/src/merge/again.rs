@@ -1,0 +1,115 @@
+//! A block job that is not there any more, and whose merge is not done: asked for again, or given up. Pure.
+//!
+//! ```text
+//!   nobody knows why      ─▶ 2 s, chain as before ─▶ start, 3 times in all
+//!   failed, on this host  ─▶ Failed
+//!   failed, on a server   ─▶ a pause, chain as before ─▶ start, 12 times in all ─▶ Failed
+//!   called off            ─▶ Failed
+//! ```
+//!
+//! Layers on a server, as those behind an exporter, may be away and come back. libvirt 9.0 has no way to
+//! let QEMU wait for them, so each of its requests fails meanwhile, and with the first of its own a job
+//! ends. The chain is the one that the order was for, no job works on it, and the guest writes where it did:
+//! what made the first start safe makes each of them so.
+
+use super::look::Look;
+use super::observation::Told;
+use super::step::{Step, fail};
+use super::types::Phase;
+use crate::hypervisor::BlockJobOutcome;
+use livemerge_proto::reason::Reason;
+use livemerge_runtime::Backoff;
+use livemerge_storage::Locator;
+use std::time::Duration;
+
+/// How often a job is asked for.
+const STARTS: u32 = 3;
+/// The same on a server, for one to four minutes: one that is started again takes less.
+const STARTS_ON_A_SERVER: u32 = 12;
+/// Of a job that is not asked for again, wherever its layers are.
+pub(super) const NO_MORE_STARTS: u32 = STARTS_ON_A_SERVER;
+/// Between two of them.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20));
+
+impl Look<'_> {
+    /// What is next for a copy without its job.
+    pub(super) fn start_again(&self, starts: u32) -> Step {
+        if let Some(failed) = self.failed_for_good() {
+            return failed;
+        }
+        let pause = self.pause_before_start(starts);
+        if self.seen.job_missing_for < pause {
+            return Step::Wait(pause.saturating_sub(self.seen.job_missing_for));
+        }
+        if !self.neighbours() {
+            return self.diverged();
+        }
+        if self.record.offline() && self.seen.fresh_start {
+            // It died with the agent, which may start as often as it likes.
+            return self.start_job(starts);
+        }
+        let most = if self.on_a_server() {
+            STARTS_ON_A_SERVER
+        } else {
+            STARTS
+        };
+        if starts < most {
+            return self.start_job(starts + 1);
+        }
+        self.without_merge("the block job ended without a merge")
+    }
+
+    /// What is next for one that had caught up and was not pivoted.
+    pub(super) fn copy_again(&self) -> Step {
+        if let Some(failed) = self.failed_for_good() {
+            return failed;
+        }
+        if !self.settled() {
+            return Step::Wait(self.policy.settle);
+        }
+        if self.on_a_server() && self.neighbours() {
+            let since = self.now;
+            return Step::Enter(Phase::Copying { starts: 1, since }, None);
+        }
+        self.without_merge("the block job ended before the pivot")
+    }
+
+    /// Whether a refusal is one of a job that ran before, on a server that may be away.
+    pub(super) fn refused_for_now(&self, starts: u32) -> bool {
+        starts > 1 && self.on_a_server()
+    }
+
+    /// Whether it is a job that has hardly begun and ends, as libvirt shows one for a moment.
+    pub(super) fn ends_at_once(&self) -> bool {
+        self.on_a_server() && self.ending_job()
+    }
+
+    fn on_a_server(&self) -> bool {
+        let mut layers = self.record.layers().into_iter();
+        layers.any(|layer| matches!(layer, Locator::Nbd(_)))
+    }
+
+    fn failed_for_good(&self) -> Option<Step> {
+        let failed = Some(&Told::Job(BlockJobOutcome::Failed));
+        self.job_failed()
+            .filter(|_| self.seen.told.as_ref() != failed || !self.on_a_server())
+    }
+
+    fn pause_before_start(&self, starts: u32) -> Duration {
+        if self.on_a_server() {
+            let pause = PAUSES.after(starts, self.record.order.id);
+            pause.max(self.policy.settle)
+        } else {
+            self.policy.settle
+        }
+    }
+
+    fn without_merge(&self, text: &str) -> Step {
+        let text = match &self.seen.told {
+            Some(Told::Refused(why)) => why,
+            _ => text,
+        };
+        self.job_failed()
+            .unwrap_or_else(|| fail(Reason::MergeIoError, self.record, text))
+    }
+}

@@ -1,0 +1,164 @@
+//! Jobs that have failed: asked for again on a server, which may be away and come back, and nowhere else.
+
+use super::*;
+use crate::hypervisor::Layer;
+use crate::merge::types::MergeKind;
+use livemerge_storage::Locator;
+
+fn on_a_server(locator: &Locator) -> Locator {
+    Locator::Nbd(format!("nbd+unix:///{locator}?socket=/run/n.sock"))
+}
+
+fn served(phase: Phase) -> MergeRecord {
+    let record = at(phase);
+    MergeRecord {
+        kept: on_a_server(&record.kept),
+        removed: record.removed.iter().map(on_a_server).collect(),
+        ..record
+    }
+}
+
+fn served_disk(layers: &[&str]) -> DiskView {
+    let disk = disk(layers);
+    let chain = disk.chain.iter().map(|layer| Layer {
+        locator: on_a_server(&layer.locator),
+        ..layer.clone()
+    });
+    DiskView {
+        chain: chain.collect(),
+        next_start: disk.next_start.as_ref().map(on_a_server),
+        ..disk
+    }
+}
+
+fn told(told: Told, missing_for: u64) -> Observation {
+    Observation {
+        told: Some(told),
+        job_missing_for: Duration::from_secs(missing_for),
+        ..seen(VmState::Running, served_disk(&BEFORE), None)
+    }
+}
+
+fn failed(missing_for: u64) -> Observation {
+    told(Told::Job(BlockJobOutcome::Failed), missing_for)
+}
+
+fn started(starts: u32) -> Phase {
+    Phase::Copying {
+        starts,
+        since: now(),
+    }
+}
+
+#[test]
+fn it_is_started_again_after_a_pause_that_grows_and_not_for_ever() {
+    let (mut merge, mut pauses) = (served(copying()), Vec::new());
+    let last = loop {
+        let Step::Wait(pause) = decide(&merge, &failed(0)) else {
+            panic!("it has just failed");
+        };
+        pauses.push(pause);
+        match decide(&merge, &failed(pause.as_secs() + 1)) {
+            Step::Enter(phase, Some(Action::StartJob)) => merge.phase = phase,
+            other => break other,
+        }
+    };
+    assert_eq!(failed_with(&last), Some(Reason::MergeIoError));
+    let whole: Duration = pauses.iter().sum();
+    assert!(whole > Duration::from_secs(60), "{pauses:?}");
+    assert!(whole < Duration::from_secs(240), "{pauses:?}");
+    assert!(pauses[5] > pauses[0], "{pauses:?}");
+}
+
+#[test]
+fn only_on_the_chain_that_the_order_was_for() {
+    let look = |layers: &[&str]| Observation {
+        machine: seen(VmState::Running, served_disk(layers), None).machine,
+        ..failed(60)
+    };
+    let other = decide(&served(copying()), &look(&["old", "base", "top", "newer"]));
+    assert_eq!(failed_with(&other), Some(Reason::ChainDiverged));
+    let merged = decide(&served(copying()), &look(&AFTER));
+    assert_eq!(
+        merged,
+        Step::Enter(Phase::Verifying { suspended_at: None }, None)
+    );
+}
+
+#[test]
+fn never_one_that_somebody_has_called_off() {
+    let cancelled = told(Told::Job(BlockJobOutcome::Cancelled), 60);
+    for phase in [copying(), Phase::Ready { not_before: now() }] {
+        let next = decide(&served(phase), &cancelled);
+        assert_eq!(failed_with(&next), Some(Reason::MergeIoError));
+    }
+}
+
+/// The first refusal is a no; later ones may come of the same absence.
+#[test]
+fn a_refusal_is_final_only_before_the_job_has_run() {
+    let refused = |missing_for| told(Told::Refused("no".to_owned()), missing_for);
+    let first = decide(&served(started(1)), &refused(60));
+    assert_eq!(failed_with(&first), Some(Reason::MergeIoError));
+    assert!(matches!(
+        decide(&served(started(2)), &refused(0)),
+        Step::Wait(_)
+    ));
+    let again = decide(&served(started(2)), &refused(60));
+    assert_eq!(again, Step::Enter(started(3), Some(Action::StartJob)));
+}
+
+/// Its storage is still away, and libvirt has forgotten of what kind it was.
+#[test]
+fn one_that_ends_as_soon_as_it_begins_is_not_taken_for_another() {
+    let look = |disk| seen(VmState::Running, disk, job(BlockJobKind::Other, 0, 0));
+    let next = decide(&served(started(2)), &look(served_disk(&BEFORE)));
+    assert!(matches!(next, Step::Wait(_)), "{next:?}");
+    let here = decide(&at(started(2)), &look(disk(&BEFORE)));
+    assert_eq!(failed_with(&here), Some(Reason::ConcurrentChange));
+}
+
+#[test]
+fn one_that_had_caught_up_copies_once_more() {
+    let ready = served(Phase::Ready { not_before: now() });
+    assert!(matches!(decide(&ready, &failed(0)), Step::Wait(_)));
+    assert_eq!(decide(&ready, &failed(60)), Step::Enter(started(1), None));
+    let here = decide(
+        &at(Phase::Ready { not_before: now() }),
+        &Observation {
+            machine: seen(VmState::Running, disk(&BEFORE), None).machine,
+            ..failed(60)
+        },
+    );
+    assert_eq!(failed_with(&here), Some(Reason::MergeIoError));
+}
+
+#[test]
+fn a_merge_of_another_disk_that_came_to_nothing_ends_the_tries() {
+    let mut lost = failed(0);
+    lost.peers.lost = true;
+    let next = decide(&served(started(2)), &lost);
+    let cancelling = Phase::Cancelling { since: now() };
+    assert_eq!(next, Step::Enter(cancelling, Some(Action::AbortJob)));
+}
+
+#[test]
+fn an_intermediate_commit_is_started_again_too() {
+    let merge = MergeRecord {
+        kind: MergeKind::Commit,
+        ..served(copying())
+    };
+    let look = Observation {
+        machine: seen(
+            VmState::Running,
+            served_disk(&["old", "base", "top", "newer"]),
+            None,
+        )
+        .machine,
+        ..failed(60)
+    };
+    assert_eq!(
+        decide(&merge, &look),
+        Step::Enter(started(2), Some(Action::StartJob))
+    );
+}
