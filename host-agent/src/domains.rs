@@ -111,8 +111,7 @@ async fn open_objects(
     id: &StorageId,
     object: &ObjectConfig,
 ) -> anyhow::Result<ObjectVolumes> {
-    let own = || config.host.state_dir.join("export").join(id.as_str());
-    let directory = object.socket_dir.clone().unwrap_or_else(own);
+    let directory = directory(config, id, object);
     let arguments = ["export", "--url", &object.url, "--socket-dir"].map(OsString::from);
     let place = ExporterPlace::Process {
         program: std::env::current_exe().context("this program's path")?,
@@ -126,11 +125,18 @@ async fn open_objects(
     Ok(volumes)
 }
 
-/// A volume has one name: no directory lies in another, by whatever path, and no group is two
-/// domains.
+/// The directory of a domain's exporter.
+fn directory(config: &Config, id: &StorageId, object: &ObjectConfig) -> PathBuf {
+    let own = || config.host.state_dir.join("export").join(id.as_str());
+    object.socket_dir.clone().unwrap_or_else(own)
+}
+
+/// A volume has one name: no directory lies in another, by whatever path, and neither a group, a prefix
+/// of objects nor an exporter is that of two domains.
 fn refuse_overlaps(config: &Config) -> anyhow::Result<()> {
     let mut seen: Vec<(&StorageId, PathBuf)> = Vec::new();
     let mut groups: BTreeMap<&str, &StorageId> = BTreeMap::new();
+    let mut objects: BTreeMap<String, &StorageId> = BTreeMap::new();
     for (id, storage) in &config.storage {
         let file = match storage {
             StorageConfig::File(file) => file,
@@ -140,7 +146,18 @@ fn refuse_overlaps(config: &Config) -> anyhow::Result<()> {
                 }
                 continue;
             }
-            StorageConfig::Object(_) => continue,
+            StorageConfig::Object(object) => {
+                let url = object.url.trim_end_matches('/').to_owned();
+                let directory: PathBuf = directory(config, id, object).components().collect();
+                for place in [url, directory.display().to_string()] {
+                    if let Some(other) = objects.insert(place, id) {
+                        anyhow::bail!(
+                            "storage domains {other} and {id} have one url, or one socket_dir"
+                        );
+                    }
+                }
+                continue;
+            }
         };
         let at = || format!("storage domain {id}: {}", file.path.display());
         let real = file.path.canonicalize().with_context(at)?;
@@ -178,6 +195,21 @@ mod tests {
         }
         let apart = tempfile::tempdir().unwrap();
         assert!(refuse_overlaps(&config(apart.path())).is_ok());
+    }
+
+    #[test]
+    fn objects_and_exporters_are_of_one_domain() {
+        let config = |url: &str, dir: &str| -> Config {
+            toml::from_str(&format!(
+                "[storage.a]\nkind = \"object\"\nurl = \"s3://b/a\"\nsocket_dir = \"/a\"\n\
+                 [storage.b]\nkind = \"object\"\nurl = {url:?}\nsocket_dir = {dir:?}\n"
+            ))
+            .unwrap()
+        };
+        for (url, dir) in [("s3://b/a/", "/b"), ("s3://b/b", "/a/"), ("s3://b/b", "/a")] {
+            assert!(refuse_overlaps(&config(url, dir)).is_err(), "{url} {dir}");
+        }
+        assert!(refuse_overlaps(&config("s3://b/ab", "/b")).is_ok());
     }
 
     #[test]

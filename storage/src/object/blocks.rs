@@ -3,15 +3,17 @@
 //! Requests are tried again for a while, each for itself and with a growing pause; those that change
 //! something begin only while the lease has time for them.
 
-use super::failure::{denies, failure};
+use super::failure::{failure, hangs};
 use super::keys::{Key, Keys};
 use super::lease::{Held, Times};
+use super::listing::is_ordered;
 use crate::StorageError;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt as _, PutPayload};
 use roaring::RoaringTreemap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -67,6 +69,14 @@ impl Blocks {
         }
     }
 
+    /// A block that must be there and is not.
+    pub(super) fn lost(&self, index: u64) -> StorageError {
+        StorageError::Corrupt {
+            what: format!("object {}", self.keys.block(self.uuid, index)),
+            why: "it was put, or listed, and is not there".to_owned(),
+        }
+    }
+
     /// Puts a whole block. Only a volume that nobody knows yet is written without a lease.
     pub(super) async fn put(
         &self,
@@ -105,9 +115,13 @@ impl Blocks {
 
     /// Which of a volume's first `count` blocks are there.
     pub(super) async fn present(&self, count: u64) -> Result<RoaringTreemap, StorageError> {
-        let step = count.div_ceil(PARTS).max(1 << 10);
+        let step = match is_ordered(&self.store) {
+            true => count.div_ceil(PARTS).max(1 << 10),
+            // Each part would be all of it.
+            false => count.max(1),
+        };
         let parts = (0..count).step_by(usize::try_from(step).unwrap_or(usize::MAX));
-        let parts = parts.map(|begin| self.listed(begin, (begin + step).min(count)));
+        let parts = parts.map(|begin| self.listed(begin..(begin + step).min(count)));
         let parts = stream::iter(parts).buffer_unordered(PARTS as usize);
         parts
             .try_fold(
@@ -117,35 +131,47 @@ impl Blocks {
             .await
     }
 
-    async fn listed(&self, begin: u64, end: u64) -> Result<RoaringTreemap, StorageError> {
-        let prefix = self.keys.blocks(self.uuid);
-        self.again(&prefix, None, || async {
-            let mut found = RoaringTreemap::new();
-            // An offset is not listed itself.
-            let mut listed = match begin.checked_sub(1) {
-                None => self.store.list(Some(&prefix)),
-                Some(before) => {
-                    let offset = self.keys.block(self.uuid, before);
-                    self.store.list_with_offset(Some(&prefix), &offset)
-                }
+    async fn listed(&self, part: Range<u64>) -> Result<RoaringTreemap, StorageError> {
+        let (mut found, mut tries) = (RoaringTreemap::new(), Tries::default());
+        loop {
+            let before = found.len();
+            let Err(error) = self.list_on(&part, &mut found).await else {
+                return Ok(found);
             };
-            while let Some(meta) = listed.try_next().await? {
-                match self.keys.read(&meta.location) {
-                    // A directory lists in no order.
-                    Some(Key::Block(_, index)) if (begin..end).contains(&index) => {
-                        found.insert(index);
-                    }
-                    Some(Key::Block(_, index)) if index >= end && self.is_ordered() => break,
-                    _ => {}
-                }
+            // What it has found is kept: a long one gets on with each try.
+            if found.len() > before {
+                tries = Tries::default();
             }
-            Ok(found)
-        })
-        .await
+            tries.failed(error).await?;
+        }
     }
 
-    fn is_ordered(&self) -> bool {
-        !self.store.to_string().starts_with("LocalFileSystem")
+    /// Lists a part from where it was left. Each page of it has the time of a request.
+    async fn list_on(
+        &self,
+        part: &Range<u64>,
+        found: &mut RoaringTreemap,
+    ) -> Result<(), StorageError> {
+        let (prefix, ordered) = (self.keys.blocks(self.uuid), is_ordered(&self.store));
+        let before = found.max().or(part.start.checked_sub(1));
+        let mut listed = match before {
+            // An offset is not listed itself.
+            Some(before) if ordered => {
+                let offset = self.keys.block(self.uuid, before);
+                self.store.list_with_offset(Some(&prefix), &offset)
+            }
+            _ => self.store.list(Some(&prefix)),
+        };
+        while let Some(meta) = self.tried(&prefix, listed.try_next()).await? {
+            match self.keys.read(&meta.location) {
+                Some(Key::Block(_, index)) if part.contains(&index) => {
+                    found.insert(index);
+                }
+                Some(Key::Block(_, index)) if index >= part.end && ordered => break,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Tries a request until it is answered.
@@ -158,24 +184,61 @@ impl Blocks {
     where
         F: Future<Output = object_store::Result<T>>,
     {
-        let (begun, mut pause) = (Instant::now(), Duration::from_millis(25));
+        let mut tries = Tries::default();
         loop {
             if let Some(lease) = lease {
                 lease.may_write(PATIENCE).await?;
             }
-            let error = match tokio::time::timeout(self.times.request, request()).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error @ Error::NotFound { .. })) => return Err(failure(at, error)),
-                Ok(Err(error)) if denies(&error) => return Err(failure(at, error)),
-                Ok(Err(error)) => failure(at, error),
-                Err(_) => super::failure::hangs(at, self.times.request),
-            };
-            if begun.elapsed() + pause > PATIENCE {
-                return Err(error);
+            match self.tried(at, request()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => tries.failed(error).await?,
             }
-            tracing::debug!(%error, "a request is tried again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
         }
+    }
+
+    async fn tried<T>(
+        &self,
+        at: &Path,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, StorageError> {
+        match tokio::time::timeout(self.times.request, request).await {
+            Ok(answer) => answer.map_err(|error| failure(at, error)),
+            Err(_) => Err(hangs(at, self.times.request)),
+        }
+    }
+}
+
+/// The tries of a request.
+struct Tries {
+    begun: Instant,
+    pause: Duration,
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            pause: Duration::from_millis(25),
+        }
+    }
+}
+
+impl Tries {
+    /// Returns when it is time for the next one.
+    ///
+    /// # Errors
+    /// What the last one ended with, when another one would not help or there was time enough.
+    async fn failed(&mut self, error: StorageError) -> Result<(), StorageError> {
+        let answered = matches!(
+            error,
+            StorageError::NotFound { .. } | StorageError::Denied { .. }
+        );
+        if answered || self.begun.elapsed() + self.pause > PATIENCE {
+            return Err(error);
+        }
+        tracing::debug!(%error, "a request is tried again");
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(Duration::from_secs(2));
+        Ok(())
     }
 }

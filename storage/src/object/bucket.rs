@@ -30,6 +30,8 @@ const RETRIES: usize = 4;
 /// The objects of a domain, and whatever else lies there.
 #[derive(Debug, Clone)]
 pub(super) struct Bucket {
+    /// What it was opened by.
+    pub(super) url: String,
     /// Tries again by itself what fails.
     pub(super) patient: Arc<dyn ObjectStore>,
     /// For those who decide themselves what they try again, and when.
@@ -63,6 +65,7 @@ impl Bucket {
                 let root = parsed.to_file_path().map_err(|()| invalid(&"no path"))?;
                 let directory: Arc<dyn ObjectStore> = Arc::new(Directory::open(&root)?);
                 return Ok(Self {
+                    url: url.to_owned(),
                     patient: Arc::clone(&directory),
                     plain: directory,
                     prefix: Path::default(),
@@ -71,6 +74,7 @@ impl Bucket {
             _ => (at(RETRIES)?, at(0)?),
         };
         Ok(Self {
+            url: url.to_owned(),
             patient,
             plain,
             prefix: path,
@@ -78,9 +82,10 @@ impl Bucket {
     }
 
     /// Objects that are there already, for tests.
-    #[cfg(feature = "conformance")]
+    #[cfg(any(test, feature = "conformance"))]
     pub(super) fn of(store: Arc<dyn ObjectStore>, prefix: Path) -> Self {
         Self {
+            url: "memory:".to_owned(),
             patient: Arc::clone(&store),
             plain: store,
             prefix,

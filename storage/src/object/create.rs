@@ -51,15 +51,14 @@ pub(super) async fn create(
     domain.qemu_img.run(&args).await?;
     let made = domain.upload(uuid, &volume, &temporary.0).await;
     drop(temporary);
-    let given = match made {
-        Ok(()) => domain.names.give(&volume.name, uuid).await,
-        Err(error) => Err(error),
-    };
-    match given {
-        Ok(holder) if holder == uuid => {}
-        // Somebody was quicker, or it cannot be told: then it may have the name.
-        Ok(_) => domain.discard(uuid).await,
-        Err(error) => return Err(error),
+    if let Err(error) = made {
+        domain.discard(uuid).await;
+        return Err(error);
+    }
+    // When that cannot be told, it may have the name.
+    if domain.names.give(&volume.name, uuid).await? != uuid {
+        // Somebody was quicker.
+        domain.discard(uuid).await;
     }
     if let Some((name, below)) = &parent
         && domain.names.holder(name).await? != Some(*below)
@@ -97,6 +96,7 @@ pub(super) async fn grow(
         .join("grow.sock")
         .with_extension(short(uuid));
     let open = Open::new(Arc::clone(&domain), manifest, None);
+    open.recover().await?;
     let private = Private::serve(open, socket)?;
     let address = NbdAddress {
         server: NbdServer::Unix(private.socket.display().to_string()),

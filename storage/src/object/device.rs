@@ -8,8 +8,8 @@
 //! - What is written is on this host until it is flushed, and durable after that: a flush returns when
 //!   every block that had changed before it is in the store. Each block is there as it was, or as it
 //!   became, never in between.
-//! - Who writes first takes the volume's lease, and with it knows which blocks there are. Readers ask
-//!   for each block.
+//! - Who writes first takes the volume's lease, and with it knows which blocks there are: one of them
+//!   that is not found is lost, and an error. Readers ask for each block, and soon again.
 //! - A block that holds nothing but zeros has no object.
 //! - A slot is locked while its block is read or written, so no older state overtakes a newer one.
 
@@ -17,7 +17,7 @@ use super::blocks::{BLOCK_BYTES, BULK, Blocks};
 use super::lease::Held;
 use super::slots::{Content, Slot, Slots};
 use super::spill::Spill;
-use super::write_back;
+use super::write_back::{self, every};
 use crate::StorageError;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -46,6 +46,7 @@ pub(super) struct Device {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) lease: Held,
+    /// Blocks that may have an object: put on before it is put, taken off when it is deleted.
     present: Mutex<RoaringTreemap>,
 }
 
@@ -96,7 +97,7 @@ impl Device {
     /// Makes it writable, or no more.
     pub(super) fn set_writer(&self, writer: Option<Writer>) {
         // What was read without a lease may be old by now, or become so.
-        self.slots.forget();
+        self.slots.begin(writer.is_some());
         *self.held() = writer.map(Arc::new);
     }
 
@@ -109,8 +110,12 @@ impl Device {
     }
 
     pub(super) async fn read(&self, at: u64, bytes: usize) -> Result<Bytes, StorageError> {
-        let pieces = pieces(at..at + bytes as u64);
-        let read: Vec<_> = pieces.map(|piece| self.read_piece(piece)).collect();
+        let read = pieces(at..at + bytes as u64).map(|piece| async {
+            let read = self.read_piece(piece).await;
+            self.slots.shrink();
+            read
+        });
+        let read: Vec<_> = read.collect();
         let read: Vec<Bytes> = stream::iter(read).buffered(AT_ONCE).try_collect().await?;
         if let [one] = read.as_slice() {
             return Ok(one.clone());
@@ -138,9 +143,7 @@ impl Device {
             let part = data.slice(from..from + piece.within.len());
             async move { self.write_piece(piece, &part).await }
         });
-        let written: Vec<_> = written.collect();
-        let all = stream::iter(written).buffer_unordered(AT_ONCE);
-        all.try_collect::<Vec<()>>().await?;
+        every(written.collect()).await?;
         self.bound().await
     }
 
@@ -181,28 +184,39 @@ impl Device {
         if whole.is_empty() {
             return self.bound().await;
         }
-        let there = self.writer().map(|writer| {
-            let mut present = writer.present().clone();
-            present.remove_range(..whole.start);
-            present.remove_range(whole.end..);
-            present
-        });
-        let there = there.unwrap_or_default();
-        let held = self.slots.within(whole);
-        for block in held.into_iter().collect::<RoaringTreemap>() | &there {
-            let slot = self.slots.get(block);
-            let mut content = slot.content.lock().await;
-            *content = Content::Absent;
-            if there.contains(block) {
-                self.slots.changed(block);
-                slot.spilled.store(false, Ordering::Relaxed);
-                self.spill.gone(block).await?;
-            } else {
-                self.kept(block, &slot).await?;
-            }
-            drop(content);
+        let writer = self.writer().ok_or_else(write_back::no_writer)?;
+        // In this order: a block that is put meanwhile leaves the first for the second.
+        let held = self.slots.within(whole.clone());
+        let mut blocks = writer.present().clone();
+        blocks.remove_range(..whole.start);
+        blocks.remove_range(whole.end..);
+        blocks.extend(held);
+        for block in blocks {
+            self.empty(&writer, block).await?;
             self.bound().await?;
         }
+        Ok(())
+    }
+
+    /// Makes a block read zeros. Whether it has an object is known only with its slot locked: one may
+    /// be on its way.
+    async fn empty(&self, writer: &Writer, block: u64) -> Result<(), StorageError> {
+        let slot = self.slots.get(block);
+        let mut content = slot.content.lock().await;
+        *content = Content::Absent;
+        if !writer.present().contains(block) {
+            return self.kept(block, &slot).await;
+        }
+        self.slots.changed(block);
+        slot.spilled.store(false, Ordering::Relaxed);
+        self.spill.gone(block).await
+    }
+
+    /// The store has a block as it is here. Called with its slot's lock held.
+    pub(super) async fn kept(&self, block: u64, slot: &Slot) -> Result<(), StorageError> {
+        slot.spilled.store(false, Ordering::Relaxed);
+        self.spill.forget(block).await?;
+        self.slots.kept(block);
         Ok(())
     }
 
@@ -217,27 +231,6 @@ impl Device {
         let mut changed = self.slots.all_changed();
         changed.retain(|block| blocks.contains(block));
         self.write_back(changed).await
-    }
-
-    /// The store has a block as it is here. Called with its slot's lock held.
-    pub(super) async fn kept(&self, block: u64, slot: &Slot) -> Result<(), StorageError> {
-        slot.spilled.store(false, Ordering::Relaxed);
-        self.spill.forget(block).await?;
-        self.slots.kept(block);
-        Ok(())
-    }
-
-    /// Forgets what has changed and cannot be written any more.
-    pub(super) async fn give_up(&self) {
-        for block in self.slots.all_changed() {
-            let slot = self.slots.get(block);
-            let mut content = slot.content.lock().await;
-            *content = Content::Unknown;
-            slot.spilled.store(false, Ordering::Relaxed);
-            self.slots.kept(block);
-        }
-        // What is left behind belongs to a lease that is over.
-        let _ = self.spill.clear().await;
     }
 
     /// Keeps what is in memory within its bounds.
@@ -256,7 +249,15 @@ impl Device {
         if blocks.is_empty() {
             return Ok(());
         }
-        let writer = self.writer().ok_or_else(write_back::no_writer)?;
+        let Some(writer) = self.writer() else {
+            // Unless whoever wrote them has just ended, and they are in the store.
+            let none = self.slots.all_changed().is_empty();
+            return if none {
+                Ok(())
+            } else {
+                Err(write_back::no_writer())
+            };
+        };
         for some in blocks.chunks(BULK) {
             write_back::write_back(self, &writer, some).await?;
         }
@@ -269,12 +270,14 @@ impl Device {
         if !matches!(content, Content::Unknown) {
             return Ok(());
         }
-        let lacks = |writer: Arc<Writer>| !writer.present().contains(block);
-        let got = if self.writer().is_some_and(lacks) {
-            None
-        } else {
-            self.blocks.get(block).await?
+        let there = self.writer().map(|writer| writer.present().contains(block));
+        let got = match there {
+            Some(false) => None,
+            Some(true) | None => self.blocks.get(block).await?,
         };
+        if there == Some(true) && got.is_none() {
+            return Err(self.blocks.lost(block));
+        }
         *content = got.map_or(Content::Absent, |bytes| Content::Data(bytes.to_vec()));
         Ok(())
     }

@@ -129,6 +129,8 @@ impl Domain {
         }
         let mut never = there.version.clone();
         never.e_tag = Some("\"00000000000000000000000000000000\"".to_owned());
+        // Google's condition is on a generation, which is a number.
+        never.version = never.version.map(|_| "1".to_owned());
         let again = self.records.create(&at, &stamp).await?;
         let instead = self.records.replace(&at, &stamp, never).await?;
         if again.is_some() || instead.is_some() {

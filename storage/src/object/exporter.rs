@@ -32,6 +32,8 @@ use uuid::Uuid;
 /// A client's own limit for a request, above those that are counted here.
 pub(super) const CLIENT_LIMIT: Duration = Duration::from_secs(30);
 const LOCK: &str = "exporter.lock";
+/// What the one that listens serves: the domain, and its objects' URL.
+const DOMAIN: &str = "exporter.domain";
 
 /// The exporter of a domain on this host.
 #[derive(Debug)]
@@ -91,6 +93,9 @@ impl Exporter {
             .set_len(0)
             .and_then(|()| (&alone).write_all(pid.as_bytes()));
         written.map_err(io_error(LOCK))?;
+        // There before anybody is answered.
+        let told = domain.dir.join(DOMAIN);
+        fs::write(&told, description(&domain)).map_err(io_error(told.display()))?;
         let listener = bind(domain.socket())?;
         Ok(Self {
             domain,
@@ -121,6 +126,21 @@ pub(super) fn lock(dir: &Path) -> Result<Option<File>, StorageError> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+fn description(domain: &Domain) -> String {
+    format!("{}\n{}\n", domain.id, domain.bucket.url)
+}
+
+/// Whether the exporter that listens in a domain's directory is the domain's own. One that does not say
+/// is of an earlier version.
+pub(super) fn serves(domain: &Domain) -> Result<bool, StorageError> {
+    let told = domain.dir.join(DOMAIN);
+    match fs::read_to_string(&told) {
+        Ok(text) => Ok(text == description(domain)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(io_error(told.display())(error)),
     }
 }
 
@@ -158,6 +178,8 @@ async fn accept(listener: UnixListener, exports: Arc<dyn Exports>, stop: &Cancel
             }
         }
     }
+    // Nobody is to wait in its queue.
+    drop(listener);
     while clients.join_next().await.is_some() {}
 }
 
@@ -200,7 +222,8 @@ impl Exports for Volumes {
         let uuid = uuid.ok_or_else(|| self.domain.not_found(&name))?;
         let mut open = self.open.lock().await;
         open.retain(|_, volume| volume.strong_count() > 0);
-        if let Some(volume) = open.get(&uuid).and_then(Weak::upgrade) {
+        let there = open.get(&uuid).and_then(Weak::upgrade);
+        if let Some(volume) = there.filter(|volume| !volume.is_over()) {
             drop(open);
             volume.recover().await?;
             return Ok(Arc::new(Client::new(volume)));

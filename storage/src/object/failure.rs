@@ -53,8 +53,8 @@ pub(super) fn throttles(error: &Error) -> bool {
     let text = text(error);
     [
         "SlowDown",
-        "503",
-        "429",
+        "status code: 503",
+        "status code: 429",
         "TooManyRequests",
         "ServerBusy",
         "RequestLimitExceeded",
@@ -109,7 +109,23 @@ mod tests {
             failure("a", missing),
             StorageError::NotFound { .. }
         ));
-        assert!(throttles(&generic("Server returned 503 SlowDown")));
+        for (text, asks) in [
+            ("SlowDown: reduce your request rate", true),
+            (
+                "Server returned non-2xx status code: 503 Service Unavailable: ",
+                true,
+            ),
+            (
+                "Server returned non-2xx status code: 429 Too Many Requests: ",
+                true,
+            ),
+            (
+                "Error performing GET http://127.0.0.1:5030/b/0000000000000429 in 503ms",
+                false,
+            ),
+        ] {
+            assert_eq!(throttles(&generic(text)), asks, "{text}");
+        }
         assert!(!throttles(&generic("connection reset")));
     }
 }

@@ -4,6 +4,7 @@
 //!   every volume that has a name           its block 0
 //!   every condemned volume that is kept    it could be restored, and would need what is below: unless
 //!                                          that is kept for as long
+//!   every volume that is being condemned   it may get its name back
 //! ```
 //!
 //! A header names a volume by its export; the socket before it is another one on each host. So what
@@ -13,7 +14,7 @@
 use super::domain::Domain;
 use super::image::parent;
 use super::removal::{Stage, Tombstone};
-use crate::condemned::{Condemned, now};
+use crate::condemned::now;
 use crate::image::qcow2::Header;
 use crate::{Dependent, Locator, RemovalOrder, StorageError, VolumeName};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -28,14 +29,14 @@ const AT_ONCE: usize = 32;
 pub(super) struct Needer {
     name: VolumeName,
     uuid: Uuid,
-    /// The removal by which it is condemned and kept.
-    kept: Option<Condemned>,
+    /// The removal by which it is condemned.
+    condemned: Option<Tombstone>,
 }
 
 impl Needer {
     /// For messages.
     pub(super) fn shown(&self) -> String {
-        if self.kept.is_some() {
+        if self.condemned.is_some() {
             format!("volume {}, which is kept and built on it", self.name)
         } else {
             format!("volume {}, which is built on it", self.name)
@@ -46,9 +47,9 @@ impl Needer {
 impl Needer {
     /// Whether it keeps a volume from being removed: one that is kept does when it is so for longer.
     pub(super) fn refuses(&self, order: &RemovalOrder) -> bool {
-        self.kept
+        self.condemned
             .as_ref()
-            .is_none_or(|kept| kept.outlasts(order, now()))
+            .is_none_or(|stone| stone.stage == Stage::Taking || stone.order.outlasts(order, now()))
     }
 }
 
@@ -66,8 +67,8 @@ impl Domain {
         let dependents = found.map(|(target, needer)| Dependent {
             on: asked[target].0.clone(),
             locator: self.locator(&needer.name),
-            kept: needer.kept.is_some(),
-            volume: needer.kept.is_none().then_some(needer.name),
+            kept: needer.condemned.is_some(),
+            volume: needer.condemned.is_none().then_some(needer.name),
         });
         Ok(dependents.collect())
     }
@@ -77,13 +78,15 @@ impl Domain {
         &self,
         targets: &[VolumeName],
     ) -> Result<Vec<(usize, Needer)>, StorageError> {
-        let (named, kept) = tokio::try_join!(self.names.all(), self.kept())?;
+        let (named, condemned) = tokio::try_join!(self.names.all(), self.condemned_whole())?;
         let named = named.into_iter().map(|(name, uuid)| Needer {
             name,
             uuid,
-            kept: None,
+            condemned: None,
         });
-        let all = named.chain(kept).map(|needer| self.needs(needer, targets));
+        let all = named
+            .chain(condemned)
+            .map(|needer| self.needs(needer, targets));
         let found: Vec<_> = stream::iter(all)
             .buffer_unordered(AT_ONCE)
             .try_collect()
@@ -110,19 +113,23 @@ impl Domain {
         Ok(())
     }
 
-    async fn kept(&self) -> Result<Vec<Needer>, StorageError> {
+    /// Condemned volumes that may come back.
+    async fn condemned_whole(&self) -> Result<Vec<Needer>, StorageError> {
         let tombstones = self.tombstones().await?;
-        let kept = tombstones.into_iter().filter_map(|(_, stone)| {
-            let Tombstone { order, stage } = stone;
-            let counts = stage != Stage::Purging && order.is_kept(now());
-            let uuid = Uuid::try_parse(order.identity.as_str()).ok()?;
+        let whole = tombstones.into_iter().filter_map(|(_, stone)| {
+            let counts = match stone.stage {
+                Stage::Taking => true,
+                Stage::Kept | Stage::Restored => stone.order.is_kept(now()),
+                Stage::Purging => false,
+            };
+            let uuid = Uuid::try_parse(stone.order.identity.as_str()).ok()?;
             counts.then(|| Needer {
-                name: order.volume.clone(),
+                name: stone.order.volume.clone(),
                 uuid,
-                kept: Some(order),
+                condemned: Some(stone),
             })
         });
-        Ok(kept.collect())
+        Ok(whole.collect())
     }
 
     async fn needs(

@@ -7,7 +7,7 @@
 //! ```
 
 use super::domain::Domain;
-use super::exporter::{Exporter, lock};
+use super::exporter::{Exporter, lock, serves};
 use crate::StorageError;
 use std::ffi::OsString;
 use std::io;
@@ -64,15 +64,15 @@ impl Keeper {
     /// Returns when the exporter answers.
     ///
     /// # Errors
-    /// `Unreachable` when it does not.
+    /// `Unreachable` when it does not; `Invalid` when it is the one of other objects.
     pub(super) async fn ensure(&self) -> Result<(), StorageError> {
-        if self.answers().await {
+        if self.answers().await? {
             return Ok(());
         }
         let _one_at_a_time = self.starting.lock().await;
         let begun = Instant::now();
         let mut started = None;
-        while !self.answers().await {
+        while !self.answers().await? {
             if begun.elapsed() > LIMIT {
                 return Err(self.failed(io::Error::new(
                     io::ErrorKind::TimedOut,
@@ -112,8 +112,16 @@ impl Keeper {
         });
     }
 
-    async fn answers(&self) -> bool {
-        UnixStream::connect(self.domain.socket()).await.is_ok()
+    async fn answers(&self) -> Result<bool, StorageError> {
+        let connected = UnixStream::connect(self.domain.socket()).await;
+        if connected.is_ok() && !serves(&self.domain)? {
+            let text = format!(
+                "{}: the exporter of other objects runs here; end it first, or choose another directory",
+                self.domain.dir.display()
+            );
+            return Err(StorageError::Invalid(text));
+        }
+        Ok(connected.is_ok())
     }
 
     async fn start(&self) -> Result<(), StorageError> {
@@ -126,8 +134,8 @@ impl Keeper {
             ExporterPlace::Process { program, arguments } => {
                 let mut command = Command::new(program);
                 command.args(arguments).stdin(Stdio::null());
-                // Signals for this process's group are not for it.
-                command.process_group(0).kill_on_drop(false);
+                // It begins a session of its own, which a leader of a group cannot.
+                command.kill_on_drop(false);
                 let mut child = command.spawn().map_err(|error| self.failed(error))?;
                 // When it ends, somebody has to ask how.
                 tokio::spawn(async move { child.wait().await });

@@ -46,7 +46,7 @@ impl Default for Times {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Lease {
     generation: u64,
-    /// A random number for each time that it is taken.
+    /// A random number for each writer. Who puts what one has left takes the lease in its name.
     holder: Uuid,
     /// Makes each version differ: a store may tell versions apart by what they hold.
     renewals: u64,
@@ -54,6 +54,13 @@ pub(super) struct Lease {
     released: bool,
     /// How many blocks the volume has, as its writer knows.
     pub(super) blocks: u64,
+}
+
+impl Lease {
+    /// Whether it was taken once, and at most renewed since.
+    fn is_taken_as(&self, other: &Self) -> bool {
+        (self.generation, self.holder) == (other.generation, other.holder)
+    }
 }
 
 /// Where a holder stands.
@@ -104,7 +111,7 @@ impl Place {
 
     /// The lease as somebody has it who holds it no more, or none; waits for that as long as it lasts. Of a
     /// process that is certainly dead only until the last request that it can have begun has ended.
-    async fn free(&self, dead: Option<Uuid>) -> Result<Option<Read<Lease>>, StorageError> {
+    async fn free(&self, dead: Uuid) -> Result<Option<Read<Lease>>, StorageError> {
         let Some(first) = self.read().await? else {
             return Ok(None);
         };
@@ -112,7 +119,7 @@ impl Place {
             return Ok(Some(first));
         }
         let since = Instant::now();
-        let lasts = if dead == Some(first.record.holder) {
+        let lasts = if dead == first.record.holder {
             self.times.request
         } else {
             Duration::from_millis(first.record.time_ms)
@@ -131,8 +138,8 @@ impl Place {
 }
 
 impl Held {
-    /// Takes the lease of a volume. Waits for the end of one that nobody renews; less long for that of
-    /// a process of which it is known that it is `dead`.
+    /// Takes the lease of a volume, in a holder's name. Waits for the end of one that nobody renews; less
+    /// long when it is that holder's own: whoever takes it again knows that the process is dead.
     ///
     /// # Errors
     /// `InUse` when somebody renews it.
@@ -141,7 +148,7 @@ impl Held {
         keys: Keys,
         uuid: Uuid,
         times: Times,
-        dead: Option<Uuid>,
+        holder: Uuid,
     ) -> Result<Self, StorageError> {
         let place = Place {
             records,
@@ -149,9 +156,8 @@ impl Held {
             uuid,
             times,
         };
-        let holder = Uuid::new_v4();
         loop {
-            let before = place.free(dead).await?;
+            let before = place.free(holder).await?;
             let unreleased = before.as_ref().filter(|read| !read.record.released);
             let taken_from = unreleased.map(|read| read.record.holder);
             let lease = Lease {
@@ -168,7 +174,7 @@ impl Held {
                 Some(version) => version,
                 None => match place.read().await? {
                     // The reply was lost, and a second try refused.
-                    Some(now) if now.record.holder == holder => now.version,
+                    Some(now) if now.record.is_taken_as(&lease) => now.version,
                     _ => continue,
                 },
             };
@@ -198,11 +204,6 @@ impl Held {
             latest,
             renewing,
         }
-    }
-
-    /// Names this taking of the lease.
-    pub(super) async fn holder(&self) -> Uuid {
-        self.latest.lock().await.record.holder
     }
 
     /// Tells how many blocks the volume has, to be written down with the next renewal.
@@ -293,7 +294,7 @@ async fn renew(
             }
             Ok(Ok(None)) => match place.read().await {
                 // An earlier renewal, whose reply was lost.
-                Ok(Some(now)) if now.record.holder == held.record.holder => *held = now,
+                Ok(Some(now)) if now.record.is_taken_as(&held.record) => *held = now,
                 Ok(_) => {
                     tracing::error!(volume = %place.uuid, "another process writes to this volume by now");
                     tell.send_replace(Standing::Lost);

@@ -2,12 +2,13 @@
 //! condition that the object is still the one that was read.
 //!
 //! Every put of this kind holds a lock on a file of the directory meanwhile, so that two processes
-//! of one host agree. What was put is durable: files and directories are synced.
+//! of one host agree. What was put or deleted is durable: files and directories are synced.
 
+use super::blocks::BULK;
 use crate::StorageError;
 use crate::error::io_error;
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -15,8 +16,10 @@ use object_store::{
     ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, Result, UpdateVersion,
 };
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::path::PathBuf;
 
 /// No object has such a key: a number behind a hash sign marks unfinished files.
@@ -59,7 +62,7 @@ impl Directory {
                 .write(true)
                 .open(path)?;
             file.lock()?;
-            Ok::<_, std::io::Error>(file)
+            Ok::<_, io::Error>(file)
         });
         locked.await?.map_err(failed)
     }
@@ -86,7 +89,27 @@ impl Directory {
     }
 }
 
-fn failed(source: std::io::Error) -> Error {
+/// Makes durable that files are gone: their directories, or what is left above those.
+fn sync(files: &LocalFileSystem, gone: &[Result<Path>]) -> Result<()> {
+    let mut above = BTreeSet::new();
+    for path in gone.iter().flatten() {
+        let mut path = files.path_to_filesystem(path)?;
+        path.pop();
+        above.insert(path);
+    }
+    for mut directory in above {
+        let synced = loop {
+            match File::open(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && directory.pop() => {}
+                opened => break opened.and_then(|directory| directory.sync_all()),
+            }
+        };
+        synced.map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn failed(source: io::Error) -> Error {
     Error::Generic {
         store: "directory",
         source: Box::new(source),
@@ -132,7 +155,22 @@ impl ObjectStore for Directory {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.files.delete_stream(locations)
+        let files = self.files.clone();
+        let deleted = self.files.delete_stream(locations).chunks(BULK);
+        let synced = deleted.then(move |mut answers| {
+            let files = files.clone();
+            let synced = tokio::task::spawn_blocking(move || {
+                if let Err(error) = sync(&files, &answers) {
+                    let text = error.to_string();
+                    for answer in answers.iter_mut().filter(|answer| answer.is_ok()) {
+                        *answer = Err(failed(io::Error::other(text.clone())));
+                    }
+                }
+                answers
+            });
+            async { synced.await.unwrap_or_else(|died| vec![Err(died.into())]) }
+        });
+        synced.flat_map(stream::iter).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

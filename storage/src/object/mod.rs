@@ -21,11 +21,15 @@ mod blocks;
 mod bucket;
 mod create;
 mod device;
+#[cfg(test)]
+mod device_tests;
 mod domain;
 mod exporter;
 mod failure;
 mod foreign;
 mod gate;
+#[cfg(test)]
+mod guarded;
 mod image;
 mod keeper;
 mod keys;
@@ -36,9 +40,13 @@ mod marks;
 mod names;
 pub(crate) mod nbd;
 mod open;
+#[cfg(test)]
+mod open_tests;
 mod purge;
 mod records;
 mod removal;
+#[cfg(test)]
+mod removal_tests;
 mod slots;
 mod spill;
 mod volumes;

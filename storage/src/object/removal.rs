@@ -175,8 +175,10 @@ impl Domain {
                 Ok((kept, version))
             }
             Err(error @ StorageError::InUse { .. }) => {
-                self.names.give(&order.volume, uuid).await?;
-                self.records.delete(&self.keys.removal(order.id)).await?;
+                // Without a name it stays condemned, and listed.
+                if self.names.give(&order.volume, uuid).await? == uuid {
+                    self.records.delete(&self.keys.removal(order.id)).await?;
+                }
                 Err(error)
             }
             Err(error) => Err(error),
@@ -230,6 +232,14 @@ impl Domain {
                 if now == Some(Stage::Purging) {
                     self.names.take(&name, uuid).await?;
                     return Err(StorageError::Busy { what });
+                }
+                // And has ended: then it is whole, or there is nothing of it.
+                match self.manifest(&name, uuid).await {
+                    Err(StorageError::NotFound { .. }) if now.is_none() => {
+                        self.names.take(&name, uuid).await?;
+                        return Err(not_found());
+                    }
+                    there => there.map(drop)?,
                 }
             }
         }

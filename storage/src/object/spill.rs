@@ -11,7 +11,9 @@
 //! answered, and its next flush would be answered without it. The files are not synced: a host that
 //! loses its power ends the clients, too, and nothing unflushed is owed to them.
 //!
-//! They belong to one lease. Was the volume written elsewhere since, they are worth nothing.
+//! They belong to one lease, and to one start of the host. Was the volume written elsewhere since, they
+//! are worth nothing. Nor are they after the host's next start: which of them a loss of power leaves, and
+//! how old, nobody knows.
 
 use crate::StorageError;
 use crate::error::io_error;
@@ -21,10 +23,12 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use uuid::Uuid;
 
-/// The file that names the lease.
+/// The file that names the lease, and the start of the host.
 const HOLDER: &str = "holder";
 /// Marks a block that reads zeros.
 const GONE: &str = "gone";
+/// Another number each time that the host starts.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The files of one volume.
 #[derive(Debug, Clone)]
@@ -50,7 +54,10 @@ impl Spill {
         self.clear().await?;
         self.with(move |spill| {
             fs::create_dir_all(&spill.dir)?;
-            fs::write(spill.dir.join(HOLDER), holder.to_string())
+            // Whole, or not there.
+            let new = spill.dir.join(HOLDER).with_extension("new");
+            fs::write(&new, format!("{holder}\n{}", fs::read_to_string(BOOT)?))?;
+            fs::rename(new, spill.dir.join(HOLDER))
         })
         .await
     }
@@ -104,10 +111,14 @@ impl Spill {
     /// never answered for.
     pub(super) async fn left(&self, block_bytes: u64) -> Result<Option<Left>, StorageError> {
         self.with(move |spill| {
-            let holder = match fs::read_to_string(spill.dir.join(HOLDER)) {
-                Ok(text) => Uuid::try_parse(text.trim()).map_err(io::Error::other)?,
+            let text = match fs::read(spill.dir.join(HOLDER)) {
+                Ok(text) => String::from_utf8_lossy(&text).into_owned(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error),
+            };
+            let Some(holder) = holder(&text, &fs::read_to_string(BOOT)?) else {
+                tracing::warn!(dir = %spill.dir.display(), "what was not flushed is of another start of this host, and worth nothing");
+                return Ok(None);
             };
             let mut blocks = Vec::new();
             for entry in fs::read_dir(&spill.dir)? {
@@ -151,6 +162,13 @@ impl Spill {
     }
 }
 
+/// The lease that the files belong to, if they are of this start of the host. A file that is damaged is
+/// of another one: within one it is there before any block.
+fn holder(text: &str, boot: &str) -> Option<Uuid> {
+    let (holder, of) = text.split_once('\n')?;
+    Uuid::try_parse(holder).ok().filter(|_| of == boot)
+}
+
 fn remove(path: PathBuf) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -188,6 +206,27 @@ mod tests {
         ];
         assert_eq!(left.blocks, expected);
         spill.clear().await.unwrap();
+        assert!(spill.left(4).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_another_start_of_the_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let spill = Spill::new(dir.path().join("v"));
+        let at = spill.dir.join(HOLDER);
+        let holder = Uuid::new_v4();
+        for damaged in [
+            format!("{holder}\n{}\n", Uuid::new_v4()),
+            format!("{holder}"),
+            String::new(),
+        ] {
+            spill.begin(holder).await.unwrap();
+            spill.keep(0, 0, vec![1; 4]).await.unwrap();
+            assert!(spill.left(4).await.unwrap().is_some());
+            fs::write(&at, &damaged).unwrap();
+            assert!(spill.left(4).await.unwrap().is_none(), "{damaged:?}");
+        }
+        fs::write(&at, [0xff, 0xfe]).unwrap();
         assert!(spill.left(4).await.unwrap().is_none());
     }
 }

@@ -1,11 +1,17 @@
 //! Blocks on their way from memory to the store.
+//!
+//! ```text
+//!   changed ─┬─ holds something ─▶ put
+//!            └─ holds nothing ───▶ deleted with others ─▶ written to meanwhile ─▶ once more
+//! ```
 
 use super::blocks::BLOCK_BYTES;
 use super::device::{AT_ONCE, Device, Writer};
-use super::slots::Content;
+use super::slots::{Content, Slot};
 use crate::StorageError;
 use bytes::Bytes;
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::stream::{self, StreamExt as _};
+use std::sync::Arc;
 
 /// Writes blocks that have changed, and takes those away that hold nothing.
 pub(super) async fn write_back(
@@ -13,17 +19,25 @@ pub(super) async fn write_back(
     writer: &Writer,
     blocks: &[u64],
 ) -> Result<(), StorageError> {
-    let puts: Vec<_> = blocks
-        .iter()
-        .map(|block| put(device, writer, *block))
-        .collect();
-    let mut empty: Vec<u64> = stream::iter(puts)
-        .buffer_unordered(AT_ONCE)
-        .try_filter_map(|empty| std::future::ready(Ok(empty)))
-        .try_collect()
-        .await?;
-    empty.sort_unstable();
-    take_away(device, writer, &empty).await
+    let mut blocks = blocks.to_vec();
+    while !blocks.is_empty() {
+        let puts = blocks.iter().map(|block| put(device, writer, *block));
+        let empty = every(puts.collect()).await?;
+        let mut empty: Vec<u64> = empty.into_iter().flatten().collect();
+        empty.sort_unstable();
+        blocks = take_away(device, writer, &empty).await?;
+    }
+    Ok(())
+}
+
+/// Runs all to their end, and tells then what failed first. One that is dropped on its way is not
+/// undone: it may land after what comes next.
+pub(super) async fn every<T>(
+    work: Vec<impl Future<Output = Result<T, StorageError>>>,
+) -> Result<Vec<T>, StorageError> {
+    let all = stream::iter(work).buffer_unordered(AT_ONCE);
+    let all: Vec<_> = all.collect().await;
+    all.into_iter().collect()
 }
 
 /// Tells the block when it holds nothing but has an object: that is for later.
@@ -37,8 +51,9 @@ async fn put(device: &Device, writer: &Writer, block: u64) -> Result<Option<u64>
         if data.iter().any(|byte| *byte != 0) {
             let bytes = Bytes::copy_from_slice(data);
             let lease = Some(&writer.lease);
-            device.blocks.put(block, bytes, lease).await?;
+            // It may be there even when the answer is lost.
             writer.present().insert(block);
+            device.blocks.put(block, bytes, lease).await?;
             device.kept(block, &slot).await?;
             return Ok(None);
         }
@@ -51,22 +66,30 @@ async fn put(device: &Device, writer: &Writer, block: u64) -> Result<Option<u64>
     Ok(None)
 }
 
-/// In one request, with all their slots locked: in their order, and nobody else locks two.
-async fn take_away(device: &Device, writer: &Writer, blocks: &[u64]) -> Result<(), StorageError> {
-    let slots: Vec<_> = blocks
+/// In one request, with all their slots locked: in their order, and nobody else locks two. Tells those
+/// that have been written to meanwhile.
+async fn take_away(
+    device: &Device,
+    writer: &Writer,
+    blocks: &[u64],
+) -> Result<Vec<u64>, StorageError> {
+    let slots: Vec<(u64, Arc<Slot>)> = blocks
         .iter()
-        .map(|block| device.slots.get(*block))
+        .map(|block| (*block, device.slots.get(*block)))
         .collect();
-    let (mut locks, mut gone) = (Vec::new(), Vec::new());
-    for (block, slot) in blocks.iter().zip(&slots) {
+    let (mut locks, mut gone, mut again) = (Vec::new(), Vec::new(), Vec::new());
+    for (block, slot) in &slots {
         let content = slot.content.lock().await;
-        if device.slots.is_changed(*block) && matches!(*content, Content::Absent) {
+        let changed = device.slots.is_changed(*block);
+        if changed && matches!(*content, Content::Absent) {
             locks.push(content);
             gone.push((*block, slot));
+        } else if changed {
+            again.push(*block);
         }
     }
     if gone.is_empty() {
-        return Ok(());
+        return Ok(again);
     }
     let keys: Vec<u64> = gone.iter().map(|(block, _)| *block).collect();
     device.blocks.delete(&keys, &writer.lease).await?;
@@ -74,7 +97,7 @@ async fn take_away(device: &Device, writer: &Writer, blocks: &[u64]) -> Result<(
         writer.present().remove(block);
         device.kept(block, slot).await?;
     }
-    Ok(())
+    Ok(again)
 }
 
 pub(super) fn no_writer() -> StorageError {

@@ -81,6 +81,11 @@ fn cut_again_and_again(root: &Path) {
         }
         assert!(write > 0);
         exporter.kill();
+        if round % 2 == 1 {
+            // About when it puts what is left.
+            let until = LEASE + Duration::from_millis(round * 50);
+            Started::new(root).killed_after(until);
+        }
         let next = Started::new(root);
         let mut client = next.client();
         for (block, may) in later.iter().enumerate() {
@@ -141,6 +146,19 @@ impl Started {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Killed while a client waits for it.
+    fn killed_after(self, time: Duration) {
+        let (socket, begun) = (self.socket.clone(), Instant::now());
+        let client = std::thread::spawn(move || {
+            while begun.elapsed() < time && NbdClient::open(&socket, "cut").is_err() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        std::thread::sleep(time);
+        self.kill();
+        client.join().unwrap();
     }
 
     fn kill(mut self) {

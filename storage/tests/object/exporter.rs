@@ -1,9 +1,11 @@
 //! The exporter, as libnbd's and QEMU's programs see it, and as its objects tell.
 
 use crate::client::NbdClient;
-use crate::rig::{Daemon, LEASE, Rig, address, name, run, uri};
+use crate::rig::{Daemon, LEASE, Rig, address, closed, name, run, uri};
 use livemerge_storage::conformance::Fixture as _;
-use livemerge_storage::{LiveVolumes as _, VolumeInfo, VolumeStore as _};
+use livemerge_storage::{
+    ExporterPlace, LiveVolumes as _, ObjectVolumes, StorageError, VolumeInfo, VolumeStore as _,
+};
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -161,7 +163,7 @@ async fn what_reads_zeros_has_no_object() {
     writer.flush().unwrap();
     assert_eq!(blocks(&rig).await, before);
     drop(writer);
-    while rig.store.in_use(&made.volume.name).await.unwrap() {}
+    closed(&rig.store, &made).await;
     let told = rig.store.stat(&made.volume.name).await.unwrap();
     assert_eq!(told.allocated_bytes, before as u64 * BLOCK);
 }
@@ -225,5 +227,24 @@ async fn an_exporter_that_is_there_is_adopted() {
     assert_eq!(locator, made.locator);
     assert!(again.in_use(&made.volume.name).await.unwrap());
     drop(daemon);
-    while again.in_use(&made.volume.name).await.unwrap() {}
+    closed(&again, &made).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exporter_of_other_objects_is_not_adopted() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = async |objects: &str| {
+        let root = dir.path().join(objects);
+        std::fs::create_dir_all(&root).unwrap();
+        let url = url::Url::from_directory_path(root).unwrap();
+        let (id, run) = ("objects".parse().unwrap(), dir.path().join("run"));
+        let place = ExporterPlace::Within;
+        let store = ObjectVolumes::open(id, url.as_str(), &run, place).await;
+        store.unwrap()
+    };
+    let first = open("a").await;
+    first.keep_exporting().await.unwrap();
+    open("a").await.keep_exporting().await.unwrap();
+    let refused = open("b").await.keep_exporting().await.unwrap_err();
+    assert!(matches!(refused, StorageError::Invalid(_)), "{refused:?}");
 }

@@ -11,7 +11,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
@@ -110,19 +110,23 @@ pub(crate) async fn run(program: &str, args: &[&str]) -> String {
     text
 }
 
+/// A client that has ended has its volume open until the exporter has noticed, and written back.
+pub(crate) async fn closed(store: &ObjectVolumes, volume: &VolumeInfo) {
+    let begun = Instant::now();
+    while store.in_use(&volume.volume.name).await.unwrap() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "it stays in use"
+        );
+    }
+}
+
 pub(crate) fn uri(volume: &VolumeInfo) -> String {
     volume.locator.to_string()
 }
 
 /// The object back end's side of the conformance suite.
 pub(crate) struct Objects(pub(crate) ObjectVolumes);
-
-impl Objects {
-    /// A client that has ended is open until the exporter has noticed.
-    async fn closed(&self, volume: &VolumeInfo) {
-        while self.0.in_use(&volume.volume.name).await.unwrap() {}
-    }
-}
 
 #[async_trait::async_trait]
 impl Fixture for Objects {
@@ -144,7 +148,7 @@ impl Fixture for Objects {
         self.0.activate(&volume.volume.name).await.unwrap();
         let command = format!("write -P {byte} {at} {bytes}");
         run("qemu-io", &["-f", "qcow2", "-c", &command, &uri(volume)]).await;
-        self.closed(volume).await;
+        closed(&self.0, volume).await;
     }
 
     async fn reads(&self, volume: &VolumeInfo, at: u64, bytes: u64, byte: u8) -> bool {
@@ -165,7 +169,7 @@ impl Fixture for Objects {
             "{text}{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        self.closed(volume).await;
+        closed(&self.0, volume).await;
         !text.contains(differs)
     }
 }
@@ -182,7 +186,7 @@ impl Opened for Machine {
     async fn close(mut self: Box<Self>) {
         self.daemon.child.kill().await.unwrap();
         for volume in &self.chain {
-            while self.store.in_use(&volume.volume.name).await.unwrap() {}
+            closed(&self.store, volume).await;
         }
     }
 }

@@ -26,12 +26,12 @@ impl Rig {
     }
 
     async fn take(&self) -> Result<Held, StorageError> {
-        self.take_after(None).await
+        self.take_as(Uuid::new_v4()).await
     }
 
-    async fn take_after(&self, dead: Option<Uuid>) -> Result<Held, StorageError> {
+    async fn take_as(&self, holder: Uuid) -> Result<Held, StorageError> {
         let (records, keys) = (self.records.clone(), self.keys.clone());
-        Held::take(records, keys, self.uuid, TIMES, dead).await
+        Held::take(records, keys, self.uuid, TIMES, holder).await
     }
 
     async fn lease(&self) -> Lease {
@@ -74,16 +74,16 @@ async fn one_that_nobody_renews_is_taken_after_its_time_and_not_before() {
 async fn that_of_a_dead_process_is_taken_when_its_requests_have_ended() {
     let rig = Rig::new();
     drop(rig.take().await.unwrap());
-    let dead = Some(rig.lease().await.holder);
+    let dead = rig.lease().await.holder;
     let begun = Instant::now();
-    let next = rig.take_after(dead).await.unwrap();
+    let next = rig.take_as(dead).await.unwrap();
     assert!(begun.elapsed() > TIMES.request);
     assert!(begun.elapsed() < TIMES.lease);
-    assert_eq!(next.taken_from, dead);
+    assert_eq!(next.taken_from, Some(dead));
     drop(next);
-    // Not that of somebody else.
+    // Not in another name.
     let begun = Instant::now();
-    rig.take_after(dead).await.unwrap();
+    rig.take().await.unwrap();
     assert!(begun.elapsed() > TIMES.lease);
 }
 
@@ -111,4 +111,21 @@ async fn who_has_lost_it_writes_no_more() {
     assert!(matches!(lost, StorageError::InUse { .. }), "{lost:?}");
     held.release().await.unwrap();
     assert_eq!(rig.lease().await, stolen, "it is left to who has it");
+}
+
+#[tokio::test]
+async fn who_takes_it_in_the_name_of_another_is_not_that_one() {
+    let rig = Rig::new();
+    let holder = Uuid::new_v4();
+    let stands_still = rig.take_as(holder).await.unwrap();
+    stands_still.renewing.abort();
+    let next = rig.take_as(holder).await.unwrap();
+    assert_eq!(next.taken_from, Some(holder));
+    // It goes on.
+    let (tell, standing) = watch::channel(Standing::Until(Instant::now()));
+    let latest = Arc::clone(&stands_still.latest);
+    let renewing = renew(stands_still.place.clone(), latest, Arc::default(), tell);
+    renewing.await;
+    assert!(matches!(*standing.borrow(), Standing::Lost));
+    next.may_write(PATIENCE).await.unwrap();
 }

@@ -12,6 +12,8 @@
 mod client;
 mod handshake;
 mod serve;
+#[cfg(test)]
+mod serve_tests;
 pub(super) mod wire;
 
 pub(crate) use client::read_head;

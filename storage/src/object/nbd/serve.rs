@@ -4,20 +4,25 @@
 //!   reader ─▶ one task a request, a bounded number of bytes in flight ─▶ writer of replies
 //! ```
 //!
-//! Replies come as requests end, in any order. A client that goes away ends its requests first, and
-//! then has everything written back: the export is closed after that.
+//! Replies come as requests end, in any order, and count with their requests until they are sent. A client
+//! that goes away ends its requests first, and then has everything written back: the export is closed
+//! after that. One who does not take his replies is not waited for, and one of whose requests has no
+//! reply is sent away: it connects again and asks again.
 
 use super::handshake::{Exports, Facts, handshake};
 use super::wire::{self, Command, Ended, Request};
 use crate::StorageError;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use std::io;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Requests of one client at once.
@@ -25,6 +30,8 @@ const AT_ONCE: usize = 64;
 /// What they hold together, in pieces.
 const PIECE: u32 = 64 << 10;
 const PIECES: usize = (64 << 20) / PIECE as usize;
+/// So long a client that ends, or is to end, is sent replies.
+const LAST_REPLIES: Duration = Duration::from_secs(5);
 
 /// An export that a client has open.
 #[async_trait]
@@ -43,6 +50,14 @@ pub(in crate::object) trait Export: Send + Sync + 'static {
 
     /// Makes what was written to a range durable.
     async fn flush_range(&self, range: Range<u64>) -> Result<(), StorageError>;
+
+    /// Whether it answers nothing any more.
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    /// The client has ended; it is closed when its requests have.
+    fn leaves(&self) {}
 
     /// Makes everything durable and lets go.
     async fn close(&self);
@@ -69,14 +84,27 @@ where
     let (replies, to_send) = mpsc::channel(AT_ONCE);
     let sender = tokio::spawn(send(writing, to_send));
     let mut requests = JoinSet::new();
+    let broken = CancellationToken::new();
     let served = tokio::select! {
-        served = receive(reading, &export, replies, &mut requests) => served,
+        served = receive(reading, &export, replies, &mut requests, &broken) => served,
+        () = broken.cancelled() => Err(io::Error::other("one of its requests has no reply")),
         () = stop.cancelled() => Ok(()),
     };
-    while requests.join_next().await.is_some() {}
+    export.leaves();
+    finish(&mut requests, &sender).await;
     export.close().await;
     sender.abort();
     served
+}
+
+/// Ends what is under way.
+async fn finish(requests: &mut JoinSet<()>, sender: &JoinHandle<()>) {
+    let all = async { while requests.join_next().await.is_some() {} };
+    tokio::pin!(all);
+    if tokio::time::timeout(LAST_REPLIES, &mut all).await.is_err() {
+        sender.abort();
+        all.await;
+    }
 }
 
 async fn receive<R: AsyncRead + Unpin>(
@@ -84,6 +112,7 @@ async fn receive<R: AsyncRead + Unpin>(
     export: &Arc<dyn Export>,
     replies: mpsc::Sender<Reply>,
     requests: &mut JoinSet<()>,
+    broken: &CancellationToken,
 ) -> io::Result<()> {
     let mut reading = BufReader::new(reading);
     let room = Arc::new(Semaphore::new(PIECES));
@@ -121,12 +150,17 @@ async fn receive<R: AsyncRead + Unpin>(
         while requests.len() >= AT_ONCE {
             requests.join_next().await;
         }
-        let (export, replies) = (Arc::clone(export), replies.clone());
+        let (export, replies, broken) = (Arc::clone(export), replies.clone(), broken.clone());
         requests.spawn(async move {
-            let reply = answer(export.as_ref(), request, data.into()).await;
-            // A client that does not listen any more has had its work done.
-            let _ = replies.send(reply).await;
-            drop(turn);
+            let answer = answer(export.as_ref(), request, data.into(), turn);
+            // One that panics has said why by itself.
+            match AssertUnwindSafe(answer).catch_unwind().await {
+                Ok(reply) if !export.is_over() => {
+                    // A client that does not listen any more has had its work done.
+                    let _ = replies.send(reply).await;
+                }
+                _ => broken.cancel(),
+            }
         });
     }
 }
@@ -135,6 +169,7 @@ async fn receive<R: AsyncRead + Unpin>(
 struct Reply {
     head: [u8; 16],
     data: Bytes,
+    _turn: OwnedSemaphorePermit,
 }
 
 async fn send<W: AsyncWrite + Unpin>(mut writing: W, mut replies: mpsc::Receiver<Reply>) {
@@ -150,7 +185,12 @@ async fn send<W: AsyncWrite + Unpin>(mut writing: W, mut replies: mpsc::Receiver
     }
 }
 
-async fn answer(export: &dyn Export, request: Request, data: Bytes) -> Reply {
+async fn answer(
+    export: &dyn Export,
+    request: Request,
+    data: Bytes,
+    turn: OwnedSemaphorePermit,
+) -> Reply {
     let (ended, data) = match carry_out(export, request, data).await {
         Ok(data) => (Ended::Well, data),
         Err(ended) => (ended, Bytes::new()),
@@ -158,6 +198,7 @@ async fn answer(export: &dyn Export, request: Request, data: Bytes) -> Reply {
     Reply {
         head: wire::reply(request.cookie, ended),
         data,
+        _turn: turn,
     }
 }
 
