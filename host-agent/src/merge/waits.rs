@@ -6,7 +6,7 @@
 //! | the journal, which cannot be written | a write succeeds |
 //! | libvirt, which does not answer | the machine is seen |
 //! | a pivot that was put off | the guest is switched |
-//! | a job that has failed and is started again | it runs |
+//! | a job that has failed, or lacks room, and is started again | it runs |
 //!
 //! A copy that runs, and a merge whose turn has not come, wait for nothing that is in their way.
 
@@ -84,7 +84,7 @@ pub(super) fn put_off(record: &MergeRecord, now: Timestamp) -> Option<Waiting> {
     })
 }
 
-/// That the job has failed and is started again after a pause.
+/// That the job has failed, or was not given room, and is started again after a pause.
 pub(super) fn job_failed(
     record: &MergeRecord,
     told: Option<&Told>,
@@ -94,13 +94,17 @@ pub(super) fn job_failed(
     let Phase::Copying { starts, .. } = record.phase else {
         return None;
     };
-    let why = match told? {
-        Told::Job(BlockJobOutcome::Failed) => "the block job failed",
-        Told::Refused(why) => why,
+    let again = |why: &str| {
+        let text = format!("{why}: it is started again, in case the storage was away");
+        Failure::new(Reason::MergeIoError, text)
+    };
+    let cause = match told? {
+        Told::Job(BlockJobOutcome::Failed) => again("the block job failed"),
+        Told::Refused(why) => again(why),
+        Told::NoRoom(problem) => Failure::new(problem.reason, &problem.message),
         Told::Job(_) => return None,
     };
-    let text = format!("{why}: it is started again, in case the storage was away");
-    let cause = Failure::new(Reason::MergeIoError, text).with("starts", starts);
+    let cause = cause.with("starts", starts);
     Some(waiting(cause, now, pause, starts))
 }
 
