@@ -1,7 +1,8 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 
 CARGO ?= cargo
-# Where the demo's images are: file, or object (an S3 server on this machine; the guest writes less, and it takes longer).
+# Where the demo's images are: file; lvm, in a virtual host; or object, on an S3 server of this machine. With the last two
+# the guest writes less, and it takes longer.
 STORAGE ?= file
 BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/buf)
 
@@ -17,7 +18,7 @@ help:
 	@echo 'make docs   writes the documents that are made from the code'
 
 demo:
-	@tests/setup.sh demo $(if $(filter object,$(STORAGE)),s3)
+	@tests/setup.sh demo $(subst object,s3,$(filter lvm object,$(STORAGE)))
 	@$(CARGO) build --workspace --bins --quiet
 	@target/debug/livemerge-demo --storage $(STORAGE)
 

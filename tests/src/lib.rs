@@ -5,6 +5,7 @@
 //! - [`rig`]: owns all that a test starts, and leaves nothing behind.
 //! - [`filesystem`], [`disk`], [`protection`]: what is full, goes bad, or may not be written.
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
+//! - [`groups`], [`objects`]: images that are logical volumes, or objects on an S3 server.
 //! - [`relay`]: a line between the services that can be cut.
 //! - [`journal`]: the agent's journal, read from outside.
 //! - [`scene`]: a guest, both services and their clients, together.
@@ -22,6 +23,7 @@ pub mod daemon;
 pub mod demo;
 pub mod disk;
 pub mod filesystem;
+pub mod groups;
 pub mod guest;
 pub mod journal;
 pub mod kills;

@@ -226,16 +226,19 @@ impl Rig {
         disk_bytes: u64,
         workload: Workload,
     ) -> Result<GuestSpec> {
-        let disk = |target: &&str| -> Result<DiskSpec> {
-            let path = self.create_image(&format!("{name}-{target}.qcow2"), disk_bytes)?;
-            Ok(DiskSpec {
-                target: (*target).to_owned(),
-                path,
-                format: Format::Qcow2,
-            })
-        };
-        let disks = targets.iter().map(disk).collect::<Result<_>>()?;
-        self.describe_with(name, disks, workload)
+        let disks = targets
+            .iter()
+            .map(|target| self.create_disk(name, target, disk_bytes));
+        self.describe_with(name, disks.collect::<Result<_>>()?, workload)
+    }
+
+    /// Creates an empty image, `NAME-TARGET.qcow2`, as a disk of a guest.
+    pub fn create_disk(&self, name: &str, target: &str, bytes: u64) -> Result<DiskSpec> {
+        Ok(DiskSpec {
+            target: target.to_owned(),
+            path: self.create_image(&format!("{name}-{target}.qcow2"), bytes)?,
+            format: Format::Qcow2,
+        })
     }
 
     /// Creates two disks, and describes a guest with an agent. On the second one, `vdb`, it has a file

@@ -13,22 +13,18 @@
 )]
 
 use anyhow::{Context as _, Result, ensure};
-use livemerge_storage::{LvmConfig, LvmStore, NewVolume, VolumeStore as _};
 use livemerge_tests::api::Api;
-use livemerge_tests::guest::domain::{DiskSpec, Format, Workload};
+use livemerge_tests::groups::Group;
+use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::guest::image::GuestImage;
-use livemerge_tests::process::run;
 use livemerge_tests::rig::Rig;
 use livemerge_tests::scene::{LIMIT, Scene};
 use livemerge_tests::services::{Reach, Services};
 use livemerge_vhost::VirtualHost;
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const TEST: &str = "a_guest_that_fills_its_logical_volumes_never_stops_while_snapshots_are_deleted";
-const GROUP: &str = "vg";
 const DISK: &str = "vda";
 const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 32 * MIB;
@@ -57,7 +53,7 @@ fn a_guest_that_fills_its_logical_volumes_never_stops_while_snapshots_are_delete
 
 async fn snapshots_come_and_go() -> Result<()> {
     let begun = Instant::now();
-    let mut scene = begin().await?;
+    let (mut scene, group) = begin().await?;
     let mark = scene.guest.acks.mark();
     let tell = |what: &str| println!("{:6.1?} {what}", begun.elapsed());
     tell("the guest writes");
@@ -70,20 +66,20 @@ async fn snapshots_come_and_go() -> Result<()> {
         grown(&mut scene).await?;
         tell("its layer has grown");
     }
-    assert_eq!(sizes()?.len(), 3, "{:?}", sizes()?);
+    assert_eq!(group.sizes()?.len(), 3, "{:?}", group.sizes()?);
     let volumes = scene.images_of(DISK).await.context("the chain")?;
 
     for (left, snapshot) in [(2, &snapshots[0]), (1, &snapshots[1])] {
         let deletion = scene.api.delete(snapshot).await.context("a delete")?;
         scene.api.succeeded(&deletion, SLOW).await?;
         tell("a snapshot is deleted");
-        assert_eq!(sizes()?.len(), left, "{:?}", sizes()?);
+        assert_eq!(group.sizes()?.len(), left, "{:?}", group.sizes()?);
         scene.write_more(20).await?;
     }
     assert_eq!(scene.images_of(DISK).await?, volumes[..1]);
     let vm = scene.vm();
     assert_eq!(scene.api.list(vm).await?, []);
-    let left = sizes()?;
+    let left = group.sizes()?;
     assert!(left.keys().eq(["base"]) && left["base"] > CHUNK, "{left:?}");
     let gap = scene.guest.acks.longest_gap_since(DISK, mark);
     tell(&format!("the longest wait of the guest was {gap:.1?}"));
@@ -128,39 +124,11 @@ fn room_was_given_in_time(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// The logical volumes, and their sizes.
-fn sizes() -> Result<BTreeMap<String, u64>> {
-    let mut lvs = Command::new("lvs");
-    lvs.args(["--noheadings", "--nosuffix", "--units", "b"]);
-    let listed = run(lvs.args(["-o", "lv_name,lv_size", GROUP]))?;
-    let one = |line: &str| {
-        let (name, bytes) = line.trim().split_once(' ')?;
-        Some((name.to_owned(), bytes.trim().parse().ok()?))
-    };
-    Ok(listed.lines().filter_map(one).collect())
-}
-
 /// A guest on one logical volume of the least size, and the services, before it has filled that.
-async fn begin() -> Result<Scene> {
-    run(Command::new("vgcreate").args(["-q", GROUP, "/dev/vda"]))?;
-    let config = LvmConfig {
-        chunk_bytes: CHUNK,
-        ..LvmConfig::of(GROUP)
-    };
-    let store = LvmStore::open("default".parse()?, config).await?;
-    let base = NewVolume {
-        name: "base".parse()?,
-        virtual_bytes: 512 * MIB,
-        parent: None,
-    };
-    let made = store.create(&base).await?;
-    ensure!(made.allocated_bytes == CHUNK, "{made:?}");
+async fn begin() -> Result<(Scene, Group)> {
+    let group = Group::make(CHUNK).await?;
+    let disk = group.create_disk("base", DISK, 512 * MIB).await?;
     let rig = Rig::new()?;
-    let disk = DiskSpec {
-        target: DISK.to_owned(),
-        path: made.locator.to_string().into(),
-        format: Format::Qcow2,
-    };
     let workload = Workload {
         slots: 256,
         fill_mib: 4,
@@ -170,11 +138,7 @@ async fn begin() -> Result<Scene> {
     };
     let guest = rig.start(rig.describe_with("vm", vec![disk], workload)?);
     let guest = guest.context("starting the guest")?;
-    let storage = format!(
-        "kind = \"lvm\"\ngroup = \"{GROUP}\"\nchunk_mib = {}\n",
-        CHUNK / MIB
-    );
-    let mut services = Services::on(&rig, Reach::Unix, &storage)?;
+    let mut services = Services::on(&rig, Reach::Unix, &group.config())?;
     // One processor for all of it.
     services.api.set("heartbeat.silence_ms=30000");
     services.api.set("heartbeat.answer_seconds=60");
@@ -188,10 +152,11 @@ async fn begin() -> Result<Scene> {
     api.wait_for_vm(guest.spec.uuid, LIMIT).await?;
     let booted = guest.acks.wait_for(DISK, 20, SLOW).await;
     booted.with_context(|| services.agent.log_text())?;
-    Ok(Scene {
+    let scene = Scene {
         api,
         services,
         guest,
         rig,
-    })
+    };
+    Ok((scene, group))
 }

@@ -11,7 +11,7 @@
 //!   lvm        100 logical volumes removed / one lvremove naming all
 //!   disks      4 disks of one machine      / a machine with 1 disk
 //!   file       a scattered file removed    / rm
-//!   purge      a volume of many objects    / s5cmd rm, on one S3 server
+//!   purge      a volume of many objects    / s5cmd, rclone and aws, on one S3 server
 //! ```
 //! Ours and the peer's guest are twins that write records all the time. A ratio is the median of the
 //! rounds' ratios. No figure decides a test.

@@ -1,9 +1,11 @@
 //! A volume of many objects removed, beside `s5cmd rm` of as many, on one S3 server behind a proxy that
-//! adds a fixed round trip to each request; and behind one that asks for fewer requests.
+//! adds a fixed round trip to each request; and behind one that asks for fewer requests. `rclone` and `aws`
+//! take their time, so that they remove fewer.
 //!
 //! Ours is the whole removal: the look at the domain's headers, the tombstone, and the listing at the
 //! end that finds nothing. The objects are small: what they hold is not what takes the time.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -23,8 +25,13 @@ use crate::process::run;
 
 const ROUND_TRIP: Duration = Duration::from_millis(10);
 const GOAL: f64 = 1.0;
-/// How many objects, and how many rounds of it are counted at most.
-const SIZES: [(u64, usize); 2] = [(10_000, 5), (100_000, 1)];
+/// Who removes as many objects, how many that are, and how many rounds are counted at most.
+const PEERS: [(Peer, u64, usize); 4] = [
+    (Peer::S5cmd, 10_000, 5),
+    (Peer::S5cmd, 100_000, 1),
+    (Peer::Rclone, 2_000, 3),
+    (Peer::Aws, 2_000, 3),
+];
 /// Keys a second, and how many are removed under that limit.
 const THROTTLE: (u64, u64) = (2_000, 20_000);
 /// The inverse of 0.9 of the limit.
@@ -34,8 +41,8 @@ const LEASE: Duration = Duration::from_secs(15);
 
 pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
     let place = Place::start().await?;
-    for (objects, most) in SIZES {
-        let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    for (peer, objects, most) in PEERS {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let mut peak = 0;
         for _ in 0..runs.min(most) {
             let way = Way {
@@ -45,15 +52,15 @@ pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
             let (ms, peak_kib) = place.remove(objects, way).await?;
             ours.push(ms);
             peak = peak.max(peak_kib);
-            peer.push(place.s5cmd(objects, way).await?);
+            theirs.push(place.remove_by(peer, objects, way).await?);
         }
         figures.add(&Comparison {
             what: &format!("remove a volume of {objects} objects, 10 ms away"),
-            beside: "s5cmd rm",
-            goal: Some(GOAL),
+            beside: peer.name(),
+            goal: (peer == Peer::S5cmd).then_some(GOAL),
             unit: "ms",
             ours: &ours,
-            peer: &peer,
+            peer: &theirs,
         });
         figures.note(format!(
             "removing {objects} objects: this process, proxy included, held {} MiB at most (goal 64)",
@@ -61,6 +68,52 @@ pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
         ));
     }
     place.throttled(figures).await
+}
+
+/// Another program that removes objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    S5cmd,
+    Rclone,
+    Aws,
+}
+
+impl Peer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::S5cmd => "s5cmd rm",
+            Self::Rclone => "rclone delete",
+            Self::Aws => "aws s3 rm --recursive",
+        }
+    }
+
+    /// Removes what is below `peer`, on the server at an address.
+    fn command(self, at: SocketAddr) -> Command {
+        let endpoint = format!("http://{at}");
+        let mut command;
+        match self {
+            Self::S5cmd => {
+                command = Command::new(program("s5cmd"));
+                command.args(["--endpoint-url", &endpoint, "--log", "error", "rm"]);
+                command.arg(format!("s3://{BUCKET}/peer/*"));
+            }
+            Self::Rclone => {
+                command = Command::new("rclone");
+                command.args(["--config", "/dev/null", "--s3-provider", "Other"]);
+                command.args(["--s3-env-auth", "--s3-endpoint", &endpoint, "delete"]);
+                command.arg(format!(":s3:{BUCKET}/peer"));
+                // It is for servers with TLS, and refuses to start when it cannot be read.
+                command.env_remove("AWS_CA_BUNDLE");
+            }
+            Self::Aws => {
+                command = Command::new(program("aws"));
+                command.args(["--endpoint-url", &endpoint, "s3", "rm", "--recursive"]);
+                command.args(["--only-show-errors", &format!("s3://{BUCKET}/peer")]);
+            }
+        }
+        command.envs(Server::environment(at));
+        command
+    }
 }
 
 struct Place {
@@ -104,20 +157,21 @@ impl Place {
         Ok((took.as_secs_f64() * 1000.0, peak))
     }
 
-    /// The same objects, removed by `s5cmd`.
-    async fn s5cmd(&self, count: u64, way: Way) -> Result<f64> {
+    /// The same objects, removed by somebody else.
+    async fn remove_by(&self, peer: Peer, count: u64, way: Way) -> Result<f64> {
         let proxy = Proxy::before(self.server.address(), way).await?;
         self.fill("peer/b", count).await?;
-        let mut command = Command::new(program("s5cmd"));
-        command
-            .args(["--endpoint-url", &format!("http://{}", proxy.address())])
-            .args(["--log", "error", "rm", &format!("s3://{BUCKET}/peer/*")])
-            .envs(Server::environment(proxy.address()));
+        let mut command = peer.command(proxy.address());
         let begun = Instant::now();
         tokio::task::spawn_blocking(move || run(&mut command)).await??;
         let took = begun.elapsed();
         let left = self.server.keys("peer").await?;
-        ensure!(left.is_empty(), "s5cmd has left {} objects", left.len());
+        ensure!(
+            left.is_empty(),
+            "{} has left {} objects",
+            peer.name(),
+            left.len()
+        );
         Ok(took.as_secs_f64() * 1000.0)
     }
 

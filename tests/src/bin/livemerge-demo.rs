@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use livemerge_tests::demo::Storage;
+use livemerge_tests::demo::{Storage, run_in_a_virtual_host};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Deletes snapshots of a real guest while it writes, and counts lost records.
@@ -18,6 +18,13 @@ struct Cli {
     storage: Storage,
 }
 
+async fn show(storage: Storage) -> anyhow::Result<()> {
+    if storage == Storage::Lvm && !livemerge_vhost::is_here() {
+        return tokio::task::spawn_blocking(run_in_a_virtual_host).await?;
+    }
+    livemerge_tests::demo::run(storage).await
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cli { play, storage } = Cli::parse();
@@ -29,7 +36,7 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let done = tokio::select! {
-        done = livemerge_tests::demo::run(storage), if !play => done,
+        done = show(storage), if !play => done,
         done = livemerge_tests::demo::play(), if play => done,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted; everything that was started is ended")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated; everything that was started is ended")),

@@ -7,6 +7,7 @@
 //!
 //! Every figure is measured in this run. An unmet expectation ends it with an error.
 
+mod place;
 mod progress;
 mod report;
 
@@ -14,21 +15,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use livemerge_proto::v1;
 use uuid::Uuid;
 
 use crate::api::Api;
 use crate::guest::domain::Workload;
+use crate::guest::image::GuestImage;
 use crate::guest::oracle;
-use crate::objects::Objects;
 use crate::rig::{Guest, Rig};
 use crate::services::{Reach, Services};
+use livemerge_vhost::VirtualHost;
+use place::Place;
+pub use place::Storage;
 use report::Report;
 
 const DISK: &str = "vda";
 const DISK_BYTES: u64 = 1 << 30;
 const SLOTS: u64 = 2048;
+/// How long all of it may take there, its start included.
+const IN_A_VIRTUAL_HOST: Duration = Duration::from_secs(900);
 
 /// What the guest does, and how long a part of the demo may take.
 #[derive(Clone, Copy)]
@@ -62,40 +67,58 @@ const ON_OBJECTS: Pace = Pace {
     limit: Duration::from_secs(120),
 };
 
-/// What the guest's images are kept in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Storage {
-    /// A directory.
-    File,
-    /// Objects on a real S3 server, through an exporter.
-    Object,
-}
+/// A virtual host has one processor, for the guest, LVM and both services.
+const ON_VOLUMES: Pace = Pace {
+    workload: Workload {
+        fill_mib: 32,
+        background_kib: 1024,
+        rate: 20,
+        ..ON_FILES.workload
+    },
+    records_between: 100,
+    limit: Duration::from_secs(180),
+};
 
-impl Storage {
-    fn pace(self) -> Pace {
-        match self {
-            Self::File => ON_FILES,
-            Self::Object => ON_OBJECTS,
+impl Pace {
+    fn on(storage: Storage) -> Self {
+        match storage {
+            Storage::File => ON_FILES,
+            Storage::Lvm => ON_VOLUMES,
+            Storage::Object => ON_OBJECTS,
         }
     }
+}
+
+/// Runs it on logical volumes, for which this program is started again in a virtual host.
+///
+/// # Errors
+/// When none starts, or the demo fails there.
+pub fn run_in_a_virtual_host() -> Result<()> {
+    // Built out here, where it stays.
+    GuestImage::build()?;
+    let host = VirtualHost {
+        memory_mib: 2048,
+        processors: 2,
+        limit: IN_A_VIRTUAL_HOST,
+        echo: true,
+        ..VirtualHost::default()
+    };
+    let program = std::env::current_exe()?;
+    let ended = host.run(&program, &["--storage", "lvm"])?;
+    ensure!(ended.code == 0, "it ended with {}", ended.code);
+    Ok(())
 }
 
 /// Runs the demo. Everything that it starts ends with it, also when it is dropped half-way.
 pub async fn run(storage: Storage) -> Result<()> {
     let mut report = Report::begin();
-    let objects = match storage {
-        Storage::File => None,
-        Storage::Object => Some(Objects::start().await?),
-    };
+    let place = Place::make(storage).await?;
     let rig = Rig::new()?;
-    let mut services = match &objects {
-        None => Services::new(&rig, Reach::Loopback)?,
-        Some(objects) => Services::on_objects(&rig, Reach::Loopback, objects)?,
-    };
+    let mut services = place.services(&rig)?;
 
     report.say("A Linux guest boots on QEMU and writes numbered records, each with fsync.");
-    let pace = storage.pace();
-    let guest = boot(&rig, objects.as_ref(), pace).await?;
+    let pace = Pace::on(storage);
+    let guest = boot(&rig, &place, pace).await?;
     report.step("guest boots, first records acknowledged");
 
     services.start()?;
@@ -123,10 +146,9 @@ pub async fn run(storage: Storage) -> Result<()> {
         .delete(&snapshots[2], v1::MergeKind::ActiveCommit)
         .await?;
     show.draw("The chain after:").await?;
-    match &objects {
-        None => show.check_storage(&rig, &[middle, newest]).await?,
-        Some(objects) => show.check_objects(objects, &[middle, newest]).await?,
-    }
+    let layers = show.api.chain(show.vm, DISK).await?.layers.len();
+    let held = place.check(&rig, &[middle, newest], layers).await?;
+    show.report.say(&held);
     show.check_list(&snapshots[0].0).await?;
     show.verify(&rig, &mut services).await
 }
@@ -138,7 +160,7 @@ pub async fn play() -> Result<()> {
     let rig = Rig::new()?;
     let mut services = Services::new(&rig, Reach::Default)?;
     report.say("A Linux guest boots on QEMU and writes numbered records, each with fsync.");
-    let guest = boot(&rig, None, ON_FILES).await?;
+    let guest = boot(&rig, &Place::Files, ON_FILES).await?;
     services.start()?;
     let mut api = Api::at(&services.api.endpoint())?;
     api.wait_for_vm(guest.spec.uuid, ON_FILES.limit).await?;
@@ -165,14 +187,9 @@ struct Show {
     pace: Pace,
 }
 
-async fn boot(rig: &Rig, objects: Option<&Objects>, pace: Pace) -> Result<Guest> {
-    let guest = match objects {
-        None => rig.start_guest("demo", &[DISK], DISK_BYTES, pace.workload)?,
-        Some(objects) => {
-            let disk = objects.create_disk("demo", DISK, DISK_BYTES).await?;
-            rig.start(rig.describe_with("demo", vec![disk], pace.workload)?)?
-        }
-    };
+async fn boot(rig: &Rig, place: &Place, pace: Pace) -> Result<Guest> {
+    let disk = place.disk(rig, "demo", DISK, DISK_BYTES).await?;
+    let guest = rig.start(rig.describe_with("demo", vec![disk], pace.workload)?)?;
     guest.acks.wait_for(DISK, 100, pace.limit).await?;
     guest.acks.wait_for_fill(DISK, pace.limit).await?;
     Ok(guest)
@@ -240,55 +257,6 @@ impl Show {
         drawn
             .lines()
             .for_each(|line| self.report.say(&format!("  {line}")));
-        Ok(())
-    }
-
-    /// Looks at the directory itself, not at what anybody says of it.
-    async fn check_storage(&mut self, rig: &Rig, gone: &[PathBuf]) -> Result<()> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(rig.images())? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|suffix| suffix == "qcow2") {
-                found.push(path);
-            }
-        }
-        let kept = self.api.chain(self.vm, DISK).await?.layers;
-        for path in gone {
-            ensure!(
-                !found.contains(path),
-                "{} is still in storage",
-                path.display()
-            );
-        }
-        ensure!(
-            found.len() == kept.len(),
-            "storage holds {} images for a chain of {}",
-            found.len(),
-            kept.len()
-        );
-        self.report.say(&format!(
-            "Storage holds {} images, as many as the chain has layers.",
-            found.len()
-        ));
-        Ok(())
-    }
-
-    /// Looks at the bucket itself.
-    async fn check_objects(&mut self, objects: &Objects, gone: &[PathBuf]) -> Result<()> {
-        let kept = self.api.chain(self.vm, DISK).await?.layers;
-        let volumes = objects.volumes().await?;
-        for path in gone {
-            let is_there = objects.uuid_of(path).await.is_ok();
-            ensure!(!is_there, "{} is still in storage", path.display());
-        }
-        ensure!(
-            volumes == kept.len(),
-            "the bucket holds {volumes} volumes for a chain of {}",
-            kept.len()
-        );
-        self.report.say(&format!(
-            "The bucket holds the objects of {volumes} volumes, as many as the chain has layers."
-        ));
         Ok(())
     }
 

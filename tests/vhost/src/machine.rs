@@ -4,6 +4,7 @@ use crate::{emulated, user_mode};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ pub struct VirtualHost {
     pub limit: Duration,
     /// Where its files are while it runs: not under /tmp, which is another one in there.
     pub place: PathBuf,
+    /// Whether what its program prints is printed here as well, as it comes.
+    pub echo: bool,
 }
 
 /// A program that has come to its end.
@@ -66,6 +69,7 @@ impl Default for VirtualHost {
             disks_mib: vec![4096],
             limit: Duration::from_secs(300),
             place: "/var/tmp".into(),
+            echo: false,
         }
     }
 }
@@ -141,7 +145,7 @@ impl VirtualHost {
             Kind::Emulated => emulated::start(self, dir.path()),
         };
         match started {
-            Ok(processes) => Running { processes, dir }.end(self.limit),
+            Ok(processes) => Running { processes, dir }.end(self),
             Err(error) => Ok(Attempt::NotStarted(format!("{error:#}"))),
         }
     }
@@ -191,11 +195,22 @@ struct Running {
 }
 
 impl Running {
-    fn end(mut self, limit: Duration) -> Result<Attempt> {
-        let until = Instant::now() + limit;
-        while self.processes.0[0].try_wait()?.is_none() {
+    fn end(mut self, host: &VirtualHost) -> Result<Attempt> {
+        let until = Instant::now() + host.limit;
+        let mut echoed = 0;
+        loop {
+            let ended = self.processes.0[0].try_wait()?.is_some();
+            if host.echo {
+                let output = self.file("output");
+                print!("{}", output.get(echoed..).unwrap_or_default());
+                std::io::stdout().flush()?;
+                echoed = output.len();
+            }
+            if ended {
+                break;
+            }
             if Instant::now() > until {
-                bail!("no end after {limit:?}\n{}", self.said());
+                bail!("no end after {:?}\n{}", host.limit, self.said());
             }
             std::thread::sleep(LOOK_EVERY);
         }
