@@ -230,6 +230,7 @@ impl Keeper {
             return Ok(());
         }
         tracing::warn!(%vm, "it stood still for want of room, and has it now");
-        self.hypervisor.resume(vm).await
+        // Giving room takes its time: somebody may have let it run and stopped it again meanwhile.
+        self.hypervisor.resume_if_lacks_room(vm).await
     }
 }

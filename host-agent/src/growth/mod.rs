@@ -11,8 +11,8 @@
 //!
 //! - Every layer that QEMU has written since it opened it is looked at: the active one, and the base
 //!   of a commit. Of one that it has not written nothing is known, and nothing is needed.
-//! - A machine is resumed only when libvirt says that it stands still because a disk had no room, and
-//!   what is given room of each such disk has some by now; once a round at most.
+//! - A machine is resumed only when libvirt says that it stands still because a disk had no room, asked
+//!   again right before that, and what is given room of each such disk has some by now; once a round at most.
 //! - Each machine is looked at by itself: one that does not answer holds up no other.
 //! - What is given is never more than a full volume needs; that is the storage's bound.
 

@@ -3,15 +3,15 @@
 //! An action's reply decides nothing; only a clear refusal is passed on, for its text.
 
 mod help;
+mod observe;
 
 use super::board::{MergeView, Waiting};
 use super::driver::{Surroundings, blocking};
 use super::job::{backing_of, job_order};
-use super::progress;
 use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, step};
 use super::types::{MergeKind, MergeRecord, Phase, Window};
-use super::waits::{Waits, job_failed, put_off};
-use crate::hypervisor::{HypervisorError, HypervisorEvent, VmState};
+use super::waits::{Waits, job_failed, lacks_room, put_off};
+use crate::hypervisor::{HypervisorError, HypervisorEvent};
 use livemerge_storage::Locator;
 use std::fs::File;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Member {
         let seen = self.look(peers).await;
         let now = self.around.clock.now();
         match step(&self.record, &seen, &self.around.policy, now) {
-            Step::Wait(time) => return self.rest(time, &seen.machine),
+            Step::Wait(time) => return self.rest(time, &seen),
             Step::Enter(phase, action) => {
                 self.enter(phase, action).await;
             }
@@ -89,12 +89,13 @@ impl Member {
     }
 
     /// How long there is nothing to do, and what is shown of it.
-    fn rest(&mut self, time: Duration, machine: &Machine) -> Duration {
+    fn rest(&mut self, time: Duration, seen: &Observation) -> Duration {
         let now = self.around.clock.now();
-        if *machine != Machine::Unknown {
+        if seen.machine != Machine::Unknown {
             self.waits.answered();
             let again = || job_failed(&self.record, self.told.as_ref(), now, time);
-            self.show_waiting(put_off(&self.record, now).or_else(again));
+            let room = lacks_room(&self.record, seen, now, time);
+            self.show_waiting(room.or_else(|| put_off(&self.record, now)).or_else(again));
             return time;
         }
         // Who stands still does not wait for longer than it must.
@@ -119,68 +120,6 @@ impl Member {
             self.record.phase,
             Phase::Pivoting { .. } | Phase::Verifying { .. }
         )
-    }
-
-    async fn look(&mut self, peers: Peers) -> Observation {
-        let machine = self.machine().await.unwrap_or_else(|error| {
-            tracing::warn!(merge = %self.record.order.id, %error, "cannot look at the machine");
-            Machine::Unknown
-        });
-        let (missing, alone) = match &machine {
-            Machine::Seen { job, disk, .. } => {
-                let marked = disk.as_ref().is_some_and(|disk| disk.mirror.is_some());
-                (job.is_none() && !marked, job.is_none() && marked)
-            }
-            Machine::Unknown | Machine::Gone => (false, false),
-        };
-        let since =
-            |is: bool, began: Option<Instant>| is.then(|| began.unwrap_or_else(Instant::now));
-        self.job_missing_since = since(missing, self.job_missing_since);
-        self.mark_alone_since = since(alone, self.mark_alone_since);
-        let lasts = |since: Option<Instant>| since.map(|since| since.elapsed()).unwrap_or_default();
-        self.report(&machine);
-        let stalled_for = self.stalled_for(&machine);
-        self.overlaid = self
-            .overlaid
-            .take()
-            .or_else(|| self.sees_the_spare(&machine));
-        self.surely_not_overlaid = self.writes_the_old_top(&machine);
-        self.off_without_spare = self.would_write_the_old_top(&machine);
-        Observation {
-            machine,
-            told: self.told.clone(),
-            in_phase: self.phase_entered.elapsed(),
-            job_missing_for: lasts(self.job_missing_since),
-            mark_alone_for: lasts(self.mark_alone_since),
-            stalled_for,
-            can_help: self.can_be_held_back,
-            help_waits: self.help_waits(),
-            inherited_help: self.inherited_help,
-            overlaid: self.overlaid.is_some(),
-            peers,
-            fresh_start: self.fresh_start,
-        }
-    }
-
-    async fn machine(&self) -> Result<Machine, HypervisorError> {
-        let order = &self.record.order;
-        let hypervisor = &self.around.hypervisor;
-        let vm = match hypervisor.vm(order.vm).await {
-            Ok(vm) => vm,
-            Err(HypervisorError::NotFound(_)) => return Ok(Machine::Gone),
-            Err(error) => return Err(error),
-        };
-        let disk = vm.disk(&order.disk).cloned();
-        let job = match (vm.state, &disk) {
-            (_, None) => None,
-            (VmState::ShutOff, _) if !self.record.offline() => None,
-            _ => hypervisor.job(order.vm, &order.disk).await?,
-        };
-        Ok(Machine::Seen {
-            state: vm.state,
-            disk: disk.map(Box::new),
-            job,
-        })
     }
 
     /// Writes the phase down, then acts. True when it was written.
@@ -422,19 +361,6 @@ impl Member {
             .board
             .get(self.record.order.id)
             .unwrap_or_else(|| MergeView::new(self.record.clone()))
-    }
-
-    /// Shows how far the copy is.
-    fn report(&self, machine: &Machine) {
-        let Machine::Seen { job: Some(job), .. } = machine else {
-            return;
-        };
-        let (done, total) = progress::copied(&self.record, job);
-        let mut view = self.shown();
-        view.total_bytes = view.total_bytes.max(total);
-        view.done_bytes = view.done_bytes.max(done.min(view.total_bytes));
-        view.record = self.record.clone();
-        self.around.board.show(view);
     }
 }
 

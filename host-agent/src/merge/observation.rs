@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Observation {
     /// The machine and its disk.
     pub machine: Machine,
+    /// The machine stands still because a disk had no room, and may be let run at any time.
+    pub lacks_room: bool,
     /// What an event or a refusal said since the last action.
     pub told: Option<Told>,
     /// How long this process has had the record in its present phase. Monotonic.

@@ -120,6 +120,7 @@ pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> 
             disk: Some(Box::new(disk)),
             job,
         },
+        lacks_room: false,
         told: None,
         in_phase: Duration::ZERO,
         job_missing_for: Duration::ZERO,

@@ -5,13 +5,14 @@
 //! |---|---|
 //! | the journal, which cannot be written | a write succeeds |
 //! | libvirt, which does not answer | the machine is seen |
+//! | a guest that stands still for want of room, before its pivot | it runs |
 //! | a pivot that was put off | the guest is switched |
 //! | a job that has failed, or lacks room, and is started again | it runs |
 //!
 //! A copy that runs, and a merge whose turn has not come, wait for nothing that is in their way.
 
 use super::board::Waiting;
-use super::step::Told;
+use super::step::{Observation, Told};
 use super::types::{MergeRecord, Phase};
 use crate::hypervisor::BlockJobOutcome;
 use jiff::{SignedDuration, Timestamp};
@@ -82,6 +83,19 @@ pub(super) fn put_off(record: &MergeRecord, now: Timestamp) -> Option<Waiting> {
         next_try_at,
         attempts: put_off,
     })
+}
+
+/// That the guest stands still for want of room: the pivot waits until it was given some.
+pub(super) fn lacks_room(
+    record: &MergeRecord,
+    seen: &Observation,
+    now: Timestamp,
+    pause: Duration,
+) -> Option<Waiting> {
+    let text = "the guest stands still because a disk has no room: the pivot waits until it has";
+    let cause = Failure::new(Reason::InsufficientSpace, text);
+    let waits = seen.lacks_room && matches!(record.phase, Phase::Ready { .. });
+    waits.then(|| waiting(cause, now, pause, record.pivot_attempts))
 }
 
 /// That the job has failed, or was not given room, and is started again after a pause.

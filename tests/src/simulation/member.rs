@@ -71,6 +71,7 @@ impl Member {
         peers: Peers,
         now: Duration,
     ) -> Observation {
+        let lacks_room = vm.as_ref().is_some_and(|vm| vm.lacks_room);
         let machine = vm.and_then(|vm| look_at_disk(record, &vm, hypervisor));
         let machine = machine.unwrap_or(Machine::Unknown);
         let job_there = match &machine {
@@ -84,6 +85,7 @@ impl Member {
         let stalled_for = self.stalled_for(&machine, now);
         Observation {
             machine,
+            lacks_room,
             told: self.told.clone(),
             in_phase: now - self.phase_entered,
             job_missing_for: missing_since.map_or(Duration::ZERO, |since| now - since),
