@@ -5,6 +5,7 @@
 use super::bytes::{Work, measure};
 use super::member::Member;
 use super::plan::MAP_LIMIT;
+use super::room::Promise;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_storage::VolumeRef;
@@ -34,7 +35,7 @@ impl Member {
         };
         let info = volumes.stat(&kept).await?;
         let (has, needed) = (info.allocated_bytes, work.space_needed_bytes);
-        let room = has.saturating_add(needed + SPARE_BYTES.min(needed));
+        let room = room_for(has, needed, self.record.promise);
         // What a full volume has is room for everything.
         let room = room.min(volumes.most_room(&info).unwrap_or(room));
         let free = volumes.space(&kept.storage).await?.free_bytes;
@@ -62,6 +63,18 @@ impl Member {
     }
 }
 
+/// The room for so many bytes more. What the kept volume was given since its merge was accepted was
+/// for them: the job that was to fill it may have ended before.
+fn room_for(has: u64, needed: u64, promise: Promise) -> u64 {
+    let given = match promise.bytes {
+        // It is not known what it had.
+        0 => 0,
+        _ => has.saturating_sub(promise.kept_bytes),
+    };
+    let wanted = needed.saturating_add(SPARE_BYTES.min(needed));
+    has.saturating_add(wanted.saturating_sub(given))
+}
+
 fn no_room(kept: &VolumeRef, missing: u64, free: u64) -> Problem {
     let text = format!(
         "{kept} needs {missing} bytes more for the merge, and {} has {free}",
@@ -72,4 +85,41 @@ fn no_room(kept: &VolumeRef, missing: u64, free: u64) -> Problem {
     problem
         .with("needed_bytes", missing)
         .with("free_bytes", free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn what_was_given_for_the_first_start_is_there_for_the_next_one() {
+        let commit = |bytes| Promise {
+            bytes,
+            kept_bytes: 2 * GIB,
+        };
+        let all = 12 * GIB + SPARE_BYTES;
+        for (has, needed, room) in [
+            (2 * GIB, 10 * GIB, all),
+            // The job has ended before it began.
+            (all, 10 * GIB, all),
+            // Somebody has taken a part of it back.
+            (5 * GIB, 10 * GIB, all),
+            // Some of it was copied.
+            (all, 4 * GIB, all),
+            // The guest has written on.
+            (all, 11 * GIB, all + GIB),
+        ] {
+            assert_eq!(room_for(has, needed, commit(10 * GIB)), room, "{has}");
+        }
+        let unknown = room_for(all, 10 * GIB, Promise::default());
+        assert_eq!(unknown, all + 10 * GIB + SPARE_BYTES);
+        // How the kept volume of a pull grows says nothing of the merge.
+        let pull = Promise {
+            bytes: 10 * GIB,
+            kept_bytes: u64::MAX,
+        };
+        assert_eq!(room_for(all, GIB, pull), all + GIB + SPARE_BYTES);
+    }
 }
