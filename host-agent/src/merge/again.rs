@@ -68,8 +68,9 @@ impl Look<'_> {
             return Step::Wait(self.policy.settle);
         }
         if self.on_a_server() && self.neighbours() {
-            let since = self.now;
-            return Step::Enter(Phase::Copying { starts: 1, since }, None);
+            // It has not begun anew: a server on which it dies each time is given up once.
+            let (starts, since) = (self.record.starts.max(1), self.now);
+            return Step::Enter(Phase::Copying { starts, since }, None);
         }
         self.without_merge("the block job ended before the pivot")
     }

@@ -204,7 +204,8 @@ impl Member {
     /// What the job has copied by the time that the phase is entered, and how long that took.
     fn count(&self, next: &mut MergeRecord, phase: &Phase) {
         match &next.phase {
-            Phase::Copying { since, .. } if !same_step(&next.phase, phase) => {
+            Phase::Copying { since, starts } if !same_step(&next.phase, phase) => {
+                next.starts = *starts;
                 let took = self.around.clock.now().duration_since(*since);
                 next.copied.took = Duration::try_from(took).unwrap_or_default();
             }

@@ -66,6 +66,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         help: Help::default(),
         overlaid: false,
         phase: Phase::Pending,
+        starts: 0,
         pivot_attempts: 0,
         longest_pause: Duration::ZERO,
         accepted_at: now(),

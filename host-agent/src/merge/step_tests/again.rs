@@ -133,6 +133,33 @@ fn one_that_had_caught_up_copies_once_more() {
     assert_eq!(failed_with(&here), Some(Reason::MergeIoError));
 }
 
+/// It catches up each time, and dies before the pivot.
+#[test]
+fn one_that_had_caught_up_is_not_started_for_ever() {
+    let mut merge = served(started(7));
+    merge.starts = 7;
+    merge.phase = Phase::Ready { not_before: now() };
+    assert_eq!(decide(&merge, &failed(60)), Step::Enter(started(7), None));
+    merge.phase = started(7);
+    let again = decide(&merge, &failed(60));
+    assert_eq!(again, Step::Enter(started(8), Some(Action::StartJob)));
+    merge.starts = 12;
+    merge.phase = Phase::Ready { not_before: now() };
+    assert_eq!(decide(&merge, &failed(60)), Step::Enter(started(12), None));
+    merge.phase = started(12);
+    let last = decide(&merge, &failed(60));
+    assert_eq!(failed_with(&last), Some(Reason::MergeIoError));
+}
+
+/// A record of an earlier build does not say how often its job was asked for.
+#[test]
+fn a_record_without_starts_is_read() {
+    let mut record = serde_json::to_value(at(Phase::Ready { not_before: now() })).unwrap();
+    record.as_object_mut().unwrap().remove("starts").unwrap();
+    let record: MergeRecord = serde_json::from_value(record).unwrap();
+    assert_eq!(record.starts, 0);
+}
+
 #[test]
 fn a_merge_of_another_disk_that_came_to_nothing_ends_the_tries() {
     let mut lost = failed(0);
