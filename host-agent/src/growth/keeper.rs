@@ -148,7 +148,7 @@ impl Keeper {
         let fill = self.hypervisor.fill(vm).await?;
         let mut found: BTreeMap<&DiskTarget, Found> = BTreeMap::new();
         for layer in &fill.layers {
-            let Some(volume) = self.volumes.provided(&layer.locator) else {
+            let Some(volume) = self.volumes.provided(&layer.locator).await else {
                 continue;
             };
             let room = self.provide_layer(vm, layer, &volume).await;

@@ -36,8 +36,8 @@ pub trait Room: Send + Sync + 'static {
     fn gives(&self) -> bool;
 
     /// The volume under this locator, when it has only the room that it is given. Storage that hangs
-    /// is not asked.
-    fn provided(&self, locator: &Locator) -> Option<VolumeRef>;
+    /// is not waited for.
+    async fn provided(&self, locator: &Locator) -> Option<VolumeRef>;
 
     /// The room that a volume has, in bytes.
     async fn room(&self, volume: &VolumeRef) -> Result<u64, Problem>;
@@ -53,8 +53,8 @@ impl Room for Volumes {
         self.any_provided()
     }
 
-    fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
-        self.provided_at_once(locator)
+    async fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
+        self.provided_in_time(locator).await
     }
 
     async fn room(&self, volume: &VolumeRef) -> Result<u64, Problem> {

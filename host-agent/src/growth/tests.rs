@@ -48,7 +48,7 @@ impl Room for Chunks {
         true
     }
 
-    fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
+    async fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
         let Locator::Block(path) = locator else {
             return None;
         };
