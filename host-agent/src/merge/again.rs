@@ -15,7 +15,7 @@
 use super::look::Look;
 use super::observation::Told;
 use super::step::{Step, fail};
-use super::types::Phase;
+use super::types::{MergeRecord, Phase};
 use crate::hypervisor::BlockJobOutcome;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::Backoff;
@@ -48,12 +48,7 @@ impl Look<'_> {
             // It died with the agent, which may start as often as it likes.
             return self.start_job(starts);
         }
-        let most = if self.on_a_server() {
-            STARTS_ON_A_SERVER
-        } else {
-            STARTS
-        };
-        if starts < most {
+        if starts < most_starts(self.record) {
             return self.start_job(starts + 1);
         }
         self.without_merge("the block job ended without a merge")
@@ -86,8 +81,7 @@ impl Look<'_> {
     }
 
     fn on_a_server(&self) -> bool {
-        let mut layers = self.record.layers().into_iter();
-        layers.any(|layer| matches!(layer, Locator::Nbd(_)))
+        on_a_server(self.record)
     }
 
     fn failed_for_good(&self) -> Option<Step> {
@@ -113,4 +107,24 @@ impl Look<'_> {
         self.job_failed()
             .unwrap_or_else(|| fail(Reason::MergeIoError, self.record, text))
     }
+}
+
+/// How often its job is asked for.
+pub(super) fn most_starts(record: &MergeRecord) -> u32 {
+    if on_a_server(record) {
+        STARTS_ON_A_SERVER
+    } else {
+        STARTS
+    }
+}
+
+fn on_a_server(record: &MergeRecord) -> bool {
+    let mut layers = record.layers().into_iter();
+    layers.any(|layer| matches!(layer, Locator::Nbd(_)))
+}
+
+/// Whether what was said is of no account any more: the job was asked for again, and is there.
+pub(super) fn is_over(told: &Told, record: &MergeRecord) -> bool {
+    let again = matches!(record.phase, Phase::Copying { starts, .. } if starts > 1);
+    again && on_a_server(record) && matches!(told, Told::Refused(_))
 }

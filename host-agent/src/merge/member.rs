@@ -16,12 +16,14 @@ use livemerge_storage::Locator;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// One merge of a [`Driver`](super::driver::Driver).
 pub(super) struct Member {
     pub(super) around: Surroundings,
     pub(super) record: MergeRecord,
     told: Option<Told>,
+    told_at: Instant,
     phase_entered: Instant,
     job_missing_since: Option<Instant>,
     mark_alone_since: Option<Instant>,
@@ -40,18 +42,21 @@ pub(super) struct Member {
     fresh_start: bool,
     paused_at: Option<Instant>,
     waits: Waits,
+    /// Somebody wishes something of a merge of this driver.
+    pub(super) wished: Arc<Notify>,
     /// Before what has failed is tried again.
     pause: Duration,
 }
 
 impl Member {
     /// Of a record that is in the journal.
-    pub(super) fn new(around: Surroundings, record: MergeRecord) -> Self {
+    pub(super) fn new(around: Surroundings, record: MergeRecord, wished: Arc<Notify>) -> Self {
         let waits = Waits::new(record.order.id);
         Self {
             around,
             record,
             told: None,
+            told_at: Instant::now(),
             phase_entered: Instant::now(),
             job_missing_since: None,
             mark_alone_since: None,
@@ -65,6 +70,7 @@ impl Member {
             fresh_start: true,
             paused_at: None,
             waits,
+            wished,
             pause: Duration::ZERO,
         }
     }
@@ -93,9 +99,9 @@ impl Member {
         let now = self.around.clock.now();
         if seen.machine != Machine::Unknown {
             self.waits.answered();
-            let again = || job_failed(&self.record, self.told.as_ref(), now, time);
             let room = lacks_room(&self.record, seen, now, time);
-            self.show_waiting(room.or_else(|| put_off(&self.record, now)).or_else(again));
+            let again = room.or_else(|| job_failed(&self.record, seen, now, time));
+            self.show_waiting(again.or_else(|| put_off(&self.record, now)));
             return time;
         }
         // Who stands still does not wait for longer than it must.
@@ -109,7 +115,13 @@ impl Member {
         pause
     }
 
-    fn show_waiting(&self, waiting: Option<Waiting>) {
+    /// What was said beside the observation.
+    fn hear(&mut self, told: Told) {
+        self.told = Some(told);
+        self.told_at = Instant::now();
+    }
+
+    pub(super) fn show_waiting(&self, waiting: Option<Waiting>) {
         let view = self.shown();
         self.around.board.show(MergeView { waiting, ..view });
     }
@@ -269,14 +281,14 @@ impl Member {
         let hypervisor = Arc::clone(&self.around.hypervisor);
         fail::fail_point!("agent::before-act");
         let reply = match action {
-            Action::StartJob => match self.give_room().await {
+            Action::StartJob => match self.give_room_until_wished().await {
                 Ok(()) => {
                     let job = job_order(&self.record);
                     hypervisor.start_job(order.vm, &job).await
                 }
                 Err(problem) => {
                     tracing::warn!(merge = %order.id, %problem, "no room for its data yet");
-                    self.told = Some(Told::NoRoom(problem));
+                    self.hear(Told::NoRoom(problem));
                     return;
                 }
             },
@@ -314,7 +326,7 @@ impl Member {
         if let Err(error) = reply {
             tracing::warn!(merge = %self.record.order.id, ?action, %error, "the hypervisor's reply");
             if let HypervisorError::Refused(text) = error {
-                self.told = Some(Told::Refused(text));
+                self.hear(Told::Refused(text));
             }
         }
     }
@@ -345,7 +357,7 @@ impl Member {
             {
                 // A refusal's text says more than the event that may follow it.
                 if !matches!(self.told, Some(Told::Refused(_))) {
-                    self.told = Some(Told::Job(*outcome));
+                    self.hear(Told::Job(*outcome));
                 }
                 true
             }

@@ -14,6 +14,8 @@ pub struct Observation {
     pub lacks_room: bool,
     /// What an event or a refusal said since the last action.
     pub told: Option<Told>,
+    /// How long that has been known.
+    pub told_for: Duration,
     /// How long this process has had the record in its present phase. Monotonic.
     pub in_phase: Duration,
     /// How long the expected block job has been missing. Zero when it is there.

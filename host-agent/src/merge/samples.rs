@@ -123,6 +123,7 @@ pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> 
         },
         lacks_room: false,
         told: None,
+        told_for: Duration::ZERO,
         in_phase: Duration::ZERO,
         job_missing_for: Duration::ZERO,
         mark_alone_for: Duration::ZERO,

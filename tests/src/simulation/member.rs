@@ -87,6 +87,7 @@ impl Member {
             machine,
             lacks_room,
             told: self.told.clone(),
+            told_for: Duration::ZERO,
             in_phase: now - self.phase_entered,
             job_missing_for: missing_since.map_or(Duration::ZERO, |since| now - since),
             mark_alone_for: Duration::ZERO,

@@ -1,5 +1,6 @@
 //! What a merge's decisions are made from.
 
+use super::super::again::is_over;
 use super::super::board::MergeView;
 use super::super::progress;
 use super::super::step::{Machine, Observation, Peers};
@@ -25,6 +26,9 @@ impl Member {
         self.job_missing_since = since(missing, self.job_missing_since);
         self.mark_alone_since = since(alone, self.mark_alone_since);
         let lasts = |since: Option<Instant>| since.map(|since| since.elapsed()).unwrap_or_default();
+        if matches!(&machine, Machine::Seen { job: Some(_), .. }) {
+            self.told = self.told.take().filter(|told| !is_over(told, &self.record));
+        }
         self.report(&machine);
         let stalled_for = self.stalled_for(&machine);
         self.overlaid = self
@@ -37,6 +41,7 @@ impl Member {
             machine,
             lacks_room,
             told: self.told.clone(),
+            told_for: self.told_at.elapsed(),
             in_phase: self.phase_entered.elapsed(),
             job_missing_for: lasts(self.job_missing_since),
             mark_alone_for: lasts(self.mark_alone_since),

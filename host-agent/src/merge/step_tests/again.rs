@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::hypervisor::Layer;
+use crate::merge::again::is_over;
 use crate::merge::types::MergeKind;
 use livemerge_storage::Locator;
 
@@ -116,6 +117,19 @@ fn one_that_ends_as_soon_as_it_begins_is_not_taken_for_another() {
     assert!(matches!(next, Step::Wait(_)), "{next:?}");
     let here = decide(&at(started(2)), &look(disk(&BEFORE)));
     assert_eq!(failed_with(&here), Some(Reason::ConcurrentChange));
+}
+
+/// Else it would be shown while the job copies, and hide what is heard of its end.
+#[test]
+fn a_refusal_counts_no_more_once_the_job_runs() {
+    let refused = Told::Refused("no".to_owned());
+    assert!(is_over(&refused, &served(started(2))));
+    assert!(!is_over(&refused, &served(started(1))), "it is final");
+    assert!(!is_over(&refused, &at(started(2))), "it is final");
+    let ready = served(Phase::Ready { not_before: now() });
+    assert!(!is_over(&refused, &ready), "it may be one of a pivot");
+    let failed = Told::Job(BlockJobOutcome::Failed);
+    assert!(!is_over(&failed, &served(started(2))));
 }
 
 #[test]
