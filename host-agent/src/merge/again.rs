@@ -12,7 +12,7 @@
 //! ends. The chain is the one that the order was for, no job works on it, and the guest writes where it did:
 //! what made the first start safe makes each of them so.
 
-use super::look::Look;
+use super::look::{Look, REPEAT_AFTER};
 use super::observation::Told;
 use super::step::{Step, fail};
 use super::types::{MergeRecord, Phase};
@@ -28,6 +28,8 @@ const STARTS: u32 = 3;
 const STARTS_ON_A_SERVER: u32 = 12;
 /// Of a job that is not asked for again, wherever its layers are.
 pub(super) const NO_MORE_STARTS: u32 = STARTS_ON_A_SERVER;
+/// What a job of ours may take to end.
+const LONGEST_END: Duration = Duration::from_secs(60);
 /// Between two of them.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20));
 
@@ -75,9 +77,18 @@ impl Look<'_> {
         starts > 1 && self.on_a_server()
     }
 
-    /// Whether it is a job that has hardly begun and ends, as libvirt shows one for a moment.
+    /// Whether it is a job of ours that ends, as libvirt shows one until what is in flight has ended. What
+    /// does so for longer is another one, a backup for example.
     pub(super) fn ends_at_once(&self) -> bool {
-        self.on_a_server() && self.ending_job()
+        self.on_a_server() && self.ending_job() && self.seen.of_no_kind_for < LONGEST_END
+    }
+
+    /// Nothing is asked of it: it may be somebody else's.
+    pub(super) fn wait_for_its_end(&self) -> Step {
+        if self.given_up() {
+            return Step::Enter(Phase::Cancelling { since: self.now }, None);
+        }
+        Step::Wait(REPEAT_AFTER)
     }
 
     fn on_a_server(&self) -> bool {

@@ -27,6 +27,7 @@ pub(super) struct Member {
     phase_entered: Instant,
     job_missing_since: Option<Instant>,
     mark_alone_since: Option<Instant>,
+    of_no_kind_since: Option<Instant>,
     /// The least that was ever left to copy, and since when.
     closest: Option<(u64, Instant)>,
     /// The guest's limit could not be told or set: until then nothing is done about its writes.
@@ -60,6 +61,7 @@ impl Member {
             phase_entered: Instant::now(),
             job_missing_since: None,
             mark_alone_since: None,
+            of_no_kind_since: None,
             closest: None,
             can_be_held_back: true,
             no_help_until: None,

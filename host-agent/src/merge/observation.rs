@@ -22,6 +22,8 @@ pub struct Observation {
     pub job_missing_for: Duration,
     /// How long libvirt has shown a mark of a job that is not there.
     pub mark_alone_for: Duration,
+    /// How long the disk's job, or its mark, has been shown as one of no kind that a merge has.
+    pub of_no_kind_for: Duration,
     /// For how long the copy has not been closer to its end than before.
     pub stalled_for: Duration,
     /// Whether the guest can be held back, as far as known.

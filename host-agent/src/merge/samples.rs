@@ -127,6 +127,7 @@ pub(crate) fn seen(state: VmState, disk: DiskView, job: Option<JobProgress>) -> 
         in_phase: Duration::ZERO,
         job_missing_for: Duration::ZERO,
         mark_alone_for: Duration::ZERO,
+        of_no_kind_for: Duration::ZERO,
         stalled_for: Duration::ZERO,
         can_help: true,
         help_waits: false,

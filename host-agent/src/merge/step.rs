@@ -148,7 +148,7 @@ impl Look<'_> {
             return fail(Reason::MergeIoError, self.record, text);
         }
         if self.ends_at_once() {
-            return Step::Wait(REPEAT_AFTER);
+            return self.wait_for_its_end();
         }
         if self.foreign_job() {
             return self.disk_taken();

@@ -91,6 +91,7 @@ impl Member {
             in_phase: now - self.phase_entered,
             job_missing_for: missing_since.map_or(Duration::ZERO, |since| now - since),
             mark_alone_for: Duration::ZERO,
+            of_no_kind_for: Duration::ZERO,
             stalled_for,
             can_help: true,
             help_waits: self.help_waits(now),

@@ -5,7 +5,7 @@ use super::super::board::MergeView;
 use super::super::progress;
 use super::super::step::{Machine, Observation, Peers};
 use super::Member;
-use crate::hypervisor::{HypervisorError, VmState};
+use crate::hypervisor::{BlockJobKind, HypervisorError, VmState};
 use std::time::Instant;
 
 impl Member {
@@ -21,10 +21,12 @@ impl Member {
             }
             Machine::Unknown | Machine::Gone => (false, false),
         };
+        let of_no_kind = is_of_no_kind(&machine);
         let since =
             |is: bool, began: Option<Instant>| is.then(|| began.unwrap_or_else(Instant::now));
         self.job_missing_since = since(missing, self.job_missing_since);
         self.mark_alone_since = since(alone, self.mark_alone_since);
+        self.of_no_kind_since = since(of_no_kind, self.of_no_kind_since);
         let lasts = |since: Option<Instant>| since.map(|since| since.elapsed()).unwrap_or_default();
         if matches!(&machine, Machine::Seen { job: Some(_), .. }) {
             self.told = self.told.take().filter(|told| !is_over(told, &self.record));
@@ -45,6 +47,7 @@ impl Member {
             in_phase: self.phase_entered.elapsed(),
             job_missing_for: lasts(self.job_missing_since),
             mark_alone_for: lasts(self.mark_alone_since),
+            of_no_kind_for: lasts(self.of_no_kind_since),
             stalled_for,
             can_help: self.can_be_held_back,
             help_waits: self.help_waits(),
@@ -90,4 +93,13 @@ impl Member {
         view.record = self.record.clone();
         self.around.board.show(view);
     }
+}
+
+fn is_of_no_kind(machine: &Machine) -> bool {
+    let Machine::Seen { job, disk, .. } = machine else {
+        return false;
+    };
+    let mark = disk.as_ref().and_then(|disk| disk.mirror.as_ref());
+    let kinds = [job.map(|job| job.kind), mark.map(|mark| mark.kind)];
+    kinds.contains(&Some(BlockJobKind::Other))
 }

@@ -119,6 +119,25 @@ fn one_that_ends_as_soon_as_it_begins_is_not_taken_for_another() {
     assert_eq!(failed_with(&here), Some(Reason::ConcurrentChange));
 }
 
+/// As a backup does, which libvirt shows in the same way.
+#[test]
+fn one_that_does_not_end_is_another_one() {
+    let other = job(BlockJobKind::Other, 5, 9);
+    let look = |seconds| Observation {
+        of_no_kind_for: Duration::from_secs(seconds),
+        ..late(seen(VmState::Running, served_disk(&BEFORE), other))
+    };
+    let copying = served(started(2));
+    assert!(matches!(decide(&copying, &look(59)), Step::Wait(_)));
+    let taken = decide(&copying, &look(60));
+    assert_eq!(failed_with(&taken), Some(Reason::ConcurrentChange));
+    // Nobody waits for it with a merge that is given up, and it is not aborted.
+    let mut lost = look(0);
+    lost.peers.lost = true;
+    let cancelling = Phase::Cancelling { since: now() };
+    assert_eq!(decide(&copying, &lost), Step::Enter(cancelling, None));
+}
+
 /// Else it would be shown while the job copies, and hide what is heard of its end.
 #[test]
 fn a_refusal_counts_no_more_once_the_job_runs() {
