@@ -141,7 +141,8 @@ impl Member {
         if !self.persist(phase).await {
             return false;
         }
-        self.told = None;
+        let told = self.told.take();
+        self.told = told.filter(|told| told.outlives(&self.record.phase, action));
         self.fresh_start = false;
         if action == Some(Action::StartJob) {
             // Before that none was expected.
@@ -357,8 +358,11 @@ impl Member {
             HypervisorEvent::BlockJob { vm, disk, outcome }
                 if (*vm, disk) == (order.vm, &order.disk) =>
             {
-                // A refusal's text says more than the event that may follow it.
-                if !matches!(self.told, Some(Told::Refused(_))) {
+                if self
+                    .told
+                    .as_ref()
+                    .is_none_or(|told| told.gives_way_to(*outcome))
+                {
                     self.hear(Told::Job(*outcome));
                 }
                 true

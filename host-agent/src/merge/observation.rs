@@ -1,6 +1,7 @@
 //! What a decision is made from, beside the record.
 
-use super::types::MergeRecord;
+use super::step::Action;
+use super::types::{MergeRecord, Phase, Window};
 use crate::hypervisor::{BlockJobOutcome, DiskView, JobProgress, VmState};
 use livemerge_proto::problem::Problem;
 use std::time::Duration;
@@ -68,6 +69,27 @@ pub enum Told {
     Refused(String),
     /// The job was not started: the kept volume was not given the room for its data.
     NoRoom(Problem),
+}
+
+impl Told {
+    /// Whether it still counts once this is done and that phase entered.
+    pub fn outlives(&self, phase: &Phase, action: Option<Action>) -> bool {
+        use BlockJobOutcome::{Cancelled, Failed};
+        match (self, phase) {
+            // A guest that is let run changes nothing of it: nobody starts the job again.
+            (Self::Job(Cancelled), Phase::Ready { .. }) => true,
+            (Self::Job(Cancelled), Phase::Pivoting { window, .. }) => *window == Window::Releasing,
+            // It is why the job will be asked for again.
+            (Self::Job(Failed), Phase::Copying { .. }) => action.is_none(),
+            _ => false,
+        }
+    }
+
+    /// Whether an event says more. A refusal's text says more than one that may follow it, unless the
+    /// job was called off.
+    pub fn gives_way_to(&self, event: BlockJobOutcome) -> bool {
+        !matches!(self, Self::Refused(_)) || event == BlockJobOutcome::Cancelled
+    }
 }
 
 /// The merges of other disks that go together with one, all of them taken as one.

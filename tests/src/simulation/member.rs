@@ -50,7 +50,8 @@ impl Member {
     pub(super) fn note(&mut self, record: &MergeRecord, event: &HypervisorEvent) -> bool {
         match event {
             HypervisorEvent::BlockJob { disk, outcome, .. } if *disk == record.order.disk => {
-                if !matches!(self.told, Some(Told::Refused(_))) {
+                let told = self.told.as_ref();
+                if told.is_none_or(|told| told.gives_way_to(*outcome)) {
                     self.told = Some(Told::Job(*outcome));
                 }
                 true
