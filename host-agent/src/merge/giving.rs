@@ -10,7 +10,7 @@ use super::step::{ROOM_AGAIN, Told};
 use super::waits::again_for;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_storage::VolumeRef;
+use livemerge_storage::{Format, VolumeRef};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -51,6 +51,10 @@ impl Member {
             None => self.estimate().await?,
         };
         let info = volumes.stat(&kept).await?;
+        if info.format == Format::Raw {
+            // Its size is its room.
+            return Ok(());
+        }
         let (has, needed) = (info.allocated_bytes, work.space_needed_bytes);
         let room = room_for(has, needed, self.record.promise);
         // What a full volume has is room for everything.
