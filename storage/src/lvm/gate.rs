@@ -9,7 +9,8 @@
 //! ```
 //!
 //! One of this program's volumes that cannot be read might need anything: that is no answer yet, and
-//! a refusal. A foreign one that cannot be read needs nothing, unless it begins as an image does.
+//! a refusal. A foreign one that cannot be read needs nothing, unless it begins as an image does: one
+//! whose backing name leads nowhere on this host might need anything, too.
 
 use super::content::Content;
 use super::domain::Domain;
@@ -99,9 +100,9 @@ impl Domain {
             let parent = tag::parent(&volume.tags).map(|parent| self.name.path(parent));
             return parent.iter().map(|path| Target::of(path)).collect();
         }
-        match Content::read(&self.name, volume, shown).and_then(|content| content.needs()) {
+        match Content::read(&self.name, volume, shown) {
             Err(StorageError::Unreachable { .. }) if !volume.is_ours() => Ok(Vec::new()),
-            needs => needs,
+            content => content?.needs(),
         }
     }
 

@@ -61,6 +61,22 @@ async fn every_spelling_of_a_backing_name_holds_a_volume_that_is_not_active() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_nobodys_might_need_what_cannot_be_told() {
+    let group = Scripted::new();
+    let base = group.volume("base", None);
+    let theirs = group.foreign("theirs");
+    for untold in ["/dev/dm-100000", "/dev/disk/by-id/dm-uuid-LVM-x"] {
+        group.image(&theirs, Some(untold));
+        let by = removal(&group, "base", &base).await;
+        assert!(by.starts_with("unreachable"), "{untold}: {by}");
+    }
+    assert_eq!(group.calls(), Vec::<String>::new());
+    // Whatever else it holds.
+    group.write(&theirs, &[0; 4096]);
+    assert_eq!(removal(&group, "base", &base).await, "gone");
+}
+
+#[tokio::test]
 async fn one_that_is_built_on_its_namesake_elsewhere_is_told() {
     let group = Scripted::new();
     group.volume("base", Some("/dev/other/base"));
