@@ -120,3 +120,25 @@ async fn a_guest_holds_up_nobody_by_what_it_writes() {
     assert!(by.starts_with("unreachable"), "{by}");
     assert_eq!(removal(&group, "broken", &broken).await, "gone");
 }
+
+#[tokio::test]
+async fn one_that_was_half_made_holds_nothing_for_ever() {
+    let group = Scripted::new();
+    let store = group.open().await;
+    let base = group.volume("base", None);
+    let draft = group.foreign(&format!("livemerge.new.{}", uuid::Uuid::nil()));
+    group.tag(&draft, &["livemerge", "livemerge.parent=base"]);
+    let wanted = order("base", &base, Duration::ZERO);
+    let refused = store.remove(&wanted).await;
+    assert!(matches!(refused, Err(StorageError::InUse { .. })));
+    // While somebody makes one it may be that.
+    let making = group.dir().join("locks/vg/creating.lock");
+    let making = std::fs::File::create(making).unwrap();
+    making.lock_shared().unwrap();
+    store.list_removals().await.unwrap();
+    assert_eq!(group.calls(), Vec::<String>::new());
+    drop(making);
+    store.list_removals().await.unwrap();
+    let removal = store.remove(&wanted).await.unwrap();
+    assert_eq!(removal.state, crate::RemovalState::Gone);
+}
