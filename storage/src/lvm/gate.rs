@@ -53,6 +53,7 @@ impl Domain {
         turn: &Turn,
     ) -> Result<(Group, Vec<(usize, Needer)>), StorageError> {
         let (group, activated) = self.readable(group, counts, turn).await?;
+        let looked_at = activated.clone();
         let looked = self.look(move |domain| {
             let targets = targets(&group)?;
             let needers = domain.needers_of(&group, &targets)?;
@@ -60,7 +61,9 @@ impl Domain {
         });
         let looked = looked.await;
         self.put_back(activated, turn).await;
-        looked
+        let (mut group, needers) = looked?;
+        group.looked_at(&looked_at);
+        Ok((group, needers))
     }
 
     fn needers_of(
@@ -126,7 +129,7 @@ impl Domain {
         here.unwrap_or(Target { path, place: None })
     }
 
-    fn shown(&self, volume: &Logical) -> String {
+    pub(super) fn shown(&self, volume: &Logical) -> String {
         format!("logical volume {}/{}", self.name.as_str(), volume.name)
     }
 

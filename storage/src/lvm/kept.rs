@@ -58,6 +58,10 @@ impl Domain {
         turn: &Turn,
     ) -> Result<(), StorageError> {
         let lvm = self.lvm.during(turn);
+        // Before it can be opened: nothing is left to do for a volume that has its name.
+        if volume.tags.iter().any(|tag| tag == tag::AUTOACTIVATES) {
+            lvm.autoactivate(&volume.name, true).await?;
+        }
         lvm.rename(&volume.name, name.as_str()).await?;
         let old: Vec<_> = tag::of_removals(&volume.tags).cloned().collect();
         lvm.retag(name.as_str(), &[], &old).await
