@@ -28,14 +28,14 @@ impl Member {
             let (hangs, now) = (Told::NoRoom(unanswered()), self.around.clock.now());
             self.show_waiting(again_for(&self.record, &hangs, now, ROOM_AGAIN));
         };
-        until_wished(self.give_room(), &self.wished, shown).await
+        until_wished(self.give_room(), &self.wished, SHOWN_AFTER, shown).await
     }
 
     /// Before the job starts: the volumes are usable here, and the kept one has room for the data.
     ///
     /// # Errors
     /// When the storage does not answer, or has no room.
-    pub(super) async fn give_room(&self) -> Result<(), Problem> {
+    async fn give_room(&self) -> Result<(), Problem> {
         let (order, volumes) = (&self.record.order, &self.around.volumes);
         let Some(kept) = volumes.provided(&self.record.kept) else {
             return Ok(());
@@ -87,10 +87,11 @@ impl Member {
 async fn until_wished(
     giving: impl Future<Output = Result<(), Problem>>,
     wished: &Notify,
+    shown_after: Duration,
     shown: impl FnOnce(),
 ) -> Result<(), Problem> {
     let takes_long = async {
-        tokio::time::sleep(SHOWN_AFTER).await;
+        tokio::time::sleep(shown_after).await;
         shown();
         std::future::pending().await
     };
@@ -134,25 +135,26 @@ fn no_room(kept: &VolumeRef, missing: u64, free: u64) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
     use std::cell::Cell;
     use std::pin::pin;
     use tonic::Code;
 
     const GIB: u64 = 1 << 30;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn storage_that_hangs_is_shown_and_holds_up_no_wish() {
         let (wished, shown) = (Notify::new(), Cell::new(false));
         let hangs = std::future::pending();
-        let mut giving = pin!(until_wished(hangs, &wished, || shown.set(true)));
-        let soon = tokio::time::timeout(SHOWN_AFTER / 2, &mut giving).await;
-        assert!(soon.is_err() && !shown.get());
-        let late = tokio::time::timeout(SHOWN_AFTER, &mut giving).await;
+        let soon = Duration::from_millis(20);
+        let mut giving = pin!(until_wished(hangs, &wished, soon, || shown.set(true)));
+        assert!(giving.as_mut().now_or_never().is_none() && !shown.get());
+        let late = tokio::time::timeout(10 * soon, &mut giving).await;
         assert!(late.is_err() && shown.get());
         wished.notify_one();
         let broken_off = giving.await.unwrap_err();
         assert_eq!(broken_off.reason.code(), Code::Unavailable);
-        let given = until_wished(async { Ok(()) }, &wished, || ()).await;
+        let given = until_wished(async { Ok(()) }, &wished, soon, || ()).await;
         assert!(given.is_ok());
     }
 

@@ -1,7 +1,6 @@
 //! What a merge's decisions are made from.
 
 use super::super::again::is_over;
-use super::super::board::MergeView;
 use super::super::progress;
 use super::super::step::{Machine, Observation, Peers};
 use super::Member;
