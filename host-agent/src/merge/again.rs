@@ -30,8 +30,6 @@ const STARTS_ON_A_SERVER: u32 = 12;
 pub(super) const NO_MORE_STARTS: u32 = STARTS_ON_A_SERVER;
 /// What a job of ours may take to end.
 const LONGEST_END: Duration = Duration::from_secs(60);
-/// The same for one whose layers are on this host.
-const LONGEST_END_HERE: Duration = Duration::from_secs(5);
 /// Between two of them.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20));
 
@@ -82,12 +80,7 @@ impl Look<'_> {
     /// Whether it is a job of ours that ends, as libvirt shows one until what is in flight has ended. What
     /// does so for longer is another one, a backup for example.
     pub(super) fn ends_at_once(&self) -> bool {
-        let longest = if self.on_a_server() {
-            LONGEST_END
-        } else {
-            LONGEST_END_HERE
-        };
-        self.ending_job() && self.seen.of_no_kind_for < longest
+        self.on_a_server() && self.ending_job() && self.seen.of_no_kind_for < LONGEST_END
     }
 
     /// Nothing is asked of it: it may be somebody else's.
