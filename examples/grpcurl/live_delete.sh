@@ -7,7 +7,6 @@ set -euo pipefail
 
 vm_name=${1:-demo}
 server=${2:-localhost:7420}
-api=livemerge.v1
 
 die() { printf '%s\n' "$*" >&2; exit 1; }
 new_id() { cat /proc/sys/kernel/random/uuid; }
