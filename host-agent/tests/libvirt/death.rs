@@ -9,7 +9,7 @@ use livemerge_host_agent::hypervisor::{
 use livemerge_proto::ids::MergeId;
 use livemerge_storage::Format;
 
-use super::rig::{FOUR, PATIENCE, Rig, run, vda, vm};
+use super::rig::{FOUR, PATIENCE, Rig, create, run, vda, vm};
 
 /// A guest that is stopped makes QEMU write out what it has pulled; of a commit it writes all by
 /// itself.
@@ -48,10 +48,7 @@ async fn a_pull_that_died_with_qemu_is_made_whole() {
         rig.told(BlockJobOutcome::Completed).await;
         tokio::time::sleep(Duration::from_millis(delay)).await;
         rig.kill().await;
-        let backing = Layer {
-            locator: rig.image("c"),
-            format: Some(Format::Qcow2),
-        };
+        let backing = layer(&rig, "c");
         lost += u32::from(!rig.holds("d", &FOUR));
         // The second time it is there already, as after a lost reply.
         for _ in 0..2 {
@@ -76,6 +73,58 @@ async fn a_pull_that_died_with_qemu_is_made_whole() {
     rig.libvirt.suspend(vm()).await.unwrap();
     rig.kill().await;
     rig.reads("d", &FOUR);
+}
+
+/// For overlays that it has added itself libvirt writes the chain into the machine's definition, and
+/// there, too, it takes the merged layers out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_libvirt_has_taken_out_of_the_definition_is_put_back() {
+    let mut rig = Rig::start(&["a", "b"]).await;
+    rig.overlay("c").await;
+    rig.overlay("d").await;
+    rig.kill().await;
+    for (image, write) in [("c", "write -P 3 2M 4M"), ("d", "write -P 4 3M 4M")] {
+        let image = rig.dir.path().join(image);
+        run(Command::new("qemu-io").args(["-c", write]).arg(image));
+    }
+    // Nothing is written when the definition cannot follow.
+    create(rig.dir.path(), "other", None);
+    let refused = rig.restore("d", &layer(&rig, "other")).await;
+    assert!(
+        matches!(refused, Err(HypervisorError::Refused(_))),
+        "{refused:?}"
+    );
+    assert_eq!(rig.backing("d"), Some(rig.dir.path().join("c")));
+    let (whole, backing) = (["a", "b", "c", "d"], layer(&rig, "c"));
+    for (order, left) in [
+        (rig.order("b", "c", false), &["a", "b", "d"][..]),
+        (rig.order("a", "c", false), &["a", "d"]),
+        (rig.pull(Some("b"), "d"), &["a", "b", "d"]),
+        (rig.pull(None, "d"), &["d"]),
+    ] {
+        rig.start_again().await;
+        rig.settles("started", &whole).await;
+        rig.libvirt.start_job(vm(), &order).await.unwrap();
+        rig.told(BlockJobOutcome::Completed).await;
+        rig.kill().await;
+        let left: Vec<_> = left.iter().map(|name| rig.image(name)).collect();
+        assert_eq!(rig.chain().await, left, "{order:?}");
+        // The second time it is there already, as after a lost reply.
+        for _ in 0..2 {
+            rig.restore("d", &backing).await.unwrap();
+            let view = rig.libvirt.vm(vm()).await.unwrap();
+            assert_eq!(view.disks[0].astray, [], "{order:?}");
+            assert_eq!(rig.chain().await, whole.map(|name| rig.image(name)));
+        }
+        rig.reads("d", &FOUR);
+    }
+}
+
+fn layer(rig: &Rig, image: &str) -> Layer {
+    Layer {
+        locator: rig.image(image),
+        format: Some(Format::Qcow2),
+    }
 }
 
 /// libvirt begins to count its machines anew when it starts: the mark does not.
