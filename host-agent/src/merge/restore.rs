@@ -7,11 +7,11 @@
 //!
 //! The layer above is the one that is kept by a pull, and the overlay on the removed ones of a
 //! commit. Nothing is removed before the merge is Merged, so the data are still in the removed
-//! images. While the machine is shut off that layer is made to name them again, and the chain reads
-//! as it did: what the guest has written since lies above them. The definition may still have the
-//! whole chain, and the header goes astray alone: it is put right all the same, for whoever reads
-//! it. A machine that has been started without the removed ones is left alone: what it reads cannot
-//! be told, and is not taken for merged.
+//! images. While the machine is shut off that layer is made to name them again, in its header and
+//! where the definition writes the chain down, and the chain reads as it did: what the guest has
+//! written since lies above them. The definition may still have the whole chain, and the header goes
+//! astray alone: it is put right all the same, for whoever reads it. A machine that has been started
+//! without the removed ones is left alone: what it reads cannot be told, and is not taken for merged.
 
 use super::look::{Look, REPEAT_AFTER};
 use super::observation::Told;
@@ -83,7 +83,8 @@ pub(super) fn lacks_data(record: &MergeRecord, relinked: &Locator, why: &str) ->
     let command = format!("qemu-img rebase -u -F {format} -b {backing} {relinked}");
     let text = format!(
         "{why}: {relinked} may no longer name {backing}, whose data may not have been written. The \
-         removed volumes must stay; while the machine is off, `{command}` makes it whole"
+         removed volumes must stay; while the machine is off, `{command}` makes it whole. A \
+         <backingStore> of the disk in the machine's definition overrules that: take it out, too"
     );
     fail(Reason::ChainLacksData, record, &text)
 }

@@ -136,6 +136,27 @@ async fn qemu_dies_at_the_end_of_an_intermediate_commit_and_the_chain_is_made_wh
     Ok(())
 }
 
+/// libvirt has seen the end of the commit and the agent has not: the definition, which overrules the
+/// headers, has lost the volume as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_that_libvirt_took_out_of_the_definition_are_put_back_there() -> Result<()> {
+    let mut held = held_at_its_end(Chain::Definition).await?;
+    held.scene.services.agent.freeze(true)?;
+    held.scene.rig.disk()?.speed_up()?;
+    let removed = held.images[1].display().to_string();
+    until("the definition goes on naming the volume", async || {
+        let virsh = held.scene.rig.virsh();
+        let xml = virsh.call(&["dumpxml", "--inactive", "vm"])?;
+        Ok((!xml.contains(&removed)).then_some(()))
+    })
+    .await?;
+    held.qemu_dies().await?;
+    held.scene.services.agent.freeze(false)?;
+    held.is_as_before().await?;
+    held.scene.restart_guest().await?;
+    held.goes_on().await
+}
+
 /// The agent was down, and somebody was faster: what the machine reads then is told, nothing that
 /// is needed to make it whole is removed, and it can be made whole.
 #[tokio::test(flavor = "multi_thread")]

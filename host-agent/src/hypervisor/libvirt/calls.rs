@@ -161,7 +161,7 @@ impl Connection {
         image: &Locator,
         backing: &Layer,
     ) -> Answer<()> {
-        offline::restore(&*self.domain(vm)?, disk, image, backing)
+        offline::restore(self, &*self.domain(vm)?, disk, image, backing)
     }
 
     pub(super) fn abort_job(&self, vm: VmId, disk: &DiskTarget) -> Answer<()> {

@@ -54,6 +54,16 @@ fn is_readable(disk: &Disk) -> bool {
     disk.device == Device::Disk && matches!(lowest, Some(Source::Volume(_)))
 }
 
+/// An image with all that lies below it, as the headers alone say. Blocks, for a limited time.
+pub(super) fn chain_of(image: &Locator, format: Format) -> Result<Vec<DiskLayer>, HypervisorError> {
+    let youngest = DiskLayer {
+        source: Source::Volume(image.clone()),
+        ..layer(image.clone(), Some(format))
+    };
+    let chain = limited(move || completed(vec![youngest], Missing::Unknown));
+    chain.map_err(HypervisorError::Unknown)
+}
+
 /// Looks which headers of a machine that is off say otherwise than its definition. Blocks, for a
 /// limited time a disk.
 pub(super) fn find_astray(machine: &mut Definition) -> Result<(), HypervisorError> {

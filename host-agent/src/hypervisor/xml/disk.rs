@@ -134,7 +134,7 @@ impl Disk {
 }
 
 impl DiskLayer {
-    fn unsupported(&self) -> Option<String> {
+    pub(in crate::hypervisor) fn unsupported(&self) -> Option<String> {
         match (&self.source, &self.data_store) {
             (Source::Elsewhere(kind), _) => Some(format!(
                 "has a layer of the kind {kind}, which is neither file nor block device nor NBD export"

@@ -25,7 +25,7 @@ mod tree;
 
 pub(super) use disk::{Device, Disk, DiskLayer, Source};
 pub(super) use mark::JobMark;
-pub(super) use redefine::{Unchangeable, with_overlays, without_layers};
+pub(super) use redefine::{Unchangeable, with_layers_below, with_overlays, without_layers};
 pub(super) use snapshot::kept_snapshot;
 pub(super) use source::{Unwritable, format_name, source_element};
 

@@ -9,6 +9,8 @@
 //!                             ◀─────────────
 //! ```
 //!
+//! Layers that libvirt has taken out below an image, it gets back: `with_layers_below`.
+//!
 //! A chain that the definition writes down overrules the images' headers, so it must follow; one
 //! that it does not write down is left to the headers.
 
@@ -76,11 +78,33 @@ pub(in crate::hypervisor) fn without_layers(
     } else {
         let new = match kept_level {
             Some(level) => xml[level.span.clone()].to_owned(),
-            None => layer(kept)?,
+            None => layer(kept, "")?,
         };
         edits.replace(&written.levels[top].span, new);
     }
     Ok(Some(edits.apply(xml)))
+}
+
+/// The definition with these layers (oldest first) between an image of a disk's chain and what is
+/// written below it, an end of the chain included.
+pub(in crate::hypervisor) fn with_layers_below(
+    xml: &str,
+    target: &DiskTarget,
+    image: &Locator,
+    lost: &[(Locator, Format)],
+) -> Changed<String> {
+    let domain = Element::parse(xml)?;
+    let written = Written::of(disk(&domain, target)?)?;
+    let level = (0..written.levels.len()).find(|level| written.names(*level, image));
+    let below = level.and_then(|level| written.levels[level].child("backingStore"));
+    let below = below.ok_or_else(another_chain)?;
+    let mut chain = xml[below.span.clone()].to_owned();
+    for (locator, format) in lost {
+        chain = layer((locator, *format), &chain)?;
+    }
+    let mut edits = Edits::default();
+    edits.replace(&below.span, chain);
+    Ok(edits.apply(xml))
 }
 
 /// The chain as a definition writes it down.
@@ -180,11 +204,12 @@ fn layer_open(disk: &Element) -> Changed<String> {
     ))
 }
 
-fn layer((locator, format): (&Locator, Format)) -> Changed<String> {
+/// A layer that has this written below it.
+fn layer((locator, format): (&Locator, Format), below: &str) -> Changed<String> {
     let (kind, source) = source_element(locator)?;
     let format = format_name(format);
     Ok(format!(
-        "<backingStore type='{kind}'><format type='{format}'/>{source}</backingStore>"
+        "<backingStore type='{kind}'><format type='{format}'/>{source}{below}</backingStore>"
     ))
 }
 

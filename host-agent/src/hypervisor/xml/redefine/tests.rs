@@ -181,6 +181,65 @@ fn another_chain_that_is_written_down_is_not_changed() {
 }
 
 #[test]
+fn layers_that_were_taken_out_below_an_image_are_put_back() {
+    let level = |name: &str, below: &str| {
+        format!(
+            "<backingStore type='file'><format type='qcow2'/>\
+             <source file=\"/images/{name}\"/>{below}</backingStore>"
+        )
+    };
+    let disk = |below: &str| {
+        machine(&format!(
+            "<disk type='file'><driver type='qcow2'/><source file='/images/d'/>{below}\
+             <target dev='vda'/></disk>"
+        ))
+    };
+    // Something of its own that the lowest layer has, and both ends of a chain.
+    let nbd = "<backingStore type='network'><format type='raw'/><source protocol='nbd' name='v'>\
+               <host name='h'/><reconnect delay='7'/></source></backingStore>";
+    for below in ["<backingStore/>", "", nbd] {
+        let chain = level("c", &level("b", &level("a", below)));
+        let whole = disk(&chain);
+        for (image, removed, kept) in [
+            ("d", &["c"][..], "b"),
+            ("d", &["b", "c"], "a"),
+            ("c", &["b"], "a"),
+        ] {
+            let short = without(&whole, removed, &file(kept), Format::Qcow2);
+            let short = short.unwrap().unwrap();
+            assert_ne!(short, whole);
+            let lost: Vec<_> = removed
+                .iter()
+                .map(|name| (file(name), Format::Qcow2))
+                .collect();
+            let back = with_layers_below(&short, &vda(), &file(image), &lost).unwrap();
+            assert_eq!(back, whole, "{image} {removed:?}");
+        }
+    }
+    // A pull of all has said that nothing lies below.
+    let lost = [(file("a&a"), Format::Raw), (file("c"), Format::Qcow2)];
+    let back = with_layers_below(&disk("<backingStore/>"), &vda(), &file("d"), &lost).unwrap();
+    let read = &Definition::parse(&back).unwrap().disks[1];
+    let layers = read.chain.iter();
+    let layers: Vec<_> = layers
+        .map(|layer| {
+            (
+                layer.source.locator().cloned().unwrap(),
+                layer.format.unwrap(),
+            )
+        })
+        .collect();
+    let [raw, young] = lost.clone();
+    assert_eq!(layers, [raw, young, (file("d"), Format::Qcow2)]);
+    assert!(read.ends);
+    // What writes nothing below it is left to its header.
+    for (xml, image) in [(disk(""), "d"), (disk("<backingStore/>"), "c")] {
+        let refused = with_layers_below(&xml, &vda(), &file(image), &lost);
+        assert!(refused.is_err(), "{refused:?}");
+    }
+}
+
+#[test]
 fn an_overlay_takes_the_place_of_the_source() {
     for (before, chain) in [
         (SHUT_OFF, None),
