@@ -172,6 +172,9 @@ impl Member {
 
     async fn finish(&mut self, phase: Phase) {
         self.take_back_the_spare().await;
+        if matches!(phase, Phase::Merged { .. }) {
+            self.note_slack().await;
+        }
         if self.persist(phase).await {
             let order = &self.record.order;
             match &self.record.phase {
