@@ -1,6 +1,7 @@
 //! The generated traits, answered from the script.
 
-use super::{LogStep, PAGE, Scripted, Step};
+use super::page::{one, page};
+use super::{LogStep, Scripted, Step};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
@@ -13,35 +14,6 @@ use v1::operation_service_server::OperationService;
 use v1::snapshot_service_server::SnapshotService;
 
 type Answer<T> = Result<Response<T>, Status>;
-
-/// The page that begins at the token, and the token of the next.
-fn page<T: Clone>(
-    items: &[T],
-    fits: impl Fn(&T) -> bool,
-    size: i32,
-    token: &str,
-) -> (Vec<T>, String) {
-    let found: Vec<T> = items.iter().filter(|item| fits(item)).cloned().collect();
-    let begin = if token.is_empty() {
-        0
-    } else {
-        token.parse().unwrap()
-    };
-    let end = found
-        .len()
-        .min(begin + PAGE.min(usize::try_from(size).unwrap()));
-    let next = if end < found.len() {
-        end.to_string()
-    } else {
-        String::new()
-    };
-    (found[begin..end].to_vec(), next)
-}
-
-fn one<T: Clone>(items: &[T], fits: impl Fn(&T) -> bool, missing: Reason) -> Result<T, Status> {
-    let found = items.iter().find(|item| fits(item)).cloned();
-    found.ok_or_else(|| Problem::new(missing, "there is none").into())
-}
 
 #[tonic::async_trait]
 impl InventoryService for Scripted {
@@ -61,6 +33,22 @@ impl InventoryService for Scripted {
             ..Default::default()
         };
         Ok(Response::new(v1::RegisterHostResponse { host: Some(host) }))
+    }
+
+    async fn set_host_maintenance(
+        &self,
+        request: Request<v1::SetHostMaintenanceRequest>,
+    ) -> Answer<v1::SetHostMaintenanceResponse> {
+        let r = request.get_ref();
+        let found = self.answer(&request, |s| {
+            one(&s.hosts, |h| h.id == r.host_id, Reason::HostNotFound)
+        });
+        let host = v1::Host {
+            maintenance: r.maintenance,
+            ..found.await??
+        };
+        let host = Some(host);
+        Ok(Response::new(v1::SetHostMaintenanceResponse { host }))
     }
 
     async fn list_hosts(
