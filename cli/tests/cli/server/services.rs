@@ -2,7 +2,6 @@
 
 use super::page::{one, page};
 use super::{LogStep, Scripted, Step};
-use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
 use std::pin::Pin;
@@ -68,16 +67,17 @@ impl InventoryService for Scripted {
         &self,
         request: Request<v1::InventoryServiceListStoragesRequest>,
     ) -> Answer<v1::InventoryServiceListStoragesResponse> {
-        let host = &request.get_ref().host_id;
+        let r = request.get_ref();
+        let fits = |it: &v1::HostStorage| r.host_id.is_empty() || it.host_id == r.host_id;
         let answer = |s: &mut super::Script| {
-            let fits = |it: &&v1::HostStorage| host.is_empty() || it.host_id == *host;
-            let storages = s.storages.iter().filter(fits).cloned().collect();
-            (storages, s.silent_hosts.clone())
+            let page = page(&s.storages, fits, r.page_size, &r.page_token);
+            (page, s.silent_hosts.clone())
         };
-        let (storages, silent_host_ids) = self.answer(&request, answer).await?;
+        let ((storages, next_page_token), silent_host_ids) = self.answer(&request, answer).await?;
         Ok(Response::new(v1::InventoryServiceListStoragesResponse {
             storages,
             silent_host_ids,
+            next_page_token,
         }))
     }
 
