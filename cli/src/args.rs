@@ -20,7 +20,7 @@ pub(crate) use volume::{RemovedArgs, RestoreArgs, StoragesArgs, VolumeCommand};
 use crate::connect::{DEFAULT_SERVER, Server};
 use crate::failure::EXIT_CODES;
 use crate::output::Format;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use livemerge_proto::ids::RequestId;
 use std::time::Duration;
@@ -101,9 +101,8 @@ impl Command {
     /// without one, as a cancel, has none.
     pub(crate) fn takes_request_id(&self) -> bool {
         match self {
-            Self::Host(HostCommand::Register(_)) | Self::Snapshot(SnapshotCommand::Create(_)) => {
-                true
-            }
+            Self::Host(HostCommand::Register(_) | HostCommand::Maintenance { .. }) => true,
+            Self::Snapshot(SnapshotCommand::Create(_)) => true,
             Self::Volume(VolumeCommand::Restore(_)) => true,
             Self::Snapshot(SnapshotCommand::Delete(delete)) => !delete.dry_run,
             Self::Doctor(doctor) => doctor.repair.is_some(),
@@ -124,6 +123,22 @@ pub(crate) enum HostCommand {
     },
     /// Makes a host known, as its agent does at its start
     Register(RegisterArgs),
+    /// Takes a host into maintenance, or out of it: what merges there ends, and nothing new is begun
+    Maintenance {
+        /// The host's id
+        host: String,
+        /// Into it, or out of it
+        state: Switch,
+    },
+}
+
+/// Whether something is so from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
 }
 
 /// `livemerge host register`

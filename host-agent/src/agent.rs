@@ -10,6 +10,7 @@ use crate::machines;
 use crate::merge::{Fence, Merges, next_own_generation};
 use crate::reaper;
 use crate::registration::{self, Registration};
+use crate::slack::{self, Slack};
 use crate::volumes::Volumes;
 use anyhow::Context as _;
 use livemerge_proto::DESCRIPTORS;
@@ -101,6 +102,12 @@ pub async fn open(
         config.growth_margin(),
         shutdown.clone(),
     ));
+    let slack = Slack {
+        merges: Arc::clone(&merges),
+        hypervisor: Arc::clone(&hypervisor),
+        volumes: Arc::clone(&volumes),
+    };
+    tokio::spawn(slack::keep(slack, shutdown.clone()));
     let overlays = merges.overlays().freezing(Arc::clone(&freezes));
     let limit = config.server.max_message_bytes();
     let volume_merges = Arc::clone(&merges);

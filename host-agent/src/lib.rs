@@ -6,7 +6,7 @@
 //!        │                                      └──▶ volumes ─▶ livemerge-storage
 //!        ├──▶ overlays, chains ─────────────────────────┘
 //!        │       └──▶ freeze (guests that stand still for a snapshot)
-//!        ├──▶ growth (room for volumes that are given it)
+//!        ├──▶ growth (room for volumes that are given it), slack (taken back after a commit)
 //!        └──▶ machines (what runs here, kept fresh)
 //!
 //!   export (a process of its own: the NBD server of a domain of objects)
@@ -29,4 +29,5 @@ mod reaper;
 pub mod registration;
 #[cfg(test)]
 mod rig;
+mod slack;
 pub mod volumes;

@@ -17,9 +17,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use links::Links;
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{
-    Capabilities, ClusterBytes, Content, Dependent, LiveVolumes, Locator, NewVolume, Profile,
-    Removal, RemovalId, RemovalOrder, Share, Space, StorageError, StorageId, VolumeInfo, VolumeRef,
-    survey,
+    Capabilities, ClusterBytes, Content, Dependent, Identity, LiveVolumes, Locator, NewVolume,
+    Profile, Removal, RemovalId, RemovalOrder, Share, Space, StorageError, StorageId, VolumeInfo,
+    VolumeRef, survey,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -149,11 +149,16 @@ impl Volumes {
         store.most_room(volume.virtual_bytes)
     }
 
+    /// Whether a volume lies in a domain of this host that gives its volumes their room.
+    pub fn is_provided(&self, volume: &VolumeRef) -> bool {
+        self.store(&volume.storage)
+            .is_ok_and(|store| store.capabilities().provided)
+    }
+
     /// The volume under this locator, when it has only the room that it is given.
     pub fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
         let volume = self.volume_of(locator)?;
-        let store = self.store(&volume.storage).ok()?;
-        store.capabilities().provided.then_some(volume)
+        self.is_provided(&volume).then_some(volume)
     }
 
     /// The same, without waiting for storage that hangs: a path that no domain spells so is looked at by
@@ -189,6 +194,37 @@ impl Volumes {
             .await;
         let given = given.map_err(|error| problem(&error).with("volume", volume))?;
         Ok(given.allocated_bytes)
+    }
+
+    /// Makes a volume that nobody has open at least so large. One that is has nothing done to it,
+    /// whoever has it open.
+    ///
+    /// # Errors
+    /// `VOLUME_NOT_FOUND` also when the name has another volume by now; `VOLUME_IN_USE`.
+    pub async fn grow(
+        &self,
+        volume: &VolumeRef,
+        identity: &Identity,
+        virtual_bytes: u64,
+    ) -> Result<VolumeInfo, Problem> {
+        let info = self.stat(volume).await?;
+        if info.identity != *identity {
+            let text = format!("{volume} is another volume by now");
+            return Err(Problem::new(Reason::VolumeNotFound, text).with("volume", volume));
+        }
+        if info.virtual_bytes >= virtual_bytes {
+            return Ok(info);
+        }
+        let store = self.store(&volume.storage)?;
+        let grown = store.grow(&volume.name, virtual_bytes).await;
+        grown.map_err(|error| problem(&error).with("volume", volume))
+    }
+
+    /// Takes back the room that a volume which nobody has open does not need, and tells what it has.
+    pub async fn reduce(&self, volume: &VolumeRef) -> Result<u64, Problem> {
+        let reduced = self.store(&volume.storage)?.reduce(&volume.name).await;
+        let reduced = reduced.map_err(|error| problem(&error).with("volume", volume))?;
+        Ok(reduced.allocated_bytes)
     }
 
     /// Makes a volume usable on this host, and gives what QEMU opens.

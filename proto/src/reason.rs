@@ -61,6 +61,7 @@ reasons! {
     SnapshotSharedBase = "SNAPSHOT_SHARED_BASE", FailedPrecondition, "Another chain is built on the snapshot's volume, so it is never written or removed. Delete what shares it first.";
     SnapshotNotReady = "SNAPSHOT_NOT_READY", FailedPrecondition, "The snapshot is being taken or deleted. Wait for its operation.";
     VmStateUnknown = "VM_STATE_UNKNOWN", FailedPrecondition, "The virtual machine's host does not answer, so nothing is known of it. Bring the host back.";
+    HostInMaintenance = "HOST_IN_MAINTENANCE", FailedPrecondition, "The virtual machine's host is in maintenance, so nothing new is begun there. Ask again once it is over; an operation that was accepted before waits, and goes on by itself.";
     VmNotRunning = "VM_NOT_RUNNING", FailedPrecondition, "The virtual machine does not run. Start it and try again.";
     GuestAgentUnavailable = "GUEST_AGENT_UNAVAILABLE", FailedPrecondition, "The guest's file systems cannot be frozen: it has no agent that answers in time, or none that can freeze. Nothing was changed. See to the agent in the guest, or take the snapshot without.";
     ChainDiverged = "CHAIN_DIVERGED", FailedPrecondition, "The disk's chain is not the one that the record or request expects. Look at the chain.";

@@ -51,6 +51,7 @@ struct State {
     faults: Vec<Fault>,
     calls: Vec<Call>,
     free_bytes: Option<u64>,
+    provided: bool,
 }
 
 impl<S> Faulty<S> {
@@ -96,6 +97,11 @@ impl<S> Faulty<S> {
     /// Lets the domain seem to have so much room from now on.
     pub fn seem_free(&self, bytes: u64) {
         self.state().free_bytes = Some(bytes);
+    }
+
+    /// Lets the domain seem to be one that gives its volumes their room from now on.
+    pub fn seem_provided(&self) {
+        self.state().provided = true;
     }
 
     /// The store within.
@@ -157,7 +163,11 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let own = self.inner.capabilities();
+        Capabilities {
+            provided: own.provided || self.state().provided,
+            ..own
+        }
     }
 
     async fn create(&self, volume: &NewVolume) -> Result<VolumeInfo, StorageError> {

@@ -82,8 +82,9 @@ pub(super) fn parse_etag(etag: &str) -> Option<u64> {
     etag.strip_prefix('r')?.parse().ok()
 }
 
-pub(super) fn host(record: HostRecord, view: &HostView) -> v1::Host {
+pub(super) fn host(record: HostRecord, view: &HostView, maintenance: bool) -> v1::Host {
     let status = match view.status {
+        HostStatus::Up if maintenance => v1::HostStatus::Maintenance,
         HostStatus::Up => v1::HostStatus::Up,
         HostStatus::Unresponsive => v1::HostStatus::Unresponsive,
     };
@@ -95,6 +96,7 @@ pub(super) fn host(record: HostRecord, view: &HostView) -> v1::Host {
         version: record.version,
         last_seen_at: view.last_seen_at.map(time),
         hypervisor_connected: view.hypervisor_connected,
+        maintenance,
     }
 }
 
@@ -229,6 +231,7 @@ pub(super) fn event_kind(wanted: v1::EventType) -> Option<EventKind> {
         v1::EventType::RepairRequested => EventKind::RepairRequested,
         v1::EventType::RepairApplied => EventKind::RepairApplied,
         v1::EventType::VolumeRestored => EventKind::VolumeRestored,
+        v1::EventType::HostMaintenanceChanged => EventKind::HostMaintenanceChanged,
         v1::EventType::OperationResumed => EventKind::OperationResumed,
         v1::EventType::OperationWaiting => EventKind::OperationWaiting,
         v1::EventType::OperationRecovered => EventKind::OperationRecovered,
@@ -271,6 +274,7 @@ pub(super) fn event_type(kind: EventKind) -> v1::EventType {
         EventKind::RepairRequested => v1::EventType::RepairRequested,
         EventKind::RepairApplied => v1::EventType::RepairApplied,
         EventKind::VolumeRestored => v1::EventType::VolumeRestored,
+        EventKind::HostMaintenanceChanged => v1::EventType::HostMaintenanceChanged,
         EventKind::OperationResumed => v1::EventType::OperationResumed,
         EventKind::OperationWaiting => v1::EventType::OperationWaiting,
         EventKind::OperationRecovered => v1::EventType::OperationRecovered,

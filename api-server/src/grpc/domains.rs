@@ -8,6 +8,7 @@ use livemerge_proto::fields::Fields;
 use livemerge_proto::ids::{HostId, RequestId};
 use livemerge_proto::v1;
 use livemerge_storage::{RemovalId, StorageId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -39,18 +40,32 @@ pub(super) async fn storages(
 ) -> Result<Response<v1::InventoryServiceListStoragesResponse>, Status> {
     let mut fields = Fields::new();
     let host = fields.parse_optional::<HostId>("host_id", &request.host_id);
-    let host = fields.finish(host)?;
+    let size = fields.page_size("page_size", request.page_size);
+    let (host, size) = fields.finish(host.zip(size))?;
+    let pager = Pager::new(("storages", &host), size);
+    let page = pager.page::<String>(&request.page_token)?;
     if let Some(host) = host.as_ref().filter(|host| !domains.knows(host)) {
         return Err(no_host(host).into());
     }
     let shown = domains.shown(host.as_ref()).await;
+    let after = |key: &String| page.after.as_ref().is_none_or(|last| key > last);
+    let found = shown
+        .told
+        .into_iter()
+        // A comma stands before whatever an id has: so the order of keys is that of hosts and ids.
+        .map(|(host, domain)| (format!("{host},{}", domain.id), (host, domain)))
+        .filter(|(key, _)| after(key));
+    let found: BTreeMap<String, (HostId, DomainSeen)> = found.collect();
+    let mut found: Vec<_> = found.into_iter().take(page.limit).collect();
+    let next_page_token = pager.cut(&mut found, |(key, _)| key.clone());
     let storage = |(host, domain): (HostId, DomainSeen)| v1::HostStorage {
         host_id: host.to_string(),
         storage: Some(storage(domain)),
     };
     Ok(Response::new(v1::InventoryServiceListStoragesResponse {
-        storages: shown.told.into_iter().map(storage).collect(),
+        storages: found.into_iter().map(|(_, it)| storage(it)).collect(),
         silent_host_ids: shown.silent.iter().map(ToString::to_string).collect(),
+        next_page_token,
     }))
 }
 

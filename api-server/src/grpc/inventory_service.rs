@@ -4,7 +4,9 @@ use super::snapshot_service::{fingerprint, problem};
 use super::{caller, convert, detached, domains, finding, page::Pager};
 use crate::consistency::{Consistency, RepairOrder, Scope};
 use crate::domains::Domains;
-use crate::hosts::{ENDPOINT_FORM, HostError, Hosts, is_endpoint, no_host};
+use crate::hosts::{
+    ENDPOINT_FORM, HostError, HostView, Hosts, MaintenanceOrder, is_endpoint, no_host,
+};
 use crate::snapshot::{HostRecord, VmRecord, no_vm};
 use crate::store::{RequestRecord, Store, VmFilter};
 use livemerge_proto::fields::Fields;
@@ -44,9 +46,9 @@ impl InventoryService for InventoryApi {
     ) -> Result<Response<v1::RegisterHostResponse>, Status> {
         let record = parse_registration(request.into_inner())?;
         let hosts = Arc::clone(&self.hosts);
-        let (record, view) = detached(async move { hosts.announced(record).await }).await?;
+        let known = detached(async move { hosts.announced(record).await }).await?;
         Ok(Response::new(v1::RegisterHostResponse {
-            host: Some(convert::host(record, &view)),
+            host: Some(self.host(known)),
         }))
     }
 
@@ -63,10 +65,7 @@ impl InventoryService for InventoryApi {
         let mut found = self.hosts.all();
         found.retain(|(host, _)| page.after.as_ref().is_none_or(|after| host.id > *after));
         let next_page_token = pager.cut(&mut found, |(host, _)| host.id.clone());
-        let hosts = found
-            .into_iter()
-            .map(|(record, view)| convert::host(record, &view))
-            .collect();
+        let hosts = found.into_iter().map(|known| self.host(known)).collect();
         Ok(Response::new(v1::ListHostsResponse {
             hosts,
             next_page_token,
@@ -80,9 +79,33 @@ impl InventoryService for InventoryApi {
         let mut fields = Fields::new();
         let id = fields.parse::<HostId>("host_id", &request.get_ref().host_id);
         let id = fields.finish(id)?;
-        let (record, view) = self.hosts.get(&id).ok_or_else(|| no_host(&id))?;
+        let known = self.hosts.get(&id).ok_or_else(|| no_host(&id))?;
         Ok(Response::new(v1::GetHostResponse {
-            host: Some(convert::host(record, &view)),
+            host: Some(self.host(known)),
+        }))
+    }
+
+    async fn set_host_maintenance(
+        &self,
+        request: Request<v1::SetHostMaintenanceRequest>,
+    ) -> Result<Response<v1::SetHostMaintenanceResponse>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let id = fields.parse::<RequestId>("request_id", &request.request_id);
+        let host = fields.parse::<HostId>("host_id", &request.host_id);
+        let (id, host) = fields.finish(id.zip(host))?;
+        let order = MaintenanceOrder {
+            request: id,
+            caller,
+            host: host.clone(),
+            maintenance: request.maintenance,
+        };
+        let hosts = Arc::clone(&self.hosts);
+        detached(async move { hosts.set_maintenance(&order).await }).await?;
+        let known = self.hosts.get(&host).ok_or_else(|| no_host(&host))?;
+        Ok(Response::new(v1::SetHostMaintenanceResponse {
+            host: Some(self.host(known)),
         }))
     }
 
@@ -229,6 +252,11 @@ impl InventoryService for InventoryApi {
 }
 
 impl InventoryApi {
+    fn host(&self, (record, view): (HostRecord, HostView)) -> v1::Host {
+        let maintenance = self.hosts.in_maintenance(&record.id);
+        convert::host(record, &view, maintenance)
+    }
+
     fn vm(&self, record: &VmRecord) -> v1::Vm {
         let Some((host, view)) = self.hosts.get(&record.host) else {
             return convert::vm_unknown(record, None);

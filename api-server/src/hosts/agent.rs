@@ -203,13 +203,22 @@ impl HostAgent for GrpcAgent {
 
     async fn domains(&self) -> Result<Vec<DomainSeen>, HostError> {
         let mut client = VolumeServiceClient::new(self.channel.clone());
-        let answer = client
-            .list_storages(self.at_once(v1::ListStoragesRequest {}))
-            .await
-            .map_err(classify)?;
-        let domains = answer.into_inner().storages.into_iter();
-        let domains = domains.map(convert::domain);
-        domains.collect::<Result<_, _>>().map_err(classify)
+        let (mut domains, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListStoragesRequest {
+                page_size: PAGE,
+                page_token,
+            };
+            let answer = client.list_storages(self.at_once(request)).await;
+            let page = answer.map_err(classify)?.into_inner();
+            for domain in page.storages {
+                domains.push(convert::domain(domain).map_err(classify)?);
+            }
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(domains);
+            }
+        }
     }
 
     async fn volumes(&self, storage: &StorageId) -> Result<Vec<VolumeSeen>, HostError> {

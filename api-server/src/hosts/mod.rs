@@ -12,12 +12,14 @@ mod agent;
 mod convert;
 mod endpoint;
 mod link;
+mod maintenance;
 mod notes;
 mod types;
 
 pub use agent::is_a_no;
 pub(crate) use convert::volume_ref;
 pub use endpoint::{ENDPOINT_FORM, is_endpoint};
+pub use maintenance::MaintenanceOrder;
 pub use types::{
     Chain, DiskSeen, DomainSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat,
     Measured, MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, MergeWaiting,
@@ -34,7 +36,7 @@ use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
 use livemerge_storage::{RemovalId, StorageId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -149,8 +151,10 @@ pub struct Hosts {
     known: RwLock<BTreeMap<HostId, Known>>,
     /// Where machines were last seen, for those whose host is silent.
     homes: Mutex<BTreeMap<VmId, VmRecord>>,
-    /// One registration at a time, so that the newest generation wins.
+    /// One registration at a time, so that the newest generation wins; and one change of maintenance.
     registering: tokio::sync::Mutex<()>,
+    /// The hosts on which nothing new is begun.
+    maintained: watch::Sender<BTreeSet<HostId>>,
 }
 
 struct Known {
@@ -176,6 +180,7 @@ impl Hosts {
     ) -> Result<Arc<Self>, StoreError> {
         let records = store.hosts().await?;
         let homes = all_vms(store.as_ref()).await?;
+        let maintained = store.maintenance().await?;
         let hosts = Arc::new(Self {
             store,
             clock,
@@ -186,6 +191,7 @@ impl Hosts {
             known: RwLock::default(),
             homes: Mutex::new(homes.into_iter().map(|vm| (vm.id, vm)).collect()),
             registering: tokio::sync::Mutex::default(),
+            maintained: watch::Sender::new(maintained),
         });
         for record in records {
             hosts.link(record);

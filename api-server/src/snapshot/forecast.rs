@@ -59,9 +59,14 @@ impl Snapshots {
         let busy = deletes
             .iter()
             .filter_map(|snapshot| deletable(snapshot, None).err());
+        let maintained = self.around.hosts.takes_no_work(oldest.vm);
         let mut forecast = Forecast {
             merges: vec![],
-            blockers: busy.chain(plan.blockers).collect(),
+            blockers: maintained
+                .into_iter()
+                .chain(busy)
+                .chain(plan.blockers)
+                .collect(),
         };
         forecast.merges = plan.tasks;
         let blocked = forecast.merges.iter();

@@ -4,11 +4,15 @@
 use super::hub::Waiting;
 use super::lane::{Run, asked_of};
 use super::turns::{Place, Standing, Turn};
-use super::types::{DeletePhase, Operation, OperationState, Work};
+use super::types::{CreatePhase, DeletePhase, Operation, OperationState, Work};
 use crate::store::Change;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The longest time between two looks at where a machine is whose host is in maintenance.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 impl Run {
     /// The places that its merges need. Until they are free the operation is queued.
@@ -16,27 +20,33 @@ impl Run {
         if let Some(turn) = self.around.turns.put_by_for(self.operation.id) {
             return turn;
         }
-        let places = match &self.operation.work {
-            Work::Delete(_) if !self.operation.state.ended() => self.places().await,
-            _ => BTreeSet::new(),
-        };
         if self.merges() {
+            let places = self.needed_places().await;
             return self.around.turns.keep(places);
         }
-        let mut ticket = self.around.turns.queue(self.operation.id, places);
-        while let Standing::Waits { at, position } = ticket.standing() {
-            if self.operation.cancel_requested {
-                // Planning ends it.
+        let ticket = loop {
+            if !self.wait_for_maintenance().await {
                 return Turn::default();
             }
-            self.show_queued(&at, position).await;
-            tokio::select! {
-                () = ticket.changed() => {}
-                () = asked_of(&mut self.asked, self.operation.id) => self.reread().await,
+            let places = self.needed_places().await;
+            let mut ticket = self.around.turns.queue(self.operation.id, places);
+            while let Standing::Waits { at, position } = ticket.standing() {
+                if self.is_called_off() {
+                    return Turn::default();
+                }
+                self.show_queued(&at, position).await;
+                tokio::select! {
+                    () = ticket.changed() => {}
+                    () = asked_of(&mut self.asked, self.operation.id) => self.reread().await,
+                }
             }
-            if self.operation.state.ended() {
-                return Turn::default();
+            // In a queue for long: a maintenance may have begun since.
+            if self.maintenance().is_none() {
+                break ticket;
             }
+        };
+        if self.operation.state.ended() {
+            return Turn::default();
         }
         if self.operation.state == OperationState::Queued {
             self.stand(OperationState::Running).await;
@@ -51,17 +61,67 @@ impl Run {
         matches!(self.operation.work, Work::Delete(DeletePhase::Disks(_)))
     }
 
+    /// Waits, as long as nothing of it is begun, until its host is in no maintenance. False when it is
+    /// called off: planning ends it.
+    async fn wait_for_maintenance(&mut self) -> bool {
+        let mut maintained = self.around.hosts.maintained();
+        loop {
+            // A change from here on is heard of.
+            maintained.mark_unchanged();
+            let Some(cause) = self.maintenance() else {
+                return true;
+            };
+            if self.is_called_off() {
+                return false;
+            }
+            self.show_waits(Waiting::in_queue(cause, 0)).await;
+            tokio::select! {
+                _ = maintained.changed() => {}
+                // The machine may be on another host by now.
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = asked_of(&mut self.asked, self.operation.id) => self.reread().await,
+            }
+        }
+    }
+
+    /// Why nothing of it is begun now.
+    fn maintenance(&self) -> Option<Problem> {
+        let begun = match &self.operation.work {
+            Work::Create(phase) => *phase != CreatePhase::Planning,
+            Work::Delete(phase) => *phase != DeletePhase::Planning,
+        };
+        if begun || self.operation.state.ended() {
+            return None;
+        }
+        self.around.hosts.takes_no_work(self.operation.vm)
+    }
+
+    fn is_called_off(&self) -> bool {
+        self.operation.cancel_requested || self.operation.state.ended()
+    }
+
     /// Shows what its turn waits for.
     async fn show_queued(&mut self, at: &Place, position: u32) {
+        let text = format!("as many operations merge at {at} as may at once");
+        let cause = Problem::new(Reason::MergeLimitReached, text);
+        self.show_waits(Waiting::in_queue(cause, position)).await;
+    }
+
+    async fn show_waits(&mut self, waiting: Waiting) {
         if self.operation.state != OperationState::Queued {
             self.stand(OperationState::Queued).await;
         }
-        let text = format!("as many operations merge at {at} as may at once");
-        let waiting = Waiting::in_queue(Problem::new(Reason::MergeLimitReached, text), position);
         let id = self.operation.id;
         self.around
             .hub
             .update(id, |view| view.waiting = Some(waiting));
+    }
+
+    async fn needed_places(&mut self) -> BTreeSet<Place> {
+        match &self.operation.work {
+            Work::Delete(_) if !self.operation.state.ended() => self.places().await,
+            _ => BTreeSet::new(),
+        }
     }
 
     /// Where its merges take room, as far as is known: when nothing is, nothing holds it up.

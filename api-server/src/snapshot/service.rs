@@ -151,6 +151,7 @@ impl Snapshots {
             return Ok(known);
         }
         self.known_vm(order.vm).await?;
+        self.takes_work(order.vm)?;
         if !self.has_open(order.vm).await? {
             plan_create(&self.look(order.vm).await?, &mut Uuid::now_v7)?;
         }
@@ -211,6 +212,7 @@ impl Snapshots {
         for snapshot in &deletes {
             deletable(snapshot, order.revision)?;
         }
+        self.takes_work(oldest.vm)?;
         if !self.has_open(oldest.vm).await? {
             let chains = self.look(oldest.vm).await?;
             let named = deletes.iter().map(|snapshot| snapshot.id).collect();
@@ -299,6 +301,11 @@ impl Snapshots {
         let known =
             self.around.store.vm(vm).await?.is_some() || self.around.hosts.of_vm(vm).is_some();
         if known { Ok(()) } else { Err(no_vm(vm)) }
+    }
+
+    fn takes_work(&self, vm: VmId) -> Result<(), Problem> {
+        let refusal = self.around.hosts.takes_no_work(vm);
+        refusal.map_or(Ok(()), Err)
     }
 
     /// Looks at the machine, so that what cannot be done is refused before it is accepted.

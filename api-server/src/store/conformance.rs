@@ -109,6 +109,10 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("an older host is refused", |store| {
         inventory::stale_host(store).boxed_local()
     }),
+    (
+        "maintenance stays, whatever an agent says of itself",
+        |store| inventory::maintenance(store).boxed_local(),
+    ),
     ("machines are noted one by one", |store| {
         inventory::machines(store).boxed_local()
     }),

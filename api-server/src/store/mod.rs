@@ -24,6 +24,7 @@ use crate::snapshot::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, OperationId, RequestId, SnapshotId, VmId};
+use std::collections::BTreeSet;
 use tokio::sync::watch;
 
 /// What the API server remembers.
@@ -38,6 +39,17 @@ pub trait Store: Send + Sync + 'static {
     -> Result<(), StoreError>;
     /// All hosts, by id.
     async fn hosts(&self) -> Result<Vec<HostRecord>, StoreError>;
+
+    /// Notes that a host is in maintenance, or is no longer, with an entry of the audit log, in one
+    /// transaction. Done already is done.
+    async fn set_maintenance(
+        &self,
+        host: &HostId,
+        maintenance: bool,
+        event: &NewEvent,
+    ) -> Result<(), StoreError>;
+    /// The hosts in maintenance.
+    async fn maintenance(&self) -> Result<BTreeSet<HostId>, StoreError>;
 
     /// Notes that these machines were seen on a host. Other machines of that host stay as noted.
     async fn put_vms(&self, vms: &[VmRecord]) -> Result<(), StoreError>;

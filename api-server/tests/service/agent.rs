@@ -1,12 +1,14 @@
 //! An agent that does as it is told: a machine with one or two disks, merges that move when the test
 //! says so, and a list of what it was asked.
 
+mod volumes;
+
 use futures::stream::{BoxStream, StreamExt as _};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1::host_service_server::{HostService, HostServiceServer};
 use livemerge_proto::v1::merge_service_server::{MergeService, MergeServiceServer};
-use livemerge_proto::v1::volume_service_server::{VolumeService, VolumeServiceServer};
+use livemerge_proto::v1::volume_service_server::VolumeServiceServer;
 use livemerge_proto::v1::{self, watch_host_response, watch_merges_response};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -43,6 +45,8 @@ pub(crate) struct Script {
     pub(crate) lost_once: bool,
     /// The machine is not here.
     pub(crate) absent: bool,
+    /// Its storage domains, in its own order.
+    pub(crate) domains: Vec<String>,
     /// The volumes that its storage domain lists.
     pub(crate) stored: Vec<String>,
     /// The removal that it was last ordered.
@@ -80,6 +84,7 @@ impl Agent {
         };
         let script = Script {
             chains: disks.iter().map(base).collect(),
+            domains: vec![STORAGE.to_owned()],
             ..Script::default()
         };
         let agent = Self {
@@ -419,104 +424,6 @@ impl MergeService for Agent {
             chains: chains.collect(),
             state: v1::VmState::Running.into(),
             unsupported_disks: vec![],
-        }))
-    }
-}
-
-#[tonic::async_trait]
-impl VolumeService for Agent {
-    async fn list_storages(
-        &self,
-        _: Request<v1::ListStoragesRequest>,
-    ) -> Result<Response<v1::ListStoragesResponse>, Status> {
-        drop(self.answer("storages", "")?);
-        let storage = v1::Storage {
-            id: STORAGE.to_owned(),
-            free_bytes: 5,
-            total_bytes: 9,
-            foreign: vec!["notes.txt".to_owned()],
-            ..v1::Storage::default()
-        };
-        Ok(Response::new(v1::ListStoragesResponse {
-            storages: vec![storage],
-        }))
-    }
-
-    async fn list_volumes(
-        &self,
-        _: Request<v1::ListVolumesRequest>,
-    ) -> Result<Response<v1::ListVolumesResponse>, Status> {
-        let stored = self.answer("volumes", "")?.stored.clone();
-        let volumes = stored.iter().map(|name| v1::Volume {
-            volume: Some(volume(name)),
-            identity: format!("of-{name}"),
-            ..v1::Volume::default()
-        });
-        Ok(Response::new(v1::ListVolumesResponse {
-            volumes: volumes.collect(),
-            ..v1::ListVolumesResponse::default()
-        }))
-    }
-
-    async fn remove_volume(
-        &self,
-        request: Request<v1::RemoveVolumeRequest>,
-    ) -> Result<Response<v1::RemoveVolumeResponse>, Status> {
-        let request = request.into_inner();
-        let volume = request.volume.unwrap();
-        self.script().removing = Some(request.request_id.clone());
-        self.not_held("remove").await;
-        if self.answer("remove", &volume.name)?.in_use {
-            return Err(Problem::new(Reason::VolumeInUse, "somebody has it open").into());
-        }
-        let mut script = self.script();
-        script.stored.retain(|name| *name != volume.name);
-        if std::mem::take(&mut script.lost_once) {
-            script.kept.push(v1::Removal {
-                id: request.request_id,
-                volume: Some(volume),
-                identity: request.identity,
-                ..v1::Removal::default()
-            });
-            return Err(Status::unavailable("the answer is lost"));
-        }
-        drop(script);
-        let removal = v1::Removal {
-            id: request.request_id,
-            volume: Some(volume),
-            state: v1::RemovalState::Gone.into(),
-            freed_bytes: 1,
-            ..v1::Removal::default()
-        };
-        Ok(Response::new(v1::RemoveVolumeResponse {
-            removal: Some(removal),
-        }))
-    }
-
-    async fn list_removals(
-        &self,
-        _: Request<v1::ListRemovalsRequest>,
-    ) -> Result<Response<v1::ListRemovalsResponse>, Status> {
-        let removals = self.script().kept.clone();
-        Ok(Response::new(v1::ListRemovalsResponse { removals }))
-    }
-
-    async fn restore_volume(
-        &self,
-        request: Request<v1::RestoreVolumeRequest>,
-    ) -> Result<Response<v1::RestoreVolumeResponse>, Status> {
-        let id = &request.get_ref().removal_id;
-        let mut script = self.answer("restore", id)?;
-        let kept = script.kept.iter().position(|removal| removal.id == *id);
-        let Some(kept) = kept.map(|place| script.kept.remove(place)) else {
-            return Err(Problem::new(Reason::RemovalNotFound, "it keeps nothing").into());
-        };
-        Ok(Response::new(v1::RestoreVolumeResponse {
-            volume: Some(v1::Volume {
-                volume: kept.volume,
-                identity: kept.identity,
-                ..v1::Volume::default()
-            }),
         }))
     }
 }

@@ -6,6 +6,7 @@ mod agent;
 mod batch;
 mod damaged;
 mod forecast;
+mod maintenance;
 mod noted;
 mod promised;
 mod quiesce;

@@ -122,6 +122,7 @@ async fn the_domains_of_all_hosts_are_shown_and_who_is_silent_is_named() {
     let mut shown = async |host: &str| {
         let request = v1::InventoryServiceListStoragesRequest {
             host_id: host.to_owned(),
+            ..v1::InventoryServiceListStoragesRequest::default()
         };
         let answer = rig.inventory.list_storages(request).await.unwrap();
         let answer = answer.into_inner();
@@ -147,6 +148,43 @@ async fn the_domains_of_all_hosts_are_shown_and_who_is_silent_is_named() {
         (hosts, silent),
         (vec![HOST.to_owned()], vec!["host-2".to_owned()])
     );
+}
+
+#[tokio::test]
+async fn the_domains_of_all_hosts_are_listed_page_by_page() {
+    let vm = any_id();
+    let (agent, endpoint) = Agent::serve(vm.clone(), &["vda"]).await;
+    let (other, others) = Agent::serve_as("host-1-b", vm.clone(), &["vda"]).await;
+    other.script().absent = true;
+    agent.script().domains = ["default", "fast", "slow"].map(Into::into).into();
+    let mut rig = Rig::around(vm, agent, vec![(HOST, endpoint), ("host-1-b", others)]).await;
+    let mut listed = async |size: i32| {
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::InventoryServiceListStoragesRequest {
+                page_size: size,
+                page_token,
+                ..v1::InventoryServiceListStoragesRequest::default()
+            };
+            let answer = rig.inventory.list_storages(request).await.unwrap();
+            let answer = answer.into_inner();
+            let told = answer.storages.into_iter();
+            all.extend(told.map(|it| (it.host_id, it.storage.unwrap().id)));
+            page_token = answer.next_page_token;
+            if page_token.is_empty() {
+                return all;
+            }
+        }
+    };
+    let all = until("both hosts", async || {
+        let all = listed(0).await;
+        (all.len() == 4).then_some(all)
+    })
+    .await;
+    assert!(all.is_sorted(), "by host and id: {all:?}");
+    for size in [1, 2, 3, 4] {
+        assert_eq!(listed(size).await, all, "in pages of {size}");
+    }
 }
 
 /// Its next order would remove it again.

@@ -1,6 +1,6 @@
 //! `livemerge host`
 
-use crate::args::{HostCommand, RegisterArgs};
+use crate::args::{HostCommand, RegisterArgs, Switch};
 use crate::connect::Session;
 use crate::failure::Failure;
 use crate::output::{Output, Stop};
@@ -16,6 +16,9 @@ pub(super) async fn run(
         HostCommand::List => output.list(&list(session).await?),
         HostCommand::Get { host } => output.one(&get(session, host).await?),
         HostCommand::Register(args) => output.one(&register(session, args).await?),
+        HostCommand::Maintenance { host, state } => {
+            output.one(&maintain(session, host, state == Switch::On).await?)
+        }
     }
 }
 
@@ -54,6 +57,23 @@ async fn register(session: &Session, args: RegisterArgs) -> Result<v1::Host, Fai
     };
     let answer = session
         .mutate(request, async |r| client.register_host(r).await)
+        .await?;
+    answer.host.ok_or_else(|| Failure::incomplete("host"))
+}
+
+async fn maintain(
+    session: &Session,
+    host_id: String,
+    maintenance: bool,
+) -> Result<v1::Host, Failure> {
+    let mut client = session.inventory();
+    let request = v1::SetHostMaintenanceRequest {
+        request_id: session.request_id(),
+        host_id,
+        maintenance,
+    };
+    let answer = session
+        .mutate(request, async |r| client.set_host_maintenance(r).await)
         .await?;
     answer.host.ok_or_else(|| Failure::incomplete("host"))
 }

@@ -41,15 +41,24 @@ async fn removed(session: &Session, args: RemovedArgs) -> Result<Vec<v1::Removal
 }
 
 async fn storages(session: &Session, args: StoragesArgs) -> Result<Vec<v1::HostStorage>, Failure> {
+    let host = args.host.unwrap_or_default();
     let mut client = session.inventory();
-    let request = v1::InventoryServiceListStoragesRequest {
-        host_id: args.host.unwrap_or_default(),
-    };
-    let answer = session
-        .call(request, async |r| client.list_storages(r).await)
-        .await?;
-    tell_silent(&answer.silent_host_ids);
-    Ok(answer.storages)
+    let mut silent = Vec::new();
+    let storages = read_all(None, async |Page { size, token }| {
+        let request = v1::InventoryServiceListStoragesRequest {
+            host_id: host.clone(),
+            page_size: size,
+            page_token: token,
+        };
+        let answer = session
+            .call(request, async |r| client.list_storages(r).await)
+            .await?;
+        silent = answer.silent_host_ids;
+        Ok((answer.storages, answer.next_page_token))
+    })
+    .await?;
+    tell_silent(&silent);
+    Ok(storages)
 }
 
 fn tell_silent(hosts: &[String]) {

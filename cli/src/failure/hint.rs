@@ -35,6 +35,9 @@ pub(super) fn hint(reason: Reason) -> &'static str {
         Reason::VmStateUnknown => {
             "bring the machine's host back; `livemerge host list` says which ones answer"
         }
+        Reason::HostInMaintenance => {
+            "`livemerge host maintenance HOST off` ends it; what was accepted before goes on then"
+        }
         Reason::GuestAgentUnavailable => {
             "see to the agent in the guest, or take the snapshot with `--quiesce if-possible`"
         }

@@ -22,6 +22,7 @@ pub(crate) struct HostDocument<'a> {
     version: &'a str,
     last_seen_at: Option<String>,
     hypervisor_connected: bool,
+    maintenance: bool,
 }
 
 impl<'a> From<&'a v1::Host> for HostDocument<'a> {
@@ -34,6 +35,7 @@ impl<'a> From<&'a v1::Host> for HostDocument<'a> {
             version: &host.version,
             last_seen_at: time(host.last_seen_at.as_ref()),
             hypervisor_connected: host.hypervisor_connected,
+            maintenance: host.maintenance,
         }
     }
 }

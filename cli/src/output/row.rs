@@ -45,7 +45,7 @@ impl Detailed for v1::Host {
         };
         vec![
             ("host", or_dash(&self.id)),
-            ("status", word(self.status().as_str_name(), "HOST_STATUS_")),
+            ("status", host_status(self)),
             ("hypervisor", hypervisor.to_owned()),
             ("version", or_dash(&self.version)),
             ("generation", self.generation.to_string()),
@@ -53,6 +53,15 @@ impl Detailed for v1::Host {
             ("last seen", time_or_dash(self.last_seen_at.as_ref())),
         ]
     }
+}
+
+/// A silent host may be in maintenance, too.
+fn host_status(host: &v1::Host) -> String {
+    let status = word(host.status().as_str_name(), "HOST_STATUS_");
+    if host.maintenance && host.status() != v1::HostStatus::Maintenance {
+        return format!("{status}, maintenance");
+    }
+    status
 }
 
 impl Listed for v1::Vm {

@@ -1,6 +1,7 @@
 //! A small site: two hosts, three machines (two of one name), snapshots, chains, operations.
 
 mod plan;
+mod storage;
 
 pub(crate) use plan::{blocked, plan};
 
@@ -44,8 +45,8 @@ pub(crate) fn site() -> Script {
         operations: vec![merging(), failed(), done()],
         events: events(),
         findings: findings(),
-        removals: removals(),
-        storages: storages(),
+        removals: storage::removals(),
+        storages: storage::storages(),
         repaired: v1::ApplyRepairResponse {
             outcome: v1::RepairOutcome::Done.into(),
             operation: None,
@@ -57,50 +58,6 @@ pub(crate) fn site() -> Script {
     }
 }
 
-/// One that keeps what it removes and has other things in it, and one that does not.
-fn storages() -> Vec<v1::HostStorage> {
-    let storage = |host: &str, keep_for, foreign: &[&str]| v1::HostStorage {
-        host_id: host.into(),
-        storage: Some(v1::Storage {
-            id: "default".into(),
-            free_bytes: 30 * GIB,
-            total_bytes: 100 * GIB,
-            promised_bytes: 2 * GIB,
-            keep_for,
-            foreign: foreign.iter().map(|name| (*name).to_owned()).collect(),
-            ..Default::default()
-        }),
-    };
-    let day = Duration {
-        seconds: 86_400,
-        nanos: 0,
-    };
-    vec![
-        storage("host-1", Some(day), &["lost+found", "notes.txt"]),
-        storage("host-2", None, &[]),
-    ]
-}
-
-/// One that is kept, and one that is being freed.
-fn removals() -> Vec<v1::Removal> {
-    let removal = |id: &str, name: &str, keep_until| v1::Removal {
-        id: id.into(),
-        volume: Some(v1::VolumeRef {
-            storage: "default".into(),
-            name: name.into(),
-        }),
-        state: v1::RemovalState::Condemned.into(),
-        freed_bytes: 0,
-        condemned_at: at(0),
-        keep_until,
-        identity: "12-34".into(),
-    };
-    vec![
-        removal(KEPT, "web-1.qcow2", at(86_400)),
-        removal(FREED, "web-2.qcow2", None),
-    ]
-}
-
 fn hosts() -> Vec<v1::Host> {
     let host = |id: &str, status: v1::HostStatus| v1::Host {
         id: id.into(),
@@ -110,6 +67,7 @@ fn hosts() -> Vec<v1::Host> {
         version: "0.1.0".into(),
         last_seen_at: at(0),
         hypervisor_connected: status == v1::HostStatus::Up,
+        maintenance: false,
     };
     let never_seen = v1::Host {
         id: "host-3".into(),

@@ -28,6 +28,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::SnapshotNotReady
         | Reason::SnapshotProtected
         | Reason::VmStateUnknown
+        | Reason::HostInMaintenance
         | Reason::VmNotRunning
         | Reason::GuestAgentUnavailable
         | Reason::ChainDiverged

@@ -19,6 +19,7 @@ use v1::inventory_service_server::InventoryServiceServer;
 use v1::operation_service_server::OperationServiceServer;
 use v1::snapshot_service_server::SnapshotServiceServer;
 
+mod page;
 mod services;
 
 const PAGE: usize = 2;

@@ -19,9 +19,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tonic::{Response, Status};
 
-const ORDERS: [&str; 6] = [
+const ORDERS: [&str; 7] = [
     "CancelMergeRequest",
     "CreateOverlaysRequest",
+    "GrowVolumeRequest",
     "RemoveVolumeRequest",
     "RestoreVolumeRequest",
     "SetMergeBandwidthRequest",
@@ -102,7 +103,7 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
     )
     .await
     .unwrap();
-    let removal = ORDERS[2];
+    let removal = ORDERS[3];
     assert_eq!(
         give(&agent, removal, 6, &identity).await,
         Some(Reason::StaleGeneration)
@@ -195,6 +196,16 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 identity: identity.to_owned(),
             };
             refused(volumes.remove_volume(request).await)
+        }
+        "GrowVolumeRequest" => {
+            let request = v1::GrowVolumeRequest {
+                request_id: id,
+                generation,
+                volume: named("left.qcow2"),
+                identity: identity.to_owned(),
+                virtual_bytes: 1 << 30,
+            };
+            refused(volumes.grow_volume(request).await)
         }
         "RestoreVolumeRequest" => {
             let request = v1::RestoreVolumeRequest {

@@ -9,6 +9,8 @@ mod merge_service;
 mod page;
 mod plan;
 mod volume_service;
+#[cfg(test)]
+mod volume_tests;
 
 pub use host_service::HostApi;
 pub use merge_service::MergeApi;

@@ -1,9 +1,10 @@
 //! `livemerge.v1.VolumeService`.
 
 use super::{convert, detached, page::page};
-use crate::merge::{Fence, Merges};
+use crate::merge::{Fence, Merges, VolumeMark};
 use crate::volumes::Volumes;
 use livemerge_proto::fields::Fields;
+use livemerge_proto::ids::RequestId;
 use livemerge_proto::v1;
 use livemerge_proto::v1::volume_service_server::VolumeService;
 use livemerge_storage::{RemovalOrder, StorageId, VolumeName};
@@ -24,9 +25,15 @@ pub struct VolumeApi {
 impl VolumeService for VolumeApi {
     async fn list_storages(
         &self,
-        _: Request<v1::ListStoragesRequest>,
+        request: Request<v1::ListStoragesRequest>,
     ) -> Result<Response<v1::ListStoragesResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let size = fields.page_size("page_size", request.page_size);
+        let size = fields.finish(size)?;
         let ids: Vec<StorageId> = self.volumes.ids().cloned().collect();
+        // Before they are looked at: what is on another page is not waited for.
+        let (ids, next_page_token) = page(ids, StorageId::clone, size, &request.page_token)?;
         let mut storages = Vec::with_capacity(ids.len());
         for id in ids {
             storages.push(match self.volumes.describe(&id).await {
@@ -41,7 +48,10 @@ impl VolumeService for VolumeApi {
                 },
             });
         }
-        Ok(Response::new(v1::ListStoragesResponse { storages }))
+        Ok(Response::new(v1::ListStoragesResponse {
+            storages,
+            next_page_token,
+        }))
     }
 
     async fn list_volumes(
@@ -120,4 +130,41 @@ impl VolumeService for VolumeApi {
             volume: Some(convert::volume(restored)),
         }))
     }
+
+    async fn grow_volume(
+        &self,
+        request: Request<v1::GrowVolumeRequest>,
+    ) -> Result<Response<v1::GrowVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        // Growing to a size is the same however often it is done, so the id is only looked at.
+        let id = fields.parse::<RequestId>("request_id", &request.request_id);
+        let generation = fields.generation("generation", request.generation);
+        let volume = convert::parse_volume(&mut fields, "volume", request.volume);
+        let identity = fields.parse("identity", &request.identity);
+        let bytes = size_to_be(&mut fields, request.virtual_bytes);
+        let parsed = id.zip(generation).zip(volume.zip(identity).zip(bytes));
+        let ((id, generation), ((volume, identity), bytes)) = fields.finish(parsed)?;
+        let mark = VolumeMark { volume, identity };
+        let (volumes, fence) = (Arc::clone(&self.volumes), Arc::clone(&self.fence));
+        let grown = detached(async move {
+            fence.pass(generation).await?;
+            let grown = volumes.grow(&mark.volume, &mark.identity, bytes).await?;
+            tracing::info!(request = %id, volume = %mark.volume, bytes = grown.virtual_bytes, "is as large as asked for");
+            Ok(grown)
+        })
+        .await?;
+        Ok(Response::new(v1::GrowVolumeResponse {
+            volume: Some(convert::volume(grown)),
+        }))
+    }
+}
+
+fn size_to_be(fields: &mut Fields, virtual_bytes: i64) -> Option<u64> {
+    let bytes = fields.bytes("virtual_bytes", virtual_bytes)?;
+    if bytes == 0 {
+        fields.reject("virtual_bytes", "must be more than 0");
+        return None;
+    }
+    Some(bytes)
 }

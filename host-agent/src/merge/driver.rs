@@ -18,6 +18,7 @@ use super::step::{Action, Peers, Policy};
 use super::types::{MergeRecord, Overlaying, Phase};
 use crate::hypervisor::{Hypervisor, HypervisorEvent};
 use crate::overlays::Overlays;
+use crate::slack::marks::Marks;
 use crate::volumes::Volumes;
 use futures::FutureExt as _;
 use livemerge_proto::ids::MergeId;
@@ -40,6 +41,7 @@ pub(super) type Turn = OwnedMutexGuard<()>;
 #[derive(Clone)]
 pub(super) struct Surroundings {
     pub(super) journal: Arc<Journal>,
+    pub(super) slack: Arc<Marks>,
     pub(super) hypervisor: Arc<dyn Hypervisor>,
     pub(super) overlays: Arc<Overlays>,
     pub(super) volumes: Arc<Volumes>,

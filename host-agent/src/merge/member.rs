@@ -10,7 +10,7 @@ use super::driver::{Surroundings, blocking};
 use super::job::{backing_of, job_order};
 use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, step};
 use super::types::{MergeKind, MergeRecord, Phase, Window};
-use super::waits::{Waits, job_failed, lacks_room, put_off};
+use super::waits::{Waits, job_failed, put_off};
 use crate::hypervisor::{HypervisorError, HypervisorEvent};
 use livemerge_storage::Locator;
 use std::fs::File;
@@ -101,7 +101,7 @@ impl Member {
         let now = self.around.clock.now();
         if seen.machine != Machine::Unknown {
             self.waits.answered();
-            let room = lacks_room(&self.record, seen, now, time);
+            let room = self.waits.lacks_room(&self.record, seen, now, time);
             let again = room.or_else(|| job_failed(&self.record, seen, now, time));
             self.show_waiting(again.or_else(|| put_off(&self.record, now)));
             return time;
@@ -172,6 +172,9 @@ impl Member {
 
     async fn finish(&mut self, phase: Phase) {
         self.take_back_the_spare().await;
+        if matches!(phase, Phase::Merged { .. }) {
+            self.note_slack().await;
+        }
         if self.persist(phase).await {
             let order = &self.record.order;
             match &self.record.phase {

@@ -46,6 +46,7 @@ mod restore;
 mod room;
 #[cfg(test)]
 mod samples;
+mod slack;
 pub mod step;
 #[cfg(test)]
 mod step_tests;
@@ -71,6 +72,7 @@ pub use types::{
 use crate::hypervisor::Hypervisor;
 use crate::lanes::Lanes;
 use crate::overlays::Overlays;
+use crate::slack::marks::Marks;
 use crate::volumes::Volumes;
 use board::Board;
 use driver::{Driver, Surroundings, What, Wish, Wishes, blocking, ended, past_return};
@@ -130,12 +132,14 @@ impl Merges {
                 journal.forget(id)?;
                 contents.records.retain(|record| record.order.id != id);
             }
-            Ok((journal, contents))
+            let slack = Marks::open(&dir.with_file_name("slack"))?;
+            Ok((journal, contents, slack))
         });
-        let (journal, contents) = opened.await?;
+        let (journal, contents, slack) = opened.await?;
         let overlays = Overlays::new(Arc::clone(&hypervisor), Arc::clone(&volumes));
         let around = Surroundings {
             journal: Arc::new(journal),
+            slack: Arc::new(slack),
             overlays: Arc::new(overlays),
             volumes: Arc::clone(&volumes),
             hypervisor,

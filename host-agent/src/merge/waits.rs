@@ -32,6 +32,8 @@ const HYPERVISOR: Backoff = Backoff::new(Duration::from_millis(500), Duration::f
 pub(super) struct Waits {
     journal: Tries,
     hypervisor: Tries,
+    /// Looks at a guest that stands still for want of room.
+    without_room: u32,
 }
 
 impl Waits {
@@ -39,6 +41,7 @@ impl Waits {
         Self {
             journal: Tries::new(JOURNAL, (merge, "journal")),
             hypervisor: Tries::new(HYPERVISOR, (merge, "hypervisor")),
+            without_room: 0,
         }
     }
 
@@ -60,6 +63,27 @@ impl Waits {
         let pause = self.hypervisor.failed().min(most);
         let cause = Failure::new(Reason::HypervisorUnreachable, "libvirt does not answer");
         (waiting(cause, now, pause, self.hypervisor.count()), pause)
+    }
+
+    /// Whether the guest stands still for want of room: the pivot waits until it was given some. Each
+    /// look counts as a try, so that one that stays so is told of.
+    pub(super) fn lacks_room(
+        &mut self,
+        record: &MergeRecord,
+        seen: &Observation,
+        now: Timestamp,
+        pause: Duration,
+    ) -> Option<Waiting> {
+        if !seen.lacks_room || !matches!(record.phase, Phase::Ready { .. }) {
+            self.without_room = 0;
+            return None;
+        }
+        self.without_room = self.without_room.saturating_add(1);
+        let text = "the guest stands still because a disk has no room: the pivot waits until it has; \
+                    free some in its storage domain, or add to it";
+        let cause = Failure::new(Reason::InsufficientSpace, text);
+        let cause = cause.with("vm", record.order.vm);
+        Some(waiting(cause, now, pause, self.without_room))
     }
 
     /// It answered.
@@ -84,19 +108,6 @@ pub(super) fn put_off(record: &MergeRecord, now: Timestamp) -> Option<Waiting> {
         next_try_at,
         attempts: put_off,
     })
-}
-
-/// That the guest stands still for want of room: the pivot waits until it was given some.
-pub(super) fn lacks_room(
-    record: &MergeRecord,
-    seen: &Observation,
-    now: Timestamp,
-    pause: Duration,
-) -> Option<Waiting> {
-    let text = "the guest stands still because a disk has no room: the pivot waits until it has";
-    let cause = Failure::new(Reason::InsufficientSpace, text);
-    let waits = seen.lacks_room && matches!(record.phase, Phase::Ready { .. });
-    waits.then(|| waiting(cause, now, pause, record.pivot_attempts))
 }
 
 /// That the job has failed, or was not given room, and is started again after a pause. Not while it is
@@ -187,6 +198,33 @@ mod tests {
         let again = of(pivoting(Window::Intent), 3).unwrap();
         assert_eq!((again.next_try_at, again.attempts), (now(), 2));
         assert_eq!(of(Phase::Verifying { suspended_at: None }, 3), None);
+    }
+
+    #[test]
+    fn a_guest_without_room_is_shown_with_its_cause_and_counted_until_it_has_some() {
+        let mut waits = Waits::new(record(true).order.id);
+        let pause = Duration::from_secs(2);
+        let mut shown = |phase, lacks_room| {
+            let record = MergeRecord {
+                phase,
+                ..record(true)
+            };
+            let seen = Observation {
+                lacks_room,
+                ..seen(VmState::Paused, disk(&["base", "top"]), None)
+            };
+            waits.lacks_room(&record, &seen, now(), pause)
+        };
+        let ready = || Phase::Ready { not_before: now() };
+        for attempts in [1, 2, 3] {
+            let shown = shown(ready(), true).unwrap();
+            assert_eq!(shown.cause.reason, Reason::InsufficientSpace);
+            assert_eq!(shown.attempts, attempts);
+            assert_eq!(shown.next_try_at, now() + SignedDuration::from_secs(2));
+        }
+        assert_eq!(shown(ready(), false), None);
+        assert_eq!(shown(ready(), true).unwrap().attempts, 1);
+        assert_eq!(shown(Phase::Verifying { suspended_at: None }, true), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A record whose writes go wrong as planned.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,7 +9,7 @@ use livemerge_api_server::store::{
     Accepted, Change, EventFilter, LogEnd, OperationFilter, Page, RequestRecord, SnapshotChange,
     Store, StoreError, VmFilter,
 };
-use livemerge_proto::ids::{OperationId, SnapshotId, VmId};
+use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
 use tokio::sync::watch;
 use tonic::async_trait;
 
@@ -91,6 +92,19 @@ impl Store for Record {
 
     async fn hosts(&self) -> Answer<Vec<HostRecord>> {
         self.real.hosts().await
+    }
+
+    async fn set_maintenance(
+        &self,
+        host: &HostId,
+        maintenance: bool,
+        event: &NewEvent,
+    ) -> Answer<()> {
+        self.real.set_maintenance(host, maintenance, event).await
+    }
+
+    async fn maintenance(&self) -> Answer<BTreeSet<HostId>> {
+        self.real.maintenance().await
     }
 
     async fn put_vms(&self, vms: &[VmRecord]) -> Answer<()> {

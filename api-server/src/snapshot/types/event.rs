@@ -16,6 +16,7 @@ pub enum EventKind {
     HostJournalDamaged,
     GuestStillFrozen,
     GuestThawed,
+    HostMaintenanceChanged,
     SnapshotCreateRequested,
     SnapshotCreated,
     SnapshotCreateFailed,

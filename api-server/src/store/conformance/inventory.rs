@@ -3,6 +3,7 @@
 use super::records::{event, host, id, messages, vm};
 use crate::store::{Store, StoreError, VmFilter};
 use futures::future::join_all;
+use livemerge_proto::ids::HostId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -64,6 +65,28 @@ pub(super) async fn stale_host(store: Arc<dyn Store>) {
     );
     assert_eq!(store.hosts().await.unwrap(), [host("a", 0), newest]);
     assert_eq!(messages(store.as_ref()).await, ["b", "a"]);
+}
+
+/// It is noted and taken back with its entry in the log, and no registration touches it.
+pub(super) async fn maintenance(store: Arc<dyn Store>) {
+    let (one, other) = (host("a", 1).id, host("b", 1).id);
+    let set = async |id: &HostId, on: bool, text: &str| {
+        store.set_maintenance(id, on, &event(text)).await.unwrap();
+    };
+    assert_eq!(store.maintenance().await.unwrap(), BTreeSet::new());
+    set(&one, true, "in").await;
+    set(&one, true, "in again").await;
+    set(&other, false, "was not").await;
+    store.put_host(&host("a", 2), None).await.unwrap();
+    assert_eq!(
+        store.maintenance().await.unwrap(),
+        BTreeSet::from([one.clone()])
+    );
+    set(&other, true, "the other").await;
+    set(&one, false, "out").await;
+    assert_eq!(store.maintenance().await.unwrap(), BTreeSet::from([other]));
+    let told = ["in", "in again", "was not", "the other", "out"];
+    assert_eq!(messages(store.as_ref()).await, told);
 }
 
 /// Noting some leaves the others; a machine is where it was noted last.

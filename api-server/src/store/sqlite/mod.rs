@@ -18,8 +18,9 @@ use super::{
 use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord};
 use async_trait::async_trait;
 use jiff::Timestamp;
-use livemerge_proto::ids::{OperationId, SnapshotId, VmId};
+use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
 use sqlx::sqlite::SqlitePool;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use tokio::sync::watch;
@@ -60,6 +61,19 @@ impl Store for SqliteStore {
 
     async fn hosts(&self) -> Result<Vec<HostRecord>, StoreError> {
         read::hosts(&self.readers).await
+    }
+
+    async fn set_maintenance(
+        &self,
+        host: &HostId,
+        maintenance: bool,
+        event: &NewEvent,
+    ) -> Result<(), StoreError> {
+        write::set_maintenance(&self.writer, host, maintenance, event).await
+    }
+
+    async fn maintenance(&self) -> Result<BTreeSet<HostId>, StoreError> {
+        read::maintenance(&self.readers).await
     }
 
     async fn put_vms(&self, vms: &[VmRecord]) -> Result<(), StoreError> {

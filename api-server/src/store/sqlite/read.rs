@@ -5,11 +5,12 @@ use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Severity, Snapshot
 use crate::store::{
     EventFilter, LogEnd, OperationFilter, Page, RequestRecord, StateName, StoreError, VmFilter,
 };
-use livemerge_proto::ids::{OperationId, SnapshotId, VmId};
+use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{Decode, QueryBuilder, Row as _, Type};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -32,6 +33,13 @@ fn host(row: &SqliteRow) -> Result<HostRecord, StoreError> {
             version: column(row, "version")?,
         })
     })
+}
+
+pub(super) async fn maintenance(readers: &SqlitePool) -> Result<BTreeSet<HostId>, StoreError> {
+    let rows = sqlx::query("SELECT host_id AS id FROM maintenance");
+    let rows = rows.fetch_all(readers).await.map_err(unavailable)?;
+    let host = |row| named("maintenance of host", row, || id(row, "id"));
+    rows.iter().map(host).collect()
 }
 
 pub(super) async fn vm(readers: &SqlitePool, id: VmId) -> Result<Option<VmRecord>, StoreError> {

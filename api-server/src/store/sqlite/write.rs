@@ -6,6 +6,7 @@ use super::writer::{Tx, Writer};
 use crate::snapshot::{HostRecord, NewEvent, Operation, OperationState, Snapshot, VmRecord};
 use crate::store::{Accepted, Change, RequestRecord, SnapshotChange, StateName, StoreError};
 use jiff::Timestamp;
+use livemerge_proto::ids::HostId;
 use serde::Serialize;
 use sqlx::Row as _;
 
@@ -52,6 +53,23 @@ pub(super) async fn put_host(
     if let Some(event) = event {
         add_event(&mut tx, event).await?;
     }
+    writer.commit_log(tx).await
+}
+
+pub(super) async fn set_maintenance(
+    writer: &Writer,
+    host: &HostId,
+    maintenance: bool,
+    event: &NewEvent,
+) -> Result<(), StoreError> {
+    let mut tx = writer.begin().await?;
+    let query = match maintenance {
+        true => "INSERT INTO maintenance (host_id) VALUES (?) ON CONFLICT (host_id) DO NOTHING",
+        false => "DELETE FROM maintenance WHERE host_id = ?",
+    };
+    let query = sqlx::query(query).bind(host.as_str());
+    query.execute(&mut *tx).await.map_err(unavailable)?;
+    add_event(&mut tx, event).await?;
     writer.commit_log(tx).await
 }
 

@@ -1,7 +1,7 @@
 //! The generated traits, answered from the script.
 
-use super::{LogStep, PAGE, Scripted, Step};
-use livemerge_proto::problem::Problem;
+use super::page::{one, page};
+use super::{LogStep, Scripted, Step};
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
 use std::pin::Pin;
@@ -13,35 +13,6 @@ use v1::operation_service_server::OperationService;
 use v1::snapshot_service_server::SnapshotService;
 
 type Answer<T> = Result<Response<T>, Status>;
-
-/// The page that begins at the token, and the token of the next.
-fn page<T: Clone>(
-    items: &[T],
-    fits: impl Fn(&T) -> bool,
-    size: i32,
-    token: &str,
-) -> (Vec<T>, String) {
-    let found: Vec<T> = items.iter().filter(|item| fits(item)).cloned().collect();
-    let begin = if token.is_empty() {
-        0
-    } else {
-        token.parse().unwrap()
-    };
-    let end = found
-        .len()
-        .min(begin + PAGE.min(usize::try_from(size).unwrap()));
-    let next = if end < found.len() {
-        end.to_string()
-    } else {
-        String::new()
-    };
-    (found[begin..end].to_vec(), next)
-}
-
-fn one<T: Clone>(items: &[T], fits: impl Fn(&T) -> bool, missing: Reason) -> Result<T, Status> {
-    let found = items.iter().find(|item| fits(item)).cloned();
-    found.ok_or_else(|| Problem::new(missing, "there is none").into())
-}
 
 #[tonic::async_trait]
 impl InventoryService for Scripted {
@@ -63,6 +34,22 @@ impl InventoryService for Scripted {
         Ok(Response::new(v1::RegisterHostResponse { host: Some(host) }))
     }
 
+    async fn set_host_maintenance(
+        &self,
+        request: Request<v1::SetHostMaintenanceRequest>,
+    ) -> Answer<v1::SetHostMaintenanceResponse> {
+        let r = request.get_ref();
+        let found = self.answer(&request, |s| {
+            one(&s.hosts, |h| h.id == r.host_id, Reason::HostNotFound)
+        });
+        let host = v1::Host {
+            maintenance: r.maintenance,
+            ..found.await??
+        };
+        let host = Some(host);
+        Ok(Response::new(v1::SetHostMaintenanceResponse { host }))
+    }
+
     async fn list_hosts(
         &self,
         request: Request<v1::ListHostsRequest>,
@@ -80,16 +67,17 @@ impl InventoryService for Scripted {
         &self,
         request: Request<v1::InventoryServiceListStoragesRequest>,
     ) -> Answer<v1::InventoryServiceListStoragesResponse> {
-        let host = &request.get_ref().host_id;
+        let r = request.get_ref();
+        let fits = |it: &v1::HostStorage| r.host_id.is_empty() || it.host_id == r.host_id;
         let answer = |s: &mut super::Script| {
-            let fits = |it: &&v1::HostStorage| host.is_empty() || it.host_id == *host;
-            let storages = s.storages.iter().filter(fits).cloned().collect();
-            (storages, s.silent_hosts.clone())
+            let page = page(&s.storages, fits, r.page_size, &r.page_token);
+            (page, s.silent_hosts.clone())
         };
-        let (storages, silent_host_ids) = self.answer(&request, answer).await?;
+        let ((storages, next_page_token), silent_host_ids) = self.answer(&request, answer).await?;
         Ok(Response::new(v1::InventoryServiceListStoragesResponse {
             storages,
             silent_host_ids,
+            next_page_token,
         }))
     }
 

@@ -10,6 +10,7 @@ mod limit;
 mod overlaying;
 mod pull;
 mod restart;
+mod slack;
 mod together;
 
 use super::*;

@@ -115,22 +115,43 @@ fn one_that_ends_as_soon_as_it_begins_is_not_taken_for_another() {
     let look = |disk| seen(VmState::Running, disk, job(BlockJobKind::Other, 0, 0));
     let next = decide(&served(started(2)), &look(served_disk(&BEFORE)));
     assert!(matches!(next, Step::Wait(_)), "{next:?}");
-    let here = decide(&at(started(2)), &look(disk(&BEFORE)));
-    assert_eq!(failed_with(&here), Some(Reason::ConcurrentChange));
+    for starts in [1, 2] {
+        let here = at(started(starts));
+        let next = decide(&here, &look(disk(&BEFORE)));
+        assert!(matches!(next, Step::Wait(_)), "{next:?}");
+        // Once it has ended, what it ended with is said.
+        let ended = Observation {
+            told: Some(Told::Job(BlockJobOutcome::Failed)),
+            ..seen(VmState::Running, disk(&BEFORE), None)
+        };
+        let next = decide(&here, &ended);
+        assert_eq!(failed_with(&next), Some(Reason::MergeIoError));
+    }
+    // Of one that libvirt refused to start nothing can be ending.
+    let refused = Observation {
+        told: Some(Told::Refused("no".to_owned())),
+        ..look(disk(&BEFORE))
+    };
+    let next = decide(&at(started(1)), &refused);
+    assert_eq!(failed_with(&next), Some(Reason::MergeIoError));
 }
 
 /// As a backup does, which libvirt shows in the same way.
 #[test]
 fn one_that_does_not_end_is_another_one() {
     let other = job(BlockJobKind::Other, 5, 9);
-    let look = |seconds| Observation {
+    let of_no_kind = |layers, seconds| Observation {
         of_no_kind_for: Duration::from_secs(seconds),
-        ..late(seen(VmState::Running, served_disk(&BEFORE), other))
+        ..late(seen(VmState::Running, layers, other))
     };
+    let look = |seconds| of_no_kind(served_disk(&BEFORE), seconds);
     let copying = served(started(2));
     assert!(matches!(decide(&copying, &look(59)), Step::Wait(_)));
     let taken = decide(&copying, &look(60));
     assert_eq!(failed_with(&taken), Some(Reason::ConcurrentChange));
+    let here = |seconds| decide(&at(started(2)), &of_no_kind(disk(&BEFORE), seconds));
+    assert!(matches!(here(4), Step::Wait(_)));
+    assert_eq!(failed_with(&here(5)), Some(Reason::ConcurrentChange));
     // Nobody waits for it with a merge that is given up, and it is not aborted.
     let mut lost = look(0);
     lost.peers.lost = true;

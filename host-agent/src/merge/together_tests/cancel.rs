@@ -106,11 +106,23 @@ fn somebody_else_s_job_is_never_ended() {
                 job(BlockJobKind::Other, 1, 9),
             )
         };
-        for phase in [Phase::Pending, copying(1), ready()] {
-            let next = decide(&case.at(phase.clone()), &theirs);
+        let for_long = Observation {
+            of_no_kind_for: Duration::from_secs(5),
+            ..theirs.clone()
+        };
+        for (phase, seen) in [
+            (Phase::Pending, &theirs),
+            (copying(1), &for_long),
+            (ready(), &theirs),
+        ] {
+            let next = decide(&case.at(phase.clone()), seen);
             let reason = (failed_with(&next), phase);
             assert_eq!(reason.0, Some(Reason::ConcurrentChange), "{reason:?}");
         }
+        // For a moment it may be ours that ends, and nothing is asked of it.
+        let next = decide(&case.at(copying(1)), &theirs);
+        let given_up = matches!(next, Step::Enter(Phase::Cancelling { .. }, None));
+        assert!(given_up, "{next:?}");
         // It may be ours, which ends: its end is waited for, and nothing is said of the chain before.
         let next = decide(&case.at(cancelling()), &theirs);
         assert!(matches!(next, Step::Wait(_)), "{next:?}");

@@ -10,12 +10,12 @@ use std::iter::successors;
 
 pub(in crate::store::conformance) fn kinds() -> Vec<EventKind> {
     use EventKind::{
-        GuestStillFrozen, GuestThawed, HostJournalDamaged, HostRegistered, HostUnresponsive,
-        HostUp, LiveMergeCancelled, LiveMergeCompleted, LiveMergeFailed, LiveMergeGuestThrottled,
-        LiveMergeLimitLifted, LiveMergeOverlaid, LiveMergePivotPutOff, LiveMergePivoting,
-        LiveMergePlanned, LiveMergeReady, LiveMergeStarted, OperationCancelRequested,
-        OperationCancelled, OperationLimited, OperationRecovered, OperationResumed,
-        OperationWaiting, RepairApplied, RepairRequested, SnapshotCreateFailed,
+        GuestStillFrozen, GuestThawed, HostJournalDamaged, HostMaintenanceChanged, HostRegistered,
+        HostUnresponsive, HostUp, LiveMergeCancelled, LiveMergeCompleted, LiveMergeFailed,
+        LiveMergeGuestThrottled, LiveMergeLimitLifted, LiveMergeOverlaid, LiveMergePivotPutOff,
+        LiveMergePivoting, LiveMergePlanned, LiveMergeReady, LiveMergeStarted,
+        OperationCancelRequested, OperationCancelled, OperationLimited, OperationRecovered,
+        OperationResumed, OperationWaiting, RepairApplied, RepairRequested, SnapshotCreateFailed,
         SnapshotCreateRequested, SnapshotCreated, SnapshotDeleteFailed, SnapshotDeleteRequested,
         SnapshotDeleted, SnapshotDiscovered, SnapshotUpdated, SnapshotVanished,
         VolumeRemovalRefused, VolumeRemoved, VolumeRestored,
@@ -26,7 +26,8 @@ pub(in crate::store::conformance) fn kinds() -> Vec<EventKind> {
         HostUnresponsive => Some(HostJournalDamaged),
         HostJournalDamaged => Some(GuestStillFrozen),
         GuestStillFrozen => Some(GuestThawed),
-        GuestThawed => Some(SnapshotCreateRequested),
+        GuestThawed => Some(HostMaintenanceChanged),
+        HostMaintenanceChanged => Some(SnapshotCreateRequested),
         SnapshotCreateRequested => Some(SnapshotCreated),
         SnapshotCreated => Some(SnapshotCreateFailed),
         SnapshotCreateFailed => Some(SnapshotDeleteRequested),

@@ -1,0 +1,122 @@
+//! What the agent tells of its storage domains, and how it removes and keeps volumes.
+
+use super::{Agent, volume};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
+use livemerge_proto::v1;
+use livemerge_proto::v1::volume_service_server::VolumeService;
+use tonic::{Request, Response, Status};
+
+#[tonic::async_trait]
+impl VolumeService for Agent {
+    async fn list_storages(
+        &self,
+        request: Request<v1::ListStoragesRequest>,
+    ) -> Result<Response<v1::ListStoragesResponse>, Status> {
+        let domains = self.answer("storages", "")?.domains.clone();
+        let storage = |id: &str| v1::Storage {
+            id: id.to_owned(),
+            free_bytes: 5,
+            total_bytes: 9,
+            foreign: vec!["notes.txt".to_owned()],
+            ..v1::Storage::default()
+        };
+        // One a page, however many are asked for.
+        let place = request.get_ref().page_token.parse().unwrap_or(0);
+        let next = place + 1;
+        let next_page_token = if next < domains.len() {
+            next.to_string()
+        } else {
+            String::new()
+        };
+        Ok(Response::new(v1::ListStoragesResponse {
+            storages: vec![storage(&domains[place])],
+            next_page_token,
+        }))
+    }
+
+    async fn list_volumes(
+        &self,
+        _: Request<v1::ListVolumesRequest>,
+    ) -> Result<Response<v1::ListVolumesResponse>, Status> {
+        let stored = self.answer("volumes", "")?.stored.clone();
+        let volumes = stored.iter().map(|name| v1::Volume {
+            volume: Some(volume(name)),
+            identity: format!("of-{name}"),
+            ..v1::Volume::default()
+        });
+        Ok(Response::new(v1::ListVolumesResponse {
+            volumes: volumes.collect(),
+            ..v1::ListVolumesResponse::default()
+        }))
+    }
+
+    async fn remove_volume(
+        &self,
+        request: Request<v1::RemoveVolumeRequest>,
+    ) -> Result<Response<v1::RemoveVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let volume = request.volume.unwrap();
+        self.script().removing = Some(request.request_id.clone());
+        self.not_held("remove").await;
+        if self.answer("remove", &volume.name)?.in_use {
+            return Err(Problem::new(Reason::VolumeInUse, "somebody has it open").into());
+        }
+        let mut script = self.script();
+        script.stored.retain(|name| *name != volume.name);
+        if std::mem::take(&mut script.lost_once) {
+            script.kept.push(v1::Removal {
+                id: request.request_id,
+                volume: Some(volume),
+                identity: request.identity,
+                ..v1::Removal::default()
+            });
+            return Err(Status::unavailable("the answer is lost"));
+        }
+        drop(script);
+        let removal = v1::Removal {
+            id: request.request_id,
+            volume: Some(volume),
+            state: v1::RemovalState::Gone.into(),
+            freed_bytes: 1,
+            ..v1::Removal::default()
+        };
+        Ok(Response::new(v1::RemoveVolumeResponse {
+            removal: Some(removal),
+        }))
+    }
+
+    async fn list_removals(
+        &self,
+        _: Request<v1::ListRemovalsRequest>,
+    ) -> Result<Response<v1::ListRemovalsResponse>, Status> {
+        let removals = self.script().kept.clone();
+        Ok(Response::new(v1::ListRemovalsResponse { removals }))
+    }
+
+    async fn restore_volume(
+        &self,
+        request: Request<v1::RestoreVolumeRequest>,
+    ) -> Result<Response<v1::RestoreVolumeResponse>, Status> {
+        let id = &request.get_ref().removal_id;
+        let mut script = self.answer("restore", id)?;
+        let kept = script.kept.iter().position(|removal| removal.id == *id);
+        let Some(kept) = kept.map(|place| script.kept.remove(place)) else {
+            return Err(Problem::new(Reason::RemovalNotFound, "it keeps nothing").into());
+        };
+        Ok(Response::new(v1::RestoreVolumeResponse {
+            volume: Some(v1::Volume {
+                volume: kept.volume,
+                identity: kept.identity,
+                ..v1::Volume::default()
+            }),
+        }))
+    }
+
+    async fn grow_volume(
+        &self,
+        _: Request<v1::GrowVolumeRequest>,
+    ) -> Result<Response<v1::GrowVolumeResponse>, Status> {
+        Err(Status::unimplemented("nobody asks for it here"))
+    }
+}
