@@ -54,6 +54,7 @@ bench:
 
 docs:
 	UPDATE_DOCS=1 $(CARGO) test --quiet -p livemerge-proto --test errors_document
+	UPDATE_DOCS=1 $(CARGO) test --quiet -p livemerge-tests --test observability documents
 
 clean:
 	$(CARGO) clean

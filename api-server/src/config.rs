@@ -7,7 +7,7 @@ use crate::hosts::LinkPolicy;
 use crate::hosts::{ENDPOINT_FORM, is_endpoint};
 use crate::snapshot::{Limit, Limits};
 use livemerge_proto::ids::HostId;
-use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
+use livemerge_runtime::{ListenConfig, LogConfig, MetricsConfig, ServerConfig, TracesConfig};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -22,6 +22,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// Where metrics are read.
+    pub metrics: MetricsConfig,
+    /// Where traces are sent.
+    pub traces: TracesConfig,
     /// The database.
     pub store: StoreConfig,
     /// When a host counts as unresponsive.
@@ -40,6 +44,8 @@ impl Default for Config {
             listen: ListenConfig::loopback(7420),
             server: ServerConfig::default(),
             log: LogConfig::default(),
+            metrics: MetricsConfig::default(),
+            traces: TracesConfig::default(),
             store: StoreConfig::default(),
             heartbeat: HeartbeatConfig::default(),
             merge: MergeConfig::default(),

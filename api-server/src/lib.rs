@@ -14,6 +14,7 @@ pub mod consistency;
 pub mod domains;
 pub mod grpc;
 pub mod hosts;
+mod metrics;
 pub mod server;
 pub mod snapshot;
 pub mod store;

@@ -5,7 +5,7 @@ compile_error!("fail points are for tests: build this program without the featur
 
 use clap::Parser;
 use livemerge_api_server::{config::Config, server};
-use livemerge_runtime::{Args, ended, telemetry};
+use livemerge_runtime::{Args, ended, telemetry, trace};
 use std::process::ExitCode;
 
 /// Takes and deletes snapshots of running virtual machines.
@@ -24,10 +24,13 @@ async fn main() -> ExitCode {
 async fn run(args: &Args) -> anyhow::Result<()> {
     let config: Config = args.load("LIVEMERGE_SERVER_")?;
     config.listen.admit(args.insecure)?;
+    config.metrics.admit(args.insecure)?;
+    config.traces.check()?;
     config.heartbeat.policy()?;
     if args.report(&config, &mut std::io::stdout())? {
         return Ok(());
     }
     telemetry::init(&config.log)?;
+    let _traces = trace::start(&config.traces, env!("CARGO_PKG_NAME"), "")?;
     server::run(&config, args.insecure).await
 }

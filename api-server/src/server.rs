@@ -5,6 +5,7 @@ use crate::consistency::Consistency;
 use crate::domains::Domains;
 use crate::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
 use crate::hosts::{Dial, Hosts};
+use crate::metrics;
 use crate::snapshot::{Discovery, HostRecord, Snapshots};
 use crate::store::{SqliteStore, Store};
 use anyhow::Context as _;
@@ -14,7 +15,7 @@ use livemerge_proto::v1::event_service_server::EventServiceServer;
 use livemerge_proto::v1::inventory_service_server::InventoryServiceServer;
 use livemerge_proto::v1::operation_service_server::OperationServiceServer;
 use livemerge_proto::v1::snapshot_service_server::SnapshotServiceServer;
-use livemerge_runtime::{Clock, Readiness, Server, Shutdown, SystemClock};
+use livemerge_runtime::{Clock, Metrics, Readiness, Server, Shutdown, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,9 +41,17 @@ pub struct Services {
     /// The audit log.
     pub events: EventServiceServer<EventApi>,
     running: Arc<Snapshots>,
+    hosts: Arc<Hosts>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Services {
+    /// Counts there what happens from now on.
+    pub fn observe(&self, metrics: &Metrics) {
+        self.hosts.calls().publish(metrics);
+        metrics::observe(metrics, &self.running, &self.hosts, Arc::clone(&self.clock));
+    }
+
     /// What to wait for at the end, so that every operation stands between two steps.
     pub fn operations_stopped(&self) -> impl Future<Output = ()> + use<> {
         let running = Arc::clone(&self.running);
@@ -96,6 +105,8 @@ pub async fn open(
     tracing::info!(generation, "the server has read its record");
     Ok(Services {
         running: Arc::clone(&snapshots),
+        hosts: Arc::clone(&hosts),
+        clock: Arc::clone(&clock),
         snapshots: SnapshotServiceServer::new(SnapshotApi {
             snapshots: Arc::clone(&snapshots),
             store: Arc::clone(&store),
@@ -133,7 +144,8 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let store = SqliteStore::open(path).await;
     let store: Arc<dyn Store> =
         Arc::new(store.with_context(|| format!("the database {}", path.display()))?);
-    let server = Server::new(config.server.clone());
+    let metrics = Metrics::new(env!("CARGO_PKG_NAME"));
+    let server = Server::new(config.server.clone()).metered(&metrics);
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let services = open(
         config,
@@ -143,6 +155,8 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
         shutdown.clone(),
     )
     .await?;
+    services.observe(&metrics);
+    config.metrics.serve(insecure, &metrics, &shutdown).await?;
     let listener = config.listen.bind(insecure).await?;
     tracing::info!(address = %listener.address()?, "the server serves");
     tokio::spawn(follow_readiness(

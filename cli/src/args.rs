@@ -1,6 +1,7 @@
 //! The command line.
 
 mod age;
+mod diagnostics;
 mod event;
 mod label;
 mod operation;
@@ -9,6 +10,7 @@ mod snapshot;
 mod volume;
 
 pub(crate) use age::Age;
+pub(crate) use diagnostics::DiagnosticsArgs;
 pub(crate) use event::{EventCommand, EventFilterArgs, WatchEventsArgs};
 pub(crate) use operation::{CancelArgs, LimitArgs, OperationCommand, State};
 pub(crate) use snapshot::{
@@ -89,6 +91,9 @@ pub(crate) enum Command {
     /// Compares the record with hosts and storage, and repairs what is safe to; exits 1 when a finding
     /// is an error
     Doctor(DoctorArgs),
+    /// Writes an archive for whoever is to find out what is wrong: versions, hosts, operations, events,
+    /// findings, metrics and configurations, and nothing secret
+    Diagnostics(DiagnosticsArgs),
     /// Writes the completions for a shell
     Completions {
         /// The shell

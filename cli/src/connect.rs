@@ -59,6 +59,8 @@ pub(crate) struct Session {
     server: Server,
     channel: Channel,
     request_id: RequestId,
+    /// Of all calls of the command.
+    trace: Uuid,
     deadline: Option<Instant>,
 }
 
@@ -89,6 +91,7 @@ impl Session {
         Ok(Self {
             channel: endpoint.connect_lazy(),
             request_id: request_id.unwrap_or_else(|| Uuid::new_v4().into()),
+            trace: Uuid::new_v4(),
             // A time beyond the clock's range is no bound.
             deadline: time.and_then(|time| Instant::now().checked_add(time)),
             server,
@@ -115,6 +118,11 @@ impl Session {
         EventServiceClient::new(self.channel.clone())
     }
 
+    /// Whom it calls.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// What names this command's one mutation.
     pub(crate) fn request_id(&self) -> String {
         self.request_id.to_string()
@@ -132,7 +140,18 @@ impl Session {
         let time = self.time_left()?.unwrap_or(CALL);
         let mut request = Request::new(message);
         request.set_timeout(time);
-        Ok(self.within(time, send(request)).await?.into_inner())
+        if let Ok(traceparent) = self.traceparent().parse() {
+            request.metadata_mut().insert("traceparent", traceparent);
+        }
+        let answer = self.within(time, send(request)).await;
+        let answer = answer.map_err(|failure| failure.traced(&self.trace.simple().to_string()));
+        Ok(answer?.into_inner())
+    }
+
+    /// A span of a call, as W3C's trace context spells it: sampled, where the server records spans.
+    fn traceparent(&self) -> String {
+        let (span, _) = Uuid::new_v4().as_u64_pair();
+        format!("00-{}-{span:016x}-01", self.trace.simple())
     }
 
     /// Opens a stream, which may last longer than a call.

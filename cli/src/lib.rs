@@ -15,7 +15,7 @@
 //! * `wait` follows an operation, `follow` the audit log, both over restarts of the server
 //!   (`retry`).
 //! * `output` writes answers for people or scripts, `chain` draws a disk's chain, `forecast`
-//!   what a delete would do, `failure` says why something did not work and how the program ends.
+//!   what a delete would do, `diagnostics` packs an archive, `failure` says why something did not work and how the program ends.
 //!
 //! Invariants: stdout has answers only, stderr everything else. No text of the server reaches the
 //! terminal with characters that steer it. One command makes at most one change, under one request
@@ -27,6 +27,7 @@ mod args;
 pub mod chain;
 mod commands;
 mod connect;
+mod diagnostics;
 mod failure;
 mod follow;
 mod forecast;

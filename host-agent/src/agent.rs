@@ -8,6 +8,7 @@ use crate::grpc::{HostApi, MergeApi, VolumeApi};
 use crate::hypervisor::Hypervisor;
 use crate::machines;
 use crate::merge::{Fence, Merges, next_own_generation};
+use crate::metrics::{self, VolumeMeter};
 use crate::reaper;
 use crate::registration::{self, Registration};
 use crate::slack::{self, Slack};
@@ -17,7 +18,8 @@ use livemerge_proto::DESCRIPTORS;
 use livemerge_proto::v1::host_service_server::HostServiceServer;
 use livemerge_proto::v1::merge_service_server::MergeServiceServer;
 use livemerge_proto::v1::volume_service_server::VolumeServiceServer;
-use livemerge_runtime::{Clock, ListenAddress, Readiness, Server, Shutdown, SystemClock};
+use livemerge_runtime::metrics::ClientMeter;
+use livemerge_runtime::{Clock, ListenAddress, Metrics, Readiness, Server, Shutdown, SystemClock};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -43,12 +45,21 @@ pub struct Agent {
     /// This start of the agent.
     pub generation: u64,
     running: Arc<Merges>,
+    stored: Arc<Volumes>,
+    hypervisor: Arc<dyn Hypervisor>,
     freezes: Arc<Freezes>,
     /// Held as long as the agent runs: its directory has one owner.
     _owner: File,
 }
 
 impl Agent {
+    /// Counts there what happens from now on.
+    pub fn observe(&self, metrics: &Metrics) {
+        let hypervisor = Arc::clone(&self.hypervisor);
+        metrics::observe(metrics, &self.running, move || hypervisor.connected());
+        self.stored.observe(VolumeMeter::new(metrics));
+    }
+
     /// What to wait for at the end, so that no guest stands still, or is frozen, without its agent.
     pub fn guests_run(&self) -> impl Future<Output = ()> + use<> {
         let (running, freezes) = (Arc::clone(&self.running), Arc::clone(&self.freezes));
@@ -113,6 +124,8 @@ pub async fn open(
     let volume_merges = Arc::clone(&merges);
     Ok(Agent {
         running: Arc::clone(&merges),
+        stored: Arc::clone(&volumes),
+        hypervisor: Arc::clone(&hypervisor),
         freezes: Arc::clone(&freezes),
         _owner: owner,
         merges: MergeServiceServer::new(MergeApi {
@@ -166,7 +179,8 @@ pub async fn run(
     hypervisor: Arc<dyn Hypervisor>,
     insecure: bool,
 ) -> anyhow::Result<()> {
-    let server = Server::new(config.server.clone());
+    let metrics = Metrics::new(env!("CARGO_PKG_NAME"));
+    let server = Server::new(config.server.clone()).metered(&metrics);
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let domains = domains::open(config).await?;
     let clock = Arc::new(SystemClock);
@@ -178,11 +192,15 @@ pub async fn run(
         shutdown.clone(),
     )
     .await?;
+    agent.observe(&metrics);
+    config.metrics.serve(insecure, &metrics, &shutdown).await?;
     let listener = config.listen.bind(insecure).await?;
     let address = listener.address()?;
     tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");
     tokio::spawn(follow_readiness(hypervisor, readiness, shutdown.clone()));
-    register(config, &address, agent.generation, shutdown)?;
+    let calls = ClientMeter::default();
+    calls.publish(&metrics);
+    register(config, &address, agent.generation, &calls, shutdown)?;
     let guests_run = agent.guests_run();
     let server = server
         .descriptors(DESCRIPTORS)
@@ -203,6 +221,7 @@ fn register(
     config: &Config,
     address: &ListenAddress,
     generation: u64,
+    calls: &ClientMeter,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let Some(server) = config.host.server()? else {
@@ -218,7 +237,12 @@ fn register(
         endpoint,
         generation,
     };
-    tokio::spawn(registration::keep(registration, server, shutdown));
+    tokio::spawn(registration::keep(
+        registration,
+        server,
+        calls.clone(),
+        shutdown,
+    ));
     Ok(())
 }
 

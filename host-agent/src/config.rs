@@ -3,7 +3,7 @@
 use crate::freeze;
 use crate::merge::{PivotMode, Policy};
 use livemerge_proto::ids::HostId;
-use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
+use livemerge_runtime::{ListenConfig, LogConfig, MetricsConfig, ServerConfig, TracesConfig};
 use livemerge_storage::StorageId;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -23,6 +23,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// Where metrics are read.
+    pub metrics: MetricsConfig,
+    /// Where traces are sent.
+    pub traces: TracesConfig,
     /// This host.
     pub host: HostConfig,
     /// Its hypervisor.
@@ -41,6 +45,8 @@ impl Default for Config {
             listen: ListenConfig::loopback(7421),
             server: ServerConfig::default(),
             log: LogConfig::default(),
+            metrics: MetricsConfig::default(),
+            traces: TracesConfig::default(),
             host: HostConfig::default(),
             hypervisor: HypervisorConfig::default(),
             merge: MergeConfig::default(),

@@ -24,6 +24,7 @@ pub mod hypervisor;
 mod lanes;
 pub mod machines;
 pub mod merge;
+mod metrics;
 pub mod overlays;
 mod reaper;
 pub mod registration;

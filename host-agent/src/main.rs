@@ -6,7 +6,7 @@ compile_error!("fail points are for tests: build this program without the featur
 use clap::{Parser, Subcommand};
 use livemerge_host_agent::export::{self, ExportArgs};
 use livemerge_host_agent::{agent, config::Config, hypervisor::Libvirt};
-use livemerge_runtime::{Args, ended, telemetry};
+use livemerge_runtime::{Args, ended, telemetry, trace};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -42,6 +42,8 @@ async fn main() -> ExitCode {
 async fn run(args: &Args) -> anyhow::Result<()> {
     let config: Config = args.load("LIVEMERGE_AGENT_")?;
     config.listen.admit(args.insecure)?;
+    config.metrics.admit(args.insecure)?;
+    config.traces.check()?;
     config.host.id()?;
     config.host.server()?;
     config.merge.policy()?;
@@ -51,6 +53,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     telemetry::init(&config.log)?;
+    let _traces = trace::start(&config.traces, env!("CARGO_PKG_NAME"), &config.host.id)?;
     let hypervisor = Arc::new(Libvirt::open(&config.hypervisor.uri, call_limit)?);
     agent::run(&config, hypervisor, args.insecure).await
 }

@@ -5,6 +5,7 @@ use livemerge_proto::ids::HostId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1::RegisterHostRequest;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
+use livemerge_runtime::metrics::{Calls, ClientMeter};
 use livemerge_runtime::{Backoff, Shutdown, Tries};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
@@ -26,12 +27,17 @@ pub struct Registration {
 }
 
 /// Registers until the agent stops. Failing is no reason to stop: merges go on without a server.
-pub async fn keep(registration: Registration, server: Endpoint, shutdown: Shutdown) {
+pub async fn keep(
+    registration: Registration,
+    server: Endpoint,
+    calls: ClientMeter,
+    shutdown: Shutdown,
+) {
     let channel = server
         .connect_timeout(TIME_LIMIT)
         .timeout(TIME_LIMIT)
         .connect_lazy();
-    let mut client = InventoryServiceClient::new(channel);
+    let mut client = InventoryServiceClient::new(calls.over(channel));
     let mut tries = Tries::new(BACKOFF, &registration.host);
     loop {
         let pause = match register(&registration, &mut client).await {
@@ -56,7 +62,7 @@ pub async fn keep(registration: Registration, server: Endpoint, shutdown: Shutdo
 
 async fn register(
     registration: &Registration,
-    client: &mut InventoryServiceClient<Channel>,
+    client: &mut InventoryServiceClient<Calls<Channel>>,
 ) -> Result<(), tonic::Status> {
     let request = RegisterHostRequest {
         request_id: Uuid::new_v4().to_string(),

@@ -13,15 +13,18 @@ mod links;
 
 use crate::domains::{Domain, RemovalPolicy};
 use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
+use crate::metrics::VolumeMeter;
 use futures::{StreamExt as _, TryStreamExt as _};
 use links::Links;
 use livemerge_proto::{problem::Problem, reason::Reason};
+use livemerge_runtime::trace::{LiveSpan, SpanKind};
 use livemerge_storage::{
     Capabilities, ClusterBytes, Content, Dependent, Identity, LiveVolumes, Locator, NewVolume,
     Profile, Removal, RemovalId, RemovalOrder, Share, Space, StorageError, StorageId, VolumeInfo,
     VolumeRef, survey,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 /// A storage domain, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,7 @@ pub struct Volumes {
     domains: BTreeMap<StorageId, Domain>,
     hypervisor: Arc<dyn Hypervisor>,
     links: Links,
+    meter: OnceLock<VolumeMeter>,
 }
 
 impl Volumes {
@@ -54,7 +58,14 @@ impl Volumes {
             domains,
             hypervisor,
             links: Links::default(),
+            meter: OnceLock::new(),
         }
+    }
+
+    /// Counts removals and room from now on.
+    pub(crate) fn observe(&self, meter: VolumeMeter) {
+        // The first one stays.
+        let _ = self.meter.set(meter);
     }
 
     /// The ids of the domains.
@@ -192,8 +203,11 @@ impl Volumes {
             .store(&volume.storage)?
             .provide(&volume.name, bytes)
             .await;
-        let given = given.map_err(|error| problem(&error).with("volume", volume))?;
-        Ok(given.allocated_bytes)
+        let given = given.map_err(|error| problem(&error).with("volume", volume));
+        if let Some(meter) = self.meter.get() {
+            meter.provided(&given);
+        }
+        Ok(given?.allocated_bytes)
     }
 
     /// Makes a volume that nobody has open at least so large. One that is has nothing done to it,
@@ -290,7 +304,13 @@ impl Volumes {
         order: &RemovalOrder,
     ) -> Result<Removal, Problem> {
         let order = self.domain(storage)?.removal.order(order);
-        self.remove_as_ordered(storage, &order).await
+        let mut span = LiveSpan::begin("volume removal", SpanKind::Internal);
+        span.set("livemerge.volume", format!("{storage}/{}", order.volume));
+        let removed = self.counted(self.remove_as_ordered(storage, &order).await);
+        if let Err(problem) = &removed {
+            span.fail(problem.reason.as_str());
+        }
+        removed
     }
 
     /// The same of a volume that was made for nothing: nobody will want it back.
@@ -338,7 +358,14 @@ impl Volumes {
             ..RemovalOrder::new(removal.id, name, identity)
         };
         let gone_on = self.store(storage)?.remove(&order).await;
-        gone_on.map_err(|error| problem(&error).with("volume", &removal.volume))
+        self.counted(gone_on.map_err(|error| problem(&error).with("volume", &removal.volume)))
+    }
+
+    fn counted(&self, removed: Result<Removal, Problem>) -> Result<Removal, Problem> {
+        if let Some(meter) = self.meter.get() {
+            meter.removed(&removed);
+        }
+        removed
     }
 
     /// Brings a removed volume back that is kept.

@@ -55,6 +55,21 @@ pub enum ConfigError {
         /// The address that was refused.
         address: SocketAddr,
     },
+    /// A collector of traces that cannot be called.
+    #[error("traces.endpoint: `{endpoint}` is not `http://ADDRESS:PORT`")]
+    Traces {
+        /// The endpoint as configured.
+        endpoint: String,
+    },
+    /// An address for metrics that other machines can reach, without `--insecure`.
+    #[error(
+        "metrics.listen: {address} can be reached from other machines, and metrics have no TLS; \
+         listen on loopback, or pass --insecure"
+    )]
+    InsecureMetrics {
+        /// The address that was refused.
+        address: SocketAddr,
+    },
 }
 
 /// The server could not start or did not end well.

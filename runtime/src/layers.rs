@@ -1,4 +1,4 @@
-//! What every request passes, outside to in: request span, catch panic, deadline.
+//! What every request passes, outside to in: request span, metrics, catch panic, deadline.
 //!
 //! Each layer is a plain [`tower::Service`] over tonic's body type that cannot fail: whatever goes
 //! wrong inside is an answer with a gRPC status.
@@ -10,8 +10,7 @@ pub(crate) mod status;
 
 pub(crate) use deadline::DeadlineLayer;
 pub(crate) use panic::CatchPanic;
-pub use request::RequestIds;
-pub(crate) use request::RequestSpan;
+pub use request::{RequestIds, RequestLayer, RequestSpan};
 
 use futures::future::BoxFuture;
 use std::convert::Infallible;

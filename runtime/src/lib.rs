@@ -9,7 +9,7 @@
 //!                  │                                 ▼
 //!                  └───────────────▶ Server::new ─ service(..) ─ serve(listener)
 //!
-//!  connection ─▶ request span ─▶ catch panic ─▶ deadline ─▶ service
+//!  connection ─▶ request span ─▶ metrics ─▶ catch panic ─▶ deadline ─▶ service
 //! ```
 //!
 //! A drain (SIGTERM, SIGINT, or anyone who cancels [`Shutdown`]) goes in this order: health says
@@ -77,7 +77,9 @@
 //! ```
 
 pub mod config;
+pub mod metrics;
 pub mod telemetry;
+pub mod trace;
 
 mod args;
 mod backoff;
@@ -96,8 +98,10 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use ended::ended;
 pub use error::{ConfigError, ServeError};
 pub use health::Readiness;
-pub use layers::RequestIds;
+pub use layers::{RequestIds, RequestLayer, RequestSpan};
 pub use listen::{ListenAddress, ListenConfig, Listener};
+pub use metrics::{Metrics, MetricsConfig};
 pub use server::{Server, Shutdown};
 pub use server_config::ServerConfig;
 pub use telemetry::{LogConfig, LogFormat};
+pub use trace::{DurableSpan, TraceContext, TracesConfig};

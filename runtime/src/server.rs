@@ -14,6 +14,7 @@
 
 use crate::layers::{CatchPanic, DeadlineLayer, RequestSpan};
 use crate::listen::{self, Connection, Listener, Socket};
+use crate::metrics::{Metrics, MetricsLayer, ServerMeter};
 use crate::{Readiness, ServeError, ServerConfig};
 use futures::Stream;
 use std::collections::HashSet;
@@ -60,6 +61,7 @@ pub struct Server {
     streams: HashSet<String>,
     readiness: Readiness,
     shutdown: Shutdown,
+    meter: ServerMeter,
 }
 
 impl Server {
@@ -80,7 +82,15 @@ impl Server {
             streams: OWN_STREAMS.map(str::to_owned).into(),
             readiness: Readiness::new(),
             shutdown: Shutdown::new(),
+            meter: ServerMeter::new(&Metrics::default()),
         }
+    }
+
+    /// Counts its calls there.
+    #[must_use]
+    pub fn metered(mut self, metrics: &Metrics) -> Self {
+        self.meter = ServerMeter::new(metrics);
+        self
     }
 
     /// The token that services and drivers watch.
@@ -196,11 +206,14 @@ impl Server {
         let limit = self.config.max_message_bytes();
         let health = self.readiness.service().max_decoding_message_size(limit);
         let routes = self.routes.add_service(health).prepare();
-        let service = RequestSpan::new(CatchPanic::new(DeadlineLayer::new(
+        let service = CatchPanic::new(DeadlineLayer::new(
             routes,
             self.config.unary_deadline(),
             self.streams,
-        )));
+        ));
+        let served = self.served.iter().copied().chain(SERVED_BESIDE).collect();
+        let metered = MetricsLayer::new(service, self.meter, &self.descriptors, &served);
+        let service = RequestSpan::new(metered);
         let stop = CancellationToken::new();
         let mut serving = tokio::spawn(self.config.transport().serve_with_incoming_shutdown(
             service,

@@ -22,7 +22,9 @@ pub use snapshot_service::SnapshotApi;
 
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
+use livemerge_runtime::trace::inherited;
 use tonic::{Request, Status};
+use tracing::Instrument as _;
 
 /// Who asks: the caller's address, as long as nothing better is known.
 fn caller<T>(request: &Request<T>) -> String {
@@ -31,10 +33,11 @@ fn caller<T>(request: &Request<T>) -> String {
         .map_or_else(|| "local".to_owned(), |address| address.to_string())
 }
 
-/// Runs a mutation to its end even when the client goes away meanwhile.
+/// Runs a mutation to its end even when the client goes away meanwhile, in the request's trace.
 async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Status> {
+    let work = inherited(work).instrument(tracing::Span::current());
     match tokio::spawn(work).await {
         Ok(done) => done.map_err(Status::from),
         Err(died) => {

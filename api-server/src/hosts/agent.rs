@@ -18,6 +18,7 @@ use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
+use livemerge_runtime::metrics::{Calls, ClientMeter};
 use livemerge_storage::{RemovalId, StorageId};
 use std::time::Duration;
 use tonic::transport::Channel;
@@ -37,16 +38,28 @@ pub(super) struct GrpcAgent {
     generation: i64,
     /// For calls that answer at once.
     answer: Duration,
+    calls: ClientMeter,
 }
 
 impl GrpcAgent {
-    pub(super) fn new(host: HostId, channel: Channel, generation: u64, answer: Duration) -> Self {
+    pub(super) fn new(
+        host: HostId,
+        channel: Channel,
+        generation: u64,
+        answer: Duration,
+        calls: ClientMeter,
+    ) -> Self {
         Self {
             host,
             channel,
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
             answer,
+            calls,
         }
+    }
+
+    fn channel(&self) -> Calls<Channel> {
+        self.calls.over(self.channel.clone())
     }
 
     fn at_once<T>(&self, message: T) -> Request<T> {
@@ -65,7 +78,7 @@ impl HostAgent for GrpcAgent {
             vm_id: vm.to_string(),
             disk: disk.map(ToString::to_string).unwrap_or_default(),
         };
-        let mut client = MergeServiceClient::new(self.channel.clone());
+        let mut client = MergeServiceClient::new(self.channel());
         let answer = client
             .get_volume_chain(self.at_once(request))
             .await
@@ -86,7 +99,7 @@ impl HostAgent for GrpcAgent {
             overlays: overlays.collect(),
             quiesce: convert::quiesce(order.quiesce).into(),
         };
-        let mut client = HostServiceClient::new(self.channel.clone());
+        let mut client = HostServiceClient::new(self.channel());
         let answer = client
             .create_overlays(self.works(request))
             .await
@@ -105,7 +118,7 @@ impl HostAgent for GrpcAgent {
             disks: runs.iter().map(convert::disk_range).collect(),
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
         };
-        let mut client = MergeServiceClient::new(self.channel.clone());
+        let mut client = MergeServiceClient::new(self.channel());
         let answer = client.plan_merge(self.works(request)).await;
         let plans = answer.map_err(classify)?.into_inner().disks;
         let measured = plans
@@ -133,7 +146,7 @@ impl HostAgent for GrpcAgent {
             disks: orders.iter().map(convert::disk_merge).collect(),
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
         };
-        let mut client = MergeServiceClient::new(self.channel.clone());
+        let mut client = MergeServiceClient::new(self.channel());
         let answer = client.start_merge(self.at_once(request)).await;
         answer.map(drop).map_err(classify)
     }
@@ -143,7 +156,7 @@ impl HostAgent for GrpcAgent {
             merge_id: merge.to_string(),
             generation: self.generation,
         };
-        let mut client = MergeServiceClient::new(self.channel.clone());
+        let mut client = MergeServiceClient::new(self.channel());
         let answer = client.cancel_merge(self.at_once(request)).await;
         answer.map(drop).map_err(classify)
     }
@@ -154,7 +167,7 @@ impl HostAgent for GrpcAgent {
             generation: self.generation,
             bytes_per_second: i64::try_from(bytes_per_second).unwrap_or(i64::MAX),
         };
-        let mut client = MergeServiceClient::new(self.channel.clone());
+        let mut client = MergeServiceClient::new(self.channel());
         let answer = client.set_merge_bandwidth(self.at_once(request)).await;
         answer.map(drop).map_err(classify)
     }
@@ -166,7 +179,7 @@ impl HostAgent for GrpcAgent {
             volume: Some(volume_ref(&order.volume.volume)),
             identity: order.volume.identity.to_string(),
         };
-        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let mut client = VolumeServiceClient::new(self.channel());
         let answer = client
             .remove_volume(self.works(request))
             .await
@@ -185,14 +198,14 @@ impl HostAgent for GrpcAgent {
             storage: storage.to_string(),
             removal_id: removal.to_string(),
         };
-        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let mut client = VolumeServiceClient::new(self.channel());
         let answer = client.restore_volume(self.works(request)).await;
         let volume = answer.map_err(classify)?.into_inner().volume;
         convert::volume(volume.unwrap_or_default()).map_err(classify)
     }
 
     async fn report(&self) -> Result<HostReport, HostError> {
-        let mut client = HostServiceClient::new(self.channel.clone());
+        let mut client = HostServiceClient::new(self.channel());
         let request = v1::HostServiceGetHostRequest {};
         let answer = client
             .get_host(self.at_once(request))
@@ -202,7 +215,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn domains(&self) -> Result<Vec<DomainSeen>, HostError> {
-        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let mut client = VolumeServiceClient::new(self.channel());
         let (mut domains, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = v1::ListStoragesRequest {
@@ -222,7 +235,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn volumes(&self, storage: &StorageId) -> Result<Vec<VolumeSeen>, HostError> {
-        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let mut client = VolumeServiceClient::new(self.channel());
         let (mut volumes, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = v1::ListVolumesRequest {
@@ -243,7 +256,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn removals(&self, storage: &StorageId) -> Result<Vec<RemovalSeen>, HostError> {
-        let mut client = VolumeServiceClient::new(self.channel.clone());
+        let mut client = VolumeServiceClient::new(self.channel());
         let request = v1::ListRemovalsRequest {
             storage: storage.to_string(),
         };

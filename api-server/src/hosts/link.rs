@@ -144,11 +144,12 @@ impl Link {
     > {
         let heartbeat_interval = prost_types::Duration::try_from(self.hosts.policy.heartbeat).ok();
         let request = v1::WatchHostRequest { heartbeat_interval };
-        let machines = HostServiceClient::new(self.channel.clone())
+        let calls = self.hosts.calls();
+        let machines = HostServiceClient::new(calls.over(self.channel.clone()))
             .watch_host(request)
             .await?;
         let request = v1::WatchMergesRequest {};
-        let merges = MergeServiceClient::new(self.channel.clone())
+        let merges = MergeServiceClient::new(calls.over(self.channel.clone()))
             .watch_merges(request)
             .await?;
         Ok((machines.into_inner(), merges.into_inner()))

@@ -34,6 +34,7 @@ use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
+use livemerge_runtime::metrics::ClientMeter;
 use livemerge_runtime::{Clock, Shutdown};
 use livemerge_storage::{RemovalId, StorageId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,6 +149,7 @@ pub struct Hosts {
     policy: LinkPolicy,
     generation: u64,
     shutdown: Shutdown,
+    calls: ClientMeter,
     known: RwLock<BTreeMap<HostId, Known>>,
     /// Where machines were last seen, for those whose host is silent.
     homes: Mutex<BTreeMap<VmId, VmRecord>>,
@@ -188,6 +190,7 @@ impl Hosts {
             policy,
             generation,
             shutdown,
+            calls: ClientMeter::default(),
             known: RwLock::default(),
             homes: Mutex::new(homes.into_iter().map(|vm| (vm.id, vm)).collect()),
             registering: tokio::sync::Mutex::default(),
@@ -269,6 +272,11 @@ impl Hosts {
         self.get(&record.id).ok_or_else(|| no_host(&record.id))
     }
 
+    /// What meters the calls to agents.
+    pub(crate) fn calls(&self) -> &ClientMeter {
+        &self.calls
+    }
+
     /// All hosts, by id.
     pub fn all(&self) -> Vec<(HostRecord, HostView)> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -346,6 +354,7 @@ impl Hosts {
             channel.clone(),
             self.generation,
             self.policy.answer,
+            self.calls.clone(),
         ));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // Whoever watches the host goes on watching it.

@@ -4,6 +4,7 @@
 use super::hub::OperationView;
 use super::lane::Run;
 use super::service::{Snapshots, deletable};
+use super::traced;
 use super::types::{NewEvent, Operation, OperationState, Snapshot};
 use crate::store::{
     Accepted, Change, OperationFilter, Page, RequestRecord, SnapshotChange, StateName, StoreError,
@@ -126,7 +127,7 @@ impl Snapshots {
         self.working.spawn(async move {
             let shutdown = around.shutdown.clone();
             while let Some(Some(operation)) = shutdown.run_until_cancelled(receiver.recv()).await {
-                Run::new(Arc::clone(&around), operation).finish().await;
+                traced::run(Run::new(Arc::clone(&around), operation)).await;
             }
         });
         sender

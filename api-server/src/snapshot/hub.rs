@@ -4,14 +4,16 @@
 //! Open operations have a place here; a watcher reads the latest state when it has time. Ended
 //! ones are read from the store.
 
+use super::traced;
 use super::types::{Operation, OperationState};
 use crate::hosts::MergeSeen;
+use crate::metrics::OperationMeter;
 use jiff::Timestamp;
 use livemerge_proto::ids::{MergeId, OperationId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
@@ -120,6 +122,7 @@ type Open = HashMap<OperationId, watch::Sender<OperationView>>;
 pub struct Hub {
     open: Mutex<Open>,
     asked: broadcast::Sender<OperationId>,
+    meter: OnceLock<OperationMeter>,
 }
 
 impl Default for Hub {
@@ -128,11 +131,26 @@ impl Default for Hub {
         Self {
             open: Mutex::default(),
             asked,
+            meter: OnceLock::new(),
         }
     }
 }
 
 impl Hub {
+    /// Counts what becomes of operations from now on.
+    pub(crate) fn observe(&self, meter: OperationMeter) {
+        // The first one stays.
+        let _ = self.meter.set(meter);
+    }
+
+    /// All open operations as they are shown.
+    pub(crate) fn all(&self) -> Vec<OperationView> {
+        let open = self.lock();
+        open.values()
+            .map(|sender| sender.borrow().clone())
+            .collect()
+    }
+
     /// Shows a state. An ended operation is shown once more to its watchers and then leaves.
     pub fn show(&self, view: OperationView) {
         let id = view.operation.id;
@@ -145,7 +163,7 @@ impl Hub {
             }
             return;
         };
-        if replace(sender, |shown| *shown = view) {
+        if self.replace(sender, |shown| *shown = view) {
             open.remove(&id);
             line_up(&open, vm);
         }
@@ -156,10 +174,25 @@ impl Hub {
         let mut open = self.lock();
         let Some(sender) = open.get(&id) else { return };
         let vm = sender.borrow().operation.vm;
-        if replace(sender, change) {
+        if self.replace(sender, change) {
             open.remove(&id);
             line_up(&open, vm);
         }
+    }
+
+    /// As [`replace`], and counts what it comes to.
+    fn replace(
+        &self,
+        sender: &watch::Sender<OperationView>,
+        change: impl FnOnce(&mut OperationView),
+    ) -> bool {
+        let Some(meter) = self.meter.get() else {
+            return replace(sender, change);
+        };
+        let before = sender.borrow().clone();
+        let ended = replace(sender, change);
+        meter.seen(&before, &sender.borrow());
+        ended
     }
 
     /// An open operation as it is shown.
@@ -219,6 +252,9 @@ fn replace(sender: &watch::Sender<OperationView>, change: impl FnOnce(&mut Opera
             shown.operation = before.operation.clone();
         }
         ended = shown.operation.state.ended();
+        if ended && !before.operation.state.ended() {
+            traced::ended(&shown.operation);
+        }
         *shown != before
     });
     ended

@@ -37,6 +37,7 @@ pub mod step;
 #[cfg(test)]
 mod step_tests;
 mod telling;
+mod traced;
 mod turns;
 mod types;
 mod undone;

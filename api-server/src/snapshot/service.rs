@@ -16,7 +16,7 @@ use crate::store::{RequestRecord, Store, StoreError};
 use livemerge_proto::ids::{OperationId, RequestId, SnapshotId, SnapshotName, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_runtime::{Clock, Shutdown};
+use livemerge_runtime::{Clock, DurableSpan, Shutdown};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
@@ -344,6 +344,7 @@ impl Snapshots {
             host: None,
             request,
             requested_by: caller.to_owned(),
+            trace: DurableSpan::begin(),
             obstacle: None,
             created_at: now,
             started_at: None,

@@ -35,7 +35,7 @@ pub(crate) struct WatchEventsArgs {
 }
 
 /// Which events.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct EventFilterArgs {
     /// Only those about this machine, by id or name
     #[arg(long)]

@@ -14,7 +14,7 @@ pub(crate) enum VolumeCommand {
 }
 
 /// `livemerge volume storages`
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct StoragesArgs {
     /// Only those of this host
     #[arg(long, value_name = "HOST")]
@@ -22,7 +22,7 @@ pub(crate) struct StoragesArgs {
 }
 
 /// `livemerge volume removed`
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct RemovedArgs {
     /// Only those of this storage domain
     #[arg(long, value_name = "DOMAIN")]

@@ -20,7 +20,7 @@ pub(super) async fn run(
     }
 }
 
-async fn list(
+pub(super) async fn list(
     session: &Session,
     filter: EventFilterArgs,
     limit: Option<usize>,

@@ -22,7 +22,7 @@ pub(super) async fn run(
     }
 }
 
-async fn list(session: &Session) -> Result<Vec<v1::Host>, Failure> {
+pub(super) async fn list(session: &Session) -> Result<Vec<v1::Host>, Failure> {
     let mut client = session.inventory();
     read_all(None, async |Page { size, token }| {
         let request = v1::ListHostsRequest {

@@ -1,6 +1,7 @@
 //! The commands: each asks the server and writes what it answers.
 
 mod completions;
+mod diagnostics;
 mod doctor;
 mod event;
 mod host;
@@ -35,6 +36,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Stop> {
         Command::Operation(command) => operation::run(&session()?, output, command).await,
         Command::Event(command) => event::run(&session()?, output, command).await,
         Command::Doctor(args) => doctor::run(&session()?, output, args).await,
+        Command::Diagnostics(args) => diagnostics::run(&session()?, output, args).await,
         Command::Completions { shell } => completions::run(output, shell),
     }
 }

@@ -135,7 +135,7 @@ async fn limit(session: &Session, args: LimitArgs) -> Result<v1::Operation, Fail
         .ok_or_else(|| Failure::incomplete("operation"))
 }
 
-async fn list(
+pub(super) async fn list(
     session: &Session,
     vm: Option<&str>,
     states: &[State],

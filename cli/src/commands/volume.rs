@@ -19,7 +19,10 @@ pub(super) async fn run(
     }
 }
 
-async fn removed(session: &Session, args: RemovedArgs) -> Result<Vec<v1::Removal>, Failure> {
+pub(super) async fn removed(
+    session: &Session,
+    args: RemovedArgs,
+) -> Result<Vec<v1::Removal>, Failure> {
     let storage = args.storage.unwrap_or_default();
     let mut client = session.inventory();
     let mut silent = Vec::new();
@@ -40,7 +43,10 @@ async fn removed(session: &Session, args: RemovedArgs) -> Result<Vec<v1::Removal
     Ok(removals)
 }
 
-async fn storages(session: &Session, args: StoragesArgs) -> Result<Vec<v1::HostStorage>, Failure> {
+pub(super) async fn storages(
+    session: &Session,
+    args: StoragesArgs,
+) -> Result<Vec<v1::HostStorage>, Failure> {
     let host = args.host.unwrap_or_default();
     let mut client = session.inventory();
     let mut silent = Vec::new();

@@ -108,6 +108,15 @@ impl Failure {
         self.line("hint", text)
     }
 
+    /// Of a fault of the server's: under which trace its log has the cause.
+    #[must_use]
+    pub(crate) fn traced(self, trace: &str) -> Self {
+        match self.exit {
+            Exit::Internal => self.line("trace", trace),
+            _ => self,
+        }
+    }
+
     /// How the program ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

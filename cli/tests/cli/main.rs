@@ -6,6 +6,7 @@ mod cancelling;
 mod commands;
 mod data;
 mod deleting;
+mod diagnostics;
 mod doctor;
 mod errors;
 mod following;

@@ -18,12 +18,15 @@ pub use volume_service::VolumeApi;
 
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
+use livemerge_runtime::trace::inherited;
 use tonic::Status;
+use tracing::Instrument as _;
 
-/// Runs a mutation to its end even when the client goes away meanwhile.
+/// Runs a mutation to its end even when the client goes away meanwhile, in the request's trace.
 async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Status> {
+    let work = inherited(work).instrument(tracing::Span::current());
     match tokio::spawn(work).await {
         Ok(done) => done.map_err(Status::from),
         Err(died) => {

@@ -4,11 +4,14 @@
 //! changes in between are coalesced, and a slow reader costs no memory. How many ended merges are
 //! shown is bounded, so that the whole board is one message.
 
+use super::traced::Traced;
 use super::types::{MergeRecord, Phase};
+use crate::metrics::MergeMeter;
 use jiff::Timestamp;
 use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::MergeId;
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// A merge as it is shown: the durable record and how far the copy is.
@@ -27,7 +30,7 @@ pub struct MergeView {
 }
 
 impl MergeView {
-    pub(super) fn new(record: MergeRecord) -> Self {
+    pub(crate) fn new(record: MergeRecord) -> Self {
         Self {
             done_bytes: record.copied.bytes,
             total_bytes: record.copied.bytes,
@@ -56,6 +59,8 @@ pub type Views = Arc<BTreeMap<MergeId, MergeView>>;
 #[derive(Debug, Clone)]
 pub(super) struct Board {
     views: watch::Sender<Views>,
+    meter: Arc<OnceLock<MergeMeter>>,
+    traced: Arc<Traced>,
 }
 
 impl Board {
@@ -66,7 +71,15 @@ impl Board {
             .collect();
         Self {
             views: watch::Sender::new(Arc::new(views)),
+            meter: Arc::default(),
+            traced: Arc::default(),
         }
+    }
+
+    /// Counts what happens from now on.
+    pub(super) fn observe(&self, meter: MergeMeter) {
+        // The first one stays.
+        let _ = self.meter.set(meter);
     }
 
     pub(super) fn get(&self, id: MergeId) -> Option<MergeView> {
@@ -86,6 +99,10 @@ impl Board {
                 return false;
             }
             view.shown += 1;
+            self.traced.seen(before, &view);
+            if let Some(meter) = self.meter.get() {
+                meter.seen(before, &view);
+            }
             Arc::make_mut(views).insert(view.record.order.id, view);
             true
         });

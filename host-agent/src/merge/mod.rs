@@ -45,7 +45,7 @@ mod progress;
 mod restore;
 mod room;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod slack;
 pub mod step;
 #[cfg(test)]
@@ -54,6 +54,7 @@ mod step_tests;
 mod tests;
 #[cfg(test)]
 mod together_tests;
+mod traced;
 mod types;
 mod waits;
 
@@ -71,6 +72,7 @@ pub use types::{
 
 use crate::hypervisor::Hypervisor;
 use crate::lanes::Lanes;
+use crate::metrics::MergeMeter;
 use crate::overlays::Overlays;
 use crate::slack::marks::Marks;
 use crate::volumes::Volumes;
@@ -88,6 +90,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// How long the journal remembers merges that have ended.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -167,6 +170,11 @@ impl Merges {
     pub async fn stopped(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Counts what happens to merges from now on.
+    pub(crate) fn observe(&self, meter: MergeMeter) {
+        self.around.board.observe(meter);
     }
 
     /// Who puts overlays on this host's machines: orders for one machine follow one another.
@@ -291,12 +299,15 @@ impl Merges {
         // Taken here if it is free: the tasks may begin in another order.
         let turn = Arc::clone(&lane).try_lock_owned().ok();
         let merges = Arc::clone(self);
+        let trace = first.trace.map(|span| span.context().trace_id());
+        let span = tracing::info_span!("merge", id = %first.order.id, trace_id = trace);
         let driver = Driver::new(self.around.clone(), records, wished);
-        self.tasks.spawn(async move {
+        let driven = async move {
             driver.run(lane, turn).await;
             merges.wishes().retain(|id, _| !ids.contains(id));
             forget_outlived(&merges.around).await;
-        });
+        };
+        self.tasks.spawn(driven.instrument(span));
     }
 
     fn wishes(&self) -> MutexGuard<'_, HashMap<MergeId, Wishes>> {

@@ -69,6 +69,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         starts: 0,
         pivot_attempts: 0,
         longest_pause: Duration::ZERO,
+        trace: None,
         accepted_at: now(),
         revision: 1,
     }

@@ -5,6 +5,7 @@ use super::room::Promise;
 use jiff::Timestamp;
 use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
+use livemerge_runtime::DurableSpan;
 use livemerge_storage::{Format, Identity, Locator, Profile, VolumeRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -136,6 +137,9 @@ pub struct MergeRecord {
     pub pivot_attempts: u32,
     /// The longest time that the guest's processors stood still for a pivot.
     pub longest_pause: Duration,
+    /// Its span in the trace of who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<DurableSpan>,
     /// When it was accepted.
     pub accepted_at: Timestamp,
     /// Counts the changes of this record.
@@ -207,6 +211,7 @@ impl MergeRecord {
             starts: 0,
             pivot_attempts: 0,
             longest_pause: Duration::ZERO,
+            trace: DurableSpan::begin(),
             accepted_at: now,
             revision: 1,
         }

@@ -147,7 +147,7 @@ impl tower::Service<http::Request<Body>> for Misbehaving {
                 "Silence" | "UnarySilence" => answer(Silence),
                 "Ids" => Status::not_found(request.extensions().get::<RequestIds>().map_or_else(
                     || "none".to_owned(),
-                    |ids| format!("{} {}", ids.request_id, ids.trace_id),
+                    |ids| format!("{} {}", ids.request_id, ids.trace.trace_id()),
                 ))
                 .into_http(),
                 _ => Status::unimplemented(method).into_http(),

@@ -31,6 +31,7 @@ use livemerge_host_agent::hypervisor::fake::{FakeHypervisor, FakeImages, Pace};
 use livemerge_proto::ids::VmId;
 use livemerge_proto::v1;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
+use livemerge_runtime::{Metrics, RequestLayer};
 use livemerge_storage::Locator;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +77,10 @@ pub struct Cluster {
     pub server: Service,
     /// The agent.
     pub agent: Service,
+    /// What the server that runs has counted.
+    pub server_metrics: Metrics,
+    /// What the agent that runs has counted.
+    pub agent_metrics: Metrics,
     server_clock: SetClock,
     agent_clock: SetClock,
     between: Arc<dyn Between>,
@@ -117,6 +122,8 @@ impl Cluster {
             server: service(Who::Server),
             agent: service(Who::Agent),
             network,
+            server_metrics: Metrics::default(),
+            agent_metrics: Metrics::default(),
             server_clock: SetClock::default(),
             agent_clock: SetClock::default(),
             between,
@@ -166,6 +173,8 @@ impl Cluster {
         let clock = Arc::new(self.server_clock.clone());
         let shutdown = CancellationToken::new();
         self.drain = shutdown.clone();
+        let metrics = Metrics::new("livemerge-api-server");
+        self.server_metrics = metrics.clone();
         let start = |incoming| async move {
             let config = format!(
                 "[heartbeat]\ninterval_ms = 50\nsilence_ms = 1000\n[discovery]\ninterval_s = {discovery}\n{merge}"
@@ -174,7 +183,9 @@ impl Cluster {
             let store: Arc<dyn Store> = Arc::new(open_store(&database).await?);
             let store = between.store(store);
             let services = server::open(&config, clock, store, dial, shutdown).await?;
+            services.observe(&metrics);
             let serve = Server::builder()
+                .layer(RequestLayer)
                 .layer(line)
                 .add_service(services.snapshots)
                 .add_service(services.operations)
@@ -219,6 +230,8 @@ impl Cluster {
         if let Some(least) = self.settings.least_guest_mib {
             merge += &format!("least_guest_mib = {least}\n");
         }
+        let metrics = Metrics::new("livemerge-host-agent");
+        self.agent_metrics = metrics.clone();
         let start = |incoming| async move {
             let text = format!("[host]\nid = \"host-1\"\nstate_dir = {state_dir:?}\n{merge}");
             let config = toml::from_str(&text)?;
@@ -230,7 +243,9 @@ impl Cluster {
                 CancellationToken::new(),
             )
             .await?;
+            agent.observe(&metrics);
             let serve = Server::builder()
+                .layer(RequestLayer)
                 .layer(line)
                 .add_service(agent.merges)
                 .add_service(agent.host)

@@ -126,6 +126,7 @@ impl Server {
             host: None,
             request,
             requested_by: "a client".to_owned(),
+            trace: None,
             obstacle: None,
             created_at: wall,
             started_at: (!queued).then_some(wall),

@@ -112,6 +112,7 @@ fn operation(snapshot: &Snapshot, work: Work) -> Operation {
         request: RequestId::from(Uuid::now_v7()),
         host: None,
         requested_by: "test".to_owned(),
+        trace: None,
         obstacle: None,
         created_at: now(),
         started_at: Some(now()),

@@ -7,6 +7,7 @@ use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::{
     DiskTarget, HostId, MergeId, OperationId, RequestId, SnapshotId, SnapshotName, VmId,
 };
+use livemerge_runtime::DurableSpan;
 use livemerge_storage::{RemovalId, VolumeRef};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -45,6 +46,9 @@ pub struct Operation {
     pub request: RequestId,
     /// Who asked: the caller's address.
     pub requested_by: String,
+    /// Its span in the trace of who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<DurableSpan>,
     /// What is in its way, once that stands in the audit log; `None` while it goes on.
     #[serde(default)]
     pub obstacle: Option<Obstacle>,

@@ -80,6 +80,7 @@ pub fn operation(number: u64, vm: u64) -> Operation {
         request: id(number),
         host: None,
         requested_by: "127.0.0.1".to_owned(),
+        trace: None,
         obstacle: None,
         created_at: at(1_000),
         started_at: None,

@@ -1,0 +1,5 @@
+//! What can be seen of both services from outside: metrics and their documents, traces.
+
+mod documents;
+mod scrape;
+mod traces;
