@@ -269,6 +269,10 @@ impl Merges {
         groups.sort_by_key(|group| (group.iter().all(pending), group[0].accepted_at));
         for group in groups {
             for record in group.iter().filter(|record| !record.phase.ended()) {
+                if record.phase.suspended() {
+                    // Before anybody finds that its guest stands still for want of room.
+                    self.around.hypervisor.keep_suspended(record.order.vm);
+                }
                 tracing::info!(merge = %record.order.id, vm = %record.order.vm, phase = ?record.phase, "goes on");
             }
             self.spawn(group);

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | the journal, which cannot be written | a write succeeds |
 //! | libvirt, which does not answer | the machine is seen |
-//! | a guest that stands still for want of room, before its pivot | it runs |
+//! | a guest that stands still for want of room, before its pivot | it runs, or is switched |
 //! | a pivot that was put off | the guest is switched |
 //! | a job that has failed, or lacks room, and is started again | it runs |
 //!
@@ -86,14 +86,15 @@ pub(super) fn put_off(record: &MergeRecord, now: Timestamp) -> Option<Waiting> {
     })
 }
 
-/// That the guest stands still for want of room: the pivot waits until it was given some.
+/// That the guest stands still for want of room, and is not switched yet.
 pub(super) fn lacks_room(
     record: &MergeRecord,
     seen: &Observation,
     now: Timestamp,
     pause: Duration,
 ) -> Option<Waiting> {
-    let text = "the guest stands still because a disk has no room: the pivot waits until it has";
+    let text =
+        "the guest stands still because a disk has no room, until it has some or is switched";
     let cause = Failure::new(Reason::InsufficientSpace, text);
     let waits = seen.lacks_room && matches!(record.phase, Phase::Ready { .. });
     waits.then(|| waiting(cause, now, pause, record.pivot_attempts))

@@ -10,6 +10,7 @@ mod limit;
 mod overlaying;
 mod pull;
 mod restart;
+mod room;
 mod together;
 
 use super::*;
