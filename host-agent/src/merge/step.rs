@@ -184,6 +184,7 @@ impl Look<'_> {
         }
         // To ask may have taken longer than the pause.
         match ROOM_AGAIN.saturating_sub(self.seen.told_for) {
+            Duration::ZERO if !self.neighbours() => self.diverged(),
             Duration::ZERO => self.start_job(starts),
             left => Step::Wait(left),
         }
