@@ -80,6 +80,7 @@ use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
+use livemerge_storage::StorageId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -100,8 +101,8 @@ pub struct Merges {
     /// Held from the first check of an order until it is in the journal: one order with an id, one
     /// order for a machine.
     accepting: (Lanes<MergeId>, Lanes<VmId>),
-    /// Held while room is promised, until that stands in the journal.
-    promising: tokio::sync::Mutex<()>,
+    /// Held while room of a domain is promised, until that stands in the journal.
+    promising: Lanes<StorageId>,
     lanes: Lanes<VmId>,
     /// How the drivers of open merges are told what is wished.
     wishes: Mutex<HashMap<MergeId, Wishes>>,
@@ -149,7 +150,7 @@ impl Merges {
             volumes,
             fence,
             accepting: Default::default(),
-            promising: tokio::sync::Mutex::default(),
+            promising: Lanes::default(),
             lanes: Lanes::default(),
             wishes: Mutex::default(),
             tasks: TaskTracker::new(),

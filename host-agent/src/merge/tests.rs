@@ -357,6 +357,27 @@ async fn room_is_promised_once() {
     host.start(second).await.unwrap();
 }
 
+/// A domain that hangs while room is promised in it holds up no other.
+#[tokio::test]
+async fn room_is_promised_in_each_domain_by_itself() {
+    let host = Host::new().await;
+    let pair = host.pair("a").await;
+    let order = order(host.rig.machine(1, &locators(&pair)), &pair);
+    let hangs = |storage: &str| {
+        host.merges
+            .promising
+            .of(storage.parse().unwrap())
+            .lock_owned()
+    };
+    let _other = hangs("other").await;
+    let own = hangs("default").await;
+    let mut waiting = std::pin::pin!(host.start(order.clone()));
+    let late = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
+    assert!(late.is_err());
+    drop(own);
+    waiting.await.unwrap();
+}
+
 /// What is not free for a merge of another host is not free for one of this host; but only in the same
 /// domain, not in another one of its name.
 #[tokio::test]
