@@ -399,6 +399,7 @@ async fn room_that_was_promised_elsewhere_is_not_free() {
     let promise = |kept_bytes| Promise {
         bytes: PROMISED,
         kept_bytes,
+        kept_data_bytes: None,
     };
     for (kept, promise, free) in [
         (
@@ -431,6 +432,7 @@ async fn room_that_was_promised_elsewhere_is_not_free() {
         promise: Promise {
             bytes: FREE,
             kept_bytes: has,
+            kept_data_bytes: None,
         },
     }];
     let refused = host.merges.start_beside(vec![order], all).await;

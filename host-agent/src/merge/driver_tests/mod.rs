@@ -5,6 +5,7 @@
 
 mod cancel;
 mod commit_end;
+mod given;
 mod ladder;
 mod limit;
 mod overlaying;
