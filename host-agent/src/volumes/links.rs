@@ -149,26 +149,31 @@ mod tests {
     #[tokio::test]
     async fn a_link_that_was_changed_is_found_out() {
         let rig = Rig::new().await;
-        let [one, other] = ["a.qcow2", "b.qcow2"];
-        let [one, other] = [rig.volume(one, None).await, rig.volume(other, None).await];
+        let volume = rig.volume("a.qcow2", None).await;
+        let Locator::File(path) = &volume.locator else {
+            panic!("a file")
+        };
         let links = Links {
             again_after: Duration::ZERO,
             ..Links::default()
         };
-        let outside = tempfile::tempdir().unwrap();
-        let path = outside.path().join("alias");
-        let link = Locator::File(path.clone());
+        let (outside, empty) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let alias = outside.path().join("alias");
+        let link = Locator::File(alias.join("a.qcow2"));
         let now = async || links.resolve(&link, stores(&rig)).await;
         assert_eq!(now().await, None, "it is not there yet");
-        for target in [&one, &other, &one] {
-            let Locator::File(leads_to) = &target.locator else {
-                panic!("a file")
+        let found = Some(volume.volume.clone());
+        let domain = path.parent().unwrap();
+        for (target, found) in [(domain, &found), (empty.path(), &None), (domain, &found)] {
+            let _it_may_be_the_first = std::fs::remove_file(&alias);
+            symlink(target, &alias).unwrap();
+            let is_found = async {
+                while now().await != *found {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
             };
-            let _it_may_be_the_first = std::fs::remove_file(&path);
-            symlink(leads_to, &path).unwrap();
-            while now().await.as_ref() != Some(&target.volume) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            let found_out = tokio::time::timeout(Duration::from_secs(20), is_found).await;
+            found_out.expect("it is found out");
         }
     }
 
