@@ -7,6 +7,7 @@ use super::types::Mark;
 use crate::hosts::{HostAgent, HostError, Measured, Promised, VmChains};
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_storage::StorageId;
+use std::collections::BTreeSet;
 
 pub(super) async fn put_to(
     agent: &dyn HostAgent,
@@ -22,7 +23,7 @@ pub(super) async fn put_to(
         Ask::Overlays(order) => agent.create_overlays(&order).await.map(Answer::OverlaysOn),
         Ask::Merges(orders) => {
             let kept = orders.iter().map(|order| &order.kept.volume.storage);
-            let elsewhere = in_domains(elsewhere, kept);
+            let elsewhere = in_domains(elsewhere, &kept.collect());
             let started = agent.start_merges(&orders, &elsewhere).await;
             started.map(|()| Answer::MergesAccepted)
         }
@@ -41,13 +42,11 @@ async fn limit(agent: &dyn HostAgent, merges: &[MergeId], speed: u64) -> Result<
 }
 
 /// Where the volumes lie of which one would be written. All of a run lie in one domain.
-pub(super) fn storages_of(
-    runs: &[(DiskTarget, Mark, Mark)],
-) -> impl Iterator<Item = &StorageId> + Clone {
+pub(super) fn storages_of(runs: &[(DiskTarget, Mark, Mark)]) -> BTreeSet<&StorageId> {
     let marks = runs
         .iter()
         .flat_map(|(_, oldest, youngest)| [oldest, youngest]);
-    marks.map(|mark| &mark.volume.storage)
+    marks.map(|mark| &mark.volume.storage).collect()
 }
 
 /// The chains of a machine, and what merging costs each way.
@@ -62,7 +61,7 @@ async fn survey(
     let costs = if runs.is_empty() {
         vec![]
     } else {
-        let elsewhere = in_domains(elsewhere, storages_of(&runs));
+        let elsewhere = in_domains(elsewhere, &storages_of(&runs));
         agent.measure(vm, &runs, &elsewhere).await?
     };
     Ok((chains, costs))

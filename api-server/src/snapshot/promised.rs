@@ -13,6 +13,7 @@ use crate::hosts::{HostStatus, HostView, Hosts, MergeSight, Promised};
 use crate::store::{Store, StoreError};
 use livemerge_proto::ids::{HostId, MergeId, OperationId};
 use livemerge_storage::StorageId;
+use std::collections::BTreeSet;
 
 /// So many are told at most, the largest ones: a host looks at the volume of each.
 const MOST: usize = 64;
@@ -42,13 +43,9 @@ pub(super) async fn promised_elsewhere(
 }
 
 /// Those of a domain in which the volumes lie that are asked for.
-pub(super) fn in_domains<'a>(
-    promised: &[Promised],
-    storages: impl Iterator<Item = &'a StorageId> + Clone,
-) -> Vec<Promised> {
-    let asked = |storage: &StorageId| storages.clone().any(|asked| asked == storage);
+pub(super) fn in_domains(promised: &[Promised], storages: &BTreeSet<&StorageId>) -> Vec<Promised> {
     let told = promised.iter();
-    let told = told.filter(|promised| asked(&promised.kept.volume.storage));
+    let told = told.filter(|promised| storages.contains(&promised.kept.volume.storage));
     let mut told: Vec<Promised> = told.cloned().collect();
     told.sort_by_key(|promised| std::cmp::Reverse(promised.bytes));
     told.truncate(MOST);
@@ -132,10 +129,10 @@ mod tests {
         let mut all: Vec<_> = (100..300).map(|bytes| promised("many", bytes)).collect();
         all.push(promised("own", 1));
         let own: StorageId = "own".parse().unwrap();
-        let told = in_domains(&all, [&own, &own].into_iter());
+        let told = in_domains(&all, &BTreeSet::from([&own]));
         assert_eq!(told, [promised("own", 1)]);
         let many: StorageId = "many".parse().unwrap();
-        let told = in_domains(&all, std::iter::once(&many));
+        let told = in_domains(&all, &BTreeSet::from([&many]));
         let bytes: Vec<_> = told.iter().map(|promised| promised.bytes).collect();
         assert_eq!((bytes.len(), bytes[0]), (MOST, 299), "the largest ones");
     }
