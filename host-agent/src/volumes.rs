@@ -10,6 +10,7 @@
 //! ```
 
 mod links;
+mod room;
 
 use crate::domains::{Domain, RemovalPolicy};
 use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
@@ -20,7 +21,7 @@ use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_runtime::trace::{LiveSpan, SpanKind};
 use livemerge_storage::{
     Capabilities, ClusterBytes, Content, Dependent, Identity, LiveVolumes, Locator, NewVolume,
-    Profile, Removal, RemovalId, RemovalOrder, Share, Space, StorageError, StorageId, VolumeInfo,
+    Removal, RemovalId, RemovalOrder, Space, StorageError, StorageId, Survey, VolumeInfo,
     VolumeRef, survey,
 };
 use std::collections::BTreeMap;
@@ -122,11 +123,7 @@ impl Volumes {
 
     /// What a reader of a volume sees of each volume of its chain, its own first, where that lies, and
     /// the room that it would need in the volume that is kept.
-    pub async fn survey(
-        &self,
-        from: &VolumeRef,
-        kept: &VolumeRef,
-    ) -> Result<Vec<(Share, Profile)>, Problem> {
+    pub async fn survey(&self, from: &VolumeRef, kept: &VolumeRef) -> Result<Survey, Problem> {
         let clusters = ClusterBytes {
             from: self.stat(from).await?.cluster_bytes,
             kept: self.stat(kept).await?.cluster_bytes,
@@ -147,67 +144,6 @@ impl Volumes {
             }
         }
         Ok(true)
-    }
-
-    /// Whether a domain of this host gives volumes their room.
-    pub fn any_provided(&self) -> bool {
-        self.stores().any(|store| store.capabilities().provided)
-    }
-
-    /// The room that a full volume has, where it has only what it is given.
-    pub fn most_room(&self, volume: &VolumeInfo) -> Option<u64> {
-        let store = self.store(&volume.volume.storage).ok()?;
-        store.most_room(volume.virtual_bytes)
-    }
-
-    /// Whether a volume lies in a domain of this host that gives its volumes their room.
-    pub fn is_provided(&self, volume: &VolumeRef) -> bool {
-        self.store(&volume.storage)
-            .is_ok_and(|store| store.capabilities().provided)
-    }
-
-    /// The volume under this locator, when it has only the room that it is given.
-    pub fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
-        let volume = self.volume_of(locator)?;
-        self.is_provided(&volume).then_some(volume)
-    }
-
-    /// The same, without waiting for storage that hangs: a path that no domain spells so is looked at by
-    /// the domains that give room, one of this host's devices at once, and any other, which may lead to
-    /// one, apart and only the first time.
-    pub async fn provided_in_time(&self, locator: &Locator) -> Option<VolumeRef> {
-        let (Locator::File(path) | Locator::Block(path)) = locator else {
-            return None;
-        };
-        let giving = || self.stores().filter(|store| store.capabilities().provided);
-        let volume = |store: &Arc<dyn LiveVolumes>, name| VolumeRef {
-            storage: store.id().clone(),
-            name,
-        };
-        let spelled = |store| Some(volume(store, store.spells(locator)?));
-        let resolved = |store| Some(volume(store, store.resolve(locator)?));
-        if let Some(volume) = giving().find_map(spelled) {
-            return Some(volume);
-        }
-        if path.starts_with("/dev") {
-            return giving().find_map(resolved);
-        }
-        self.links
-            .resolve(locator, giving().cloned().collect())
-            .await
-    }
-
-    /// Gives a volume room for so many bytes, and tells what it has.
-    pub async fn provide(&self, volume: &VolumeRef, bytes: u64) -> Result<u64, Problem> {
-        let given = self
-            .store(&volume.storage)?
-            .provide(&volume.name, bytes)
-            .await;
-        let given = given.map_err(|error| problem(&error).with("volume", volume));
-        if let Some(meter) = self.meter.get() {
-            meter.provided(&given);
-        }
-        Ok(given?.allocated_bytes)
     }
 
     /// Makes a volume that nobody has open at least so large. One that is has nothing done to it,
@@ -234,34 +170,10 @@ impl Volumes {
         grown.map_err(|error| problem(&error).with("volume", volume))
     }
 
-    /// Takes back the room that a volume which nobody has open does not need, and tells what it has.
-    pub async fn reduce(&self, volume: &VolumeRef) -> Result<u64, Problem> {
-        let reduced = self.store(&volume.storage)?.reduce(&volume.name).await;
-        let reduced = reduced.map_err(|error| problem(&error).with("volume", volume))?;
-        Ok(reduced.allocated_bytes)
-    }
-
     /// Makes a volume usable on this host, and gives what QEMU opens.
     pub async fn activate(&self, volume: &VolumeRef) -> Result<Locator, Problem> {
         let active = self.store(&volume.storage)?.activate(&volume.name).await;
         active.map_err(|error| problem(&error).with("volume", volume))
-    }
-
-    /// Room in a domain, within its quota. Volumes that were removed and are kept do not count.
-    pub async fn space(&self, storage: &StorageId) -> Result<Space, Problem> {
-        let domain = self.domain(storage)?;
-        let space = domain.store.space().await;
-        let space = space.map_err(|error| problem(&error).with("storage", storage))?;
-        let Some(quota_bytes) = domain.quota_bytes else {
-            return Ok(space);
-        };
-        let volumes = self.list(storage).await?;
-        let taken: u64 = volumes.iter().map(|volume| volume.allocated_bytes).sum();
-        let left_bytes = quota_bytes.saturating_sub(taken);
-        Ok(Space {
-            free_bytes: space.free_bytes.min(left_bytes),
-            total_bytes: space.total_bytes.min(quota_bytes),
-        })
     }
 
     /// What is built on these layers, in every domain of this host.

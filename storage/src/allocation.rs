@@ -93,11 +93,20 @@ pub async fn shares(
     kept: impl Stream<Item = Result<Extent, StorageError>>,
     clusters: ClusterBytes,
 ) -> Result<Vec<Share>, StorageError> {
-    let seen = survey(seen, kept, clusters).await?;
-    Ok(seen.into_iter().map(|(share, _)| share).collect())
+    let survey = survey(seen, kept, clusters).await?;
+    Ok(survey.seen.into_iter().map(|(share, _)| share).collect())
 }
 
-/// The same, with where the data of each depth lie.
+/// What a merge of some volumes of a chain would have to do, and what is there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// By depth: what a reader of the volume sees, and where the data lie.
+    pub seen: Vec<(Share, Profile)>,
+    /// Room that the data take which the kept volume has of its own, whoever sees them.
+    pub kept_bytes: u64,
+}
+
+/// The same, with where the data of each depth lie, and what the kept volume has.
 ///
 /// # Errors
 /// The first one of either.
@@ -105,11 +114,12 @@ pub async fn survey(
     seen: impl Stream<Item = Result<Extent, StorageError>>,
     kept: impl Stream<Item = Result<Extent, StorageError>>,
     clusters: ClusterBytes,
-) -> Result<Vec<(Share, Profile)>, StorageError> {
+) -> Result<Survey, StorageError> {
     let mut seen = std::pin::pin!(seen);
     let mut kept = Kept {
         extents: std::pin::pin!(kept),
         at: None,
+        own: Clusters::of(clusters.kept),
     };
     let mut sums: Vec<Sum> = Vec::new();
     while let Some(extent) = seen.try_next().await? {
@@ -128,7 +138,11 @@ pub async fn survey(
             Content::Nothing => {}
         }
     }
-    Ok(sums.into_iter().map(Sum::share).collect())
+    while kept.next().await?.is_some() {}
+    Ok(Survey {
+        seen: sums.into_iter().map(Sum::share).collect(),
+        kept_bytes: kept.own.bytes,
+    })
 }
 
 struct Sum {
@@ -194,6 +208,8 @@ impl Clusters {
 struct Kept<'a, S> {
     extents: Pin<&'a mut S>,
     at: Option<Extent>,
+    /// What of it is its own, so far.
+    own: Clusters,
 }
 
 impl<S: Stream<Item = Result<Extent, StorageError>>> Kept<'_, S> {
@@ -217,10 +233,20 @@ impl<S: Stream<Item = Result<Extent, StorageError>>> Kept<'_, S> {
     /// The piece that has the byte; `None` behind the end.
     async fn over(&mut self, byte: u64) -> Result<Option<Extent>, StorageError> {
         while self.at.is_none_or(|own| own.end() <= byte) {
-            self.at = self.extents.try_next().await?;
-            if self.at.is_none() {
+            if self.next().await?.is_none() {
                 return Ok(None);
             }
+        }
+        Ok(self.at)
+    }
+
+    async fn next(&mut self) -> Result<Option<Extent>, StorageError> {
+        self.at = self.extents.try_next().await?;
+        if let Some(extent) = &self.at
+            && extent.depth == 0
+            && matches!(extent.content, Content::Data { .. })
+        {
+            self.own.take(extent.start, extent.end());
         }
         Ok(self.at)
     }
@@ -316,6 +342,24 @@ mod tests {
             let pieces = [(64, 0, DATA); 10];
             let in_pieces = shares(map(&pieces), map(own), USUAL).await;
             assert_eq!(in_pieces.unwrap(), in_one);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_kept_volume_has_of_its_own_is_counted_to_its_end() {
+        use Content::{Nothing, Zero};
+        let seen = || map(&[(64, 0, DATA), (576, 0, Nothing)]);
+        for (kept, own) in [
+            (&[][..], 0),
+            (&[(640, 1, DATA)], 0),
+            (&[(64, 0, DATA), (512, 0, Nothing), (64, 0, NEW)], 128),
+            (
+                &[(4, 0, DATA), (60, 0, Zero), (572, 0, Nothing), (4, 0, DATA)],
+                128,
+            ),
+        ] {
+            let found = survey(seen(), map(kept), USUAL).await.unwrap();
+            assert_eq!(found.kept_bytes, own * KIB, "{kept:?}");
         }
     }
 

@@ -8,6 +8,8 @@
 //! A fault happens once. Without faults nothing differs from the store within, which the
 //! conformance suite shows.
 
+mod given;
+
 pub use crate::metered::Call;
 use crate::{
     Capabilities, Dependent, Extent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
@@ -15,6 +17,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
+use given::Given;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// When a call fails.
@@ -52,6 +55,7 @@ struct State {
     calls: Vec<Call>,
     free_bytes: Option<u64>,
     provided: bool,
+    given: Option<Given>,
 }
 
 impl<S> Faulty<S> {
@@ -164,8 +168,9 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
 
     fn capabilities(&self) -> Capabilities {
         let own = self.inner.capabilities();
+        let state = self.state();
         Capabilities {
-            provided: own.provided || self.state().provided,
+            provided: own.provided || state.provided || state.given.is_some(),
             ..own
         }
     }
@@ -175,7 +180,8 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
     }
 
     async fn stat(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
-        self.call(Call::Stat, self.inner.stat(volume)).await
+        let info = self.call(Call::Stat, self.inner.stat(volume)).await?;
+        Ok(self.as_given(info))
     }
 
     fn list(&self) -> BoxStream<'_, Result<VolumeInfo, StorageError>> {
@@ -192,12 +198,29 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
     }
 
     async fn provide(&self, volume: &VolumeName, bytes: u64) -> Result<VolumeInfo, StorageError> {
-        self.call(Call::Provide, self.inner.provide(volume, bytes))
-            .await
+        self.provide_for(volume, bytes, 0).await
+    }
+
+    async fn provide_for(
+        &self,
+        volume: &VolumeName,
+        bytes: u64,
+        virtual_bytes: u64,
+    ) -> Result<VolumeInfo, StorageError> {
+        let provided = self.inner.provide_for(volume, bytes, virtual_bytes);
+        let info = self.call(Call::Provide, provided).await?;
+        self.give(info, bytes, virtual_bytes)
+    }
+
+    fn chunk(&self) -> Option<u64> {
+        let given = self.state().given.as_ref().map(|given| given.chunk);
+        given.or_else(|| self.inner.chunk())
     }
 
     fn most_room(&self, virtual_bytes: u64) -> Option<u64> {
-        self.inner.most_room(virtual_bytes)
+        let given = self.state();
+        let most = given.given.as_ref().map(|given| given.most(virtual_bytes));
+        most.or_else(|| self.inner.most_room(virtual_bytes))
     }
 
     async fn reduce(&self, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {

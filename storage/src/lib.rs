@@ -32,7 +32,7 @@ mod store;
 mod turn;
 mod volume;
 
-pub use allocation::{ClusterBytes, Content, Extent, Share, shares, survey};
+pub use allocation::{ClusterBytes, Content, Extent, Share, Survey, shares, survey};
 pub use error::StorageError;
 pub use file::FileStore;
 pub use image::{ImageHead, ImageLock, is_written};

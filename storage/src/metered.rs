@@ -155,6 +155,20 @@ impl<S: VolumeStore> VolumeStore for Metered<S> {
             .await
     }
 
+    async fn provide_for(
+        &self,
+        volume: &VolumeName,
+        bytes: u64,
+        virtual_bytes: u64,
+    ) -> Result<VolumeInfo, StorageError> {
+        let provided = self.inner.provide_for(volume, bytes, virtual_bytes);
+        self.call(Call::Provide, provided).await
+    }
+
+    fn chunk(&self) -> Option<u64> {
+        self.inner.chunk()
+    }
+
     fn most_room(&self, virtual_bytes: u64) -> Option<u64> {
         self.inner.most_room(virtual_bytes)
     }

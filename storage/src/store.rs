@@ -166,6 +166,25 @@ pub trait VolumeStore: Send + Sync + 'static {
     /// `NotFound`; `NoSpace` when the domain has nothing left.
     async fn provide(&self, volume: &VolumeName, bytes: u64) -> Result<VolumeInfo, StorageError>;
 
+    /// The same of a volume that is to be as large as this before it needs the room: no more than a full
+    /// one of that size.
+    ///
+    /// # Errors
+    /// As [`VolumeStore::provide`].
+    async fn provide_for(
+        &self,
+        volume: &VolumeName,
+        bytes: u64,
+        _virtual_bytes: u64,
+    ) -> Result<VolumeInfo, StorageError> {
+        self.provide(volume, bytes).await
+    }
+
+    /// What is given at once at least. `None` where volumes are not given their room.
+    fn chunk(&self) -> Option<u64> {
+        None
+    }
+
     /// The room that a full volume has which a guest sees so many bytes of: the most that it is ever
     /// given. `None` where volumes are not given their room.
     fn most_room(&self, _virtual_bytes: u64) -> Option<u64> {

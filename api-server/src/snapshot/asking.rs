@@ -1,9 +1,13 @@
 //! What a lane asks of a host's agent, one call or two for each question.
 
 use super::plan::{Wanted, measurable};
+use super::promised::in_domains;
 use super::step::{Answer, Ask};
+use super::types::Mark;
 use crate::hosts::{HostAgent, HostError, Measured, Promised, VmChains};
-use livemerge_proto::ids::{MergeId, VmId};
+use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
+use livemerge_storage::StorageId;
+use std::collections::BTreeSet;
 
 pub(super) async fn put_to(
     agent: &dyn HostAgent,
@@ -17,10 +21,12 @@ pub(super) async fn put_to(
             .await
             .map(|(chains, costs)| Answer::Survey(chains, costs)),
         Ask::Overlays(order) => agent.create_overlays(&order).await.map(Answer::OverlaysOn),
-        Ask::Merges(orders) => agent
-            .start_merges(&orders, elsewhere)
-            .await
-            .map(|()| Answer::MergesAccepted),
+        Ask::Merges(orders) => {
+            let kept = orders.iter().map(|order| &order.kept.volume.storage);
+            let elsewhere = in_domains(elsewhere, &kept.collect());
+            let started = agent.start_merges(&orders, &elsewhere).await;
+            started.map(|()| Answer::MergesAccepted)
+        }
         Ask::Cancel(merge) => agent.cancel_merge(merge).await.map(|()| Answer::Heard),
         Ask::Limit(merges, speed) => limit(agent, &merges, speed).await.map(|()| Answer::Heard),
         Ask::Removal(order) => agent.remove_volume(&order).await.map(Answer::Removal),
@@ -35,6 +41,14 @@ async fn limit(agent: &dyn HostAgent, merges: &[MergeId], speed: u64) -> Result<
     Ok(())
 }
 
+/// Where the volumes lie of which one would be written. All of a run lie in one domain.
+pub(super) fn storages_of(runs: &[(DiskTarget, Mark, Mark)]) -> BTreeSet<&StorageId> {
+    let marks = runs
+        .iter()
+        .flat_map(|(_, oldest, youngest)| [oldest, youngest]);
+    marks.map(|mark| &mark.volume.storage).collect()
+}
+
 /// The chains of a machine, and what merging costs each way.
 async fn survey(
     agent: &dyn HostAgent,
@@ -47,7 +61,8 @@ async fn survey(
     let costs = if runs.is_empty() {
         vec![]
     } else {
-        agent.measure(vm, &runs, elsewhere).await?
+        let elsewhere = in_domains(elsewhere, &storages_of(&runs));
+        agent.measure(vm, &runs, &elsewhere).await?
     };
     Ok((chains, costs))
 }

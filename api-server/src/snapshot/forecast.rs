@@ -1,9 +1,10 @@
 //! What a delete would do: the same plan as a delete's, made from the chains as they are now, with
 //! what its host measures. Nothing is changed and nothing is kept.
 
+use super::asking::storages_of;
 use super::foreseen::{foresee_times, rate_of};
 use super::plan::{Wanted, measurable, plan_all};
-use super::promised::promised_elsewhere;
+use super::promised::{in_domains, promised_elsewhere};
 use super::service::{Snapshots, deletable};
 use super::types::{Direction, DiskTask, MergeOptions};
 use crate::hosts::{HostError, Measured};
@@ -51,7 +52,8 @@ impl Snapshots {
         } else {
             let around = &self.around;
             let elsewhere =
-                promised_elsewhere(&host.id, None, around.store.as_ref(), &around.hub).await?;
+                promised_elsewhere(&host.id, None, around.store.as_ref(), &around.hosts).await?;
+            let elsewhere = in_domains(&elsewhere, &storages_of(&runs));
             let measured = host.agent.measure(oldest.vm, &runs, &elsewhere).await;
             measured.map_err(HostError::into_problem)?
         };

@@ -301,7 +301,7 @@ impl Run {
         match host {
             Some(host) => {
                 let around = &self.around;
-                promised_elsewhere(&host.id, by, around.store.as_ref(), &around.hub).await
+                promised_elsewhere(&host.id, by, around.store.as_ref(), &around.hosts).await
             }
             None => Ok(vec![]),
         }

@@ -60,7 +60,11 @@ pub(super) fn elsewhere(
             None => Some(u64::MAX),
         };
         let ((kept, bytes), kept_bytes) = kept.zip(bytes).zip(kept_bytes)?;
-        let promise = Promise { bytes, kept_bytes };
+        let promise = Promise {
+            bytes,
+            kept_bytes,
+            kept_data_bytes: None,
+        };
         Some(Elsewhere { kept, promise })
     });
     // All of them, so that every bad field is named.

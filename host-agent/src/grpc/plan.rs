@@ -229,6 +229,7 @@ mod tests {
                 copy_bytes: bytes,
                 zero_bytes: bytes + 1,
                 space_needed_bytes: bytes + 2,
+                kept_data_bytes: None,
                 estimated: false,
             },
             free_bytes: bytes + 3,

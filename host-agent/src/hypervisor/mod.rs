@@ -118,14 +118,18 @@ pub trait Hypervisor: Send + Sync + 'static {
         bytes: u64,
     ) -> Result<(), HypervisorError>;
 
-    /// Stops the guest's processors. Returns when they stand still.
+    /// Stops the guest's processors. Returns when they stand still. Until [`Hypervisor::resume`] this
+    /// process lets them run for no other reason, also when they stood still for want of room before.
     async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError>;
+
+    /// The same of a machine that an earlier process has suspended, without asking anybody.
+    fn keep_suspended(&self, vm: VmId);
 
     /// Lets the guest's processors run again. No error when they do already.
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError>;
 
-    /// The same, if they stand still because a disk had no room. Looked at in the same turn as it is done:
-    /// whoever has stopped them for another reason finds them stopped.
+    /// The same, if they stand still because a disk had no room and were not suspended since. Looked at in
+    /// the same turn as it is done: whoever has stopped them for another reason finds them stopped.
     async fn resume_if_lacks_room(&self, vm: VmId) -> Result<(), HypervisorError>;
 
     /// Has the guest's agent freeze its file systems: what was written before is on the disks, and

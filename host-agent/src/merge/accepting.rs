@@ -15,7 +15,10 @@ use futures::future::try_join_all;
 use livemerge_proto::ids::MergeId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
+use livemerge_storage::StorageId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
 
 impl Merges {
     #[cfg(test)]
@@ -59,7 +62,7 @@ impl Merges {
             _ => return Err(another_payload(&orders)),
         }
         let fits = try_join_all(orders.iter().map(|order| self.fit(order))).await?;
-        let promising = self.promising.lock().await;
+        let promising = self.promising(&orders).await;
         let mut room = self.room(elsewhere);
         let mut records = Vec::with_capacity(orders.len());
         for (fit, order) in fits.into_iter().zip(orders) {
@@ -75,6 +78,18 @@ impl Merges {
         drop(promising);
         self.spawn(records);
         Ok(views)
+    }
+
+    /// Alone with the domains from which these take their room, in an order that is everybody's. Storage
+    /// that hangs holds up who takes room in it, and nobody else.
+    async fn promising(&self, orders: &[MergeOrder]) -> Vec<OwnedMutexGuard<()>> {
+        let storages = orders.iter().map(|order| &order.kept.volume.storage);
+        let storages: BTreeSet<&StorageId> = storages.collect();
+        let mut alone = Vec::new();
+        for storage in storages {
+            alone.push(self.promising.of(storage.clone()).lock_owned().await);
+        }
+        alone
     }
 
     /// How an order can be carried out as things are, but for the room.

@@ -11,7 +11,7 @@ use super::types::Direction;
 use crate::volumes::Volumes;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_storage::{Profile, Share, VolumeRef};
+use livemerge_storage::{Profile, Share, Survey, VolumeRef};
 use std::time::Duration;
 
 /// Room that is left beside what a merge needs: tables of the image, and rounding.
@@ -26,6 +26,9 @@ pub struct Work {
     pub zero_bytes: u64,
     /// Bytes that the kept volume takes in addition, in whole clusters.
     pub space_needed_bytes: u64,
+    /// Bytes of data that the kept volume has by now, in whole clusters, whoever sees them; `None` when that
+    /// was not read.
+    pub kept_data_bytes: Option<u64>,
     /// These are guesses from the space that the volumes take: nothing is to be refused by them.
     pub estimated: bool,
 }
@@ -37,16 +40,26 @@ impl Work {
             copy_bytes: allocated_bytes,
             zero_bytes: 0,
             space_needed_bytes: allocated_bytes,
+            kept_data_bytes: None,
             estimated: true,
         }
     }
 
-    fn of(share: Share, space_needed_bytes: u64) -> Self {
+    fn of(share: Share, space_needed_bytes: u64, kept_data_bytes: u64) -> Self {
         Self {
             copy_bytes: share.data_bytes,
             zero_bytes: share.zero_bytes,
             space_needed_bytes,
+            kept_data_bytes: Some(kept_data_bytes),
             estimated: false,
+        }
+    }
+
+    /// What is to be found where the kept volume has so much room that nothing fills.
+    pub(super) fn beside(self, unused_bytes: u64) -> Self {
+        Self {
+            space_needed_bytes: self.space_needed_bytes.saturating_sub(unused_bytes),
+            ..self
         }
     }
 }
@@ -93,10 +106,10 @@ pub(super) async fn measure(
     let [lowest, .., youngest] = layers else {
         return None;
     };
-    let shares = tokio::time::timeout(limit, volumes.survey(youngest, lowest)).await;
-    let why = match shares {
-        Ok(Ok(shares)) => {
-            let works = works(&shares, layers.len());
+    let survey = tokio::time::timeout(limit, volumes.survey(youngest, lowest)).await;
+    let why = match survey {
+        Ok(Ok(survey)) => {
+            let works = works(&survey, layers.len());
             return Some(works.within(
                 room_left(lowest, layers, volumes).await,
                 room_left(youngest, layers, volumes).await,
@@ -114,26 +127,37 @@ pub(super) async fn measure(
 async fn room_left(kept: &VolumeRef, layers: &[&VolumeRef], volumes: &Volumes) -> Option<u64> {
     let mut info = volumes.stat(kept).await.ok()?;
     let _is_given = volumes.most_room(&info)?;
-    for layer in layers {
-        let virtual_bytes = volumes.stat(layer).await.ok()?.virtual_bytes;
-        info.virtual_bytes = info.virtual_bytes.max(virtual_bytes);
-    }
+    info.virtual_bytes = largest(layers, volumes).await.ok()?;
     let most = volumes.most_room(&info)?;
     Some(most.saturating_sub(info.allocated_bytes))
 }
 
+/// What a guest sees of the largest of these: as much of the kept one, once they are merged.
+pub(super) async fn largest(layers: &[&VolumeRef], volumes: &Volumes) -> Result<u64, Problem> {
+    let mut largest = 0;
+    for layer in layers {
+        largest = volumes.stat(layer).await?.virtual_bytes.max(largest);
+    }
+    Ok(largest)
+}
+
 /// From what is seen of each volume, the youngest first. A commit takes away all but the oldest of
 /// them, a pull all but the youngest, which has no room yet for anything below it.
-fn works(seen: &[(Share, Profile)], layers: usize) -> Works {
+fn works(survey: &Survey, layers: usize) -> Works {
+    let seen = &survey.seen;
     let of_merge = &seen[..layers.min(seen.len())];
     let above = &of_merge[..(layers - 1).min(of_merge.len())];
     let below = &of_merge[1.min(of_merge.len())..];
     let share = |of: &[(Share, Profile)]| of.iter().map(|(share, _)| *share).sum::<Share>();
     let profile = |of: &[(Share, Profile)]| of.iter().map(|(_, profile)| profile).sum();
     let (commit, pull) = (share(above), share(below));
+    // Of the youngest one nothing is hidden.
+    let youngest = share(&of_merge[..1.min(of_merge.len())]).room_bytes;
+    let commit_work = Work::of(commit, commit.new_bytes, survey.kept_bytes);
+    let pull_work = Work::of(pull, pull.room_bytes, youngest);
     Works {
-        commit: (Work::of(commit, commit.new_bytes), profile(above)),
-        pull: (Work::of(pull, pull.room_bytes), profile(below)),
+        commit: (commit_work, profile(above)),
+        pull: (pull_work, profile(below)),
     }
 }
 
@@ -176,25 +200,31 @@ mod tests {
     #[test]
     fn each_direction_takes_away_all_but_one() {
         let seen = [share(1, 2), share(10, 20), share(100, 200), share(9, 9)];
+        let survey = |seen: &[(Share, Profile)]| Survey {
+            seen: seen.to_vec(),
+            kept_bytes: 70,
+        };
         let bytes = |work: Work| (work.copy_bytes, work.zero_bytes, work.space_needed_bytes);
-        let three = works(&seen, 3);
+        let three = works(&survey(&seen), 3);
         assert_eq!(bytes(three.commit.0), (11, 22, 11 + 2 * 500));
         assert_eq!(bytes(three.pull.0), (110, 220, 110 + 2 * 1000));
         let profiles = [three.commit.1.total(), three.pull.1.total()];
         assert_eq!(profiles, [11, 110], "what lies where is of the same bytes");
-        let two = works(&seen, 2);
+        let data = [three.commit.0, three.pull.0].map(|work| work.kept_data_bytes);
+        assert_eq!(data, [Some(70), Some(1 + 1000)]);
+        let two = works(&survey(&seen), 2);
         assert_eq!(bytes(two.commit.0), (1, 2, 501));
         assert_eq!(bytes(two.pull.0), (10, 20, 1010));
         // What is full needs no more room, and what is nearly full no more than that.
-        let full = works(&seen, 2).within(Some(0), Some(5));
+        let full = works(&survey(&seen), 2).within(Some(0), Some(5));
         assert_eq!(
             (bytes(full.commit.0), bytes(full.pull.0)),
             ((1, 2, 0), (10, 20, 5))
         );
-        let own = works(&seen, 2).within(None, Some(1 << 40));
+        let own = works(&survey(&seen), 2).within(None, Some(1 << 40));
         assert_eq!((bytes(own.commit.0).2, bytes(own.pull.0).2), (501, 1010));
         // Nothing is seen of the lower ones.
-        let bare = works(&seen[..1], 3);
+        let bare = works(&survey(&seen[..1]), 3);
         assert_eq!(bytes(bare.commit.0), (1, 2, 501));
         assert_eq!(bytes(bare.pull.0), (0, 0, 0));
     }

@@ -2,104 +2,168 @@
 //!
 //! Measured again for each start of a job: one that was begun before has left less to copy.
 
-use super::bytes::{Work, measure};
+use super::bytes::{Work, largest, measure};
+use super::driver::Surroundings;
 use super::member::Member;
 use super::plan::MAP_LIMIT;
-use super::room::Promise;
+use super::room::{Promise, Room};
 use super::step::{ROOM_AGAIN, Told};
+use super::types::MergeRecord;
 use super::waits::again_for;
+use crate::volumes::Volumes;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_storage::{Format, VolumeRef};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 /// More than the tables of an image need for what is copied.
 const SPARE_BYTES: u64 = 16 << 20;
 
-/// Before it is shown that storage takes its time.
-const SHOWN_AFTER: Duration = Duration::from_secs(2);
+/// How long one is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Before it is shown that storage takes its time.
+    shown_after: Duration,
+    /// Before the merge is looked at again, and those that go together with it.
+    most: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    shown_after: Duration::from_secs(2),
+    most: Duration::from_secs(10),
+};
 
 impl Member {
-    /// The same as [`Member::give_room`], broken off when anything is wished of the merge: storage that
-    /// hangs would hold that up. What takes long is shown.
-    pub(super) async fn give_room_until_wished(&self) -> Result<(), Problem> {
+    /// Has [`give_room`] done in a task of its own, and waits for that, but not for long, nor when anything
+    /// is wished of the merge: storage that hangs would hold that up, and the disks that go together with
+    /// this one. Asked again, it waits for the same task. What takes long is shown.
+    pub(super) async fn give_room_in_time(&mut self) -> Result<(), Problem> {
+        let mut giving = self.giving.take().unwrap_or_else(|| {
+            let (around, record) = (self.around.clone(), self.record.clone());
+            let giving = async move { give_room(&around, &record).await };
+            AbortOnDropHandle::new(tokio::spawn(giving))
+        });
         let shown = || {
             let (hangs, now) = (Told::NoRoom(unanswered()), self.around.clock.now());
             self.show_waiting(again_for(&self.record, &hangs, now, ROOM_AGAIN));
         };
-        until_wished(self.give_room(), &self.wished, SHOWN_AFTER, shown).await
-    }
-
-    /// Before the job starts: the volumes are usable here, and the kept one has room for the data.
-    ///
-    /// # Errors
-    /// When the storage does not answer, or has no room.
-    async fn give_room(&self) -> Result<(), Problem> {
-        let (order, volumes) = (&self.record.order, &self.around.volumes);
-        let Some(kept) = volumes.provided(&self.record.kept) else {
-            return Ok(());
-        };
-        let layers = order.layers();
-        let layers: Vec<&VolumeRef> = layers.iter().map(|mark| &mark.volume).collect();
-        if let Some(youngest) = layers.last() {
-            volumes.activate(youngest).await?;
+        match in_time(&mut giving, &self.wished, PATIENCE, shown).await {
+            Some(given) => given.unwrap_or_else(|_broke_off| Err(unanswered())),
+            None => {
+                self.giving = Some(giving);
+                Err(unanswered())
+            }
         }
-        let works = measure(&layers, volumes, MAP_LIMIT).await;
-        let work = match works {
-            Some(works) => works.of(order.direction),
-            None => self.estimate().await?,
-        };
-        let info = volumes.stat(&kept).await?;
-        if info.format == Format::Raw {
-            // Its size is its room.
-            return Ok(());
-        }
-        let (has, needed) = (info.allocated_bytes, work.space_needed_bytes);
-        let room = room_for(has, needed, self.record.promise);
-        // What a full volume has is room for everything.
-        let room = room.min(volumes.most_room(&info).unwrap_or(room));
-        let free = volumes.space(&kept.storage).await?.free_bytes;
-        let missing = room.saturating_sub(has);
-        if missing > free && !work.estimated {
-            // What is left is for the guests.
-            return Err(no_room(&kept, missing, free));
-        }
-        let given = volumes.provide(&kept, room).await?;
-        tracing::info!(merge = %order.id, volume = %kept, needed, room = given, "room for the merge");
-        match room.saturating_sub(given) {
-            // Others have taken it meanwhile.
-            missing if missing > 0 && !work.estimated => Err(no_room(&kept, missing, 0)),
-            _ => Ok(()),
-        }
-    }
-
-    async fn estimate(&self) -> Result<Work, Problem> {
-        let mut taken = 0;
-        for removed in &self.record.order.removed {
-            let info = self.around.volumes.stat(&removed.volume).await?;
-            taken += info.allocated_bytes;
-        }
-        Ok(Work::estimate(taken))
     }
 }
 
-async fn until_wished(
-    giving: impl Future<Output = Result<(), Problem>>,
+/// Before a merge's job starts: the volumes are usable here, and the kept one has room for the data.
+///
+/// # Errors
+/// When the storage does not answer, or has no room.
+async fn give_room(around: &Surroundings, record: &MergeRecord) -> Result<(), Problem> {
+    let (order, volumes) = (&record.order, &around.volumes);
+    let Some(kept) = volumes.provided(&record.kept) else {
+        return Ok(());
+    };
+    let layers = order.layers();
+    let layers: Vec<&VolumeRef> = layers.iter().map(|mark| &mark.volume).collect();
+    if let Some(youngest) = layers.last() {
+        volumes.activate(youngest).await?;
+    }
+    let works = measure(&layers, volumes, MAP_LIMIT).await;
+    let work = match works {
+        Some(works) => works.of(order.direction),
+        None => estimate(record, volumes).await?,
+    };
+    let mut info = volumes.stat(&kept).await?;
+    if info.format == Format::Raw {
+        // Its size is its room.
+        return Ok(());
+    }
+    // QEMU makes it so large when the job starts.
+    info.virtual_bytes = largest(&layers, volumes).await?;
+    let has = info.allocated_bytes;
+    let unused = record.promise.unused(has, work.kept_data_bytes);
+    let lacking = work.beside(unused).space_needed_bytes;
+    let free = volumes.space(&kept.storage).await?.free_bytes;
+    // What the merge was promised comes before what was promised later; what else it needs, after all.
+    let first = lacking <= record.promise.left(has);
+    let others = promised_to_others(around, record, first).await;
+    let free = free.saturating_sub(others);
+    let room = if work.estimated {
+        has.saturating_add(guess(lacking, free, volumes.chunk(&kept.storage)))
+    } else {
+        room_for(has, work.space_needed_bytes, unused)
+    };
+    // What a full volume has is room for everything.
+    let room = room.min(volumes.most_room(&info).unwrap_or(room));
+    let missing = room.saturating_sub(has);
+    if missing > free && !work.estimated {
+        // What is left is for the guests, and for other merges.
+        return Err(no_room(&kept, missing, free));
+    }
+    let given = volumes.provide_for(&kept, room, info.virtual_bytes).await?;
+    tracing::info!(merge = %order.id, volume = %kept, lacking, room = given, "room for the merge");
+    match room.saturating_sub(given) {
+        // Others have taken it meanwhile.
+        missing if missing > 0 && !work.estimated => Err(no_room(&kept, missing, 0)),
+        _ => Ok(()),
+    }
+}
+
+async fn estimate(record: &MergeRecord, volumes: &Volumes) -> Result<Work, Problem> {
+    let mut taken = 0;
+    for removed in &record.order.removed {
+        taken += volumes.stat(&removed.volume).await?.allocated_bytes;
+    }
+    Ok(Work::estimate(taken))
+}
+
+/// What the other merges of this host will still take in the same domain; `first`: those that were
+/// accepted before this one.
+async fn promised_to_others(around: &Surroundings, record: &MergeRecord, first: bool) -> u64 {
+    let before = |other: &MergeRecord| {
+        (other.accepted_at, other.order.id) < (record.accepted_at, record.order.id)
+    };
+    let views = around.board.watch().borrow().clone();
+    let others = views
+        .values()
+        .map(|view| &view.record)
+        .filter(|other| other.order.id != record.order.id && (!first || before(other)));
+    let open = others.filter_map(Promise::open).collect();
+    let storage = &record.order.kept.volume.storage;
+    let room = Room::beside(open, vec![]);
+    room.promised(storage, &around.volumes).await
+}
+
+/// The room for bytes that are only guessed: a chunk, so that the job can begin, if nobody else needs it.
+/// More is given as it is filled.
+fn guess(lacking: u64, free: u64, chunk: Option<u64>) -> u64 {
+    match chunk {
+        Some(chunk) if chunk <= free => lacking.min(chunk),
+        _ => 0,
+    }
+}
+
+async fn in_time<T>(
+    giving: impl Future<Output = T>,
     wished: &Notify,
-    shown_after: Duration,
+    patience: Patience,
     shown: impl FnOnce(),
-) -> Result<(), Problem> {
+) -> Option<T> {
     let takes_long = async {
-        tokio::time::sleep(shown_after).await;
+        tokio::time::sleep(patience.shown_after).await;
         shown();
-        std::future::pending().await
+        tokio::time::sleep(patience.most.saturating_sub(patience.shown_after)).await;
     };
     tokio::select! {
         biased;
-        given = giving => given,
-        () = wished.notified() => Err(unanswered()),
-        never = takes_long => never,
+        given = giving => Some(given),
+        () = wished.notified() => None,
+        () = takes_long => None,
     }
 }
 
@@ -108,16 +172,10 @@ fn unanswered() -> Problem {
     Problem::new(Reason::StorageUnreachable, text)
 }
 
-/// The room for so many bytes more. What the kept volume was given since its merge was accepted was
-/// for them: the job that was to fill it may have ended before.
-fn room_for(has: u64, needed: u64, promise: Promise) -> u64 {
-    let given = match promise.bytes {
-        // It is not known what it had.
-        0 => 0,
-        _ => has.saturating_sub(promise.kept_bytes),
-    };
+/// The room for so many bytes more, of which there is some that lies unused.
+fn room_for(has: u64, needed: u64, unused: u64) -> u64 {
     let wanted = needed.saturating_add(SPARE_BYTES.min(needed));
-    has.saturating_add(wanted.saturating_sub(given))
+    has.saturating_add(wanted.saturating_sub(unused))
 }
 
 fn no_room(kept: &VolumeRef, missing: u64, free: u64) -> Problem {
@@ -138,53 +196,56 @@ mod tests {
     use futures::FutureExt as _;
     use std::cell::Cell;
     use std::pin::pin;
-    use tonic::Code;
 
     const GIB: u64 = 1 << 30;
 
     #[tokio::test]
-    async fn storage_that_hangs_is_shown_and_holds_up_no_wish() {
+    async fn storage_that_hangs_is_shown_and_holds_up_neither_a_wish_nor_others_for_long() {
         let (wished, shown) = (Notify::new(), Cell::new(false));
-        let hangs = std::future::pending();
-        let soon = Duration::from_millis(20);
-        let mut giving = pin!(until_wished(hangs, &wished, soon, || shown.set(true)));
+        let patience = |most| Patience {
+            shown_after: Duration::from_millis(20),
+            most,
+        };
+        let hangs = std::future::pending::<()>();
+        let long = patience(Duration::from_secs(3600));
+        let mut giving = pin!(in_time(hangs, &wished, long, || shown.set(true)));
         assert!(giving.as_mut().now_or_never().is_none() && !shown.get());
-        let late = tokio::time::timeout(10 * soon, &mut giving).await;
+        let late = tokio::time::timeout(Duration::from_millis(200), &mut giving).await;
         assert!(late.is_err() && shown.get());
         wished.notify_one();
-        let broken_off = giving.await.unwrap_err();
-        assert_eq!(broken_off.reason.code(), Code::Unavailable);
-        let given = until_wished(async { Ok(()) }, &wished, soon, || ()).await;
-        assert!(given.is_ok());
+        assert_eq!(giving.await, None);
+        let hangs = std::future::pending::<()>();
+        let short = patience(Duration::from_millis(30));
+        assert_eq!(in_time(hangs, &wished, short, || ()).await, None);
+        let given = in_time(async { 7 }, &wished, long, || ()).await;
+        assert_eq!(given, Some(7));
     }
 
     #[test]
-    fn what_was_given_for_the_first_start_is_there_for_the_next_one() {
-        let commit = |bytes| Promise {
-            bytes,
-            kept_bytes: 2 * GIB,
-        };
+    fn what_lies_unused_is_not_given_again() {
         let all = 12 * GIB + SPARE_BYTES;
-        for (has, needed, room) in [
-            (2 * GIB, 10 * GIB, all),
+        for (has, needed, unused, room) in [
+            (2 * GIB, 10 * GIB, 0, all),
             // The job has ended before it began.
-            (all, 10 * GIB, all),
-            // Somebody has taken a part of it back.
-            (5 * GIB, 10 * GIB, all),
-            // Some of it was copied.
-            (all, 4 * GIB, all),
-            // The guest has written on.
-            (all, 11 * GIB, all + GIB),
+            (all, 10 * GIB, 10 * GIB + SPARE_BYTES, all),
+            // 8 GiB were copied, and the guest has written 9 GiB on.
+            (all, 11 * GIB, 2 * GIB + SPARE_BYTES, all + 9 * GIB),
+            (all, 0, 0, all),
         ] {
-            assert_eq!(room_for(has, needed, commit(10 * GIB)), room, "{has}");
+            assert_eq!(room_for(has, needed, unused), room, "{needed} {unused}");
         }
-        let unknown = room_for(all, 10 * GIB, Promise::default());
-        assert_eq!(unknown, all + 10 * GIB + SPARE_BYTES);
-        // How the kept volume of a pull grows says nothing of the merge.
-        let pull = Promise {
-            bytes: 10 * GIB,
-            kept_bytes: u64::MAX,
-        };
-        assert_eq!(room_for(all, GIB, pull), all + GIB + SPARE_BYTES);
+    }
+
+    #[test]
+    fn a_guess_takes_no_more_than_a_chunk_of_what_nobody_needs() {
+        for (lacking, free, given) in [
+            (100 * GIB, 50 * GIB, GIB),
+            (5, 50 * GIB, 5),
+            (100 * GIB, GIB, GIB),
+            (100 * GIB, GIB - 1, 0),
+            (100 * GIB, 0, 0),
+        ] {
+            assert_eq!(guess(lacking, free, Some(GIB)), given, "{lacking} {free}");
+        }
     }
 }

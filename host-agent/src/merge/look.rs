@@ -2,7 +2,7 @@
 
 use super::observation::{Observation, Told};
 use super::policy::Policy;
-use super::types::{MergeKind, MergeRecord, Phase};
+use super::types::{MergeKind, MergeRecord};
 use crate::hypervisor::{
     BlockJobKind, BlockJobOutcome, DiskView, JobProgress, MirrorState, VmState,
 };
@@ -74,16 +74,13 @@ impl Look<'_> {
 
     /// The guest's processors stand still, and it was this merge that stopped them.
     pub(super) fn stands_still_for_us(&self) -> bool {
-        let stopped = matches!(
-            self.record.phase,
-            Phase::Pivoting {
-                suspended_at: Some(_),
-                ..
-            } | Phase::Verifying {
-                suspended_at: Some(_)
-            }
-        );
-        stopped && self.state == VmState::Paused
+        self.record.phase.suspended() && self.state == VmState::Paused && !self.may_run()
+    }
+
+    /// The guest runs, or may at any time: one that stands still for want of room is let run by who
+    /// gives it some, and by nothing that a merge could do.
+    pub(super) fn may_run(&self) -> bool {
+        self.state == VmState::Running || self.seen.lacks_room
     }
 
     pub(super) fn job_present(&self) -> bool {

@@ -12,11 +12,13 @@ use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, step
 use super::types::{MergeKind, MergeRecord, Phase, Window};
 use super::waits::{Waits, job_failed, put_off};
 use crate::hypervisor::{HypervisorError, HypervisorEvent};
+use livemerge_proto::problem::Problem;
 use livemerge_storage::Locator;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 /// One merge of a [`Driver`](super::driver::Driver).
 pub(super) struct Member {
@@ -43,6 +45,8 @@ pub(super) struct Member {
     fresh_start: bool,
     paused_at: Option<Instant>,
     waits: Waits,
+    /// Who gives the kept volume room for the job that is to start next.
+    pub(super) giving: Option<AbortOnDropHandle<Result<(), Problem>>>,
     /// Somebody wishes something of a merge of this driver.
     pub(super) wished: Arc<Notify>,
     /// Before what has failed is tried again.
@@ -72,6 +76,7 @@ impl Member {
             fresh_start: true,
             paused_at: None,
             waits,
+            giving: None,
             wished,
             pause: Duration::ZERO,
         }
@@ -147,6 +152,8 @@ impl Member {
         if action == Some(Action::StartJob) {
             // Before that none was expected.
             self.job_missing_since = None;
+        } else {
+            self.giving = None;
         }
         if let Some(action) = action {
             self.act(action).await;
@@ -283,11 +290,11 @@ impl Member {
     }
 
     async fn act(&mut self, action: Action) {
-        let order = &self.record.order;
+        let order = self.record.order.clone();
         let hypervisor = Arc::clone(&self.around.hypervisor);
         fail::fail_point!("agent::before-act");
         let reply = match action {
-            Action::StartJob => match self.give_room_until_wished().await {
+            Action::StartJob => match self.give_room_in_time().await {
                 Ok(()) => {
                     let job = job_order(&self.record);
                     hypervisor.start_job(order.vm, &job).await

@@ -84,6 +84,7 @@ use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::{Clock, Shutdown};
+use livemerge_storage::StorageId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -105,8 +106,8 @@ pub struct Merges {
     /// Held from the first check of an order until it is in the journal: one order with an id, one
     /// order for a machine.
     accepting: (Lanes<MergeId>, Lanes<VmId>),
-    /// Held while room is promised, until that stands in the journal.
-    promising: tokio::sync::Mutex<()>,
+    /// Held while room of a domain is promised, until that stands in the journal.
+    promising: Lanes<StorageId>,
     lanes: Lanes<VmId>,
     /// How the drivers of open merges are told what is wished.
     wishes: Mutex<HashMap<MergeId, Wishes>>,
@@ -156,7 +157,7 @@ impl Merges {
             volumes,
             fence,
             accepting: Default::default(),
-            promising: tokio::sync::Mutex::default(),
+            promising: Lanes::default(),
             lanes: Lanes::default(),
             wishes: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -281,6 +282,10 @@ impl Merges {
         groups.sort_by_key(|group| (group.iter().all(pending), group[0].accepted_at));
         for group in groups {
             for record in group.iter().filter(|record| !record.phase.ended()) {
+                if record.phase.suspended() {
+                    // Before anybody finds that its guest stands still for want of room.
+                    self.around.hypervisor.keep_suspended(record.order.vm);
+                }
                 tracing::info!(merge = %record.order.id, vm = %record.order.vm, phase = ?record.phase, "goes on");
             }
             self.spawn(group);

@@ -11,7 +11,8 @@ use std::time::Duration;
 pub struct Observation {
     /// The machine and its disk.
     pub machine: Machine,
-    /// The machine stands still because a disk had no room, and may be let run at any time.
+    /// The machine stands still because a disk had no room, and may be let run at any time: nobody has
+    /// told it to stand still since.
     pub lacks_room: bool,
     /// What an event or a refusal said since the last action.
     pub told: Option<Told>,

@@ -43,17 +43,15 @@ impl Look<'_> {
         if let Some(wait) = self.put_off(not_before) {
             return wait;
         }
-        if self.seen.lacks_room {
-            // Whoever gives it room lets it run, whatever is being pivoted.
-            return Step::Wait(self.policy.look_every);
-        }
-        match (self.policy.pivot, self.state) {
-            (PivotMode::Running, _) => self.enter(Window::Intent, None, Some(Action::Pivot)),
-            (PivotMode::Suspended, VmState::Running) => {
+        match self.policy.pivot {
+            PivotMode::Running => self.enter(Window::Intent, None, Some(Action::Pivot)),
+            // For want of room too: the kept volume has it, so the pivot is what lets it go on. Told to
+            // stand still, it is let run by nobody else meanwhile.
+            PivotMode::Suspended if self.may_run() => {
                 self.enter(Window::Suspending, Some(self.now), Some(Action::Suspend))
             }
             // Somebody else had stopped the processors: they stay as they are.
-            (PivotMode::Suspended, _) => self.enter(Window::Suspending, None, None),
+            PivotMode::Suspended => self.enter(Window::Suspending, None, None),
         }
     }
 
@@ -88,7 +86,7 @@ impl Look<'_> {
                 self.enter(Window::Intent, suspended_at, Some(Action::SetNextStart))
             }
             Window::Releasing if self.cannot_be_told() => Step::Wait(REPEAT_AFTER),
-            Window::Releasing if suspended_at.is_none() || self.state == VmState::Running => {
+            Window::Releasing if suspended_at.is_none() || self.may_run() => {
                 let tries = tries_since_help(self.record);
                 let pause = self.policy.retry.after(tries, self.record.order.id);
                 let not_before = later(self.now, pause);

@@ -148,7 +148,8 @@ async fn plan_disk(
             refused,
         } = draft;
         let free_bytes = room.free(&order.kept.volume.storage, volumes).await?;
-        let wanting = || want_of_space(&order.kept.volume, &work, free_bytes);
+        let lacking = room.lacking(&order.kept, &work, volumes).await?;
+        let wanting = || want_of_space(&order.kept.volume, &lacking, free_bytes);
         options.push(MergeOption {
             direction: order.direction,
             blocker: refused.or_else(wanting),
@@ -166,8 +167,7 @@ async fn plan_disk(
         options,
     };
     if let Some(choice) = plan.choice() {
-        room.take(&choice.kept.volume, &choice.work, volumes)
-            .await?;
+        room.take(&choice.kept, &choice.work, volumes).await?;
     }
     Ok(plan)
 }

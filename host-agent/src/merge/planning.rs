@@ -2,7 +2,7 @@
 
 use super::Merges;
 use super::plan::{DiskPlan, DiskRange, plan};
-use super::room::{Elsewhere, Promise, Room};
+use super::room::{Elsewhere, Promise, Room, given_before};
 use livemerge_proto::ids::VmId;
 use livemerge_proto::problem::Problem;
 use livemerge_storage::StorageId;
@@ -10,13 +10,12 @@ use livemerge_storage::StorageId;
 impl Merges {
     /// Room in the storage domains beside what the open merges were promised, here and elsewhere.
     pub(super) fn room(&self, elsewhere: Vec<Elsewhere>) -> Room {
-        let views = self.watch();
+        let views = self.watch().borrow().clone();
         let open = views
-            .borrow()
             .values()
-            .filter_map(|view| Promise::open(&view.record))
-            .collect();
-        Room::beside(open, elsewhere)
+            .filter_map(|view| Promise::open(&view.record));
+        let given = given_before(views.values().map(|view| &view.record));
+        Room::beside(open.collect(), elsewhere).given(given)
     }
 
     /// Bytes of a storage domain that open merges were promised and have not taken.

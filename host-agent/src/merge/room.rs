@@ -6,18 +6,26 @@
 //! ```
 //!
 //! A promise stands in the merge's record, so it holds after a restart too. What a merge has taken of
-//! its promise shows in its kept volume and in the domain alike, and is not counted twice; of a pull, whose
-//! kept volume the guest fills as well, the whole promise stands until it ends. What merges of other hosts
-//! were promised in one domain is told with each question and order.
+//! its promise shows in its kept volume and in the domain alike, and is not counted twice. Where volumes
+//! take what is written, the guest fills the kept volume of a pull as well: there the whole promise stands
+//! until it ends. What merges of other hosts were promised in one domain is told with each question and
+//! order.
+//!
+//! Where volumes are given their room, that of a merge which came to nothing stays with its kept volume:
+//!
+//! ```text
+//!   given since the first of them was accepted  −  filled since  =  unused, and not needed of the domain
+//! ```
 
 use super::bytes::{Work, want_of_space};
-use super::types::{Direction, MergeOrder, MergeRecord, VolumeMark};
+use super::types::{Direction, MergeOrder, MergeRecord, Phase, VolumeMark};
 use crate::volumes::Volumes;
 use futures::future::join_all;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_storage::{StorageId, VolumeRef};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// The room that a merge was promised when it was accepted.
@@ -25,8 +33,12 @@ use std::collections::BTreeMap;
 pub struct Promise {
     /// Bytes that the kept volume will take in addition.
     pub bytes: u64,
-    /// Bytes that it took then; the most there are when how it grows does not show what the merge takes.
+    /// Bytes that it took then, or when the first one was accepted of the merges before that were given room
+    /// in it and came to nothing; the most there are when how it grows does not show what the merge takes.
     pub kept_bytes: u64,
+    /// Bytes of data that it had then; `None` when that is not known, or it takes no more than is written.
+    #[serde(default)]
+    pub kept_data_bytes: Option<u64>,
 }
 
 impl Promise {
@@ -37,9 +49,25 @@ impl Promise {
     }
 
     /// What is left of it, now that the kept volume takes so many bytes.
-    fn left(self, kept_bytes: u64) -> u64 {
+    pub(super) fn left(self, kept_bytes: u64) -> u64 {
         let taken = kept_bytes.saturating_sub(self.kept_bytes);
         self.bytes.saturating_sub(taken)
+    }
+
+    /// What the kept volume was given since and has not filled, now that it takes so many bytes and has so
+    /// many of data.
+    pub(super) fn unused(self, kept_bytes: u64, data_bytes: Option<u64>) -> u64 {
+        if self == Self::default() {
+            // It is not known what it had.
+            return 0;
+        }
+        let given = kept_bytes.saturating_sub(self.kept_bytes);
+        given.saturating_sub(self.filled(data_bytes))
+    }
+
+    fn filled(self, data_bytes: Option<u64>) -> u64 {
+        let filled = data_bytes.zip(self.kept_data_bytes);
+        filled.map_or(0, |(now, then)| now.saturating_sub(then))
     }
 }
 
@@ -65,11 +93,35 @@ impl Elsewhere {
     }
 }
 
+/// What is known of volumes in which the merges of these records ended that came to nothing, from the
+/// latest one of each on; nothing once one was merged.
+pub(super) fn given_before<'a>(
+    records: impl Iterator<Item = &'a MergeRecord>,
+) -> Vec<(VolumeMark, Promise)> {
+    let ended = records.filter_map(|record| Some((record.phase.ended_at()?, record)));
+    let mut ended: Vec<_> = ended.collect();
+    ended.sort_unstable_by_key(|(at, record)| Reverse((*at, record.order.id)));
+    let mut told: Vec<(&VolumeMark, Option<Promise>)> = Vec::new();
+    for (_, record) in ended {
+        let kept = &record.order.kept;
+        let merged = matches!(record.phase, Phase::Merged { .. });
+        let known = record.promise.kept_data_bytes.is_some();
+        if (merged || known) && told.iter().all(|(other, _)| *other != kept) {
+            told.push((kept, (!merged).then_some(record.promise)));
+        }
+    }
+    let given = told
+        .into_iter()
+        .filter_map(|(kept, promise)| Some((kept.clone(), promise?)));
+    given.collect()
+}
+
 /// Room in the storage domains.
 #[derive(Debug, Default)]
 pub struct Room {
     open: Vec<(VolumeRef, Promise)>,
     elsewhere: Vec<Elsewhere>,
+    given: Vec<(VolumeMark, Promise)>,
     free_bytes: BTreeMap<StorageId, u64>,
 }
 
@@ -80,8 +132,14 @@ impl Room {
         Self {
             open,
             elsewhere,
+            given: vec![],
             free_bytes: BTreeMap::new(),
         }
+    }
+
+    /// With what these volumes have of merges that came to nothing.
+    pub(super) fn given(self, given: Vec<(VolumeMark, Promise)>) -> Self {
+        Self { given, ..self }
     }
 
     /// What other merges will still take in a domain.
@@ -115,23 +173,51 @@ impl Room {
         Ok(free)
     }
 
+    /// What a merge in this volume needs beside the room that was given to it before, and lies unused.
+    ///
+    /// # Errors
+    /// What did not answer.
+    pub(super) async fn lacking(
+        &self,
+        kept: &VolumeMark,
+        work: &Work,
+        volumes: &Volumes,
+    ) -> Result<Work, Problem> {
+        match self.before(kept) {
+            Some(before) if !work.estimated => {
+                let has = volumes.stat(&kept.volume).await?.allocated_bytes;
+                Ok(work.beside(before.unused(has, work.kept_data_bytes)))
+            }
+            _ => Ok(*work),
+        }
+    }
+
+    fn before(&self, kept: &VolumeMark) -> Option<Promise> {
+        let mut given = self.given.iter();
+        given
+            .find(|(of, _)| of == kept)
+            .map(|(_, promise)| *promise)
+    }
+
     /// Takes what a merge in this volume needs.
     ///
     /// # Errors
     /// `INSUFFICIENT_SPACE`, or what did not answer.
     pub async fn take(
         &mut self,
-        kept: &VolumeRef,
+        kept: &VolumeMark,
         work: &Work,
         volumes: &Volumes,
     ) -> Result<(), Problem> {
-        let free = self.free(&kept.storage, volumes).await?;
-        if let Some(refused) = want_of_space(kept, work, free) {
+        let storage = &kept.volume.storage;
+        let free = self.free(storage, volumes).await?;
+        let lacking = self.lacking(kept, work, volumes).await?;
+        if let Some(refused) = want_of_space(&kept.volume, &lacking, free) {
             return Err(refused);
         }
         if !work.estimated {
-            let left = free.saturating_sub(work.space_needed_bytes);
-            self.free_bytes.insert(kept.storage.clone(), left);
+            let left = free.saturating_sub(lacking.space_needed_bytes);
+            self.free_bytes.insert(storage.clone(), left);
         }
         Ok(())
     }
@@ -146,24 +232,37 @@ impl Room {
         work: &Work,
         volumes: &Volumes,
     ) -> Result<Promise, Problem> {
-        let kept = &order.kept.volume;
+        let kept = &order.kept;
         self.take(kept, work, volumes).await?;
-        if work.estimated || work.space_needed_bytes == 0 {
-            return Ok(Promise::default());
-        }
-        Ok(Promise {
-            bytes: work.space_needed_bytes,
-            kept_bytes: match order.direction {
-                Direction::Commit => volumes.stat(kept).await?.allocated_bytes,
-                // The guest writes it: how it grows says nothing of the merge.
-                Direction::Pull => u64::MAX,
+        let known = volumes.gives(&kept.volume.storage) && work.kept_data_bytes.is_some();
+        let needs = !work.estimated && work.space_needed_bytes > 0;
+        let first = match (known || needs, order.direction) {
+            (false, _) => Promise::default(),
+            // The guest writes it: how it grows says nothing of the merge.
+            (true, Direction::Pull) if !known => Promise {
+                kept_bytes: u64::MAX,
+                ..Promise::default()
             },
+            (true, _) => Promise {
+                kept_bytes: volumes.stat(&kept.volume).await?.allocated_bytes,
+                kept_data_bytes: work.kept_data_bytes.filter(|_| known),
+                ..Promise::default()
+            },
+        };
+        let promise = self.before(kept).unwrap_or(first);
+        // What was filled before shows in the volume as what will be.
+        let filled = promise.filled(work.kept_data_bytes);
+        let bytes = work.space_needed_bytes.saturating_add(filled);
+        Ok(Promise {
+            bytes: if needs { bytes } else { 0 },
+            ..promise
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples::now;
     use super::*;
 
     #[test]
@@ -171,6 +270,7 @@ mod tests {
         let promise = Promise {
             bytes: 100,
             kept_bytes: 30,
+            kept_data_bytes: None,
         };
         for (kept_bytes, left) in [(0, 100), (30, 100), (31, 99), (129, 1), (130, 0), (500, 0)] {
             assert_eq!(promise.left(kept_bytes), left, "{kept_bytes}");
@@ -180,6 +280,81 @@ mod tests {
             ..promise
         };
         assert_eq!(of_a_pull.left(1 << 40), 100);
+    }
+
+    #[test]
+    fn what_was_given_and_not_filled_is_unused() {
+        let commit = Promise {
+            bytes: 100,
+            kept_bytes: 20,
+            kept_data_bytes: Some(15),
+        };
+        for (kept_bytes, data_bytes, unused) in [
+            (20, Some(15), 0),
+            (130, Some(15), 110),
+            // Some of it was copied.
+            (130, Some(95), 30),
+            (130, Some(200), 0),
+            // Somebody has taken a part of it back.
+            (50, Some(15), 30),
+            (10, Some(5), 0),
+            (130, None, 110),
+        ] {
+            let found = commit.unused(kept_bytes, data_bytes);
+            assert_eq!(found, unused, "{kept_bytes} {data_bytes:?}");
+        }
+        let unknown = Promise::default();
+        assert_eq!(unknown.unused(130, Some(15)), 0);
+    }
+
+    #[test]
+    fn what_is_known_of_a_volume_is_of_the_latest_merge_in_it_that_came_to_nothing() {
+        let record = |second: i64, phase: fn(jiff::Timestamp) -> Phase, data: Option<u64>| {
+            let at = now() + jiff::SignedDuration::from_secs(second);
+            MergeRecord {
+                phase: phase(at),
+                promise: Promise {
+                    kept_data_bytes: data,
+                    ..Promise::default()
+                },
+                ..super::super::samples::record(true)
+            }
+        };
+        let cancelled = |at| Phase::Cancelled { at };
+        let merged = |at| Phase::Merged { at };
+        let open = |not_before| Phase::Ready { not_before };
+        for (records, known) in [
+            (vec![], None),
+            (vec![record(1, cancelled, Some(7))], Some(7)),
+            (
+                vec![record(1, cancelled, Some(7)), record(2, cancelled, Some(8))],
+                Some(8),
+            ),
+            (
+                vec![record(2, cancelled, Some(7)), record(1, cancelled, Some(8))],
+                Some(7),
+            ),
+            (
+                vec![record(1, cancelled, Some(7)), record(2, cancelled, None)],
+                Some(7),
+            ),
+            (
+                vec![record(1, cancelled, Some(7)), record(2, open, Some(8))],
+                Some(7),
+            ),
+            (
+                vec![record(1, cancelled, Some(7)), record(2, merged, Some(8))],
+                None,
+            ),
+            (
+                vec![record(1, merged, None), record(2, cancelled, Some(8))],
+                Some(8),
+            ),
+        ] {
+            let given = given_before(records.iter());
+            let found = given.first().and_then(|(_, given)| given.kept_data_bytes);
+            assert_eq!(found, known, "{records:?}");
+        }
     }
 
     /// A record of an earlier build has none, and stands in nobody's way.

@@ -19,7 +19,7 @@ impl Member {
             self.record.kind,
             MergeKind::Commit | MergeKind::OfflineCommit
         );
-        if !inner || !self.around.volumes.is_provided(&order.kept.volume) {
+        if !inner || !self.around.volumes.gives(&order.kept.volume.storage) {
             return;
         }
         let mark = Mark {

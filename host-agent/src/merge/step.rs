@@ -184,6 +184,7 @@ impl Look<'_> {
         }
         // To ask may have taken longer than the pause.
         match ROOM_AGAIN.saturating_sub(self.seen.told_for) {
+            Duration::ZERO if !self.neighbours() => self.diverged(),
             Duration::ZERO => self.start_job(starts),
             left => Step::Wait(left),
         }
@@ -276,7 +277,7 @@ impl Look<'_> {
             let again = Phase::Verifying { suspended_at };
             return Step::Enter(again, Some(Action::SetNextStart));
         }
-        if suspended_at.is_some() && self.state == VmState::Paused {
+        if suspended_at.is_some() && self.state == VmState::Paused && !self.may_run() {
             return if self.repeat() {
                 Step::Enter(Phase::Verifying { suspended_at }, Some(Action::Resume))
             } else {
@@ -407,7 +408,7 @@ fn without_disk(record: &MergeRecord, seen: &Observation, state: VmState, now: T
         Phase::Verifying { suspended_at } => (*suspended_at, record.phase.clone()),
         _ => (None, record.phase.clone()),
     };
-    if suspended_at.is_none() || state != VmState::Paused {
+    if suspended_at.is_none() || state != VmState::Paused || seen.lacks_room {
         let text = "the virtual machine no longer has the disk";
         return fail(Reason::DiskNotFound, record, text);
     }

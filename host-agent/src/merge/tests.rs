@@ -357,6 +357,27 @@ async fn room_is_promised_once() {
     host.start(second).await.unwrap();
 }
 
+/// A domain that hangs while room is promised in it holds up no other.
+#[tokio::test]
+async fn room_is_promised_in_each_domain_by_itself() {
+    let host = Host::new().await;
+    let pair = host.pair("a").await;
+    let order = order(host.rig.machine(1, &locators(&pair)), &pair);
+    let hangs = |storage: &str| {
+        host.merges
+            .promising
+            .of(storage.parse().unwrap())
+            .lock_owned()
+    };
+    let _other = hangs("other").await;
+    let own = hangs("default").await;
+    let mut waiting = std::pin::pin!(host.start(order.clone()));
+    let late = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
+    assert!(late.is_err());
+    drop(own);
+    waiting.await.unwrap();
+}
+
 /// What is not free for a merge of another host is not free for one of this host; but only in the same
 /// domain, not in another one of its name.
 #[tokio::test]
@@ -378,6 +399,7 @@ async fn room_that_was_promised_elsewhere_is_not_free() {
     let promise = |kept_bytes| Promise {
         bytes: PROMISED,
         kept_bytes,
+        kept_data_bytes: None,
     };
     for (kept, promise, free) in [
         (
@@ -410,6 +432,7 @@ async fn room_that_was_promised_elsewhere_is_not_free() {
         promise: Promise {
             bytes: FREE,
             kept_bytes: has,
+            kept_data_bytes: None,
         },
     }];
     let refused = host.merges.start_beside(vec![order], all).await;

@@ -331,6 +331,14 @@ impl Phase {
         self.ended_at().is_some()
     }
 
+    /// Whether the guest may stand still because it was told to.
+    pub(super) fn suspended(&self) -> bool {
+        let (Self::Pivoting { suspended_at, .. } | Self::Verifying { suspended_at }) = self else {
+            return false;
+        };
+        suspended_at.is_some()
+    }
+
     /// Whether an active commit in this phase has caught up once.
     pub(super) fn caught_up(&self) -> bool {
         matches!(self, Self::Ready { .. } | Self::Pivoting { .. }) || self.passed()

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | the journal, which cannot be written | a write succeeds |
 //! | libvirt, which does not answer | the machine is seen |
-//! | a guest that stands still for want of room, before its pivot | it runs |
+//! | a guest that stands still for want of room, before its pivot | it runs, or is switched |
 //! | a pivot that was put off | the guest is switched |
 //! | a job that has failed, or lacks room, and is started again | it runs |
 //!
@@ -65,8 +65,8 @@ impl Waits {
         (waiting(cause, now, pause, self.hypervisor.count()), pause)
     }
 
-    /// Whether the guest stands still for want of room: the pivot waits until it was given some. Each
-    /// look counts as a try, so that one that stays so is told of.
+    /// Whether the guest stands still for want of room, and is not switched yet. Each look counts as
+    /// a try, so that one that stays so is told of.
     pub(super) fn lacks_room(
         &mut self,
         record: &MergeRecord,
@@ -79,8 +79,8 @@ impl Waits {
             return None;
         }
         self.without_room = self.without_room.saturating_add(1);
-        let text = "the guest stands still because a disk has no room: the pivot waits until it has; \
-                    free some in its storage domain, or add to it";
+        let text = "the guest stands still because a disk has no room, until it has some or is \
+                    switched; free some in its storage domain, or add to it";
         let cause = Failure::new(Reason::InsufficientSpace, text);
         let cause = cause.with("vm", record.order.vm);
         Some(waiting(cause, now, pause, self.without_room))

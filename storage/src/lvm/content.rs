@@ -147,9 +147,9 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Whether a guest writes it from its first byte on.
+/// Whether a guest writes it from its first byte on: whoever's it is, its tag says so.
 fn is_raw(volume: &Logical) -> bool {
-    volume.is_ours() && tag::format(&volume.tags) == Some(Format::Raw)
+    tag::format(&volume.tags) == Some(Format::Raw)
 }
 
 /// Whether a logical volume can be read as it is.

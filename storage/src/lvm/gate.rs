@@ -10,7 +10,8 @@
 //!
 //! One of this program's volumes that cannot be read might need anything: that is no answer yet, and
 //! a refusal. A foreign one that cannot be read needs nothing, unless it begins as an image does: one
-//! whose backing name leads nowhere on this host might need anything, too.
+//! whose backing name leads nowhere on this host might need anything, too. Of one that its tag calls raw a
+//! guest has written the first bytes: what they name counts, and what they leave open does not.
 
 use super::content::Content;
 use super::domain::Domain;

@@ -121,6 +121,37 @@ async fn a_guest_holds_up_nobody_by_what_it_writes() {
     assert_eq!(removal(&group, "broken", &broken).await, "gone");
 }
 
+/// A raw disk beside this program's volumes, which its owner has tagged as such.
+#[tokio::test]
+async fn a_guest_of_a_foreign_raw_disk_holds_up_nobody_either() {
+    let group = Scripted::new();
+    let theirs = group.foreign("theirs");
+    let mut garbage = b"QFI\xfb".to_vec();
+    garbage.resize(4096, 0xff);
+    let write = |tags: &[&str], backing: Option<&str>| {
+        group.tag(&theirs, tags);
+        match backing {
+            Some(backing) => group.image(&theirs, Some(backing)),
+            None => group.write(&theirs, &garbage),
+        }
+        group.volume("free", None)
+    };
+    for backing in [None, Some("/dev/disk/by-id/x")] {
+        let free = write(&["other"], backing);
+        let by = removal(&group, "free", &free).await;
+        assert!(by.starts_with("unreachable"), "{backing:?}: {by}");
+        group.set(&free, "name", "rest");
+        let free = write(&["other", "livemerge.format=raw"], backing);
+        assert_eq!(removal(&group, "free", &free).await, "gone", "{backing:?}");
+    }
+    // What it names is needed all the same, and it is nobody's still.
+    let free = write(&["livemerge.format=raw"], Some("/dev/vg/free"));
+    let by = removal(&group, "free", &free).await;
+    assert!(by.contains("vg/theirs"), "{by}");
+    let theirs = group.open().await.foreign().await.unwrap();
+    assert_eq!(theirs, ["theirs"]);
+}
+
 #[tokio::test]
 async fn one_that_was_half_made_holds_nothing_for_ever() {
     let group = Scripted::new();

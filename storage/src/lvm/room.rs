@@ -54,11 +54,19 @@ pub(super) fn reduced(has: u64, image_end: u64, chunk: u64) -> u64 {
         .min(has)
 }
 
+/// What room a volume shall have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) bytes: u64,
+    /// It is to be at least so large before it needs it.
+    pub(super) virtual_bytes: u64,
+}
+
 impl Domain {
     pub(super) async fn provide(
         self: Arc<Self>,
         name: VolumeName,
-        bytes: u64,
+        wanted: Wanted,
     ) -> Result<VolumeInfo, StorageError> {
         self.name.check(&name)?;
         let group = self.report().await?;
@@ -67,12 +75,12 @@ impl Domain {
             // Nobody can remove it now, and whoever writes it waits for no turn.
             let read = self.look(move |domain| domain.read(&volume).transpose());
             let info = read.await?.ok_or_else(|| self.not_found(&name))?;
-            return self.give(&group, &name, bytes, info, None).await;
+            return self.give(&group, &name, wanted, info, None).await;
         }
         let turn = self.look_turn().await?;
         let group = self.report().await?;
         let info = self.info(group.clone(), &name, &turn).await?;
-        self.give(&group, &name, bytes, info, Some(&turn)).await
+        self.give(&group, &name, wanted, info, Some(&turn)).await
     }
 
     /// Gives a volume the room that it is asked to have, or what there is.
@@ -80,7 +88,7 @@ impl Domain {
         &self,
         group: &Group,
         name: &VolumeName,
-        bytes: u64,
+        wanted: Wanted,
         info: VolumeInfo,
         turn: Option<&Turn>,
     ) -> Result<VolumeInfo, StorageError> {
@@ -90,7 +98,10 @@ impl Domain {
             self.lvm.changes(turn).refresh(name.as_str()).await?;
         }
         let room = match info.format {
-            Format::Qcow2 => provided(has, bytes, info.virtual_bytes, self.chunk()),
+            Format::Qcow2 => {
+                let size = info.virtual_bytes.max(wanted.virtual_bytes);
+                provided(has, wanted.bytes, size, self.chunk())
+            }
             // What a guest sees of it is all that there is.
             Format::Raw => has,
         };

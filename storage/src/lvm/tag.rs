@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   livemerge                        it is this program's
-//!   livemerge.format=qcow2           its format; without one its first bytes say
+//!   livemerge.format=qcow2           its format; without one its first bytes say. Of a foreign one,
+//!                                    too: a guest that writes it says nothing by them if it is raw
 //!   livemerge.parent=NAME            what it is to be built on, while it is being made
 //!   livemerge.removal.volume=NAME    a removal, as it was ordered: its volume, identity,
 //!   livemerge.removal.…              condemned_at, keep_until, purging, wipe, discard, and that it

@@ -1,7 +1,7 @@
 //! [`LvmStore`]: the volumes of one volume group.
 
 use super::domain::{Domain, LvmConfig};
-use super::room;
+use super::room::{self, Wanted};
 use crate::calls::in_own_task;
 use crate::image::map;
 use crate::{
@@ -79,7 +79,24 @@ impl VolumeStore for LvmStore {
     }
 
     async fn provide(&self, volume: &VolumeName, bytes: u64) -> Result<VolumeInfo, StorageError> {
-        in_own_task(self.own().provide(volume.clone(), bytes)).await
+        self.provide_for(volume, bytes, 0).await
+    }
+
+    async fn provide_for(
+        &self,
+        volume: &VolumeName,
+        bytes: u64,
+        virtual_bytes: u64,
+    ) -> Result<VolumeInfo, StorageError> {
+        let wanted = Wanted {
+            bytes,
+            virtual_bytes,
+        };
+        in_own_task(self.own().provide(volume.clone(), wanted)).await
+    }
+
+    fn chunk(&self) -> Option<u64> {
+        Some(self.domain.chunk())
     }
 
     fn most_room(&self, virtual_bytes: u64) -> Option<u64> {

@@ -55,6 +55,15 @@ pub(super) async fn create(
         domain.discard(uuid).await;
         return Err(error);
     }
+    // While the name is being taken from another volume, what is built on that is still looked for by it.
+    match domain.is_being_taken(&volume.name).await {
+        Ok(false) => {}
+        taken => {
+            domain.discard(uuid).await;
+            let what = domain.what(&volume.name);
+            return Err(taken.err().unwrap_or(StorageError::Busy { what }));
+        }
+    }
     // When that cannot be told, it may have the name.
     if domain.names.give(&volume.name, uuid).await? != uuid {
         // Somebody was quicker.

@@ -10,6 +10,8 @@
 //!
 //! - Whoever builds on a volume gives the new one its name first, and then looks whether what is
 //!   below still has its own; the gate looks the other way round. So one of the two sees the other.
+//! - Until then nobody is given the name of the volume that is being taken away: what had been built on
+//!   that would be built on the new one.
 //! - A tombstone is changed only as it was read. Purging is never taken back, and comes before the
 //!   first object is deleted.
 //! - While a volume has its name it is not condemned, whatever a tombstone says: it was on its way
@@ -120,7 +122,8 @@ impl Domain {
             Some(stone) if !is_named && stone.record.stage == Stage::Kept => {
                 Ok(Some((stone.record, stone.version)))
             }
-            // What is built on the name is built on the one that has it by now.
+            // What is built on the name is built on the one that has it by now. Who makes volumes is not
+            // given a name that is being taken: an earlier build was.
             Some(stone) if !is_named && holder.is_some() => self.keep(order, stone).await.map(Some),
             Some(stone) if !is_named => self.look_again(order, uuid, stone).await.map(Some),
             stone if is_named && !order.resumes => self.condemn(order, uuid, stone).await,
@@ -283,6 +286,14 @@ impl Domain {
         read.try_filter_map(|stone| std::future::ready(Ok(stone)))
             .try_collect()
             .await
+    }
+
+    /// Whether a removal has begun to take a name from its volume, and has not looked again for what is
+    /// built on that.
+    pub(super) async fn is_being_taken(&self, name: &VolumeName) -> Result<bool, StorageError> {
+        let stones = self.tombstones().await?;
+        let mut stones = stones.iter().map(|(_, stone)| stone);
+        Ok(stones.any(|stone| stone.stage == Stage::Taking && stone.order.volume == *name))
     }
 
     async fn tombstone(&self, id: RemovalId) -> Result<Option<Read<Tombstone>>, StorageError> {

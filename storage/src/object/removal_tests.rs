@@ -1,12 +1,13 @@
 //! Removals on two hosts at once.
 
 use super::bucket::Bucket;
+use super::create::{NEW, create};
 use super::domain::{Domain, Manifest};
 use super::guarded::{Asked, Fate, Guarded};
 use super::lease::Times;
 use super::removal::{Stage, Tombstone};
 use crate::condemned::{Condemned, now};
-use crate::{Identity, RemovalId, RemovalOrder, RemovalState, StorageError, VolumeName};
+use crate::{Identity, NewVolume, RemovalId, RemovalOrder, RemovalState, StorageError, VolumeName};
 use object_store::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ impl Rig {
             id: RemovalId::from(Uuid::new_v4()),
             _dir: dir,
         };
+        std::fs::create_dir(rig.domain.dir.join(NEW)).unwrap();
         rig.manifest(&rig.name, rig.uuid).await;
         let order = RemovalOrder {
             keep_for,
@@ -99,6 +101,25 @@ async fn a_removal_whose_name_is_another_volumes_by_now_goes_on() {
     assert_eq!(removal.state, RemovalState::Gone);
     let holder = rig.domain.names.holder(&rig.name).await.unwrap();
     assert_eq!(holder, Some(other));
+}
+
+/// What was built on the volume just before its name was taken would be built on the new one.
+#[tokio::test]
+async fn no_volume_is_given_a_name_that_is_being_taken() {
+    let rig = Rig::condemned(Stage::Taking, Duration::ZERO).await;
+    let volume = NewVolume {
+        name: rig.name.clone(),
+        virtual_bytes: 1 << 20,
+        parent: None,
+    };
+    let make = || create(Arc::clone(&rig.domain), volume.clone());
+    let refused = make().await.unwrap_err();
+    assert!(matches!(refused, StorageError::Busy { .. }), "{refused:?}");
+    assert_eq!(rig.domain.names.holder(&rig.name).await.unwrap(), None);
+    // Nothing was built on it, and it has gone.
+    let at = rig.domain.keys.removal(rig.id);
+    rig.domain.records.delete(&at).await.unwrap();
+    make().await.unwrap();
 }
 
 #[tokio::test]

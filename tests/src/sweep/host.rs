@@ -244,6 +244,10 @@ impl Hypervisor for Host {
         .await
     }
 
+    fn keep_suspended(&self, vm: VmId) {
+        self.real.keep_suspended(vm);
+    }
+
     async fn resume(&self, vm: VmId) -> Answer<()> {
         self.change("hypervisor::resume", move |real| {
             Box::pin(async move { real.resume(vm).await })

@@ -24,7 +24,8 @@ impl Filling {
 
 impl Machine {
     pub(super) fn lacks_room(&self) -> bool {
-        self.state == VmState::Paused && !self.filling.lacks_room.is_empty()
+        let stands = self.state == VmState::Paused && !self.suspended;
+        stands && !self.filling.lacks_room.is_empty()
     }
 
     pub(super) fn fill(&self) -> Fill {

@@ -15,6 +15,8 @@ pub(super) struct Machine {
     pub(super) id: VmId,
     pub(super) name: String,
     pub(super) state: VmState,
+    /// It was told to stand still, and not yet to run again.
+    pub(super) suspended: bool,
     pub(super) disks: Vec<Disk>,
     pub(super) guest: Guest,
     pub(super) filling: Filling,
@@ -80,6 +82,7 @@ impl Machine {
     pub(super) fn stop(&mut self, images: &FakeImages) {
         if self.state != VmState::ShutOff {
             self.state = VmState::ShutOff;
+            self.suspended = false;
             self.guest.frozen = 0;
             self.end_jobs();
             for disk in &mut self.disks {

@@ -111,6 +111,7 @@ impl FakeHypervisor {
             id: vm,
             name: name.to_owned(),
             state: VmState::Running,
+            suspended: false,
             disks,
             guest: Guest::default(),
             filling: Filling::default(),
@@ -188,6 +189,7 @@ impl FakeHypervisor {
         if let Some(machine) = self.host().machines.get_mut(&vm)
             && machine.state != VmState::ShutOff
         {
+            machine.suspended &= paused;
             machine.set_state(if paused {
                 VmState::Paused
             } else {

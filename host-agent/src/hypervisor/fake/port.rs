@@ -51,7 +51,9 @@ impl FakeHypervisor {
 
     fn set_state(&self, vm: VmId, call: Call, state: VmState) -> Answer<()> {
         let done = self.answer(call, |host| {
-            running(host.machine(vm)?)?.set_state(state);
+            let machine = running(host.machine(vm)?)?;
+            machine.suspended = state == VmState::Paused;
+            machine.set_state(state);
             Ok(())
         });
         self.tell(HypervisorEvent::Lifecycle { vm });
@@ -226,6 +228,12 @@ impl Hypervisor for FakeHypervisor {
 
     async fn suspend(&self, vm: VmId) -> Answer<()> {
         self.set_state(vm, Call::Suspend(vm), VmState::Paused)
+    }
+
+    fn keep_suspended(&self, vm: VmId) {
+        if let Some(machine) = self.host().machines.get_mut(&vm) {
+            machine.suspended = machine.state != VmState::ShutOff;
+        }
     }
 
     async fn resume(&self, vm: VmId) -> Answer<()> {

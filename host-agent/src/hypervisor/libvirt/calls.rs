@@ -15,6 +15,7 @@ use super::reading::{
     Reading, definition, next_start, nobody_writes, present, read, running, state,
 };
 use super::relative::stays_relative;
+use super::suspended::Suspended;
 use super::switched;
 use crate::hypervisor::ffi::{self, Held, IoLimits, Ways};
 use crate::hypervisor::xml::{Definition, Disk, JobMark, Source, kept_snapshot};
@@ -31,9 +32,13 @@ impl Connection {
     }
 
     /// `own`: its images are written by this process.
-    pub(super) fn vm(&self, vm: VmId, own: bool) -> Answer<VmView> {
+    pub(super) fn vm(&self, vm: VmId, own: bool, suspended: &Suspended) -> Answer<VmView> {
         let domain = self.domain(vm)?;
         let mut seen = read(&domain, Reading::Whole)?;
+        if seen.state == VmState::ShutOff {
+            suspended.ended(vm);
+        }
+        seen.lacks_room &= !suspended.is(vm, domain.id());
         if seen.state != VmState::ShutOff {
             let disks = seen.disks.iter_mut();
             disks.for_each(|disk| switched::settle(&domain, disk));
@@ -200,12 +205,16 @@ impl Connection {
         told(ffi::set_io_limits(&domain, disk.as_str(), limits))
     }
 
-    pub(super) fn suspend(&self, vm: VmId) -> Answer<()> {
-        told(self.domain(vm)?.suspend()).map(drop)
+    pub(super) fn suspend(&self, vm: VmId, suspended: &Suspended) -> Answer<()> {
+        let domain = self.domain(vm)?;
+        // Before it is: a reply may be lost.
+        suspended.begun(vm, domain.id());
+        told(domain.suspend()).map(drop)
     }
 
-    pub(super) fn resume(&self, vm: VmId) -> Answer<()> {
+    pub(super) fn resume(&self, vm: VmId, suspended: &Suspended) -> Answer<()> {
         let domain = self.domain(vm)?;
+        suspended.ended(vm);
         match told(domain.resume()) {
             Err(HypervisorError::Refused(_)) if state(&domain)? == VmState::Running => Ok(()),
             reply => reply.map(drop),

@@ -16,6 +16,7 @@ use virt::domain::Domain;
 use super::calls::{Answer, disk_of, indexed, position, refused, told};
 use super::connection::Connection;
 use super::reading::{running, stopped_by_error};
+use super::suspended::Suspended;
 use crate::hypervisor::ffi::{self, Stat};
 use crate::hypervisor::{Fill, LayerFill};
 
@@ -35,8 +36,11 @@ impl Connection {
         })
     }
 
-    pub(super) fn resume_if_lacks_room(&self, vm: VmId) -> Answer<()> {
+    pub(super) fn resume_if_lacks_room(&self, vm: VmId, suspended: &Suspended) -> Answer<()> {
         let domain = self.domain(vm)?;
+        if suspended.is(vm, domain.id()) {
+            return Ok(());
+        }
         match stopped_by_error(&domain)? && lacks_room(&domain)? {
             true => told(domain.resume()).map(drop),
             false => Ok(()),

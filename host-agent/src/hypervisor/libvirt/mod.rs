@@ -12,8 +12,8 @@
 //!   [`HypervisorError::Unknown`], while its thread goes on: it may still do its work. Until it has
 //!   returned, everything else about its machine is Unknown too: what is seen could still change.
 //! - Layers are numbered anew by each QEMU; numbers are read right before the call that uses them.
-//! - Nothing is remembered of a machine but its offline jobs, which are this process's own: each
-//!   answer is read from libvirt.
+//! - Nothing is remembered of a machine but its offline jobs, which are this process's own, and that it
+//!   was suspended: each answer is read from libvirt.
 
 mod apart;
 mod calls;
@@ -29,6 +29,7 @@ mod offline;
 mod overlay;
 mod reading;
 mod relative;
+mod suspended;
 mod switched;
 mod turns;
 mod view;
@@ -46,6 +47,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::apart::apart;
 use self::connection::{Connection, Link};
 use self::offline::Offline;
+use self::suspended::Suspended;
 use self::turns::Turns;
 use super::{
     BlockJobKind, Fill, Hypervisor, HypervisorError, HypervisorEvent, JobOrder, JobProgress,
@@ -68,6 +70,7 @@ pub struct Libvirt {
     /// How long a call may take.
     call_limit: Duration,
     changes: Turns,
+    suspended: Arc<Suspended>,
     /// Of the agents in the guests, which libvirt asks beside all else.
     guests: Turns,
     _keeper: AbortOnDropHandle<()>,
@@ -93,6 +96,7 @@ impl Libvirt {
             calls,
             call_limit,
             changes: Turns::default(),
+            suspended: Arc::default(),
             guests: Turns::default(),
             _keeper: AbortOnDropHandle::new(keeper),
         })
@@ -184,9 +188,11 @@ impl Hypervisor for Libvirt {
     }
 
     async fn vm(&self, vm: VmId) -> Result<VmView, HypervisorError> {
-        let offline = Arc::clone(&self.offline);
-        self.look(vm, move |libvirt| libvirt.vm(vm, offline.works_on(vm)))
-            .await
+        let (offline, suspended) = (Arc::clone(&self.offline), Arc::clone(&self.suspended));
+        self.look(vm, move |libvirt| {
+            libvirt.vm(vm, offline.works_on(vm), &suspended)
+        })
+        .await
     }
 
     async fn job(
@@ -321,16 +327,27 @@ impl Hypervisor for Libvirt {
     }
 
     async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError> {
-        self.change(vm, move |libvirt| libvirt.suspend(vm)).await
+        let suspended = Arc::clone(&self.suspended);
+        self.change(vm, move |libvirt| libvirt.suspend(vm, &suspended))
+            .await
+    }
+
+    fn keep_suspended(&self, vm: VmId) {
+        self.suspended.by_an_earlier_process(vm);
     }
 
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
-        self.change(vm, move |libvirt| libvirt.resume(vm)).await
+        let suspended = Arc::clone(&self.suspended);
+        self.change(vm, move |libvirt| libvirt.resume(vm, &suspended))
+            .await
     }
 
     async fn resume_if_lacks_room(&self, vm: VmId) -> Result<(), HypervisorError> {
-        self.change(vm, move |libvirt| libvirt.resume_if_lacks_room(vm))
-            .await
+        let suspended = Arc::clone(&self.suspended);
+        self.change(vm, move |libvirt| {
+            libvirt.resume_if_lacks_room(vm, &suspended)
+        })
+        .await
     }
 
     async fn freeze_guest(&self, vm: VmId, answer: Duration) -> Result<usize, HypervisorError> {

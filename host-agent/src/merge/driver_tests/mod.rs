@@ -5,11 +5,13 @@
 
 mod cancel;
 mod commit_end;
+mod given;
 mod ladder;
 mod limit;
 mod overlaying;
 mod pull;
 mod restart;
+mod room;
 mod slack;
 mod together;
 

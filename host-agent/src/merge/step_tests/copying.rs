@@ -166,4 +166,18 @@ fn a_job_without_room_waits_for_storage_and_ends_where_there_is_none() {
         let next = decide(&at(phase.clone()), &silent(Duration::from_secs(60)));
         assert_eq!(next, Step::Enter(phase, Some(Action::StartJob)));
     }
+    // Meanwhile somebody has put another layer on.
+    let moved = Observation {
+        machine: seen(
+            VmState::Running,
+            disk(&["old", "base", "other", "top"]),
+            None,
+        )
+        .machine,
+        ..silent(Duration::from_secs(60))
+    };
+    assert_eq!(
+        failed_with(&decide(&record, &moved)),
+        Some(Reason::ChainDiverged)
+    );
 }

@@ -16,16 +16,18 @@ fn the_pivot_stops_the_guest_first() {
     );
 }
 
-/// Who gives it room lets it run, and would do so in the middle of the pivot.
+/// Who gives it room lets it run, and would do so in the middle of the pivot: so it is told to stand
+/// still, as one that runs.
 #[test]
-fn a_guest_that_stands_still_for_want_of_room_is_not_pivoted() {
+fn a_guest_that_stands_still_for_want_of_room_is_pivoted_once_nobody_lets_it_run() {
     let stands = stopped(MirrorState::Ready);
     let lacks_room = Observation {
         lacks_room: true,
         ..stands.clone()
     };
     let ready = at(Phase::Ready { not_before: now() });
-    assert!(matches!(decide(&ready, &lacks_room), Step::Wait(_)));
+    let suspends = Step::Enter(pivoting(Window::Suspending), Some(Action::Suspend));
+    assert_eq!(decide(&ready, &lacks_room), suspends);
     assert!(matches!(
         decide(&ready, &stands),
         Step::Enter(Phase::Pivoting { .. }, None)

@@ -83,6 +83,36 @@ fn a_job_that_was_called_off_in_the_pivot_is_known_to_be_once_the_guest_runs() {
     assert!(Told::Job(Ready).gives_way_to(Failed));
 }
 
+/// It was let run, and has found no room at once: to let it run again would not help it.
+#[test]
+fn a_guest_that_stands_still_for_want_of_room_again_is_not_asked_again_and_again() {
+    let lacks_room = |seen: Observation| Observation {
+        lacks_room: true,
+        ..late(seen)
+    };
+    let releasing = at(pivoting(Window::Releasing));
+    let next = decide(&releasing, &lacks_room(stopped(MirrorState::Ready)));
+    assert!(
+        matches!(next, Step::Enter(Phase::Ready { .. }, None)),
+        "{next:?}"
+    );
+    let verifying = at(Phase::Verifying {
+        suspended_at: Some(now()),
+    });
+    let done = lacks_room(seen(VmState::Paused, disk(&AFTER), None));
+    assert_eq!(decide(&verifying, &done), Step::Finish(Outcome::Merged));
+    let without = Observation {
+        machine: Machine::Seen {
+            state: VmState::Paused,
+            disk: None,
+            job: None,
+        },
+        ..done
+    };
+    let failed = decide(&releasing, &without);
+    assert_eq!(failed_with(&failed), Some(Reason::DiskNotFound));
+}
+
 #[test]
 fn a_guest_that_does_not_run_again_is_asked_again() {
     let stopped = seen(VmState::Paused, disk(&AFTER), None);
