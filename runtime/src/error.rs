@@ -1,5 +1,6 @@
 //! What can go wrong before and while a server runs.
 
+use crate::SecurityFileError;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,6 +56,19 @@ pub enum ConfigError {
         /// The address that was refused.
         address: SocketAddr,
     },
+    /// A file of certificates, keys or tokens cannot be used.
+    #[error(transparent)]
+    SecurityFile(#[from] SecurityFileError),
+}
+
+impl ConfigError {
+    /// A key that does not go with the others.
+    pub(crate) fn conflict(key: &str, message: &str) -> Self {
+        ConfigError::Setting {
+            origin: key.to_owned(),
+            message: message.to_owned(),
+        }
+    }
 }
 
 /// The server could not start or did not end well.

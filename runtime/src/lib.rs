@@ -9,7 +9,7 @@
 //!                  │                                 ▼
 //!                  └───────────────▶ Server::new ─ service(..) ─ serve(listener)
 //!
-//!  connection ─▶ request span ─▶ catch panic ─▶ deadline ─▶ service
+//!  connection ─▶ TLS ─▶ request span ─▶ catch panic ─▶ deadline ─▶ gate (roles) ─▶ service
 //! ```
 //!
 //! A drain (SIGTERM, SIGINT, or anyone who cancels [`Shutdown`]) goes in this order: health says
@@ -87,6 +87,7 @@ mod error;
 mod health;
 mod layers;
 mod listen;
+mod security;
 mod server;
 mod server_config;
 
@@ -98,6 +99,10 @@ pub use error::{ConfigError, ServeError};
 pub use health::Readiness;
 pub use layers::RequestIds;
 pub use listen::{ListenAddress, ListenConfig, Listener};
+pub use security::{
+    AuthConfig, Caller, Client, ClientCertificate, ClientConfig, Line, Role, Rules, Security,
+    SecurityFileError, TlsConfig,
+};
 pub use server::{Server, Shutdown};
 pub use server_config::ServerConfig;
 pub use telemetry::{LogConfig, LogFormat};

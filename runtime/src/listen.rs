@@ -4,9 +4,11 @@
 //! `--insecure`: a plaintext port that other machines reach is never opened by omission.
 
 mod accept;
+mod secured;
 mod unix;
 
-pub(crate) use accept::{Connection, incoming};
+pub(crate) use accept::{Accept, incoming};
+pub(crate) use secured::{Secured, secured};
 pub(crate) use unix::UnixSocketListener;
 
 use crate::{ConfigError, ServeError};

@@ -13,7 +13,8 @@
 //! started them.
 
 use crate::layers::{CatchPanic, DeadlineLayer, RequestSpan};
-use crate::listen::{self, Connection, Listener, Socket};
+use crate::listen::{self, Accept, Listener, Secured, Socket};
+use crate::security::{Gate, Security};
 use crate::{Readiness, ServeError, ServerConfig};
 use futures::Stream;
 use std::collections::HashSet;
@@ -60,6 +61,7 @@ pub struct Server {
     streams: HashSet<String>,
     readiness: Readiness,
     shutdown: Shutdown,
+    security: Security,
 }
 
 impl Server {
@@ -80,6 +82,7 @@ impl Server {
             streams: OWN_STREAMS.map(str::to_owned).into(),
             readiness: Readiness::new(),
             shutdown: Shutdown::new(),
+            security: Security::default(),
         }
     }
 
@@ -120,6 +123,13 @@ impl Server {
         self
     }
 
+    /// Serves with TLS, and to those callers alone who may, as configured.
+    #[must_use]
+    pub fn secured(mut self, security: Security) -> Self {
+        self.security = security;
+        self
+    }
+
     /// Names streaming methods (`/package.Service/Method`): they are exempt from the server's
     /// bound on the time of a call, though not from a deadline the client sets.
     #[must_use]
@@ -141,18 +151,28 @@ impl Server {
             Ok(address) => tracing::info!(%address, "serving"),
             Err(error) => tracing::warn!(%error, "serving on an address that cannot be told"),
         }
-        let cut = CancellationToken::new();
         let max = listener.max_connections;
         match listener.socket {
-            Socket::Tcp(socket) => {
-                let incoming = listen::incoming(socket, max, cut.clone());
-                self.serve_incoming(incoming, signals, cut).await
-            }
-            Socket::Unix(socket) => {
-                let incoming = listen::incoming(socket, max, cut.clone());
-                self.serve_incoming(incoming, signals, cut).await
-            }
+            Socket::Tcp(socket) => self.serve_socket(socket, max, signals).await,
+            Socket::Unix(socket) => self.serve_socket(socket, max, signals).await,
         }
+    }
+
+    async fn serve_socket<L: Accept>(
+        self,
+        socket: L,
+        max_connections: usize,
+        signals: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let files = self.security.follow_files().map_err(ServeError::Signals)?;
+        let files = tokio::spawn(files);
+        let cut = CancellationToken::new();
+        let incoming = listen::incoming(socket, max_connections, cut.clone());
+        let tls = self.security.tls.clone();
+        let incoming = listen::secured(incoming, tls, max_connections);
+        let served = self.serve_incoming(incoming, signals, cut).await;
+        files.abort();
+        served
     }
 
     fn add_reflection(&mut self) -> Result<(), ServeError> {
@@ -186,7 +206,7 @@ impl Server {
 
     async fn serve_incoming<IO>(
         self,
-        incoming: impl Stream<Item = io::Result<Connection<IO>>> + Send + 'static,
+        incoming: impl Stream<Item = io::Result<Secured<IO>>> + Send + 'static,
         signals: impl Future<Output = ()>,
         cut: CancellationToken,
     ) -> Result<(), ServeError>
@@ -196,8 +216,9 @@ impl Server {
         let limit = self.config.max_message_bytes();
         let health = self.readiness.service().max_decoding_message_size(limit);
         let routes = self.routes.add_service(health).prepare();
+        let gate = Gate::<_, IO::ConnectInfo>::new(routes, self.security.guard);
         let service = RequestSpan::new(CatchPanic::new(DeadlineLayer::new(
-            routes,
+            gate,
             self.config.unary_deadline(),
             self.streams,
         )));

@@ -4,6 +4,7 @@
 use futures::{Stream, stream};
 use std::future::Future;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,12 +20,17 @@ use tonic::transport::server::Connected;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// A bound socket that yields connections.
-pub(crate) trait Accept: Send + 'static {
+pub(crate) trait Accept: Send + Sync + 'static {
     /// One connection.
     type Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static;
 
     /// Waits for the next connection; dropping the future loses none.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// Who is at the other end, where that can be told.
+    fn remote(_io: &Self::Io) -> Option<SocketAddr> {
+        None
+    }
 }
 
 impl Accept for TcpListener {
@@ -36,30 +42,28 @@ impl Accept for TcpListener {
         stream.set_nodelay(true)?;
         Ok(stream)
     }
+
+    fn remote(stream: &TcpStream) -> Option<SocketAddr> {
+        stream.peer_addr().ok()
+    }
 }
 
-/// Connections for as long as it is polled. It never ends and never yields an error; at most
+/// Connections for as long as it is polled. It never ends; at most
 /// `max_connections` are open at once, and all of them break when `cut` is cancelled.
 pub(crate) fn incoming<L: Accept>(
     listener: L,
     max_connections: usize,
     cut: CancellationToken,
-) -> impl Stream<Item = io::Result<Connection<L::Io>>> {
+) -> impl Stream<Item = Connection<L::Io>> {
     let permits = Arc::new(Semaphore::new(max_connections));
     stream::unfold(
         (listener, permits, cut),
         async |(listener, permits, cut)| {
             let permit = permits.clone().acquire_owned().await.ok()?;
             let io = accept_one(&listener).await;
-            let severed = Box::pin(cut.clone().cancelled_owned());
-            Some((
-                Ok(Connection {
-                    io,
-                    severed,
-                    _permit: permit,
-                }),
-                (listener, permits, cut),
-            ))
+            let remote = L::remote(&io);
+            let connection = Connection::new(io, remote, cut.child_token(), permit);
+            Some((connection, (listener, permits, cut)))
         },
     )
 }
@@ -89,8 +93,37 @@ fn concerns_one_connection(kind: ErrorKind) -> bool {
 /// A connection that counts against the limit while it is open and can be cut off.
 pub(crate) struct Connection<IO> {
     io: IO,
+    remote: Option<SocketAddr>,
+    cut: CancellationToken,
     severed: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl<IO> Connection<IO> {
+    fn new(
+        io: IO,
+        remote: Option<SocketAddr>,
+        cut: CancellationToken,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Connection {
+            io,
+            remote,
+            severed: Box::pin(cut.clone().cancelled_owned()),
+            cut,
+            _permit: permit,
+        }
+    }
+
+    /// Who is at the other end, where that can be told.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    /// Breaks this connection when it is cancelled.
+    pub(crate) fn cut(&self) -> CancellationToken {
+        self.cut.clone()
+    }
 }
 
 impl<IO: Connected> Connected for Connection<IO> {
@@ -188,7 +221,7 @@ mod tests {
         let (listener, accepts) = exhausted(4);
         let started = Instant::now();
         let mut incoming = Box::pin(incoming(listener, 8, CancellationToken::new()));
-        assert!(incoming.next().await.unwrap().is_ok());
+        assert!(incoming.next().await.is_some());
         assert_eq!(accepts.load(Ordering::SeqCst), 5);
         assert!(
             started.elapsed() >= 4 * ACCEPT_PAUSE,
@@ -215,12 +248,7 @@ mod tests {
         let (near, _far) = duplex(1);
         let cut = CancellationToken::new();
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let severed = Box::pin(cut.clone().cancelled_owned());
-        let mut connection = Connection {
-            io: near,
-            severed,
-            _permit: permit,
-        };
+        let mut connection = Connection::new(near, None, cut.child_token(), permit);
         let read = tokio::spawn(async move { connection.read_u8().await });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!read.is_finished());
