@@ -53,7 +53,7 @@
 //! async fn main() -> anyhow::Result<()> {
 //!     let args = Cli::parse().args;
 //!     let config: Config = args.load("LIVEMERGE_EXAMPLE_")?;
-//!     config.listen.admit(args.insecure)?;
+//!     config.listen.admit(args.insecure)?; // or with `[tls]`
 //!     if args.report(&config, &mut std::io::stdout())? {
 //!         return Ok(()); // --check-config or --print-config
 //!     }

@@ -146,3 +146,6 @@ impl Security {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

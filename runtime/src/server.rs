@@ -154,7 +154,11 @@ impl Server {
         let max = listener.max_connections;
         match listener.socket {
             Socket::Tcp(socket) => self.serve_socket(socket, max, signals).await,
-            Socket::Unix(socket) => self.serve_socket(socket, max, signals).await,
+            Socket::Unix(socket) => {
+                // Only its owner can reach it, and nobody listens in.
+                self.security.tls = None;
+                self.serve_socket(socket, max, signals).await
+            }
         }
     }
 
