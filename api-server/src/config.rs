@@ -7,7 +7,9 @@ use crate::hosts::LinkPolicy;
 use crate::hosts::{ENDPOINT_FORM, is_endpoint};
 use crate::snapshot::{Limit, Limits};
 use livemerge_proto::ids::HostId;
-use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
+use livemerge_runtime::{
+    AuthConfig, ClientConfig, ListenConfig, LogConfig, ServerConfig, TlsConfig,
+};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -22,6 +24,12 @@ pub struct Config {
     pub server: ServerConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// The server's certificate, and whose client certificates it takes.
+    pub tls: TlsConfig,
+    /// Who may do what.
+    pub auth: AuthConfig,
+    /// How agents are called.
+    pub client: ClientConfig,
     /// The database.
     pub store: StoreConfig,
     /// When a host counts as unresponsive.
@@ -40,6 +48,9 @@ impl Default for Config {
             listen: ListenConfig::loopback(7420),
             server: ServerConfig::default(),
             log: LogConfig::default(),
+            tls: TlsConfig::default(),
+            auth: AuthConfig::default(),
+            client: ClientConfig::default(),
             store: StoreConfig::default(),
             heartbeat: HeartbeatConfig::default(),
             merge: MergeConfig::default(),
@@ -189,7 +200,7 @@ impl DiscoveryConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostConfig {
-    /// Where its agent listens: `http://ADDRESS:PORT` or `unix:/PATH`.
+    /// Where its agent listens: `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`.
     #[serde(deserialize_with = "endpoint")]
     pub endpoint: String,
 }

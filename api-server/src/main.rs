@@ -23,7 +23,9 @@ async fn main() -> ExitCode {
 
 async fn run(args: &Args) -> anyhow::Result<()> {
     let config: Config = args.load("LIVEMERGE_SERVER_")?;
-    config.listen.admit(args.insecure)?;
+    config.listen.admit(args.insecure || config.tls.is_on())?;
+    config.auth.check(&config.tls)?;
+    config.client.check()?;
     config.heartbeat.policy()?;
     if args.report(&config, &mut std::io::stdout())? {
         return Ok(());

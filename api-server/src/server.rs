@@ -1,5 +1,6 @@
 //! Puts the server together: store, hosts, snapshots, services.
 
+use crate::access;
 use crate::config::Config;
 use crate::consistency::Consistency;
 use crate::domains::Domains;
@@ -14,7 +15,7 @@ use livemerge_proto::v1::event_service_server::EventServiceServer;
 use livemerge_proto::v1::inventory_service_server::InventoryServiceServer;
 use livemerge_proto::v1::operation_service_server::OperationServiceServer;
 use livemerge_proto::v1::snapshot_service_server::SnapshotServiceServer;
-use livemerge_runtime::{Clock, Readiness, Server, Shutdown, SystemClock};
+use livemerge_runtime::{Clock, Readiness, Security, Server, Shutdown, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,17 +134,18 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let store = SqliteStore::open(path).await;
     let store: Arc<dyn Store> =
         Arc::new(store.with_context(|| format!("the database {}", path.display()))?);
-    let server = Server::new(config.server.clone());
+    let security = Security::open(&config.tls, &config.auth, access::rules())?;
+    let server = Server::new(config.server.clone()).secured(security);
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let services = open(
         config,
         Arc::new(SystemClock),
         Arc::clone(&store),
-        crate::hosts::dial(),
+        crate::hosts::dial(config.client.open()?),
         shutdown.clone(),
     )
     .await?;
-    let listener = config.listen.bind(insecure).await?;
+    let listener = config.listen.bind(insecure || config.tls.is_on()).await?;
     tracing::info!(address = %listener.address()?, "the server serves");
     tokio::spawn(follow_readiness(
         Arc::clone(&store),

@@ -1,5 +1,6 @@
 //! Puts the agent together: hypervisor, storage, merges, services.
 
+use crate::access;
 use crate::config::Config;
 use crate::domains::{self, Domain};
 use crate::freeze::Freezes;
@@ -16,7 +17,7 @@ use livemerge_proto::DESCRIPTORS;
 use livemerge_proto::v1::host_service_server::HostServiceServer;
 use livemerge_proto::v1::merge_service_server::MergeServiceServer;
 use livemerge_proto::v1::volume_service_server::VolumeServiceServer;
-use livemerge_runtime::{Clock, ListenAddress, Readiness, Server, Shutdown, SystemClock};
+use livemerge_runtime::{Clock, ListenAddress, Readiness, Security, Server, Shutdown, SystemClock};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -159,7 +160,8 @@ pub async fn run(
     hypervisor: Arc<dyn Hypervisor>,
     insecure: bool,
 ) -> anyhow::Result<()> {
-    let server = Server::new(config.server.clone());
+    let security = Security::open(&config.tls, &config.auth, access::rules())?;
+    let server = Server::new(config.server.clone()).secured(security);
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let domains = domains::open(config).await?;
     let clock = Arc::new(SystemClock);
@@ -171,7 +173,7 @@ pub async fn run(
         shutdown.clone(),
     )
     .await?;
-    let listener = config.listen.bind(insecure).await?;
+    let listener = config.listen.bind(insecure || config.tls.is_on()).await?;
     let address = listener.address()?;
     tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");
     tokio::spawn(follow_readiness(hypervisor, readiness, shutdown.clone()));
@@ -201,8 +203,11 @@ fn register(
     let Some(server) = config.host.server()? else {
         return Ok(());
     };
+    let line = config.client.open()?.line(server, registration::bounds);
+    let line = line.map_err(|error| anyhow::anyhow!("host.api_server: {error}"))?;
+    let scheme = if config.tls.is_on() { "https" } else { "http" };
     let endpoint = match (config.host.advertise.as_str(), address) {
-        ("", ListenAddress::Tcp(address)) => format!("http://{address}"),
+        ("", ListenAddress::Tcp(address)) => format!("{scheme}://{address}"),
         ("", ListenAddress::Unix(path)) => format!("unix:{}", path.display()),
         (advertised, _) => advertised.to_owned(),
     };
@@ -211,7 +216,7 @@ fn register(
         endpoint,
         generation,
     };
-    tokio::spawn(registration::keep(registration, server, shutdown));
+    tokio::spawn(registration::keep(registration, line, shutdown));
     Ok(())
 }
 

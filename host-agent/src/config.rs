@@ -3,11 +3,13 @@
 use crate::freeze;
 use crate::merge::{PivotMode, Policy};
 use livemerge_proto::ids::HostId;
-use livemerge_runtime::{ListenConfig, LogConfig, ServerConfig};
+use livemerge_runtime::{
+    AuthConfig, ClientConfig, ListenConfig, LogConfig, ServerConfig, TlsConfig,
+};
 use livemerge_storage::StorageId;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
-use tonic::transport::Endpoint;
+use tonic::transport::Uri;
 
 mod storage;
 
@@ -23,6 +25,12 @@ pub struct Config {
     pub server: ServerConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// The agent's certificate, and whose client certificates it takes.
+    pub tls: TlsConfig,
+    /// Who may do what.
+    pub auth: AuthConfig,
+    /// How the API server is called.
+    pub client: ClientConfig,
     /// This host.
     pub host: HostConfig,
     /// Its hypervisor.
@@ -41,6 +49,9 @@ impl Default for Config {
             listen: ListenConfig::loopback(7421),
             server: ServerConfig::default(),
             log: LogConfig::default(),
+            tls: TlsConfig::default(),
+            auth: AuthConfig::default(),
+            client: ClientConfig::default(),
             host: HostConfig::default(),
             hypervisor: HypervisorConfig::default(),
             merge: MergeConfig::default(),
@@ -71,8 +82,8 @@ pub struct HostConfig {
     pub id: String,
     /// The directory of the agent's journal.
     pub state_dir: PathBuf,
-    /// Where the API server listens, `http://ADDRESS:PORT` or `unix:/PATH`. Empty: the agent does
-    /// not register itself, and stands in the server's configuration instead.
+    /// Where the API server listens, `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`.
+    /// Empty: the agent does not register itself, and stands in the server's configuration instead.
     pub api_server: String,
     /// What the API server shall call to reach this agent. Empty: the address it listens on.
     pub advertise: String,
@@ -94,22 +105,19 @@ impl HostConfig {
     ///
     /// # Errors
     /// When the address is none.
-    pub fn server(&self) -> anyhow::Result<Option<Endpoint>> {
+    pub fn server(&self) -> anyhow::Result<Option<&str>> {
         if self.api_server.is_empty() {
             return Ok(None);
         }
-        let endpoint = Endpoint::from_shared(self.api_server.clone());
-        let endpoint = endpoint.ok().filter(|endpoint| {
-            matches!(endpoint.uri().scheme_str(), Some("http" | "unix"))
-                || self.api_server.starts_with("unix:/")
-        });
-        let known = endpoint.ok_or_else(|| {
-            anyhow::anyhow!(
-                "host.api_server {:?}: must be http://ADDRESS:PORT or unix:/PATH",
-                self.api_server
-            )
-        })?;
-        Ok(Some(known))
+        let uri: Option<Uri> = self.api_server.parse().ok();
+        let plain = uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+        if plain || self.api_server.starts_with("unix:/") {
+            return Ok(Some(&self.api_server));
+        }
+        anyhow::bail!(
+            "host.api_server {:?}: must be http://ADDRESS:PORT, https://ADDRESS:PORT or unix:/PATH",
+            self.api_server
+        )
     }
 
     /// The id, checked.

@@ -41,9 +41,14 @@ async fn main() -> ExitCode {
 
 async fn run(args: &Args) -> anyhow::Result<()> {
     let config: Config = args.load("LIVEMERGE_AGENT_")?;
-    config.listen.admit(args.insecure)?;
+    config.listen.admit(args.insecure || config.tls.is_on())?;
+    config.auth.check(&config.tls)?;
+    config.client.check()?;
     config.host.id()?;
-    config.host.server()?;
+    if let Some(server) = config.host.server()? {
+        let admitted = config.client.admit(server);
+        admitted.map_err(|error| anyhow::anyhow!("host.api_server: {error}"))?;
+    }
     config.merge.policy()?;
     config.freeze.policy()?;
     let call_limit = config.hypervisor.call_limit()?;

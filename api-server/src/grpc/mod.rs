@@ -22,10 +22,14 @@ pub use snapshot_service::SnapshotApi;
 
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
+use livemerge_runtime::Caller;
 use tonic::{Request, Status};
 
-/// Who asks: the caller's address, as long as nothing better is known.
+/// Who asks: the name of the caller's certificate or token, or else its address.
 fn caller<T>(request: &Request<T>) -> String {
+    if let Some(caller) = request.extensions().get::<Caller>() {
+        return caller.name().to_owned();
+    }
     request
         .remote_addr()
         .map_or_else(|| "local".to_owned(), |address| address.to_string())

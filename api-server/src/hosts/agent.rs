@@ -18,9 +18,9 @@ use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
+use livemerge_runtime::Line;
 use livemerge_storage::{RemovalId, StorageId};
 use std::time::Duration;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 /// What works before it answers has so many times as long: a removal, which frees space, and overlays,
@@ -33,14 +33,14 @@ const PAGE: i32 = 1000;
 /// An agent behind a channel.
 pub(super) struct GrpcAgent {
     host: HostId,
-    channel: Channel,
+    channel: Line,
     generation: i64,
     /// For calls that answer at once.
     answer: Duration,
 }
 
 impl GrpcAgent {
-    pub(super) fn new(host: HostId, channel: Channel, generation: u64, answer: Duration) -> Self {
+    pub(super) fn new(host: HostId, channel: Line, generation: u64, answer: Duration) -> Self {
         Self {
             host,
             channel,
@@ -252,7 +252,7 @@ fn within<T>(time: Duration, message: T) -> Request<T> {
 }
 
 /// Who answers on a channel: its host's id and its generation. `None` when nobody does.
-pub(super) async fn identity(channel: Channel) -> Option<(String, u64)> {
+pub(super) async fn identity(channel: Line) -> Option<(String, u64)> {
     let asked = v1::HostServiceGetHostRequest {};
     let answer = HostServiceClient::new(channel).get_host(asked).await.ok()?;
     let host = answer.into_inner().host?;
@@ -261,6 +261,15 @@ pub(super) async fn identity(channel: Channel) -> Option<(String, u64)> {
 
 fn classify(status: Status) -> HostError {
     match Problem::try_from(status) {
+        // Not what was asked is refused, but this server; who has asked it shall not think that
+        // it is they.
+        Ok(problem) if is_about_us(problem.reason) => {
+            let text = format!("the host's agent does not let this server in: {problem}");
+            tracing::error!("{text}");
+            HostError::Unknown(
+                Problem::new(Reason::HostUnreachable, text).with("agent_reason", problem.reason),
+            )
+        }
         Ok(problem) if is_a_no(problem.reason) => HostError::Refused(problem),
         Ok(problem) => HostError::Unknown(problem),
         Err(status) => {
@@ -272,10 +281,20 @@ fn classify(status: Status) -> HostError {
     }
 }
 
+/// Whether the agent refuses this server's credentials, or lacks a role for it.
+fn is_about_us(reason: Reason) -> bool {
+    matches!(
+        reason.code(),
+        Code::Unauthenticated | Code::PermissionDenied
+    )
+}
+
 /// Whether the agent has understood and done nothing, and would say the same again.
 pub fn is_a_no(reason: Reason) -> bool {
     match reason.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Cancelled => false,
+        // A configuration that somebody mends.
+        Code::Unauthenticated | Code::PermissionDenied => false,
         Code::ResourceExhausted => reason == Reason::InsufficientSpace,
         // It is this server that is too old, or restored; what it has ordered goes on.
         _ => reason != Reason::StaleGeneration,
@@ -299,6 +318,9 @@ mod tests {
             Reason::MergeLimitReached,
             Reason::ServerDraining,
             Reason::DeadlineExceeded,
+            Reason::CredentialsMissing,
+            Reason::CredentialsInvalid,
+            Reason::MethodNotPermitted,
             Reason::MergeIoError,
             Reason::InternalBug,
         ];
@@ -311,6 +333,12 @@ mod tests {
     fn an_error_of_nobody_we_know_is_no_answer() {
         let no = Problem::new(Reason::PointOfNoReturn, "too late");
         assert_eq!(classify(no.clone().into()), HostError::Refused(no));
+        let HostError::Unknown(shut_out) =
+            classify(Problem::new(Reason::MethodNotPermitted, "not you").into())
+        else {
+            panic!("it is no answer");
+        };
+        assert_eq!(shut_out.reason, Reason::HostUnreachable);
         let silent = Problem::new(Reason::StoreUnavailable, "later");
         assert_eq!(classify(silent.clone().into()), HostError::Unknown(silent));
         for code in [Code::FailedPrecondition, Code::NotFound, Code::Unavailable] {

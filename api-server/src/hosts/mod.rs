@@ -32,14 +32,14 @@ use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_runtime::{Clock, Shutdown};
+use livemerge_runtime::{Client, Clock, Line, Shutdown};
 use livemerge_storage::{RemovalId, StorageId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 /// What a host's agent is asked. Each call may be repeated.
 #[async_trait]
@@ -106,25 +106,23 @@ impl Default for LinkPolicy {
     }
 }
 
-/// Makes the channel to an agent's endpoint. Injected, so that tests can connect in memory.
-pub type Dial = Arc<dyn Fn(&str) -> Result<Channel, String> + Send + Sync>;
+/// Makes the line to an agent's endpoint. Injected, so that tests can connect in memory.
+pub type Dial = Arc<dyn Fn(&str) -> Result<Line, String> + Send + Sync>;
 
 /// How long an agent that takes over may take to say who it is.
 const SUCCESSOR_LIMIT: Duration = Duration::from_secs(3);
 
-/// Channels over TCP or a Unix socket, opened when first needed.
-pub fn dial() -> Dial {
-    Arc::new(|endpoint| {
-        let endpoint =
-            Endpoint::from_shared(endpoint.to_owned()).map_err(|error| error.to_string())?;
-        Ok(endpoint
+/// Lines over TCP, with or without TLS, or a Unix socket, opened when first needed.
+pub fn dial(client: Client) -> Dial {
+    let bounds = |endpoint: Endpoint| {
+        endpoint
             .connect_timeout(Duration::from_secs(3))
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true)
             .tcp_nodelay(true)
-            .connect_lazy())
-    })
+    };
+    Arc::new(move |endpoint| client.line(endpoint, bounds))
 }
 
 /// A host that can be asked.
