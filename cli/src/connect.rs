@@ -1,5 +1,7 @@
 //! [`Server`]: where the API server listens; [`Session`]: how a command calls it.
 
+use crate::access::{self, Wire};
+use crate::args::AccessArgs;
 use crate::failure::{Exit, Failure};
 use livemerge_proto::ids::RequestId;
 use livemerge_proto::v1::event_service_client::EventServiceClient;
@@ -10,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Endpoint, Uri};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -24,7 +26,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(10);
 
-/// The address of an API server: `http://ADDRESS:PORT` or `unix:/PATH`.
+/// The address of an API server: `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server(String);
 
@@ -32,11 +34,13 @@ impl FromStr for Server {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WANTED: &str = "must be `http://ADDRESS:PORT` or `unix:/PATH`";
+        const WANTED: &str =
+            "must be `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`";
         let valid = match text.strip_prefix("unix:") {
             Some(path) => path.starts_with('/') && path.len() > 1,
             None => text.parse::<Uri>().is_ok_and(|uri| {
-                uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty())
+                matches!(uri.scheme_str(), Some("http" | "https"))
+                    && uri.host().is_some_and(|host| !host.is_empty())
             }),
         };
         if valid {
@@ -57,7 +61,7 @@ impl fmt::Display for Server {
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     server: Server,
-    channel: Channel,
+    wire: Wire,
     request_id: RequestId,
     deadline: Option<Instant>,
 }
@@ -66,9 +70,10 @@ impl Session {
     /// Calls this server. It is connected by the first call.
     ///
     /// # Errors
-    /// When the address cannot be used.
+    /// When the address cannot be used, or the files of `access`.
     pub(crate) fn new(
         server: Server,
+        access: &AccessArgs,
         request_id: Option<RequestId>,
         time: Option<Duration>,
     ) -> Result<Self, Failure> {
@@ -87,7 +92,7 @@ impl Session {
             .keep_alive_timeout(KEEP_ALIVE_ANSWER)
             .keep_alive_while_idle(true);
         Ok(Self {
-            channel: endpoint.connect_lazy(),
+            wire: access::wire(endpoint, &server, access)?,
             request_id: request_id.unwrap_or_else(|| Uuid::new_v4().into()),
             // A time beyond the clock's range is no bound.
             deadline: time.and_then(|time| Instant::now().checked_add(time)),
@@ -96,23 +101,23 @@ impl Session {
     }
 
     /// Hosts, machines, chains.
-    pub(crate) fn inventory(&self) -> InventoryServiceClient<Channel> {
-        InventoryServiceClient::new(self.channel.clone())
+    pub(crate) fn inventory(&self) -> InventoryServiceClient<Wire> {
+        InventoryServiceClient::new(self.wire.clone())
     }
 
     /// Snapshots.
-    pub(crate) fn snapshots(&self) -> SnapshotServiceClient<Channel> {
-        SnapshotServiceClient::new(self.channel.clone())
+    pub(crate) fn snapshots(&self) -> SnapshotServiceClient<Wire> {
+        SnapshotServiceClient::new(self.wire.clone())
     }
 
     /// Operations.
-    pub(crate) fn operations(&self) -> OperationServiceClient<Channel> {
-        OperationServiceClient::new(self.channel.clone())
+    pub(crate) fn operations(&self) -> OperationServiceClient<Wire> {
+        OperationServiceClient::new(self.wire.clone())
     }
 
     /// The audit log.
-    pub(crate) fn events(&self) -> EventServiceClient<Channel> {
-        EventServiceClient::new(self.channel.clone())
+    pub(crate) fn events(&self) -> EventServiceClient<Wire> {
+        EventServiceClient::new(self.wire.clone())
     }
 
     /// What names this command's one mutation.
@@ -211,6 +216,7 @@ mod tests {
             DEFAULT_SERVER,
             "http://[::1]:7420",
             "http://api",
+            "https://api.example.org:7420",
             "unix:/run/a.sock",
         ] {
             assert_eq!(good.parse::<Server>().unwrap().to_string(), good);
@@ -219,7 +225,8 @@ mod tests {
             "",
             "x",
             "127.0.0.1:7420",
-            "https://a",
+            "ftp://a",
+            "https://",
             "unix:",
             "unix:a",
             "unix:/",
