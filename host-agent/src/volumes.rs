@@ -9,9 +9,12 @@
 //!   whoever has the volume open                     (storage, at its gate)
 //! ```
 
+mod links;
+
 use crate::domains::{Domain, RemovalPolicy};
 use crate::hypervisor::{Hypervisor, HypervisorError, Layer};
 use futures::{StreamExt as _, TryStreamExt as _};
+use links::Links;
 use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_storage::{
     Capabilities, ClusterBytes, Content, Dependent, LiveVolumes, Locator, NewVolume, Profile,
@@ -37,6 +40,7 @@ pub struct Described {
 pub struct Volumes {
     domains: BTreeMap<StorageId, Domain>,
     hypervisor: Arc<dyn Hypervisor>,
+    links: Links,
 }
 
 impl Volumes {
@@ -49,6 +53,7 @@ impl Volumes {
         Self {
             domains,
             hypervisor,
+            links: Links::default(),
         }
     }
 
@@ -151,22 +156,29 @@ impl Volumes {
         store.capabilities().provided.then_some(volume)
     }
 
-    /// The same, without a look at storage that may hang: of a path that no domain spells so, only one
-    /// of this host's devices is looked at, by the domains that give room.
-    pub fn provided_at_once(&self, locator: &Locator) -> Option<VolumeRef> {
-        let is_device = match locator {
-            Locator::File(path) | Locator::Block(path) => path.starts_with("/dev"),
-            Locator::Nbd(_) => false,
+    /// The same, without waiting for storage that hangs: a path that no domain spells so is looked at by
+    /// the domains that give room, one of this host's devices at once, and any other, which may lead to
+    /// one, apart and only the first time.
+    pub async fn provided_in_time(&self, locator: &Locator) -> Option<VolumeRef> {
+        let (Locator::File(path) | Locator::Block(path)) = locator else {
+            return None;
         };
         let giving = || self.stores().filter(|store| store.capabilities().provided);
-        let spelled = giving().find_map(|store| Some((store, store.spells(locator)?)));
-        let found = spelled.or_else(|| {
-            let mut asked = giving().filter(|_| is_device);
-            asked.find_map(|store| Some((store, store.resolve(locator)?)))
-        });
-        let (store, name) = found?;
-        let storage = store.id().clone();
-        Some(VolumeRef { storage, name })
+        let volume = |store: &Arc<dyn LiveVolumes>, name| VolumeRef {
+            storage: store.id().clone(),
+            name,
+        };
+        let spelled = |store| Some(volume(store, store.spells(locator)?));
+        let resolved = |store| Some(volume(store, store.resolve(locator)?));
+        if let Some(volume) = giving().find_map(spelled) {
+            return Some(volume);
+        }
+        if path.starts_with("/dev") {
+            return giving().find_map(resolved);
+        }
+        self.links
+            .resolve(locator, giving().cloned().collect())
+            .await
     }
 
     /// Gives a volume room for so many bytes, and tells what it has.

@@ -74,10 +74,11 @@ impl Program {
         input: Stdio,
         keeps: impl Send + 'static,
     ) -> Result<(), StorageError> {
-        let keeps = Keeps(Some(keeps));
         let mut command = self.command(args, Stdio::null());
         command.kill_on_drop(false).stdin(input);
         let mut child = command.spawn().map_err(|error| self.unreachable(error))?;
+        // Not before: one that has not begun has no end that would let it go.
+        let keeps = Keeps(Some(keeps));
         // The command has a copy of the input, too.
         drop(command);
         let ended = tokio::spawn(async move {
@@ -273,6 +274,15 @@ mod tests {
         );
         assert_eq!(ended.try_recv(), Err(TryRecvError::Empty));
         std::fs::write(&go_on, "").unwrap();
+        ended.await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_change_that_does_not_begin_keeps_nothing() {
+        let (kept, ended) = tokio::sync::oneshot::channel::<()>();
+        let missing = Program::new("/nowhere/lvm", failed);
+        let change = missing.change(&["lvs"], Stdio::null(), kept);
+        change.await.unwrap_err();
         ended.await.unwrap_err();
     }
 

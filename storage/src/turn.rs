@@ -44,12 +44,7 @@ impl Turns {
 
     /// `None` while somebody creates.
     pub(crate) fn sweep(&self) -> Result<Option<Turn>, StorageError> {
-        let file = open(&self.creating)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Turn { locked: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(io_error(self.creating.display())(error)),
-        }
+        try_alone(&self.creating)
     }
 
     /// `None` while somebody has the other turn.
@@ -60,6 +55,11 @@ impl Turns {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(io_error(self.naming.display())(error)),
         }
+    }
+
+    /// `None` while somebody has any turn.
+    pub(crate) fn try_name(&self) -> Result<Option<Turn>, StorageError> {
+        try_alone(&self.naming)
     }
 
     pub(crate) fn name(&self) -> Result<Turn, StorageError> {
@@ -82,6 +82,15 @@ impl Drop for Turn {
     /// moment. If this fails, closing does it.
     fn drop(&mut self) {
         let _ = self.locked.unlock();
+    }
+}
+
+fn try_alone(path: &Path) -> Result<Option<Turn>, StorageError> {
+    let file = open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Turn { locked: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(io_error(path.display())(error)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use livemerge_proto::v1::{self, EventType, MergeDirection};
 use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::rig::Rig;
@@ -58,9 +58,9 @@ fn write_limit(scene: &Scene) -> Result<u64> {
     write.with_context(|| limits.clone())
 }
 
-async fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
+async fn until(what: &str, mut is: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let wait = async {
-        while !is()? {
+        while !is().await? {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         anyhow::Ok(())
@@ -88,7 +88,10 @@ async fn a_guest_that_writes_faster_than_it_is_copied_is_held_back_until_it_is_s
     let (mut scene, snapshot) = heavy_writer(SLOW, DOWN_TO_1_MIB).await?;
     let images = scene.images_of(DISK).await?;
     let deletion = scene.api.delete_with(&snapshot, commit()).await?;
-    until("the guest is held back", || Ok(write_limit(&scene)? > 0)).await?;
+    until("the guest is held back", async || {
+        Ok(write_limit(&scene)? > 0)
+    })
+    .await?;
     let done = scene.api.succeeded(&deletion, LIMIT).await?;
     assert_eq!(done.disks[0].kind(), v1::MergeKind::ActiveCommit);
     assert_eq!(
@@ -106,23 +109,37 @@ async fn a_guest_that_writes_faster_than_it_is_copied_is_held_back_until_it_is_s
 async fn a_guest_that_is_held_back_is_freed_first_by_an_agent_that_was_killed() -> Result<()> {
     let (mut scene, snapshot) = heavy_writer(SLOW, DOWN_TO_1_MIB).await?;
     let deletion = scene.api.delete_with(&snapshot, commit()).await?;
-    until("the guest is held back", || Ok(write_limit(&scene)? > 0)).await?;
+    until("the guest is held back", async || {
+        Ok(write_limit(&scene)? > 0)
+    })
+    .await?;
     scene.services.agent.kill()?;
     assert!(write_limit(&scene)? > 0, "QEMU and libvirt go on");
 
     // Long enough to see that it is undone, not only changed.
     scene.services.agent.set("merge.stalled_after_ms=60000");
     scene.services.agent.start()?;
-    until("the limit is undone", || Ok(write_limit(&scene)? == 0)).await?;
-    let merges = scene.merges().await?;
-    assert!(merges[0].ended_at.is_none(), "{merges:?}");
-    assert_eq!(merges[0].guest_bytes_per_second, 0);
+    until(
+        "the limit is undone",
+        async || Ok(write_limit(&scene)? == 0),
+    )
+    .await?;
+    // It is written down after it is done.
+    until("and that is written down", async || {
+        let merges = scene.merges().await?;
+        ensure!(merges[0].ended_at.is_none(), "{merges:?}");
+        Ok(merges[0].guest_bytes_per_second == 0)
+    })
+    .await?;
 
     // And held back again, once more is due.
     scene.services.agent.kill()?;
     scene.services.agent.set("merge.stalled_after_ms=500");
     scene.services.agent.start()?;
-    until("it is held back again", || Ok(write_limit(&scene)? > 0)).await?;
+    until("it is held back again", async || {
+        Ok(write_limit(&scene)? > 0)
+    })
+    .await?;
     scene.rig.disk()?.speed_up()?;
     scene.api.succeeded(&deletion, LIMIT).await?;
     assert_eq!(write_limit(&scene)?, 0);

@@ -148,6 +148,9 @@ pub(super) fn promised_room(promised: &Promised) -> v1::PromisedRoom {
     v1::PromisedRoom {
         kept: Some(marked(&promised.kept)),
         bytes: i64::try_from(promised.bytes).unwrap_or(i64::MAX),
+        kept_bytes: promised
+            .kept_bytes
+            .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
     }
 }
 

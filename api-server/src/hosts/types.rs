@@ -409,8 +409,11 @@ pub struct Measured {
 pub struct Promised {
     /// The volume that it writes.
     pub kept: Mark,
-    /// Bytes that it will still take.
+    /// Bytes that it takes in all.
     pub bytes: u64,
+    /// Bytes that the volume took when that was foreseen; `None` when how it grows does not show what the
+    /// merge takes.
+    pub kept_bytes: Option<u64>,
 }
 
 /// What merging costs one way.

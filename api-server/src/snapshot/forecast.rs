@@ -51,7 +51,7 @@ impl Snapshots {
         } else {
             let around = &self.around;
             let elsewhere =
-                promised_elsewhere(&host.id, around.store.as_ref(), &around.hub).await?;
+                promised_elsewhere(&host.id, None, around.store.as_ref(), &around.hub).await?;
             let measured = host.agent.measure(oldest.vm, &runs, &elsewhere).await;
             measured.map_err(HostError::into_problem)?
         };

@@ -20,6 +20,9 @@ const PAGE: usize = 200;
 pub struct Foreseen {
     /// Bytes that the kept volume takes in addition.
     pub needed_bytes: u64,
+    /// Bytes that the kept volume took then.
+    #[serde(default)]
+    pub kept_bytes: u64,
     /// Bytes that its storage domain had free.
     pub free_bytes: u64,
     /// Bytes that the removed volumes give back.
@@ -34,13 +37,14 @@ pub struct Foreseen {
 
 impl Foreseen {
     /// What the host has measured. Without that, all is guessed.
-    pub(super) fn of(measured: Option<&Measured>, direction: Direction) -> Self {
+    pub(super) fn of(measured: Option<&Measured>, direction: Direction, kept_bytes: u64) -> Self {
         let other = match direction {
             Direction::Commit => Direction::Pull,
             Direction::Pull => Direction::Commit,
         };
         let Some(way) = measured.and_then(|measured| measured.way(direction)) else {
             return Self {
+                kept_bytes,
                 guessed: true,
                 ..Self::default()
             };
@@ -48,6 +52,7 @@ impl Foreseen {
         let other = measured.and_then(|measured| measured.way(other));
         Self {
             needed_bytes: way.needed_bytes,
+            kept_bytes,
             free_bytes: way.free_bytes,
             freed_bytes: way.freed_bytes,
             other_way_bytes: other

@@ -293,12 +293,17 @@ impl Run {
         host: Option<&HostHandle>,
         ask: &Ask,
     ) -> Result<Vec<Promised>, StoreError> {
-        match (host, ask) {
-            (Some(host), Ask::Survey(_) | Ask::Merges(_)) => {
+        let by = match ask {
+            Ask::Survey(_) => None,
+            Ask::Merges(_) => Some(self.operation.id),
+            _ => return Ok(vec![]),
+        };
+        match host {
+            Some(host) => {
                 let around = &self.around;
-                promised_elsewhere(&host.id, around.store.as_ref(), &around.hub).await
+                promised_elsewhere(&host.id, by, around.store.as_ref(), &around.hub).await
             }
-            _ => Ok(vec![]),
+            None => Ok(vec![]),
         }
     }
 

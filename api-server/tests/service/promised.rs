@@ -34,7 +34,10 @@ async fn a_host_is_told_what_merges_of_others_will_still_take() {
     until("the second merge", async || other.open_merges().pop()).await;
     let told = other.script().promised.clone();
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].bytes, NEEDED);
+    assert_eq!(
+        (told[0].bytes, told[0].kept_bytes),
+        (NEEDED, Some(64 << 20))
+    );
     let kept = told[0].kept.clone().unwrap().volume.unwrap();
     assert_eq!(kept.name, "vda-base");
 

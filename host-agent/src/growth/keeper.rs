@@ -148,7 +148,7 @@ impl Keeper {
         let fill = self.hypervisor.fill(vm).await?;
         let mut found: BTreeMap<&DiskTarget, Found> = BTreeMap::new();
         for layer in &fill.layers {
-            let Some(volume) = self.volumes.provided(&layer.locator) else {
+            let Some(volume) = self.volumes.provided(&layer.locator).await else {
                 continue;
             };
             let room = self.provide_layer(vm, layer, &volume).await;
@@ -230,6 +230,7 @@ impl Keeper {
             return Ok(());
         }
         tracing::warn!(%vm, "it stood still for want of room, and has it now");
-        self.hypervisor.resume(vm).await
+        // Giving room takes its time: somebody may have let it run and stopped it again meanwhile.
+        self.hypervisor.resume_if_lacks_room(vm).await
     }
 }

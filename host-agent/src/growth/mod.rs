@@ -11,8 +11,8 @@
 //!
 //! - Every layer that QEMU has written since it opened it is looked at: the active one, and the base
 //!   of a commit. Of one that it has not written nothing is known, and nothing is needed.
-//! - A machine is resumed only when libvirt says that it stands still because a disk had no room, and
-//!   what is given room of each such disk has some by now; once a round at most.
+//! - A machine is resumed only when libvirt says that it stands still because a disk had no room, asked
+//!   again right before that, and what is given room of each such disk has some by now; once a round at most.
 //! - Each machine is looked at by itself: one that does not answer holds up no other.
 //! - What is given is never more than a full volume needs; that is the storage's bound.
 
@@ -36,8 +36,8 @@ pub trait Room: Send + Sync + 'static {
     fn gives(&self) -> bool;
 
     /// The volume under this locator, when it has only the room that it is given. Storage that hangs
-    /// is not asked.
-    fn provided(&self, locator: &Locator) -> Option<VolumeRef>;
+    /// is not waited for.
+    async fn provided(&self, locator: &Locator) -> Option<VolumeRef>;
 
     /// The room that a volume has, in bytes.
     async fn room(&self, volume: &VolumeRef) -> Result<u64, Problem>;
@@ -53,8 +53,8 @@ impl Room for Volumes {
         self.any_provided()
     }
 
-    fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
-        self.provided_at_once(locator)
+    async fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
+        self.provided_in_time(locator).await
     }
 
     async fn room(&self, volume: &VolumeRef) -> Result<u64, Problem> {

@@ -25,6 +25,8 @@ const ROUND: Duration = Duration::from_millis(20);
 struct Chunks {
     rooms: Mutex<BTreeMap<String, u64>>,
     full: Mutex<bool>,
+    /// What happens while room is given next.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// How often room was asked for, or how much there is.
     asked: AtomicU64,
 }
@@ -46,7 +48,7 @@ impl Room for Chunks {
         true
     }
 
-    fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
+    async fn provided(&self, locator: &Locator) -> Option<VolumeRef> {
         let Locator::Block(path) = locator else {
             return None;
         };
@@ -66,6 +68,9 @@ impl Room for Chunks {
         self.asked.fetch_add(1, Ordering::Relaxed);
         if *self.full.lock().unwrap() {
             return Err(Problem::new(Reason::InsufficientSpace, "full"));
+        }
+        if let Some(happens) = self.meanwhile.lock().unwrap().take() {
+            happens();
         }
         let room = bytes
             .next_multiple_of(CHUNK)
@@ -215,6 +220,27 @@ async fn a_machine_that_somebody_has_stopped_stays_so() {
     assert_eq!(scene.state().await, VmState::Paused);
 }
 
+/// As a merge does for its pivot, or an operator.
+#[tokio::test]
+async fn a_machine_that_is_stopped_while_it_is_given_room_stays_so() {
+    let scene = Scene::new().await;
+    let (host, vm) = (scene.host.clone(), scene.vm);
+    *scene.room.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        host.set_paused(vm, false);
+        host.set_paused(vm, true);
+    }));
+    *scene.room.full.lock().unwrap() = true;
+    scene.host.fill_up(vm, &at("top"), CHUNK);
+    scene.host.run_out_of_room(vm, &"vda".parse().unwrap());
+    *scene.room.full.lock().unwrap() = false;
+    let tried = |call: &Call| *call == Call::ResumeIfLacksRoom(vm);
+    scene
+        .until(|scene| scene.host.calls().iter().any(tried))
+        .await;
+    tokio::time::sleep(10 * ROUND).await;
+    assert_eq!(scene.state().await, VmState::Paused);
+}
+
 #[tokio::test]
 async fn a_machine_that_lacks_room_which_is_not_given_here_stays_so() {
     let scene = Scene::new().await;
@@ -225,7 +251,7 @@ async fn a_machine_that_lacks_room_which_is_not_given_here_stays_so() {
     scene.host.run_out_of_room(other, &"vdb".parse().unwrap());
     tokio::time::sleep(10 * ROUND).await;
     let calls = scene.host.calls();
-    let resumed = |call: &&Call| matches!(call, Call::Resume(vm) if *vm == other);
+    let resumed = |call: &&Call| matches!(call, Call::ResumeIfLacksRoom(vm) if *vm == other);
     assert_eq!(calls.iter().filter(resumed).count(), 0);
 }
 
@@ -237,7 +263,7 @@ async fn a_machine_that_stops_again_at_once_is_resumed_once_a_round() {
     scene.host.fill_up(scene.vm, &at("top"), 1);
     let resumed = || {
         let calls = scene.host.calls();
-        let resumed = |call: &&Call| matches!(call, Call::Resume(_));
+        let resumed = |call: &&Call| matches!(call, Call::ResumeIfLacksRoom(_));
         calls.iter().filter(resumed).count()
     };
     let (begun, rounds) = (tokio::time::Instant::now(), 20);

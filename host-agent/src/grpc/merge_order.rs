@@ -1,7 +1,7 @@
 //! An order for merges, checked field by field.
 
 use super::convert;
-use crate::merge::{Direction, Elsewhere, MergeOrder, VolumeMark};
+use crate::merge::{Direction, Elsewhere, MergeOrder, Promise, VolumeMark};
 use livemerge_proto::fields::Fields;
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
@@ -55,8 +55,13 @@ pub(super) fn elsewhere(
         let field = |name: &str| format!("promised_elsewhere[{place}].{name}");
         let kept = mark(fields, &field("kept"), promised.kept);
         let bytes = fields.bytes(&field("bytes"), promised.bytes);
-        let (kept, bytes) = kept.zip(bytes)?;
-        Some(Elsewhere { kept, bytes })
+        let kept_bytes = match promised.kept_bytes {
+            Some(bytes) => fields.bytes(&field("kept_bytes"), bytes),
+            None => Some(u64::MAX),
+        };
+        let ((kept, bytes), kept_bytes) = kept.zip(bytes).zip(kept_bytes)?;
+        let promise = Promise { bytes, kept_bytes };
+        Some(Elsewhere { kept, promise })
     });
     // All of them, so that every bad field is named.
     let promised: Vec<Option<Elsewhere>> = promised.collect();

@@ -145,6 +145,7 @@ mod tests {
             promised_elsewhere: vec![v1::PromisedRoom {
                 kept: Some(wire("theirs.qcow2")),
                 bytes: 7,
+                kept_bytes: None,
             }],
         }
     }
@@ -160,7 +161,10 @@ mod tests {
         assert_eq!(marked(&ranges[0].youngest), wire("top.qcow2"));
         assert_eq!(ranges[0].forced, Some(Direction::Pull));
         assert_eq!(marked(&elsewhere[0].kept), wire("theirs.qcow2"));
-        assert_eq!(elsewhere[0].bytes, 7);
+        assert_eq!(
+            (elsewhere[0].promise.bytes, elsewhere[0].promise.kept_bytes),
+            (7, u64::MAX)
+        );
     }
 
     #[test]
@@ -192,12 +196,13 @@ mod tests {
             promised_elsewhere: vec![v1::PromisedRoom {
                 kept: None,
                 bytes: -1,
+                kept_bytes: Some(-1),
             }],
             ..request(vec![asked("vda")])
         };
         assert_eq!(
             named(promised),
-            ["promised_elsewhere[0].kept", "promised_elsewhere[0].bytes"]
+            ["kept", "bytes", "kept_bytes"].map(|name| format!("promised_elsewhere[0].{name}"))
         );
         let nameless = v1::PlanMergeRequest {
             vm_id: String::new(),

@@ -124,6 +124,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Lets the guest's processors run again. No error when they do already.
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError>;
 
+    /// The same, if they stand still because a disk had no room. Looked at in the same turn as it is done:
+    /// whoever has stopped them for another reason finds them stopped.
+    async fn resume_if_lacks_room(&self, vm: VmId) -> Result<(), HypervisorError>;
+
     /// Has the guest's agent freeze its file systems: what was written before is on the disks, and
     /// nothing more is until [`Hypervisor::thaw_guest`]. Returns how many there are. The agent has
     /// `answer` for a sign of life, and as long again for the freeze.

@@ -23,6 +23,9 @@ pub struct VmView {
     pub name: String,
     /// What it does.
     pub state: VmState,
+    /// It stands still because a disk had no room for a write, and not because somebody wished it: who
+    /// gives it room lets it run. Of a machine that was asked for by itself.
+    pub lacks_room: bool,
     /// Its disks, in the order of the definition, without CD-ROMs and floppies.
     pub disks: Vec<DiskView>,
     /// The rest of its disks, which can be neither merged nor given an overlay.

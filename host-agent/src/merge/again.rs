@@ -12,10 +12,10 @@
 //! ends. The chain is the one that the order was for, no job works on it, and the guest writes where it did:
 //! what made the first start safe makes each of them so.
 
-use super::look::Look;
+use super::look::{Look, REPEAT_AFTER};
 use super::observation::Told;
 use super::step::{Step, fail};
-use super::types::Phase;
+use super::types::{MergeRecord, Phase};
 use crate::hypervisor::BlockJobOutcome;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::Backoff;
@@ -28,6 +28,8 @@ const STARTS: u32 = 3;
 const STARTS_ON_A_SERVER: u32 = 12;
 /// Of a job that is not asked for again, wherever its layers are.
 pub(super) const NO_MORE_STARTS: u32 = STARTS_ON_A_SERVER;
+/// What a job of ours may take to end.
+const LONGEST_END: Duration = Duration::from_secs(60);
 /// Between two of them.
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20));
 
@@ -48,12 +50,7 @@ impl Look<'_> {
             // It died with the agent, which may start as often as it likes.
             return self.start_job(starts);
         }
-        let most = if self.on_a_server() {
-            STARTS_ON_A_SERVER
-        } else {
-            STARTS
-        };
-        if starts < most {
+        if starts < most_starts(self.record) {
             return self.start_job(starts + 1);
         }
         self.without_merge("the block job ended without a merge")
@@ -68,8 +65,9 @@ impl Look<'_> {
             return Step::Wait(self.policy.settle);
         }
         if self.on_a_server() && self.neighbours() {
-            let since = self.now;
-            return Step::Enter(Phase::Copying { starts: 1, since }, None);
+            // It has not begun anew: a server on which it dies each time is given up once.
+            let (starts, since) = (self.record.starts.max(1), self.now);
+            return Step::Enter(Phase::Copying { starts, since }, None);
         }
         self.without_merge("the block job ended before the pivot")
     }
@@ -79,14 +77,22 @@ impl Look<'_> {
         starts > 1 && self.on_a_server()
     }
 
-    /// Whether it is a job that has hardly begun and ends, as libvirt shows one for a moment.
+    /// Whether it is a job of ours that ends, as libvirt shows one until what is in flight has ended. What
+    /// does so for longer is another one, a backup for example.
     pub(super) fn ends_at_once(&self) -> bool {
-        self.on_a_server() && self.ending_job()
+        self.on_a_server() && self.ending_job() && self.seen.of_no_kind_for < LONGEST_END
+    }
+
+    /// Nothing is asked of it: it may be somebody else's.
+    pub(super) fn wait_for_its_end(&self) -> Step {
+        if self.given_up() {
+            return Step::Enter(Phase::Cancelling { since: self.now }, None);
+        }
+        Step::Wait(REPEAT_AFTER)
     }
 
     fn on_a_server(&self) -> bool {
-        let mut layers = self.record.layers().into_iter();
-        layers.any(|layer| matches!(layer, Locator::Nbd(_)))
+        on_a_server(self.record)
     }
 
     fn failed_for_good(&self) -> Option<Step> {
@@ -112,4 +118,24 @@ impl Look<'_> {
         self.job_failed()
             .unwrap_or_else(|| fail(Reason::MergeIoError, self.record, text))
     }
+}
+
+/// How often its job is asked for.
+pub(super) fn most_starts(record: &MergeRecord) -> u32 {
+    if on_a_server(record) {
+        STARTS_ON_A_SERVER
+    } else {
+        STARTS
+    }
+}
+
+fn on_a_server(record: &MergeRecord) -> bool {
+    let mut layers = record.layers().into_iter();
+    layers.any(|layer| matches!(layer, Locator::Nbd(_)))
+}
+
+/// Whether what was said is of no account any more: the job was asked for again, and is there.
+pub(super) fn is_over(told: &Told, record: &MergeRecord) -> bool {
+    let again = matches!(record.phase, Phase::Copying { starts, .. } if starts > 1);
+    again && on_a_server(record) && matches!(told, Told::Refused(_))
 }

@@ -74,14 +74,17 @@ pub(super) async fn fits(
         .vm(order.vm)
         .await
         .map_err(|error| chains::vm_error(order.vm, &error))?;
-    chains::readable(&same_volume(&order.kept, volumes).await?)?;
-    let mut copy_bytes = 0;
+    let kept = same_volume(&order.kept, volumes).await?;
+    chains::readable(&kept)?;
+    let (mut copy_bytes, mut virtual_bytes) = (0, 0);
     for removed in &order.removed {
         let removed = same_volume(removed, volumes).await?;
         chains::readable(&removed)?;
         no_bitmaps(order, &removed)?;
         copy_bytes += removed.allocated_bytes;
+        virtual_bytes = virtual_bytes.max(removed.virtual_bytes);
     }
+    large_enough(&kept, virtual_bytes, volumes.most_room(&kept).is_some())?;
     let disk = chains::disk_of(&vm, &order.disk)?;
     does_not_pull(order, &vm)?;
     idle(order, &vm, disk, hypervisor).await?;
@@ -131,6 +134,20 @@ fn no_bitmaps(order: &MergeOrder, removed: &VolumeInfo) -> Result<(), Problem> {
     Err(problem
         .with("volume", &removed.volume)
         .with("bitmaps", names))
+}
+
+/// QEMU lets a file grow, and an image within its room. A raw volume is as large as its room, which
+/// storage gives once: a disk that has grown since does not fit.
+fn large_enough(kept: &VolumeInfo, virtual_bytes: u64, is_given_room: bool) -> Result<(), Problem> {
+    let grows = kept.format != Format::Raw || !is_given_room;
+    if grows || kept.virtual_bytes >= virtual_bytes {
+        return Ok(());
+    }
+    let text = format!(
+        "{} is raw and has {} bytes, fewer than the {virtual_bytes} of the disk: extend it first",
+        kept.volume, kept.virtual_bytes
+    );
+    Err(Problem::new(Reason::StrategyUnsupported, text).with("volume", &kept.volume))
 }
 
 /// Nobody but QEMU pulls.
@@ -284,4 +301,25 @@ async fn not_shared(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rig::Rig;
+
+    #[tokio::test]
+    async fn only_a_raw_volume_that_is_given_its_room_cannot_grow() {
+        let image = Rig::new().await.volume("base.qcow2", None).await;
+        let raw = VolumeInfo {
+            format: Format::Raw,
+            ..image.clone()
+        };
+        let bytes = image.virtual_bytes;
+        assert!(large_enough(&image, bytes + 1, true).is_ok());
+        assert!(large_enough(&raw, bytes + 1, false).is_ok(), "a file");
+        assert!(large_enough(&raw, bytes, true).is_ok());
+        let refused = large_enough(&raw, bytes + 1, true).unwrap_err();
+        assert_eq!(refused.reason, Reason::StrategyUnsupported);
+    }
 }

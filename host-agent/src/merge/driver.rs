@@ -19,6 +19,7 @@ use super::types::{MergeRecord, Overlaying, Phase};
 use crate::hypervisor::{Hypervisor, HypervisorEvent};
 use crate::overlays::Overlays;
 use crate::volumes::Volumes;
+use futures::FutureExt as _;
 use livemerge_proto::ids::MergeId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -27,7 +28,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 /// The longest time between two rounds of looks.
 const ROUND: Duration = Duration::from_secs(5);
@@ -65,23 +66,52 @@ pub(super) enum What {
     Limit(u64),
 }
 
+/// Where wishes are sent to a driver.
+#[derive(Debug, Clone)]
+pub(super) struct Wishes {
+    sender: mpsc::UnboundedSender<Wish>,
+    /// For who is in the middle of something that may take long.
+    came: Arc<Notify>,
+}
+
+/// Where a driver finds them.
+pub(super) struct Wished {
+    receiver: mpsc::UnboundedReceiver<Wish>,
+    came: Arc<Notify>,
+}
+
+impl Wishes {
+    pub(super) fn new() -> (Self, Wished) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let came = Arc::new(Notify::new());
+        let wished = Wished {
+            receiver,
+            came: Arc::clone(&came),
+        };
+        (Self { sender, came }, wished)
+    }
+
+    /// False when the driver is gone.
+    pub(super) fn send(&self, wish: Wish) -> bool {
+        let sent = self.sender.send(wish).is_ok();
+        self.came.notify_one();
+        sent
+    }
+}
+
 /// Drives the merges that go together.
 pub(super) struct Driver {
     around: Surroundings,
     members: Vec<Member>,
     events: Receiver<HypervisorEvent>,
-    wishes: mpsc::UnboundedReceiver<Wish>,
+    wishes: Wished,
 }
 
 impl Driver {
     /// Prepares to drive records that are in the journal. Events from now on are heard.
-    pub(super) fn new(
-        around: Surroundings,
-        records: Vec<MergeRecord>,
-        wishes: mpsc::UnboundedReceiver<Wish>,
-    ) -> Self {
+    pub(super) fn new(around: Surroundings, records: Vec<MergeRecord>, wishes: Wished) -> Self {
         let events = around.hypervisor.events();
-        let member = |record| Member::new(around.clone(), record);
+        let member = |record| Member::new(around.clone(), record, Arc::clone(&wishes.came));
         Self {
             members: records.into_iter().map(member).collect(),
             around,
@@ -97,7 +127,7 @@ impl Driver {
         while turn.is_none() && !self.ended() {
             tokio::select! {
                 taken = Arc::clone(&lane).lock_owned() => turn = Some(taken),
-                Some(wish) = self.wishes.recv() => self.grant(wish).await,
+                Some(wish) = self.wishes.receiver.recv() => self.grant(wish).await,
             }
         }
         while !self.ended() && !self.may_stop() {
@@ -105,7 +135,7 @@ impl Driver {
             if !time.is_zero() {
                 self.wait(time, true).await;
             }
-            while let Ok(wish) = self.wishes.try_recv() {
+            while let Ok(wish) = self.wishes.receiver.try_recv() {
                 self.grant(wish).await;
             }
         }
@@ -175,7 +205,7 @@ impl Driver {
             let heard = tokio::select! {
                 heard = tokio::time::timeout_at(end, self.events.recv()) => heard,
                 () = shutdown.cancelled(), if outside => return,
-                Some(wish) = self.wishes.recv(), if outside => return self.grant(wish).await,
+                Some(wish) = self.wishes.receiver.recv(), if outside => return self.grant(wish).await,
             };
             match heard {
                 Err(_elapsed) => return,
@@ -191,6 +221,8 @@ impl Driver {
     }
 
     async fn grant(&mut self, wish: Wish) {
+        // Nobody is to break anything off for this one any more.
+        let _heard = self.wishes.came.notified().now_or_never();
         let place = self
             .members
             .iter()

@@ -4,7 +4,7 @@
 //!   the copy falls behind, or the pivot is put off again and again
 //!        ─▶ the job's limit is lifted ─▶ the guest's writes are limited ─▶ half of that ─▶ …
 //!        ─▶ the job is given up, the guest gets a fresh overlay, and the layers below are committed
-//!   the merge is past its pivot, has ended, or its agent was restarted
+//!   the merge is past its pivot, has ended, has no job any more, or its agent was restarted
 //!        ─▶ all of it is undone
 //! ```
 //!
@@ -62,7 +62,9 @@ impl Look<'_> {
             self.record.phase,
             Phase::Copying { .. } | Phase::Ready { .. } | Phase::Pivoting { .. }
         );
-        let over = (self.seen.inherited_help || !helps) && !self.stands_still_for_us();
+        // Nothing is helped while no job runs, however long that takes.
+        let over = self.seen.inherited_help || !helps || self.settled();
+        let over = over && !self.stands_still_for_us();
         (over && self.record.help != Help::default()).then_some(Step::Help(Help::default()))
     }
 }
@@ -238,6 +240,27 @@ mod tests {
             ..behind(Duration::ZERO)
         };
         assert_eq!(decide(&record, &seen), Step::Help(Help::default()));
+    }
+
+    /// Storage may be away for as long as it likes.
+    #[test]
+    fn a_guest_is_not_held_back_while_no_job_runs() {
+        let missing = |job_missing_for| Observation {
+            job_missing_for,
+            ..seen(VmState::Running, disk(&LAYERS), None)
+        };
+        let settle = Policy::default().settle;
+        for phase in [copying().phase, Phase::Ready { not_before: now() }] {
+            let held = MergeRecord {
+                phase,
+                help: throttled(FIRST),
+                ..record(true)
+            };
+            let soon = decide(&held, &missing(settle / 2));
+            assert!(matches!(soon, Step::Wait(_)), "{soon:?}");
+            let undone = decide(&held, &missing(settle));
+            assert_eq!(undone, Step::Help(Help::default()));
+        }
     }
 
     /// I8c: the limit may stay unknown for as long as it likes.

@@ -161,9 +161,11 @@ impl Look<'_> {
         )
     }
 
-    /// The guest cannot write and nothing is left to copy.
+    /// The guest cannot write and nothing is left to copy. One that stands still for want of room may be
+    /// let run at any time by who gives it room.
     pub(super) fn both_read_the_same(&self) -> bool {
         self.state == VmState::Paused
+            && !self.seen.lacks_room
             && (self.mirror_ready() || self.unmarked_ready())
             && self.job.is_some_and(|job| job.cur == job.end)
     }

@@ -3,28 +3,31 @@
 //! An action's reply decides nothing; only a clear refusal is passed on, for its text.
 
 mod help;
+mod observe;
 
 use super::board::{MergeView, Waiting};
 use super::driver::{Surroundings, blocking};
 use super::job::{backing_of, job_order};
-use super::progress;
 use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, step};
 use super::types::{MergeKind, MergeRecord, Phase, Window};
-use super::waits::{Waits, job_failed, put_off};
-use crate::hypervisor::{HypervisorError, HypervisorEvent, VmState};
+use super::waits::{Waits, job_failed, lacks_room, put_off};
+use crate::hypervisor::{HypervisorError, HypervisorEvent};
 use livemerge_storage::Locator;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// One merge of a [`Driver`](super::driver::Driver).
 pub(super) struct Member {
     pub(super) around: Surroundings,
     pub(super) record: MergeRecord,
     told: Option<Told>,
+    told_at: Instant,
     phase_entered: Instant,
     job_missing_since: Option<Instant>,
     mark_alone_since: Option<Instant>,
+    of_no_kind_since: Option<Instant>,
     /// The least that was ever left to copy, and since when.
     closest: Option<(u64, Instant)>,
     /// The guest's limit could not be told or set: until then nothing is done about its writes.
@@ -40,21 +43,25 @@ pub(super) struct Member {
     fresh_start: bool,
     paused_at: Option<Instant>,
     waits: Waits,
+    /// Somebody wishes something of a merge of this driver.
+    pub(super) wished: Arc<Notify>,
     /// Before what has failed is tried again.
     pause: Duration,
 }
 
 impl Member {
     /// Of a record that is in the journal.
-    pub(super) fn new(around: Surroundings, record: MergeRecord) -> Self {
+    pub(super) fn new(around: Surroundings, record: MergeRecord, wished: Arc<Notify>) -> Self {
         let waits = Waits::new(record.order.id);
         Self {
             around,
             record,
             told: None,
+            told_at: Instant::now(),
             phase_entered: Instant::now(),
             job_missing_since: None,
             mark_alone_since: None,
+            of_no_kind_since: None,
             closest: None,
             can_be_held_back: true,
             no_help_until: None,
@@ -65,6 +72,7 @@ impl Member {
             fresh_start: true,
             paused_at: None,
             waits,
+            wished,
             pause: Duration::ZERO,
         }
     }
@@ -74,7 +82,7 @@ impl Member {
         let seen = self.look(peers).await;
         let now = self.around.clock.now();
         match step(&self.record, &seen, &self.around.policy, now) {
-            Step::Wait(time) => return self.rest(time, &seen.machine),
+            Step::Wait(time) => return self.rest(time, &seen),
             Step::Enter(phase, action) => {
                 self.enter(phase, action).await;
             }
@@ -89,12 +97,13 @@ impl Member {
     }
 
     /// How long there is nothing to do, and what is shown of it.
-    fn rest(&mut self, time: Duration, machine: &Machine) -> Duration {
+    fn rest(&mut self, time: Duration, seen: &Observation) -> Duration {
         let now = self.around.clock.now();
-        if *machine != Machine::Unknown {
+        if seen.machine != Machine::Unknown {
             self.waits.answered();
-            let again = || job_failed(&self.record, self.told.as_ref(), now, time);
-            self.show_waiting(put_off(&self.record, now).or_else(again));
+            let room = lacks_room(&self.record, seen, now, time);
+            let again = room.or_else(|| job_failed(&self.record, seen, now, time));
+            self.show_waiting(again.or_else(|| put_off(&self.record, now)));
             return time;
         }
         // Who stands still does not wait for longer than it must.
@@ -108,7 +117,13 @@ impl Member {
         pause
     }
 
-    fn show_waiting(&self, waiting: Option<Waiting>) {
+    /// What was said beside the observation.
+    fn hear(&mut self, told: Told) {
+        self.told = Some(told);
+        self.told_at = Instant::now();
+    }
+
+    pub(super) fn show_waiting(&self, waiting: Option<Waiting>) {
         let view = self.shown();
         self.around.board.show(MergeView { waiting, ..view });
     }
@@ -121,74 +136,13 @@ impl Member {
         )
     }
 
-    async fn look(&mut self, peers: Peers) -> Observation {
-        let machine = self.machine().await.unwrap_or_else(|error| {
-            tracing::warn!(merge = %self.record.order.id, %error, "cannot look at the machine");
-            Machine::Unknown
-        });
-        let (missing, alone) = match &machine {
-            Machine::Seen { job, disk, .. } => {
-                let marked = disk.as_ref().is_some_and(|disk| disk.mirror.is_some());
-                (job.is_none() && !marked, job.is_none() && marked)
-            }
-            Machine::Unknown | Machine::Gone => (false, false),
-        };
-        let since =
-            |is: bool, began: Option<Instant>| is.then(|| began.unwrap_or_else(Instant::now));
-        self.job_missing_since = since(missing, self.job_missing_since);
-        self.mark_alone_since = since(alone, self.mark_alone_since);
-        let lasts = |since: Option<Instant>| since.map(|since| since.elapsed()).unwrap_or_default();
-        self.report(&machine);
-        let stalled_for = self.stalled_for(&machine);
-        self.overlaid = self
-            .overlaid
-            .take()
-            .or_else(|| self.sees_the_spare(&machine));
-        self.surely_not_overlaid = self.writes_the_old_top(&machine);
-        self.off_without_spare = self.would_write_the_old_top(&machine);
-        Observation {
-            machine,
-            told: self.told.clone(),
-            in_phase: self.phase_entered.elapsed(),
-            job_missing_for: lasts(self.job_missing_since),
-            mark_alone_for: lasts(self.mark_alone_since),
-            stalled_for,
-            can_help: self.can_be_held_back,
-            help_waits: self.help_waits(),
-            inherited_help: self.inherited_help,
-            overlaid: self.overlaid.is_some(),
-            peers,
-            fresh_start: self.fresh_start,
-        }
-    }
-
-    async fn machine(&self) -> Result<Machine, HypervisorError> {
-        let order = &self.record.order;
-        let hypervisor = &self.around.hypervisor;
-        let vm = match hypervisor.vm(order.vm).await {
-            Ok(vm) => vm,
-            Err(HypervisorError::NotFound(_)) => return Ok(Machine::Gone),
-            Err(error) => return Err(error),
-        };
-        let disk = vm.disk(&order.disk).cloned();
-        let job = match (vm.state, &disk) {
-            (_, None) => None,
-            (VmState::ShutOff, _) if !self.record.offline() => None,
-            _ => hypervisor.job(order.vm, &order.disk).await?,
-        };
-        Ok(Machine::Seen {
-            state: vm.state,
-            disk: disk.map(Box::new),
-            job,
-        })
-    }
-
     /// Writes the phase down, then acts. True when it was written.
     pub(super) async fn enter(&mut self, phase: Phase, action: Option<Action>) -> bool {
         if !self.persist(phase).await {
             return false;
         }
-        self.told = None;
+        let told = self.told.take();
+        self.told = told.filter(|told| told.outlives(&self.record.phase, action));
         self.fresh_start = false;
         if action == Some(Action::StartJob) {
             // Before that none was expected.
@@ -265,7 +219,8 @@ impl Member {
     /// What the job has copied by the time that the phase is entered, and how long that took.
     fn count(&self, next: &mut MergeRecord, phase: &Phase) {
         match &next.phase {
-            Phase::Copying { since, .. } if !same_step(&next.phase, phase) => {
+            Phase::Copying { since, starts } if !same_step(&next.phase, phase) => {
+                next.starts = *starts;
                 let took = self.around.clock.now().duration_since(*since);
                 next.copied.took = Duration::try_from(took).unwrap_or_default();
             }
@@ -329,14 +284,14 @@ impl Member {
         let hypervisor = Arc::clone(&self.around.hypervisor);
         fail::fail_point!("agent::before-act");
         let reply = match action {
-            Action::StartJob => match self.give_room().await {
+            Action::StartJob => match self.give_room_until_wished().await {
                 Ok(()) => {
                     let job = job_order(&self.record);
                     hypervisor.start_job(order.vm, &job).await
                 }
                 Err(problem) => {
                     tracing::warn!(merge = %order.id, %problem, "no room for its data yet");
-                    self.told = Some(Told::NoRoom(problem));
+                    self.hear(Told::NoRoom(problem));
                     return;
                 }
             },
@@ -374,7 +329,7 @@ impl Member {
         if let Err(error) = reply {
             tracing::warn!(merge = %self.record.order.id, ?action, %error, "the hypervisor's reply");
             if let HypervisorError::Refused(text) = error {
-                self.told = Some(Told::Refused(text));
+                self.hear(Told::Refused(text));
             }
         }
     }
@@ -403,9 +358,12 @@ impl Member {
             HypervisorEvent::BlockJob { vm, disk, outcome }
                 if (*vm, disk) == (order.vm, &order.disk) =>
             {
-                // A refusal's text says more than the event that may follow it.
-                if !matches!(self.told, Some(Told::Refused(_))) {
-                    self.told = Some(Told::Job(*outcome));
+                if self
+                    .told
+                    .as_ref()
+                    .is_none_or(|told| told.gives_way_to(*outcome))
+                {
+                    self.hear(Told::Job(*outcome));
                 }
                 true
             }
@@ -422,19 +380,6 @@ impl Member {
             .board
             .get(self.record.order.id)
             .unwrap_or_else(|| MergeView::new(self.record.clone()))
-    }
-
-    /// Shows how far the copy is.
-    fn report(&self, machine: &Machine) {
-        let Machine::Seen { job: Some(job), .. } = machine else {
-            return;
-        };
-        let (done, total) = progress::copied(&self.record, job);
-        let mut view = self.shown();
-        view.total_bytes = view.total_bytes.max(total);
-        view.done_bytes = view.done_bytes.max(done.min(view.total_bytes));
-        view.record = self.record.clone();
-        self.around.board.show(view);
     }
 }
 

@@ -73,7 +73,7 @@ use crate::lanes::Lanes;
 use crate::overlays::Overlays;
 use crate::volumes::Volumes;
 use board::Board;
-use driver::{Driver, Surroundings, What, Wish, blocking, ended, past_return};
+use driver::{Driver, Surroundings, What, Wish, Wishes, blocking, ended, past_return};
 use jiff::Timestamp;
 use journal::Journal;
 use livemerge_proto::ids::{MergeId, VmId};
@@ -84,7 +84,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 /// How long the journal remembers merges that have ended.
@@ -104,7 +104,7 @@ pub struct Merges {
     promising: tokio::sync::Mutex<()>,
     lanes: Lanes<VmId>,
     /// How the drivers of open merges are told what is wished.
-    wishes: Mutex<HashMap<MergeId, mpsc::UnboundedSender<Wish>>>,
+    wishes: Mutex<HashMap<MergeId, Wishes>>,
     tasks: TaskTracker,
 }
 
@@ -231,7 +231,9 @@ impl Merges {
             what,
             answer,
         };
-        driver.send(wish).ok()?;
+        if !driver.send(wish) {
+            return None;
+        }
         answered.await.ok()
     }
 
@@ -278,7 +280,7 @@ impl Merges {
         let Some(first) = records.first() else { return };
         let lane = self.lanes.of(first.order.vm);
         let ids: Vec<_> = records.iter().map(|record| record.order.id).collect();
-        let (wishes, wished) = mpsc::unbounded_channel();
+        let (wishes, wished) = Wishes::new();
         for id in &ids {
             self.wishes().insert(*id, wishes.clone());
         }
@@ -293,7 +295,7 @@ impl Merges {
         });
     }
 
-    fn wishes(&self) -> MutexGuard<'_, HashMap<MergeId, mpsc::UnboundedSender<Wish>>> {
+    fn wishes(&self) -> MutexGuard<'_, HashMap<MergeId, Wishes>> {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
 //! What a decision is made from, beside the record.
 
-use super::types::MergeRecord;
+use super::step::Action;
+use super::types::{MergeRecord, Phase, Window};
 use crate::hypervisor::{BlockJobOutcome, DiskView, JobProgress, VmState};
 use livemerge_proto::problem::Problem;
 use std::time::Duration;
@@ -10,14 +11,20 @@ use std::time::Duration;
 pub struct Observation {
     /// The machine and its disk.
     pub machine: Machine,
+    /// The machine stands still because a disk had no room, and may be let run at any time.
+    pub lacks_room: bool,
     /// What an event or a refusal said since the last action.
     pub told: Option<Told>,
+    /// How long that has been known.
+    pub told_for: Duration,
     /// How long this process has had the record in its present phase. Monotonic.
     pub in_phase: Duration,
     /// How long the expected block job has been missing. Zero when it is there.
     pub job_missing_for: Duration,
     /// How long libvirt has shown a mark of a job that is not there.
     pub mark_alone_for: Duration,
+    /// How long the disk's job, or its mark, has been shown as one of no kind that a merge has.
+    pub of_no_kind_for: Duration,
     /// For how long the copy has not been closer to its end than before.
     pub stalled_for: Duration,
     /// Whether the guest can be held back, as far as known.
@@ -62,6 +69,27 @@ pub enum Told {
     Refused(String),
     /// The job was not started: the kept volume was not given the room for its data.
     NoRoom(Problem),
+}
+
+impl Told {
+    /// Whether it still counts once this is done and that phase entered.
+    pub fn outlives(&self, phase: &Phase, action: Option<Action>) -> bool {
+        use BlockJobOutcome::{Cancelled, Failed};
+        match (self, phase) {
+            // A guest that is let run changes nothing of it: nobody starts the job again.
+            (Self::Job(Cancelled), Phase::Ready { .. }) => true,
+            (Self::Job(Cancelled), Phase::Pivoting { window, .. }) => *window == Window::Releasing,
+            // It is why the job will be asked for again.
+            (Self::Job(Failed), Phase::Copying { .. }) => action.is_none(),
+            _ => false,
+        }
+    }
+
+    /// Whether an event says more. A refusal's text says more than one that may follow it, unless the
+    /// job was called off.
+    pub fn gives_way_to(&self, event: BlockJobOutcome) -> bool {
+        !matches!(self, Self::Refused(_)) || event == BlockJobOutcome::Cancelled
+    }
 }
 
 /// The merges of other disks that go together with one, all of them taken as one.

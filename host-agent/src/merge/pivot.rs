@@ -43,6 +43,10 @@ impl Look<'_> {
         if let Some(wait) = self.put_off(not_before) {
             return wait;
         }
+        if self.seen.lacks_room {
+            // Whoever gives it room lets it run, whatever is being pivoted.
+            return Step::Wait(self.policy.look_every);
+        }
         match (self.policy.pivot, self.state) {
             (PivotMode::Running, _) => self.enter(Window::Intent, None, Some(Action::Pivot)),
             (PivotMode::Suspended, VmState::Running) => {

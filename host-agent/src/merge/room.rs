@@ -43,22 +43,24 @@ impl Promise {
     }
 }
 
-/// What a merge of another host will still take.
+/// The room that a merge of another host was promised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elsewhere {
     /// The volume that it writes.
     pub kept: VolumeMark,
-    /// How many bytes.
-    pub bytes: u64,
+    /// What it was promised.
+    pub promise: Promise,
 }
 
 impl Elsewhere {
-    /// What of it counts: a domain without that volume only has the id of the one that is meant.
-    async fn counts(&self, volumes: &Volumes) -> u64 {
+    /// What is left of it: nothing in a domain without that volume, which only has the id of the one that
+    /// is meant.
+    async fn left(&self, volumes: &Volumes) -> u64 {
         match volumes.stat(&self.kept.volume).await {
             Ok(info) if info.identity != self.kept.identity => 0,
+            Ok(info) => self.promise.left(info.allocated_bytes),
             Err(problem) if problem.reason == Reason::VolumeNotFound => 0,
-            Ok(_) | Err(_) => self.bytes,
+            Err(_) => self.promise.left(0),
         }
     }
 }
@@ -97,7 +99,7 @@ impl Room {
             .elsewhere
             .iter()
             .filter(|promised| promised.kept.volume.storage == *storage);
-        let elsewhere = elsewhere.map(|promised| promised.counts(volumes));
+        let elsewhere = elsewhere.map(|promised| promised.left(volumes));
         let (own, others) = tokio::join!(join_all(left), join_all(elsewhere));
         own.iter().chain(&others).sum()
     }

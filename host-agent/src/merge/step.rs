@@ -19,7 +19,7 @@ use std::time::Duration;
 use tonic::Code;
 
 /// Before storage is asked again for room for a job.
-const ROOM_AGAIN: Duration = Duration::from_secs(2);
+pub(super) const ROOM_AGAIN: Duration = Duration::from_secs(2);
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl Look<'_> {
             return fail(Reason::MergeIoError, self.record, text);
         }
         if self.ends_at_once() {
-            return Step::Wait(REPEAT_AFTER);
+            return self.wait_for_its_end();
         }
         if self.foreign_job() {
             return self.disk_taken();
@@ -182,7 +182,8 @@ impl Look<'_> {
         if problem.reason.code() != Code::Unavailable {
             return fail(problem.reason, self.record, &problem.message);
         }
-        match ROOM_AGAIN.saturating_sub(self.seen.in_phase) {
+        // To ask may have taken longer than the pause.
+        match ROOM_AGAIN.saturating_sub(self.seen.told_for) {
             Duration::ZERO => self.start_job(starts),
             left => Step::Wait(left),
         }

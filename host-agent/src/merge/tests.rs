@@ -374,10 +374,25 @@ async fn room_that_was_promised_elsewhere_is_not_free() {
     };
     let mut nowhere = mark(&theirs[0], &theirs[0]);
     nowhere.volume.name = "not-here.qcow2".parse().unwrap();
-    for (kept, free) in [
-        (mark(&theirs[0], &theirs[0]), FREE - PROMISED),
-        (mark(&theirs[0], &ours[0]), FREE),
-        (nowhere, FREE),
+    let has = theirs[0].allocated_bytes;
+    let promise = |kept_bytes| Promise {
+        bytes: PROMISED,
+        kept_bytes,
+    };
+    for (kept, promise, free) in [
+        (
+            mark(&theirs[0], &theirs[0]),
+            promise(u64::MAX),
+            FREE - PROMISED,
+        ),
+        (mark(&theirs[0], &theirs[0]), promise(has), FREE - PROMISED),
+        (
+            mark(&theirs[0], &theirs[0]),
+            promise(has - 4096),
+            FREE - PROMISED + 4096,
+        ),
+        (mark(&theirs[0], &ours[0]), promise(has), FREE),
+        (nowhere, promise(has), FREE),
     ] {
         let range = DiskRange {
             disk: order.disk.clone(),
@@ -385,17 +400,17 @@ async fn room_that_was_promised_elsewhere_is_not_free() {
             youngest: order.removed[0].clone(),
             forced: None,
         };
-        let elsewhere = vec![Elsewhere {
-            kept,
-            bytes: PROMISED,
-        }];
+        let elsewhere = vec![Elsewhere { kept, promise }];
         let planned = host.merges.plan(order.vm, vec![range], elsewhere.clone());
         let planned = planned.await.unwrap();
         assert_eq!(planned[0].options[0].free_bytes, free, "{elsewhere:?}");
     }
     let all = vec![Elsewhere {
         kept: mark(&theirs[0], &theirs[0]),
-        bytes: FREE,
+        promise: Promise {
+            bytes: FREE,
+            kept_bytes: has,
+        },
     }];
     let refused = host.merges.start_beside(vec![order], all).await;
     assert_eq!(refused.unwrap_err().reason, Reason::InsufficientSpace);

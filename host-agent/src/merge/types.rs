@@ -129,6 +129,9 @@ pub struct MergeRecord {
     pub overlaid: bool,
     /// Where it stands.
     pub phase: Phase,
+    /// How often the job was asked for by the time that it had caught up.
+    #[serde(default)]
+    pub starts: u32,
     /// How often the pivot was tried.
     pub pivot_attempts: u32,
     /// The longest time that the guest's processors stood still for a pivot.
@@ -201,6 +204,7 @@ impl MergeRecord {
             help: Help::default(),
             overlaid: false,
             phase: Phase::Pending,
+            starts: 0,
             pivot_attempts: 0,
             longest_pause: Duration::ZERO,
             accepted_at: now,

@@ -5,13 +5,15 @@
 //! |---|---|
 //! | the journal, which cannot be written | a write succeeds |
 //! | libvirt, which does not answer | the machine is seen |
+//! | a guest that stands still for want of room, before its pivot | it runs |
 //! | a pivot that was put off | the guest is switched |
 //! | a job that has failed, or lacks room, and is started again | it runs |
 //!
 //! A copy that runs, and a merge whose turn has not come, wait for nothing that is in their way.
 
+use super::again::most_starts;
 use super::board::Waiting;
-use super::step::Told;
+use super::step::{Machine, Observation, Told};
 use super::types::{MergeRecord, Phase};
 use crate::hypervisor::BlockJobOutcome;
 use jiff::{SignedDuration, Timestamp};
@@ -84,25 +86,61 @@ pub(super) fn put_off(record: &MergeRecord, now: Timestamp) -> Option<Waiting> {
     })
 }
 
-/// That the job has failed, or was not given room, and is started again after a pause.
-pub(super) fn job_failed(
+/// That the guest stands still for want of room: the pivot waits until it was given some.
+pub(super) fn lacks_room(
     record: &MergeRecord,
-    told: Option<&Told>,
+    seen: &Observation,
     now: Timestamp,
     pause: Duration,
 ) -> Option<Waiting> {
-    let Phase::Copying { starts, .. } = record.phase else {
+    let text = "the guest stands still because a disk has no room: the pivot waits until it has";
+    let cause = Failure::new(Reason::InsufficientSpace, text);
+    let waits = seen.lacks_room && matches!(record.phase, Phase::Ready { .. });
+    waits.then(|| waiting(cause, now, pause, record.pivot_attempts))
+}
+
+/// That the job has failed, or was not given room, and is started again after a pause. Not while it is
+/// there, nor when it is given up after that.
+pub(super) fn job_failed(
+    record: &MergeRecord,
+    seen: &Observation,
+    now: Timestamp,
+    pause: Duration,
+) -> Option<Waiting> {
+    let Machine::Seen {
+        job: None,
+        disk: Some(disk),
+        ..
+    } = &seen.machine
+    else {
         return None;
     };
+    let told = seen.told.as_ref().filter(|_| disk.mirror.is_none())?;
+    again_for(record, told, now, pause)
+}
+
+/// The same of a job that is known not to be there.
+pub(super) fn again_for(
+    record: &MergeRecord,
+    told: &Told,
+    now: Timestamp,
+    pause: Duration,
+) -> Option<Waiting> {
+    let starts = match record.phase {
+        Phase::Copying { starts, .. } => starts,
+        Phase::Ready { .. } => record.starts.max(1),
+        _ => return None,
+    };
+    let is_left = starts < most_starts(record);
     let again = |why: &str| {
         let text = format!("{why}: it is started again, in case the storage was away");
         Failure::new(Reason::MergeIoError, text)
     };
-    let cause = match told? {
-        Told::Job(BlockJobOutcome::Failed) => again("the block job failed"),
-        Told::Refused(why) => again(why),
+    let cause = match told {
+        Told::Job(BlockJobOutcome::Failed) if is_left => again("the block job failed"),
+        Told::Refused(why) if is_left => again(why),
         Told::NoRoom(problem) => Failure::new(problem.reason, &problem.message),
-        Told::Job(_) => return None,
+        Told::Refused(_) | Told::Job(_) => return None,
     };
     let cause = cause.with("starts", starts);
     Some(waiting(cause, now, pause, starts))
@@ -119,9 +157,11 @@ fn waiting(cause: Failure, now: Timestamp, pause: Duration, attempts: u32) -> Wa
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{now, record};
+    use super::super::samples::{disk, job, now, record, seen};
     use super::super::types::Window;
     use super::*;
+    use crate::hypervisor::{BlockJobKind, VmState};
+    use livemerge_proto::problem::Problem;
 
     #[test]
     fn a_pivot_that_was_put_off_is_shown_until_the_guest_is_switched() {
@@ -151,24 +191,46 @@ mod tests {
 
     #[test]
     fn a_job_that_has_failed_is_shown_until_it_is_started_again() {
-        let of = |phase, told: &Told| {
+        let of = |phase, told: &Told, job| {
             let record = MergeRecord {
                 phase,
+                starts: 1,
                 ..record(true)
             };
-            job_failed(&record, Some(told), now(), Duration::from_secs(2))
+            let seen = Observation {
+                told: Some(told.clone()),
+                ..seen(VmState::Running, disk(&["base", "top"]), job)
+            };
+            job_failed(&record, &seen, now(), Duration::from_secs(2))
         };
-        let copying = Phase::Copying {
-            starts: 3,
+        let copying = |starts| Phase::Copying {
+            starts,
             since: now(),
         };
         let failed = Told::Job(BlockJobOutcome::Failed);
-        let shown = of(copying.clone(), &failed).unwrap();
+        let shown = of(copying(2), &failed, None).unwrap();
         assert_eq!(shown.cause.reason, Reason::MergeIoError);
         let next = now() + SignedDuration::from_secs(2);
-        assert_eq!((shown.next_try_at, shown.attempts), (next, 3));
-        assert_eq!(of(copying, &Told::Job(BlockJobOutcome::Ready)), None);
-        assert_eq!(of(Phase::Ready { not_before: now() }, &failed), None);
+        assert_eq!((shown.next_try_at, shown.attempts), (next, 2));
+        let caught_up = of(Phase::Ready { not_before: now() }, &failed, None);
+        assert_eq!(caught_up.unwrap().cause.reason, Reason::MergeIoError);
+        assert_eq!(
+            of(copying(2), &Told::Job(BlockJobOutcome::Ready), None),
+            None
+        );
+        let refused = Told::Refused("no".to_owned());
+        let no_room = Told::NoRoom(Problem::new(Reason::StorageUnreachable, "away"));
+        for told in [&failed, &refused] {
+            assert_eq!(of(copying(3), told, None), None, "it is given up then");
+        }
+        assert!(
+            of(copying(3), &no_room, None).is_some(),
+            "no job has failed"
+        );
+        let runs = job(BlockJobKind::ActiveCommit, 5, 9);
+        for told in [&failed, &refused, &no_room] {
+            assert_eq!(of(copying(2), told, runs), None, "it runs");
+        }
     }
 
     #[test]

@@ -184,6 +184,13 @@ impl Changes<'_> {
             .await
     }
 
+    /// Whether the host activates it by itself when it starts.
+    pub(super) async fn autoactivate(&self, name: &str, does: bool) -> Result<(), StorageError> {
+        let does = if does { "y" } else { "n" };
+        let args = ["--setautoactivation", does];
+        self.run("lvchange", &args, &self.full(&[name])).await
+    }
+
     pub(super) async fn retag(
         &self,
         name: &str,

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A volume appears under its name whole, or not at all. What a crash leaves is swept when the domain
-//! is opened. A new volume stays active on the host that made it: it is made to be used.
+//! is opened, or its removals are listed. A new volume stays active on the host that made it: it is made to be used.
 
 use super::domain::Domain;
 use super::report::Group;

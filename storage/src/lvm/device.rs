@@ -40,6 +40,7 @@ mod tests {
             origin: None,
             device: Some((253, 7)),
             open: true,
+            autoactivates: true,
             pieces: None,
         };
         for (sectors, usable) in [("8192\n", 4 << 20), ("16384", 8 << 20), ("99999", 8 << 20)] {

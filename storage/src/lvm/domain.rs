@@ -116,7 +116,7 @@ impl Domain {
     }
 
     /// Takes away what a crash has left and nobody will ask for: half-made volumes.
-    async fn sweep(self: &Arc<Self>) -> Result<(), StorageError> {
+    pub(super) async fn sweep(self: &Arc<Self>) -> Result<(), StorageError> {
         let Some(_turn) = self.with(|domain| domain.turns.sweep()).await? else {
             return Ok(());
         };

@@ -13,13 +13,14 @@ use crate::program::Program;
 use crate::{RemovalOrder, StorageError};
 use rustix::fs::{major, minor};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// What is written at once.
 const STEP: usize = 4 << 20;
@@ -52,12 +53,13 @@ impl Domain {
     }
 
     /// One after the other: each would take as long again, and their neighbours no less. It takes
-    /// hours, so it is none of the domain's calls.
+    /// hours, so it is none of the domain's calls. When this process ends before, so does it.
     async fn wipe_in_turn(self: &Arc<Self>, volume: Logical) -> Result<(), StorageError> {
         let _one = self.wiping.lock().await;
         let rate = self.config().wipe_bytes_per_second.max(1);
         let domain = Arc::clone(self);
-        blocking(move || domain.wipe(&volume, rate)).await
+        let (wipes, _waits) = oneshot::channel();
+        blocking(move || domain.wipe(&volume, rate, &wipes)).await
     }
 
     /// In pieces, each of which a device has done with in time.
@@ -86,22 +88,38 @@ impl Domain {
     }
 
     /// Zeros, around the page cache, no faster than the neighbours can bear.
-    fn wipe(&self, volume: &Logical, bytes_per_second: u64) -> Result<(), StorageError> {
-        let failed = || io_error(format!("logical volume {}", volume.name));
-        let device = open(&self.name, volume, true).map_err(failed())?;
-        let mut zeros = Room::new(STEP);
-        let (begun, mut at) = (Instant::now(), 0);
-        while at < volume.bytes {
-            let bytes = (volume.bytes - at).min(STEP as u64);
-            device
-                .write_all_at(&zeros.bytes()[..bytes as usize], at)
-                .map_err(failed())?;
-            at += bytes;
-            let due = Duration::from_secs_f64(at as f64 / bytes_per_second as f64);
-            std::thread::sleep(due.saturating_sub(begun.elapsed()));
-        }
-        device.sync_all().map_err(failed())
+    fn wipe(
+        &self,
+        volume: &Logical,
+        bytes_per_second: u64,
+        wipes: &oneshot::Sender<()>,
+    ) -> Result<(), StorageError> {
+        let device = open(&self.name, volume, true);
+        let wiped = device.and_then(|device| zeros(&device, volume.bytes, bytes_per_second, wipes));
+        wiped.map_err(io_error(format!("logical volume {}", volume.name)))
     }
+}
+
+/// Stops when nobody waits for it any more.
+fn zeros(
+    device: &File,
+    bytes: u64,
+    bytes_per_second: u64,
+    wipes: &oneshot::Sender<()>,
+) -> io::Result<()> {
+    let mut zeros = Room::new(STEP);
+    let (begun, mut at) = (Instant::now(), 0);
+    while at < bytes {
+        if wipes.is_closed() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let step = (bytes - at).min(STEP as u64);
+        device.write_all_at(&zeros.bytes()[..step as usize], at)?;
+        at += step;
+        let due = Duration::from_secs_f64(at as f64 / bytes_per_second as f64);
+        std::thread::sleep(due.saturating_sub(begun.elapsed()));
+    }
+    device.sync_all()
 }
 
 /// Where each piece of a discard begins, and its length.
@@ -145,6 +163,19 @@ fn failure(status: ExitStatus, text: &str) -> StorageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wipe_for_which_nobody_waits_any_more_stops() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes = 2 * STEP as u64 + 1;
+        let (wipes, waits) = oneshot::channel();
+        zeros(&file, bytes, u64::MAX, &wipes).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), bytes);
+        file.set_len(0).unwrap();
+        drop(waits);
+        zeros(&file, bytes, u64::MAX, &wipes).unwrap_err();
+        assert_eq!(file.metadata().unwrap().len(), 0);
+    }
 
     #[test]
     fn a_discard_is_in_pieces_without_gaps() {

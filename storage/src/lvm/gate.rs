@@ -9,7 +9,8 @@
 //! ```
 //!
 //! One of this program's volumes that cannot be read might need anything: that is no answer yet, and
-//! a refusal. A foreign one that cannot be read needs nothing, unless it begins as an image does.
+//! a refusal. A foreign one that cannot be read needs nothing, unless it begins as an image does: one
+//! whose backing name leads nowhere on this host might need anything, too.
 
 use super::content::Content;
 use super::domain::Domain;
@@ -52,6 +53,7 @@ impl Domain {
         turn: &Turn,
     ) -> Result<(Group, Vec<(usize, Needer)>), StorageError> {
         let (group, activated) = self.readable(group, counts, turn).await?;
+        let looked_at = activated.clone();
         let looked = self.look(move |domain| {
             let targets = targets(&group)?;
             let needers = domain.needers_of(&group, &targets)?;
@@ -59,7 +61,9 @@ impl Domain {
         });
         let looked = looked.await;
         self.put_back(activated, turn).await;
-        looked
+        let (mut group, needers) = looked?;
+        group.looked_at(&looked_at);
+        Ok((group, needers))
     }
 
     fn needers_of(
@@ -99,9 +103,9 @@ impl Domain {
             let parent = tag::parent(&volume.tags).map(|parent| self.name.path(parent));
             return parent.iter().map(|path| Target::of(path)).collect();
         }
-        match Content::read(&self.name, volume, shown).and_then(|content| content.needs()) {
+        match Content::read(&self.name, volume, shown) {
             Err(StorageError::Unreachable { .. }) if !volume.is_ours() => Ok(Vec::new()),
-            needs => needs,
+            content => content?.needs(),
         }
     }
 
@@ -125,7 +129,7 @@ impl Domain {
         here.unwrap_or(Target { path, place: None })
     }
 
-    fn shown(&self, volume: &Logical) -> String {
+    pub(super) fn shown(&self, volume: &Logical) -> String {
         format!("logical volume {}/{}", self.name.as_str(), volume.name)
     }
 

@@ -61,6 +61,22 @@ async fn every_spelling_of_a_backing_name_holds_a_volume_that_is_not_active() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_nobodys_might_need_what_cannot_be_told() {
+    let group = Scripted::new();
+    let base = group.volume("base", None);
+    let theirs = group.foreign("theirs");
+    for untold in ["/dev/dm-100000", "/dev/disk/by-id/dm-uuid-LVM-x"] {
+        group.image(&theirs, Some(untold));
+        let by = removal(&group, "base", &base).await;
+        assert!(by.starts_with("unreachable"), "{untold}: {by}");
+    }
+    assert_eq!(group.calls(), Vec::<String>::new());
+    // Whatever else it holds.
+    group.write(&theirs, &[0; 4096]);
+    assert_eq!(removal(&group, "base", &base).await, "gone");
+}
+
+#[tokio::test]
 async fn one_that_is_built_on_its_namesake_elsewhere_is_told() {
     let group = Scripted::new();
     group.volume("base", Some("/dev/other/base"));
@@ -103,4 +119,26 @@ async fn a_guest_holds_up_nobody_by_what_it_writes() {
     let by = removal(&group, "free", &free).await;
     assert!(by.starts_with("unreachable"), "{by}");
     assert_eq!(removal(&group, "broken", &broken).await, "gone");
+}
+
+#[tokio::test]
+async fn one_that_was_half_made_holds_nothing_for_ever() {
+    let group = Scripted::new();
+    let store = group.open().await;
+    let base = group.volume("base", None);
+    let draft = group.foreign(&format!("livemerge.new.{}", uuid::Uuid::nil()));
+    group.tag(&draft, &["livemerge", "livemerge.parent=base"]);
+    let wanted = order("base", &base, Duration::ZERO);
+    let refused = store.remove(&wanted).await;
+    assert!(matches!(refused, Err(StorageError::InUse { .. })));
+    // While somebody makes one it may be that.
+    let making = group.dir().join("locks/vg/creating.lock");
+    let making = std::fs::File::create(making).unwrap();
+    making.lock_shared().unwrap();
+    store.list_removals().await.unwrap();
+    assert_eq!(group.calls(), Vec::<String>::new());
+    drop(making);
+    store.list_removals().await.unwrap();
+    let removal = store.remove(&wanted).await.unwrap();
+    assert_eq!(removal.state, crate::RemovalState::Gone);
 }

@@ -11,8 +11,14 @@ use crate::{Removal, RemovalId, StorageError, VolumeInfo, VolumeName};
 use std::sync::Arc;
 
 impl Domain {
-    pub(super) async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
+    /// Whoever goes on with removals asks again and again: so a volume that was half made, and could not
+    /// be taken away then, does not hold what it was to be built on for ever.
+    pub(super) async fn list_removals(self: &Arc<Self>) -> Result<Vec<Removal>, StorageError> {
         let group = self.report().await?;
+        if group.ours().any(|volume| volume.role() == Role::New) {
+            // If this fails, too, the next one does it.
+            let _ = self.sweep().await;
+        }
         let mut removals = Vec::new();
         for volume in group.ours() {
             if let Role::Removed(id) = volume.role() {
@@ -52,6 +58,10 @@ impl Domain {
         turn: &Turn,
     ) -> Result<(), StorageError> {
         let lvm = self.lvm.during(turn);
+        // Before it can be opened: nothing is left to do for a volume that has its name.
+        if volume.tags.iter().any(|tag| tag == tag::AUTOACTIVATES) {
+            lvm.autoactivate(&volume.name, true).await?;
+        }
         lvm.rename(&volume.name, name.as_str()).await?;
         let old: Vec<_> = tag::of_removals(&volume.tags).cloned().collect();
         lvm.retag(name.as_str(), &[], &old).await

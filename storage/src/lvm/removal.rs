@@ -175,7 +175,7 @@ impl Domain {
     ) -> Result<Next, StorageError> {
         let order = &asked.order;
         if group.removed(order.id).is_some() {
-            return self.resume(asked, group, needer, turn).await;
+            return self.resume(asked, group, needer, false, turn).await;
         }
         let gone = Next::Answer(Ok(Answer::Ended(order.gone(self.id(), 0, None))));
         let volume = match group.named(order.volume.as_str()) {
@@ -207,12 +207,13 @@ impl Domain {
     }
 
     /// One that is condemned, just now or before: whoever has condemned it may not have come to look
-    /// again.
+    /// again. `second`: this is the second look.
     async fn resume(
         &self,
         asked: &Asked,
         group: &Group,
         needer: Option<&Needer>,
+        second: bool,
         turn: &Turn,
     ) -> Result<Next, StorageError> {
         let Some(volume) = group.removed(asked.order.id) else {
@@ -220,16 +221,25 @@ impl Domain {
         };
         let written = self.written(volume)?;
         written.check(&asked.order)?;
-        let by = match needer {
+        // From here on there is no way back.
+        let stays = written.purging || group.named(written.volume.as_str()).is_some();
+        let snapshot = group.snapshot_of(&volume.name);
+        let snapshot = snapshot.map(|snapshot| self.shown(snapshot));
+        let by = match (needer, snapshot) {
+            (_, Some(snapshot)) if stays => {
+                let what = format!("{}, of which {snapshot} is made", self.shown(volume));
+                return Err(StorageError::Busy { what });
+            }
             _ if volume.identity != written.identity => {
                 Some("whoever has put another one in its place".to_owned())
             }
-            // From here on there is no way back.
-            _ if written.purging || group.named(written.volume.as_str()).is_some() => None,
-            Some(needer) => Some(format!("{}, which is built on it", needer.shown)),
-            None => volume
-                .device
-                .map(|_| "whoever has activated it meanwhile".to_owned()),
+            _ if stays => None,
+            (_, Some(snapshot)) => Some(format!("{snapshot}, which is a snapshot of it")),
+            (Some(needer), None) => Some(format!("{}, which is built on it", needer.shown)),
+            (None, None) => {
+                let active = self.is_activated(volume, second, turn).await?;
+                active.then(|| "whoever has activated it meanwhile".to_owned())
+            }
         };
         if let Some(by) = by {
             self.bring_back(volume, &written.volume, turn).await?;
@@ -240,6 +250,23 @@ impl Domain {
             return Ok(Next::Answer(Ok(Answer::Ended(removal))));
         }
         Ok(Next::Purge(volume.clone(), written.condemned_at))
+    }
+
+    /// Whether somebody has activated it for a use: right after it was condemned, or to have it open.
+    /// Later a host may just have started, and have activated all that it has found.
+    async fn is_activated(
+        &self,
+        volume: &Logical,
+        second: bool,
+        turn: &Turn,
+    ) -> Result<bool, StorageError> {
+        if volume.device.is_none() || second || volume.open {
+            return Ok(volume.device.is_some());
+        }
+        match self.lvm.during(turn).deactivate(&[&volume.name]).await {
+            Err(StorageError::InUse { .. }) => Ok(true),
+            deactivated => deactivated.map(|()| false),
+        }
     }
 
     /// Condemns those that go the long way, and looks again whether anything needs them by now.
@@ -266,7 +293,7 @@ impl Domain {
             .needers_of_volumes(self.report().await?, orders.collect(), turn)
             .await?;
         for (number, index) in condemned.into_iter().enumerate() {
-            let looked = self.resume(&batch[index], &group, needed.get(&number), turn);
+            let looked = self.resume(&batch[index], &group, needed.get(&number), true, turn);
             let looked = looked.await;
             next[index] = looked.unwrap_or_else(|error| Next::Answer(Err(error)));
         }
@@ -285,14 +312,23 @@ impl Domain {
         }
         locked(&self.wanted).remove(&order.volume);
         // A removal that stopped here before has left its tags.
-        let tags = tag::of_removal(&Condemned::new(order, now()));
+        let mut tags = tag::of_removal(&Condemned::new(order, now()));
+        let stays_inactive = volume.autoactivates && !order.keep_for.is_zero();
+        if stays_inactive {
+            tags.push(tag::AUTOACTIVATES.to_owned());
+        }
         let without = |tags: &[String], others: &[String]| -> Vec<String> {
             let other = |tag: &&String| !others.contains(tag);
             tag::of_removals(tags).filter(other).cloned().collect()
         };
         let (more, less) = (without(&tags, &volume.tags), without(&volume.tags, &tags));
         lvm.retag(&volume.name, &more, &less).await?;
-        lvm.rename(&volume.name, &removed(order.id)).await
+        lvm.rename(&volume.name, &removed(order.id)).await?;
+        if stays_inactive {
+            // It is condemned whether or not this fails, and deactivated when its time is over.
+            let _ = lvm.autoactivate(&removed(order.id), false).await;
+        }
+        Ok(())
     }
 
     /// Another host has gone on with the removal meanwhile.

@@ -64,8 +64,63 @@ fn condemning(id: &str) -> [&str; 5] {
     ]
 }
 
+/// A snapshot by LVM's own means is removed with what it was made of.
 #[tokio::test]
-async fn one_that_somebody_has_activated_meanwhile_comes_back() {
+async fn one_of_which_a_snapshot_was_made_is_not_removed() {
+    let group = Scripted::new();
+    let base = group.volume("base", None);
+    let snapshot = group.foreign("theirs");
+    // As soon as it is condemned.
+    let wanted = order("base", &base, LONG);
+    let removed = format!("livemerge.removed.{}", wanted.id);
+    let made =
+        format!("case \"$*\" in *' {removed}') echo {removed} >lv/{snapshot}/origin ;; esac");
+    group.on("lvrename", &made);
+    refused_for_a_snapshot(&group, &base, &wanted).await;
+    group.on("lvrename", "");
+    // When its time is over.
+    let wanted = order("base", &base, Duration::ZERO);
+    let removed = format!("livemerge.removed.{}", wanted.id);
+    group.set(&base, "name", &removed);
+    group.tag(&base, &condemning(&base));
+    group.set(&snapshot, "origin", &removed);
+    refused_for_a_snapshot(&group, &base, &wanted).await;
+    // When there is no way back.
+    group.set(&base, "name", &removed);
+    let purging = ["livemerge.removal.purging"];
+    group.tag(&base, &[&condemning(&base)[..], &purging].concat());
+    let busy = group.open().await.remove(&wanted).await;
+    assert!(matches!(busy, Err(StorageError::Busy { .. })), "{busy:?}");
+    assert_eq!(group.get(&base, "name"), removed);
+    let calls = group.calls();
+    assert!(!calls.iter().any(|call| call.starts_with("lvremove")));
+}
+
+async fn refused_for_a_snapshot(group: &Scripted, id: &str, wanted: &RemovalOrder) {
+    let refused = group.open().await.remove(wanted).await;
+    let Err(StorageError::InUse { by, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(by.contains("vg/theirs"), "{by}");
+    assert_eq!(group.get(id, "name"), "base");
+}
+
+#[tokio::test]
+async fn one_that_is_kept_is_not_activated_when_a_host_starts_until_it_is_back() {
+    let group = Scripted::new();
+    let base = group.volume("base", None);
+    for before in ["1", "0"] {
+        group.set(&base, "autoactivation", before);
+        let (wanted, store) = (order("base", &base, LONG), group.open().await);
+        store.remove(&wanted).await.unwrap();
+        assert_eq!(group.get(&base, "autoactivation"), "0");
+        store.restore(wanted.id).await.unwrap();
+        assert_eq!(group.get(&base, "autoactivation"), before);
+    }
+}
+
+#[tokio::test]
+async fn one_that_a_host_has_activated_as_it_started_is_removed_when_its_time_is_over() {
     let group = Scripted::new();
     let base = group.volume("base", None);
     let wanted = order("base", &base, LONG);
@@ -73,6 +128,22 @@ async fn one_that_somebody_has_activated_meanwhile_comes_back() {
     group.tag(&base, &condemning(&base));
     for number in ["major", "minor"] {
         group.set(&base, number, "253");
+    }
+    let removal = group.open().await.remove(&wanted).await.unwrap();
+    assert_eq!(removal.state, RemovalState::Gone);
+    let calls = group.calls();
+    assert!(calls[0].starts_with("lvchange --activate n"), "{calls:?}");
+}
+
+#[tokio::test]
+async fn one_that_somebody_has_activated_meanwhile_comes_back() {
+    let group = Scripted::new();
+    let base = group.volume("base", None);
+    let wanted = order("base", &base, LONG);
+    group.set(&base, "name", &format!("livemerge.removed.{}", wanted.id));
+    group.tag(&base, &condemning(&base));
+    for (field, value) in [("major", "253"), ("minor", "253"), ("open", "1")] {
+        group.set(&base, field, value);
     }
     let refused = group.open().await.remove(&wanted).await;
     assert!(

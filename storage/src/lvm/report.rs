@@ -21,7 +21,8 @@ pub(super) const FIELDS: [(&str, &str); 5] = [
     ("pv", "pv_name,pe_start"),
     (
         "lv",
-        "lv_name,lv_uuid,lv_tags,lv_size,origin,lv_device_open,lv_kernel_major,lv_kernel_minor",
+        "lv_name,lv_uuid,lv_tags,lv_size,origin,lv_device_open,lv_kernel_major,lv_kernel_minor,\
+         lv_autoactivation",
     ),
     ("seg", "lv_uuid,seg_start,segtype,seg_pe_ranges"),
     ("pvseg", "pvseg_start"),
@@ -51,6 +52,8 @@ pub(super) struct Logical {
     pub(super) device: Option<(u32, u32)>,
     /// Whether somebody has the device open, or it cannot be told.
     pub(super) open: bool,
+    /// Whether the host activates it by itself when it starts.
+    pub(super) autoactivates: bool,
     /// Where its bytes lie, in order and without gaps; `None` when that is not as simple.
     pub(super) pieces: Option<Vec<Piece>>,
 }
@@ -93,6 +96,22 @@ impl Group {
 
     pub(super) fn named(&self, name: &str) -> Option<&Logical> {
         self.volumes.iter().find(|volume| volume.name == name)
+    }
+
+    /// One that is a snapshot of it by LVM's own means: they are removed together.
+    pub(super) fn snapshot_of(&self, name: &str) -> Option<&Logical> {
+        let is = |volume: &&Logical| volume.origin.as_deref() == Some(name);
+        self.volumes.iter().find(is)
+    }
+
+    /// Condemned volumes that were activated for a look alone are as they were before it.
+    pub(super) fn looked_at(&mut self, activated: &[String]) {
+        for volume in &mut self.volumes {
+            let condemned = matches!(volume.role(), Role::Removed(_));
+            if condemned && activated.contains(&volume.name) {
+                (volume.device, volume.open) = (None, false);
+            }
+        }
     }
 }
 
@@ -162,6 +181,7 @@ fn logical(row: &VolumeRow, pieces: Option<Vec<Piece>>) -> Result<Logical, Strin
         origin: Some(row.origin.clone()).filter(|origin| !origin.is_empty()),
         device,
         open: device.is_some() && row.lv_device_open != "0",
+        autoactivates: row.lv_autoactivation != "0",
         pieces,
     })
 }
@@ -238,6 +258,7 @@ struct VolumeRow {
     lv_device_open: String,
     lv_kernel_major: String,
     lv_kernel_minor: String,
+    lv_autoactivation: String,
 }
 
 #[derive(Deserialize)]
@@ -283,6 +304,7 @@ mod tests {
             (12 << 20, Some((253, 0)), true)
         );
         assert_eq!((b.device, b.open), (None, false));
+        assert!(a.autoactivates && !c.autoactivates);
         assert_eq!(
             (a.origin.as_deref(), c.origin.as_deref()),
             (None, Some("b"))
@@ -319,6 +341,20 @@ mod tests {
         ] {
             parse(text).unwrap_err();
         }
+    }
+
+    #[test]
+    fn what_was_activated_for_a_look_counts_as_before_if_it_is_condemned() {
+        let removed = "livemerge.removed.6c2f8f3e-0b7f-4d5f-9d0a-3f5b1c2d4e6f";
+        let mut group = parse(&RECORDED.replace("\"a.qcow2\"", &format!("{removed:?}"))).unwrap();
+        group.looked_at(&["b".to_owned()]);
+        assert!(group.named(removed).unwrap().open);
+        group.looked_at(&[removed.to_owned()]);
+        let found = group.named(removed).unwrap();
+        assert_eq!((found.device, found.open), (None, false));
+        let mut group = parse(RECORDED).unwrap();
+        group.looked_at(&["a.qcow2".to_owned()]);
+        assert!(group.named("a.qcow2").unwrap().open);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!   livemerge.parent=NAME            what it is to be built on, while it is being made
 //!   livemerge.removal.volume=NAME    a removal, as it was ordered: its volume, identity,
 //!   livemerge.removal.…              condemned_at, keep_until, purging, wipe, discard, and that it
-//!                                    was overwritten
+//!                                    was overwritten, or activated by the host itself before
 //! ```
 //!
 //! LVM allows letters, digits and `_ + . - / = ! : & #` in a tag: names, UUIDs and times all fit.
@@ -21,6 +21,8 @@ const PARENT: &str = "livemerge.parent=";
 const REMOVAL: &str = "livemerge.removal.";
 /// A condemned volume that was overwritten.
 pub(super) const WIPED: &str = "livemerge.removal.wiped";
+/// A condemned volume that the host activated by itself before.
+pub(super) const AUTOACTIVATES: &str = "livemerge.removal.autoactivates";
 
 /// The tags of a volume that is being made.
 pub(super) fn of_new(parent: Option<&VolumeName>) -> Vec<String> {

@@ -8,7 +8,6 @@
 //!   program's hands. What was decided there holds until then, also when this process ends first.
 
 use super::domain::Domain;
-use crate::calls::blocking;
 use crate::turn;
 use crate::{StorageError, StorageId};
 use std::io;
@@ -20,7 +19,9 @@ use tokio::time::{sleep, timeout};
 
 /// How long a look waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two tries to share the lock with other processes.
+/// How long a change does: for more of those that were there before.
+const LONG_PATIENCE: Duration = Duration::from_secs(120);
+/// Between two tries to have the lock beside other processes.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The order among the calls of this process.
@@ -56,12 +57,22 @@ impl Turn {
 
 impl Domain {
     /// Nobody else decides about a name, and nobody of this program's has a volume open.
+    ///
+    /// # Errors
+    /// `Unreachable` when a change that has the turn does not end.
     pub(super) async fn name_turn(self: &Arc<Self>) -> Result<Turn, StorageError> {
+        let turn = timeout(LONG_PATIENCE, self.sole_turn()).await;
+        turn.unwrap_or_else(|_| Err(no_turn(self.id())))
+    }
+
+    async fn sole_turn(self: &Arc<Self>) -> Result<Turn, StorageError> {
         let own = Arc::clone(&self.order).write_owned().await;
-        // One thread at most: who comes after waits for this one.
-        let domain = Arc::clone(self);
-        let lock = blocking(move || domain.turns.name()).await?;
-        Ok(Turn::new(lock, Own::Alone(own)))
+        loop {
+            if let Some(lock) = self.look(|domain| domain.turns.try_name()).await? {
+                return Ok(Turn::new(lock, Own::Alone(own)));
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     /// Whoever opens a volume for a look has it: an open volume counts as used.
@@ -85,5 +96,33 @@ fn no_turn(domain: &StorageId) -> StorageError {
     StorageError::Unreachable {
         what: format!("storage domain {domain}"),
         source: io::Error::new(io::ErrorKind::TimedOut, "a change of it has no end"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::VolumeStore as _;
+    use crate::lvm::scripted::Scripted;
+    use std::fs::File;
+    use std::time::{Duration, Instant};
+    use tokio::runtime::Runtime;
+    use tokio::time::timeout;
+
+    #[test]
+    fn whoever_waits_for_another_process_can_be_ended() {
+        let group = Scripted::new();
+        let runtime = Runtime::new().unwrap();
+        let store = runtime.block_on(group.open());
+        let lock = group.dir().join("locks/vg/naming.lock");
+        let lock = File::create(lock).unwrap();
+        lock.lock().unwrap();
+        let name = "base".parse().unwrap();
+        runtime.block_on(async {
+            let waits = timeout(Duration::from_millis(50), store.in_use(&name));
+            waits.await.unwrap_err();
+        });
+        let begun = Instant::now();
+        runtime.shutdown_timeout(Duration::from_secs(60));
+        assert!(begun.elapsed() < Duration::from_secs(30));
     }
 }

@@ -106,7 +106,8 @@ impl Domain {
         if let Some(stone) = &stone {
             stone.record.order.check(order)?;
         }
-        let is_named = self.names.holder(&order.volume).await? == Some(uuid);
+        let holder = self.names.holder(&order.volume).await?;
+        let is_named = holder == Some(uuid);
         match stone {
             Some(stone) if stone.record.stage == Stage::Purging => {
                 Ok(Some((stone.record, stone.version)))
@@ -119,6 +120,8 @@ impl Domain {
             Some(stone) if !is_named && stone.record.stage == Stage::Kept => {
                 Ok(Some((stone.record, stone.version)))
             }
+            // What is built on the name is built on the one that has it by now.
+            Some(stone) if !is_named && holder.is_some() => self.keep(order, stone).await.map(Some),
             Some(stone) if !is_named => self.look_again(order, uuid, stone).await.map(Some),
             stone if is_named && !order.resumes => self.condemn(order, uuid, stone).await,
             _ => Ok(None),
@@ -169,11 +172,7 @@ impl Domain {
         stone: Read<Tombstone>,
     ) -> Result<(Tombstone, UpdateVersion), StorageError> {
         match self.gate(order).await {
-            Ok(()) => {
-                let kept = stone.record.at(Stage::Kept);
-                let version = self.replace(order.id, &kept, stone.version).await?;
-                Ok((kept, version))
-            }
+            Ok(()) => self.keep(order, stone).await,
             Err(error @ StorageError::InUse { .. }) => {
                 // Without a name it stays condemned, and listed.
                 if self.names.give(&order.volume, uuid).await? == uuid {
@@ -183,6 +182,16 @@ impl Domain {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn keep(
+        &self,
+        order: &RemovalOrder,
+        stone: Read<Tombstone>,
+    ) -> Result<(Tombstone, UpdateVersion), StorageError> {
+        let kept = stone.record.at(Stage::Kept);
+        let version = self.replace(order.id, &kept, stone.version).await?;
+        Ok((kept, version))
     }
 
     /// Passes when no image of the domain is built on the volume, but what is not kept for longer.

@@ -6,7 +6,7 @@ use super::guarded::{Asked, Fate, Guarded};
 use super::lease::Times;
 use super::removal::{Stage, Tombstone};
 use crate::condemned::{Condemned, now};
-use crate::{Identity, RemovalId, RemovalOrder, StorageError, VolumeName};
+use crate::{Identity, RemovalId, RemovalOrder, RemovalState, StorageError, VolumeName};
 use object_store::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,25 +38,34 @@ impl Rig {
             id: RemovalId::from(Uuid::new_v4()),
             _dir: dir,
         };
-        let manifest = Manifest {
-            name: rig.name.clone(),
-            uuid: rig.uuid,
-            device_bytes: 1 << 20,
-            created_at: now(),
-            blocks: 0,
-        };
-        let at = rig.domain.keys.manifest(rig.uuid);
-        rig.domain.records.create(&at, &manifest).await.unwrap();
-        let identity: Identity = rig.uuid.to_string().parse().unwrap();
+        rig.manifest(&rig.name, rig.uuid).await;
         let order = RemovalOrder {
             keep_for,
-            ..RemovalOrder::new(rig.id, rig.name.clone(), identity)
+            ..rig.order()
         };
         let order = Condemned::new(&order, now());
         let at = rig.domain.keys.removal(rig.id);
         let stone = Tombstone { stage, order };
         rig.domain.records.create(&at, &stone).await.unwrap();
         rig
+    }
+
+    fn order(&self) -> RemovalOrder {
+        let identity: Identity = self.uuid.to_string().parse().unwrap();
+        RemovalOrder::new(self.id, self.name.clone(), identity)
+    }
+
+    /// A volume without blocks: its header cannot be read.
+    async fn manifest(&self, name: &VolumeName, uuid: Uuid) {
+        let manifest = Manifest {
+            name: name.clone(),
+            uuid,
+            device_bytes: 1 << 20,
+            created_at: now(),
+            blocks: 0,
+        };
+        let at = self.domain.keys.manifest(uuid);
+        self.domain.records.create(&at, &manifest).await.unwrap();
     }
 }
 
@@ -73,6 +82,23 @@ async fn a_volume_that_may_get_its_name_back_needs_what_is_below() {
         let needers = rig.domain.needers(&below).await;
         assert_eq!(needers.is_err(), counts, "{stage:?}: {needers:?}");
     }
+}
+
+/// What may need the name needs the one that has it.
+#[tokio::test]
+async fn a_removal_whose_name_is_another_volumes_by_now_goes_on() {
+    let rig = Rig::condemned(Stage::Taking, Duration::ZERO).await;
+    let (top, above): (VolumeName, _) = ("top".parse().unwrap(), Uuid::new_v4());
+    rig.manifest(&top, above).await;
+    rig.domain.names.give(&top, above).await.unwrap();
+    rig.domain.remove(&rig.order()).await.unwrap_err();
+    let other = Uuid::new_v4();
+    rig.manifest(&rig.name, other).await;
+    rig.domain.names.give(&rig.name, other).await.unwrap();
+    let removal = rig.domain.remove(&rig.order()).await.unwrap();
+    assert_eq!(removal.state, RemovalState::Gone);
+    let holder = rig.domain.names.holder(&rig.name).await.unwrap();
+    assert_eq!(holder, Some(other));
 }
 
 #[tokio::test]

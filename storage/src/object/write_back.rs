@@ -12,6 +12,7 @@ use crate::StorageError;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Writes blocks that have changed, and takes those away that hold nothing.
 pub(super) async fn write_back(
@@ -30,14 +31,26 @@ pub(super) async fn write_back(
     Ok(())
 }
 
-/// Runs all to their end, and tells then what failed first. One that is dropped on its way is not
-/// undone: it may land after what comes next.
+/// Runs all to their end, and tells then what failed first. After that none is begun: each would wait
+/// for a dead store as long again. One that is dropped on its way is not undone: it may land after what
+/// comes next.
 pub(super) async fn every<T>(
     work: Vec<impl Future<Output = Result<T, StorageError>>>,
 ) -> Result<Vec<T>, StorageError> {
-    let all = stream::iter(work).buffer_unordered(AT_ONCE);
-    let all: Vec<_> = all.collect().await;
-    all.into_iter().collect()
+    let failed = &AtomicBool::new(false);
+    let all = work.into_iter().map(|one| async move {
+        if failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let done = one.await;
+        failed.fetch_or(done.is_err(), Ordering::Relaxed);
+        Some(done)
+    });
+    let all: Vec<_> = stream::iter(all.collect::<Vec<_>>())
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    all.into_iter().flatten().collect()
 }
 
 /// Tells the block when it holds nothing but has an object: that is for later.
@@ -104,4 +117,29 @@ pub(super) fn no_writer() -> StorageError {
     StorageError::Invalid(format!(
         "blocks of {BLOCK_BYTES} bytes have changed and nobody writes"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use tokio::task::yield_now;
+
+    #[tokio::test]
+    async fn after_a_failure_none_is_begun_and_all_that_were_come_to_their_end() {
+        let (begun, ended) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
+        let work = (0..10 * AT_ONCE).map(|number| async move {
+            begun.fetch_add(1, Ordering::Relaxed);
+            if number == 0 {
+                return Err(no_writer());
+            }
+            yield_now().await;
+            ended.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        every(work.collect()).await.unwrap_err();
+        let [begun, ended] = [begun, ended].map(|count| count.load(Ordering::Relaxed));
+        assert!((1..=AT_ONCE).contains(&begun), "{begun}");
+        assert_eq!(begun - 1, ended);
+    }
 }

@@ -284,7 +284,8 @@ pub(crate) async fn a_creation_and_a_restoration_that_die_leave_whole_volumes(ri
     let restore = Call::Restore {
         id: kept.id.to_string(),
     };
-    assert_eq!(killer.run(&restore, 1).await.signal(), Some(9));
+    // Activated by the host itself again, and renamed.
+    assert_eq!(killer.run(&restore, 2).await.signal(), Some(9));
     let back = rig.reopened().await.stat(&made.volume.name).await.unwrap();
     assert_eq!(back.identity, made.identity);
     assert!(rig.store.list_removals().await.unwrap().is_empty());

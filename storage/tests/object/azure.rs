@@ -31,9 +31,7 @@ struct Azurite {
 
 impl Azurite {
     fn start(dir: &Path) -> Self {
-        // Free a moment ago.
-        let at = TcpListener::bind("127.0.0.1:0").unwrap();
-        let at = at.local_addr().unwrap();
+        let at = free_address();
         let child = Command::new(program())
             .args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"])
             .args(["--blobHost", "127.0.0.1", "--blobPort"])
@@ -105,6 +103,12 @@ impl Drop for Azurite {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Free a moment ago.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
 }
 
 #[allow(

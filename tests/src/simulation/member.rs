@@ -50,7 +50,8 @@ impl Member {
     pub(super) fn note(&mut self, record: &MergeRecord, event: &HypervisorEvent) -> bool {
         match event {
             HypervisorEvent::BlockJob { disk, outcome, .. } if *disk == record.order.disk => {
-                if !matches!(self.told, Some(Told::Refused(_))) {
+                let told = self.told.as_ref();
+                if told.is_none_or(|told| told.gives_way_to(*outcome)) {
                     self.told = Some(Told::Job(*outcome));
                 }
                 true
@@ -71,6 +72,7 @@ impl Member {
         peers: Peers,
         now: Duration,
     ) -> Observation {
+        let lacks_room = vm.as_ref().is_some_and(|vm| vm.lacks_room);
         let machine = vm.and_then(|vm| look_at_disk(record, &vm, hypervisor));
         let machine = machine.unwrap_or(Machine::Unknown);
         let job_there = match &machine {
@@ -84,10 +86,13 @@ impl Member {
         let stalled_for = self.stalled_for(&machine, now);
         Observation {
             machine,
+            lacks_room,
             told: self.told.clone(),
+            told_for: Duration::ZERO,
             in_phase: now - self.phase_entered,
             job_missing_for: missing_since.map_or(Duration::ZERO, |since| now - since),
             mark_alone_for: Duration::ZERO,
+            of_no_kind_for: Duration::ZERO,
             stalled_for,
             can_help: true,
             help_waits: self.help_waits(now),

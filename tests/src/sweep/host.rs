@@ -251,6 +251,13 @@ impl Hypervisor for Host {
         .await
     }
 
+    async fn resume_if_lacks_room(&self, vm: VmId) -> Answer<()> {
+        self.change("hypervisor::resume", move |real| {
+            Box::pin(async move { real.resume_if_lacks_room(vm).await })
+        })
+        .await
+    }
+
     async fn freeze_guest(&self, vm: VmId, answer: Duration) -> Answer<usize> {
         self.change_within(&self.guest, "hypervisor::freeze_guest", move |real| {
             Box::pin(async move { real.freeze_guest(vm, answer).await })

@@ -72,6 +72,7 @@ async fn held_at_its_end(chain: Chain) -> Result<Held> {
 }
 
 impl Held {
+    /// Looks at the chain as QEMU left it: no agent may run that would make it whole before.
     async fn qemu_dies_at_its_end(&mut self) -> Result<()> {
         self.qemu_dies().await?;
         ensure!(names(&self.images[2])? == self.images[0], "not at its end");
@@ -125,7 +126,9 @@ async fn qemu_dies_at_the_end_of_an_intermediate_commit_and_the_chain_is_made_wh
 {
     for chain in [Chain::Headers, Chain::Definition] {
         let mut held = held_at_its_end(chain).await?;
+        held.scene.services.agent.freeze(true)?;
         held.qemu_dies_at_its_end().await?;
+        held.scene.services.agent.freeze(false)?;
         held.is_as_before().await?;
         held.scene.restart_guest().await?;
         held.goes_on().await?;

@@ -120,7 +120,7 @@ impl VirtualHost {
                 Attempt::Ended(ended) => return Ok(ended),
                 Attempt::NotStarted(said) => {
                     println!("no virtual host of the kind {kind:?}: {said}");
-                    why += &said;
+                    why += &format!("{kind:?}: {said}\n");
                 }
             }
         }
@@ -238,9 +238,12 @@ impl Running {
     }
 }
 
-/// By its id, and whether or not it has ended by itself. A kernel that is a program ends its own
-/// processes when it is asked to.
+/// A kernel that is a program ends its own processes when it is asked to.
 fn end(process: &mut Child) {
+    // The id of one that has ended may be another's by now.
+    if !matches!(process.try_wait(), Ok(None)) {
+        return;
+    }
     let _ = kill_process(Pid::from_child(process), Signal::TERM);
     let until = Instant::now() + STOP;
     while matches!(process.try_wait(), Ok(None)) && Instant::now() < until {

@@ -3,8 +3,11 @@
  * registers had when it was built. A processor that has more of them, as those for matrices, takes
  * only the whole state. So the rest is added here: it is that of registers which nobody has used, as a
  * process has to ask for them first, and a user-mode kernel does not know how to.
+ *
+ * What is kept here is not locked: all calls come from one thread, as that kernel has one processor.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -78,7 +81,11 @@ long ptrace(enum __ptrace_request request, ...)
     if (request >= PTRACE_PEEKTEXT && request <= PTRACE_PEEKUSER) {
         long word = 0;
         long failed = syscall(SYS_ptrace, request, pid, at, &word);
-        return failed < 0 ? failed : word;
+        if (failed < 0)
+            return failed;
+        /* A word may be -1: only this tells it from a failure. */
+        errno = 0;
+        return word;
     }
     if (request != PTRACE_GETREGS && request != PTRACE_SETREGS && pid == seen_in)
         seen_in = 0;

@@ -36,11 +36,12 @@ fn a_kind_that_does_not_start_gives_place_to_the_next() {
     let host = VirtualHost {
         // Too little for any kernel that is a program.
         memory_mib: 4,
-        kinds: vec![Kind::UserMode],
+        kinds: vec![Kind::UserMode; 2],
         ..VirtualHost::default()
     };
     let error = host.script("true").unwrap_err().to_string();
     assert!(error.starts_with("no virtual host starts"), "{error}");
+    assert_eq!(error.matches("UserMode: ").count(), 2, "{error}");
 }
 
 /// The command lines that name a place.

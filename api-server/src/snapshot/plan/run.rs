@@ -153,16 +153,21 @@ impl Run<'_> {
             volume,
             removal: RemovalId::from(mint()),
         });
+        let kept = kept.expect("a run has at least two volumes");
+        let mut layers = self.chain.layers.iter();
+        let layer = layers.find(|layer| layer.mark.as_ref() == Some(&kept));
+        let kept_bytes = layer.map_or(0, |layer| layer.allocated_bytes);
+        let foreseen = Foreseen::of(measured, kind.direction(), kept_bytes);
         Ok(DiskTask {
             disk: self.chain.disk.clone(),
             round: 0,
             kind,
-            kept: kept.expect("a run has at least two volumes"),
+            kept,
             removed: leaving.collect(),
             deletes: self.deletes.clone(),
             merge: MergeId::from(mint()),
             planned_bytes,
-            foreseen: Foreseen::of(measured, kind.direction()),
+            foreseen,
             state: DiskState::Pending,
             told: Told::default(),
         })

@@ -222,6 +222,7 @@ fn what_was_foreseen_is_kept_with_the_plan() {
     let task = case.plan(&[measured("b", Some(7), Some(6))]).unwrap();
     let foreseen = Foreseen {
         needed_bytes: 7,
+        kept_bytes: 30 << 20,
         free_bytes: 1000,
         freed_bytes: 8,
         other_way_bytes: 7,

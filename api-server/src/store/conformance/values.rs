@@ -305,15 +305,18 @@ fn task() -> impl Strategy<Value = DiskTask> {
 }
 
 fn foreseen() -> impl Strategy<Value = Foreseen> {
-    let values = (any::<[u64; 4]>(), any::<bool>(), of(duration()));
-    values.prop_map(|([needed, free, freed, other], guessed, time)| Foreseen {
-        needed_bytes: needed,
-        free_bytes: free,
-        freed_bytes: freed,
-        other_way_bytes: other,
-        guessed,
-        time,
-    })
+    let values = (any::<[u64; 5]>(), any::<bool>(), of(duration()));
+    values.prop_map(
+        |([needed, kept, free, freed, other], guessed, time)| Foreseen {
+            needed_bytes: needed,
+            kept_bytes: kept,
+            free_bytes: free,
+            freed_bytes: freed,
+            other_way_bytes: other,
+            guessed,
+            time,
+        },
+    )
 }
 
 fn told() -> impl Strategy<Value = Told> {

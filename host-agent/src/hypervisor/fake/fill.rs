@@ -15,7 +15,18 @@ pub(super) struct Filling {
     lacks_room: Vec<DiskTarget>,
 }
 
+impl Filling {
+    /// The machine runs: what it had no room for is written again.
+    pub(super) fn forget_errors(&mut self) {
+        self.lacks_room.clear();
+    }
+}
+
 impl Machine {
+    pub(super) fn lacks_room(&self) -> bool {
+        self.state == VmState::Paused && !self.filling.lacks_room.is_empty()
+    }
+
     pub(super) fn fill(&self) -> Fill {
         let layer = |disk: &DiskTarget, locator: &Locator| LayerFill {
             disk: disk.clone(),

@@ -31,6 +31,7 @@ impl Machine {
             id: self.id,
             name: self.name.clone(),
             state: self.state,
+            lacks_room: self.lacks_room(),
             disks,
             unsupported: Vec::new(),
         }
@@ -65,6 +66,9 @@ impl Machine {
     /// The guest's processors run or stand still. When they stop, QEMU writes everything out.
     pub(super) fn set_state(&mut self, state: VmState) {
         self.state = state;
+        if state == VmState::Running {
+            self.filling.forget_errors();
+        }
         if state == VmState::Paused {
             self.disks
                 .iter_mut()
@@ -114,7 +118,7 @@ impl Machine {
             return Err(HypervisorError::Refused(text));
         }
         self.open(images)?;
-        self.state = VmState::Running;
+        self.set_state(VmState::Running);
         Ok(())
     }
 

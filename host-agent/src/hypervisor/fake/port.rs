@@ -232,6 +232,18 @@ impl Hypervisor for FakeHypervisor {
         self.set_state(vm, Call::Resume(vm), VmState::Running)
     }
 
+    async fn resume_if_lacks_room(&self, vm: VmId) -> Answer<()> {
+        let resumed = self.answer(Call::ResumeIfLacksRoom(vm), |host| {
+            let machine = running(host.machine(vm)?)?;
+            if machine.lacks_room() {
+                machine.set_state(VmState::Running);
+            }
+            Ok(())
+        });
+        self.tell(HypervisorEvent::Lifecycle { vm });
+        resumed
+    }
+
     async fn freeze_guest(&self, vm: VmId, _answer: Duration) -> Answer<usize> {
         self.answer(Call::FreezeGuest(vm), |host| {
             host.machine(vm)?.freeze_guest()

@@ -25,6 +25,7 @@ pub enum Call {
     RestoreBacking(VmId, DiskTarget, Locator, Locator),
     Suspend(VmId),
     Resume(VmId),
+    ResumeIfLacksRoom(VmId),
     FreezeGuest(VmId),
     ThawGuest(VmId),
     References(Locator),
@@ -34,7 +35,7 @@ pub enum Call {
 }
 
 impl Call {
-    const NAMES: [&'static str; 20] = [
+    const NAMES: [&'static str; 21] = [
         "vms",
         "vm",
         "job",
@@ -49,6 +50,7 @@ impl Call {
         "restore_backing",
         "suspend",
         "resume",
+        "resume_if_lacks_room",
         "freeze_guest",
         "thaw_guest",
         "references",
@@ -74,6 +76,7 @@ impl Call {
             Self::RestoreBacking(..) => "restore_backing",
             Self::Suspend(_) => "suspend",
             Self::Resume(_) => "resume",
+            Self::ResumeIfLacksRoom(_) => "resume_if_lacks_room",
             Self::FreezeGuest(_) => "freeze_guest",
             Self::ThawGuest(_) => "thaw_guest",
             Self::References(_) => "references",

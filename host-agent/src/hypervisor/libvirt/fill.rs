@@ -15,7 +15,7 @@ use virt::domain::Domain;
 
 use super::calls::{Answer, disk_of, indexed, position, refused, told};
 use super::connection::Connection;
-use super::reading::running;
+use super::reading::{running, stopped_by_error};
 use crate::hypervisor::ffi::{self, Stat};
 use crate::hypervisor::{Fill, LayerFill};
 
@@ -23,7 +23,7 @@ impl Connection {
     pub(super) fn fill(&self, vm: VmId) -> Answer<Fill> {
         let domain = self.domain(vm)?;
         let stats = told(ffi::block_stats(&domain))?;
-        let lacking = match is_stopped(&domain)? {
+        let lacking = match stopped_by_error(&domain)? {
             true => told(ffi::disks_without_room(&domain))?,
             false => Vec::new(),
         };
@@ -33,6 +33,14 @@ impl Connection {
             layers: layers(&stats),
             lacks_room: lacking.collect(),
         })
+    }
+
+    pub(super) fn resume_if_lacks_room(&self, vm: VmId) -> Answer<()> {
+        let domain = self.domain(vm)?;
+        match stopped_by_error(&domain)? && lacks_room(&domain)? {
+            true => told(domain.resume()).map(drop),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn watch_fill(
@@ -50,13 +58,9 @@ impl Connection {
     }
 }
 
-/// Because of an error, and not because somebody wished it.
-fn is_stopped(domain: &Domain) -> Answer<bool> {
-    use virt::domain::{DomainPausedReason, DomainStateReason};
-    use virt::enumutil::Enum;
-    let (_, reason) = told(domain.state())?;
-    let error = Enum::Known(DomainPausedReason::IOError);
-    Ok(reason == Enum::Known(DomainStateReason::Paused(error)))
+/// Of a machine that stands still because of an error: whether that was want of room.
+pub(super) fn lacks_room(domain: &Domain) -> Answer<bool> {
+    Ok(!told(ffi::disks_without_room(domain))?.is_empty())
 }
 
 fn layers(stats: &BTreeMap<String, Stat>) -> Vec<LayerFill> {

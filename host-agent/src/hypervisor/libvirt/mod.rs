@@ -328,6 +328,11 @@ impl Hypervisor for Libvirt {
         self.change(vm, move |libvirt| libvirt.resume(vm)).await
     }
 
+    async fn resume_if_lacks_room(&self, vm: VmId) -> Result<(), HypervisorError> {
+        self.change(vm, move |libvirt| libvirt.resume_if_lacks_room(vm))
+            .await
+    }
+
     async fn freeze_guest(&self, vm: VmId, answer: Duration) -> Result<usize, HypervisorError> {
         self.ask_guest(vm, answer, move |libvirt| libvirt.freeze_guest(vm, answer))
             .await

@@ -1,9 +1,11 @@
 //! How a machine is read: its definitions and what it does. All of it blocks.
 
 use livemerge_storage::{Locator, is_written};
-use virt::domain::{Domain, DomainState};
+use virt::domain::{Domain, DomainPausedReason, DomainState, DomainStateReason};
+use virt::enumutil::Enum;
 
 use super::calls::{Answer, told};
+use super::fill::lacks_room;
 use super::headers::{self, Missing};
 use super::view::view;
 use crate::hypervisor::xml::Definition;
@@ -13,7 +15,7 @@ use crate::hypervisor::{HypervisorError, VmState, VmView};
 const TRIES: usize = 3;
 
 /// How much of a machine must be readable.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
     /// All of its disks, to the ends of their chains.
     Whole,
@@ -59,10 +61,18 @@ pub(super) fn read(domain: &Domain, reading: Reading) -> Answer<VmView> {
             return Ok(view(&now, Some(&now), VmState::ShutOff));
         }
         let next = next_start(domain, define)?;
-        match state(domain)? {
+        let (state, by_error) = state_and_error(domain)?;
+        let by_error = by_error && reading == Reading::Whole;
+        let lacks_room = by_error && lacks_room(domain)?;
+        match state {
             // It ended in between.
             VmState::ShutOff => {}
-            state => return Ok(view(&now, next.as_ref(), state)),
+            // It was let run in between, and forgot its errors with that.
+            _ if by_error && !stopped_by_error(domain)? => {}
+            state => {
+                let view = view(&now, next.as_ref(), state);
+                return Ok(VmView { lacks_room, ..view });
+            }
         }
     }
     Err(HypervisorError::Unknown(
@@ -120,9 +130,21 @@ fn outline(domain: &Domain, flags: u32) -> Answer<Definition> {
 }
 
 pub(super) fn state(domain: &Domain) -> Answer<VmState> {
+    Ok(state_and_error(domain)?.0)
+}
+
+/// Whether it stands still because of an error, and not because somebody wished it.
+pub(super) fn stopped_by_error(domain: &Domain) -> Answer<bool> {
+    Ok(state_and_error(domain)?.1)
+}
+
+/// Both as of the same moment.
+fn state_and_error(domain: &Domain) -> Answer<(VmState, bool)> {
     // `virt` drops an error of this question, and an impossible state comes out.
-    let (state, _) = told(domain.state())?;
-    match state.known() {
+    let (state, reason) = told(domain.state())?;
+    let error = Enum::Known(DomainPausedReason::IOError);
+    let by_error = reason == Enum::Known(DomainStateReason::Paused(error));
+    let state = match state.known() {
         Some(DomainState::Running | DomainState::Blocked) => Ok(VmState::Running),
         Some(
             DomainState::Paused
@@ -134,5 +156,6 @@ pub(super) fn state(domain: &Domain) -> Answer<VmState> {
         Some(DomainState::NoState) | None => Err(HypervisorError::Unknown(
             "the machine's state cannot be read".to_owned(),
         )),
-    }
+    };
+    Ok((state?, by_error))
 }

@@ -26,6 +26,7 @@ pub(super) fn view(now: &Definition, next: Option<&Definition>, state: VmState) 
         id: now.id,
         name: now.name.clone(),
         state,
+        lacks_room: false,
         disks,
         unsupported,
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::hypervisor::Layer;
+use crate::merge::again::is_over;
 use crate::merge::types::MergeKind;
 use livemerge_storage::Locator;
 
@@ -118,6 +119,38 @@ fn one_that_ends_as_soon_as_it_begins_is_not_taken_for_another() {
     assert_eq!(failed_with(&here), Some(Reason::ConcurrentChange));
 }
 
+/// As a backup does, which libvirt shows in the same way.
+#[test]
+fn one_that_does_not_end_is_another_one() {
+    let other = job(BlockJobKind::Other, 5, 9);
+    let look = |seconds| Observation {
+        of_no_kind_for: Duration::from_secs(seconds),
+        ..late(seen(VmState::Running, served_disk(&BEFORE), other))
+    };
+    let copying = served(started(2));
+    assert!(matches!(decide(&copying, &look(59)), Step::Wait(_)));
+    let taken = decide(&copying, &look(60));
+    assert_eq!(failed_with(&taken), Some(Reason::ConcurrentChange));
+    // Nobody waits for it with a merge that is given up, and it is not aborted.
+    let mut lost = look(0);
+    lost.peers.lost = true;
+    let cancelling = Phase::Cancelling { since: now() };
+    assert_eq!(decide(&copying, &lost), Step::Enter(cancelling, None));
+}
+
+/// Else it would be shown while the job copies, and hide what is heard of its end.
+#[test]
+fn a_refusal_counts_no_more_once_the_job_runs() {
+    let refused = Told::Refused("no".to_owned());
+    assert!(is_over(&refused, &served(started(2))));
+    assert!(!is_over(&refused, &served(started(1))), "it is final");
+    assert!(!is_over(&refused, &at(started(2))), "it is final");
+    let ready = served(Phase::Ready { not_before: now() });
+    assert!(!is_over(&refused, &ready), "it may be one of a pivot");
+    let failed = Told::Job(BlockJobOutcome::Failed);
+    assert!(!is_over(&failed, &served(started(2))));
+}
+
 #[test]
 fn one_that_had_caught_up_copies_once_more() {
     let ready = served(Phase::Ready { not_before: now() });
@@ -131,6 +164,33 @@ fn one_that_had_caught_up_copies_once_more() {
         },
     );
     assert_eq!(failed_with(&here), Some(Reason::MergeIoError));
+}
+
+/// It catches up each time, and dies before the pivot.
+#[test]
+fn one_that_had_caught_up_is_not_started_for_ever() {
+    let mut merge = served(started(7));
+    merge.starts = 7;
+    merge.phase = Phase::Ready { not_before: now() };
+    assert_eq!(decide(&merge, &failed(60)), Step::Enter(started(7), None));
+    merge.phase = started(7);
+    let again = decide(&merge, &failed(60));
+    assert_eq!(again, Step::Enter(started(8), Some(Action::StartJob)));
+    merge.starts = 12;
+    merge.phase = Phase::Ready { not_before: now() };
+    assert_eq!(decide(&merge, &failed(60)), Step::Enter(started(12), None));
+    merge.phase = started(12);
+    let last = decide(&merge, &failed(60));
+    assert_eq!(failed_with(&last), Some(Reason::MergeIoError));
+}
+
+/// A record of an earlier build does not say how often its job was asked for.
+#[test]
+fn a_record_without_starts_is_read() {
+    let mut record = serde_json::to_value(at(Phase::Ready { not_before: now() })).unwrap();
+    record.as_object_mut().unwrap().remove("starts").unwrap();
+    let record: MergeRecord = serde_json::from_value(record).unwrap();
+    assert_eq!(record.starts, 0);
 }
 
 #[test]

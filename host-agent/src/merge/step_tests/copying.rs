@@ -142,10 +142,11 @@ fn an_intermediate_commit_ends_by_itself() {
 
 #[test]
 fn a_job_without_room_waits_for_storage_and_ends_where_there_is_none() {
-    let seen_with = |reason, in_phase| Observation {
+    // To ask may have taken as long as it likes.
+    let seen_with = |reason, told_for| Observation {
         told: Some(Told::NoRoom(Problem::new(reason, "no"))),
-        in_phase,
-        ..seen(VmState::Running, disk(&BEFORE), None)
+        told_for,
+        ..late(seen(VmState::Running, disk(&BEFORE), None))
     };
     let record = at(copying());
     let full = decide(
@@ -153,7 +154,7 @@ fn a_job_without_room_waits_for_storage_and_ends_where_there_is_none() {
         &seen_with(Reason::InsufficientSpace, Duration::ZERO),
     );
     assert_eq!(failed_with(&full), Some(Reason::InsufficientSpace));
-    let silent = |in_phase| seen_with(Reason::StorageUnreachable, in_phase);
+    let silent = |told_for| seen_with(Reason::StorageUnreachable, told_for);
     let next = decide(&record, &silent(Duration::ZERO));
     assert!(matches!(next, Step::Wait(_)), "{next:?}");
     // As often as it takes: it is the same start.

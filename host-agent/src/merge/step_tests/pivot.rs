@@ -16,6 +16,30 @@ fn the_pivot_stops_the_guest_first() {
     );
 }
 
+/// Who gives it room lets it run, and would do so in the middle of the pivot.
+#[test]
+fn a_guest_that_stands_still_for_want_of_room_is_not_pivoted() {
+    let stands = stopped(MirrorState::Ready);
+    let lacks_room = Observation {
+        lacks_room: true,
+        ..stands.clone()
+    };
+    let ready = at(Phase::Ready { not_before: now() });
+    assert!(matches!(decide(&ready, &lacks_room), Step::Wait(_)));
+    assert!(matches!(
+        decide(&ready, &stands),
+        Step::Enter(Phase::Pivoting { .. }, None)
+    ));
+    // It had stopped for that before it was asked to stand still.
+    let suspending = at(pivoting(Window::Suspending));
+    assert!(matches!(decide(&suspending, &lacks_room), Step::Wait(_)));
+    assert_eq!(decide(&suspending, &late(lacks_room.clone())), released());
+    let intent = Step::Enter(pivoting(Window::Intent), Some(Action::Pivot));
+    assert_eq!(decide(&suspending, &stands), intent);
+    let again = decide(&at(pivoting(Window::Intent)), &fresh(lacks_room));
+    assert_eq!(again, released());
+}
+
 #[test]
 fn a_clock_that_was_set_back_does_not_put_the_pivot_off() {
     let ready = seen(VmState::Running, with_mirror(MirrorState::Ready), None);

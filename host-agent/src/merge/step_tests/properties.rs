@@ -91,21 +91,26 @@ fn any_observation() -> impl Strategy<Value = Observation> {
         lost,
         passed,
     });
-    let flags = any::<[bool; 2]>();
+    let flags = any::<[bool; 3]>();
     (machine, told, time.clone(), time, peers, flags).prop_map(
-        |(machine, told, in_phase, job_missing_for, peers, [overlaid, fresh_start])| Observation {
-            machine,
-            told,
-            in_phase,
-            job_missing_for,
-            mark_alone_for: job_missing_for,
-            stalled_for: Duration::ZERO,
-            can_help: true,
-            help_waits: false,
-            inherited_help: false,
-            overlaid,
-            peers,
-            fresh_start,
+        |(machine, told, in_phase, job_missing_for, peers, [overlaid, fresh_start, lacks_room])| {
+            Observation {
+                machine,
+                lacks_room,
+                told,
+                told_for: in_phase,
+                in_phase,
+                job_missing_for,
+                mark_alone_for: job_missing_for,
+                of_no_kind_for: in_phase,
+                stalled_for: Duration::ZERO,
+                can_help: true,
+                help_waits: false,
+                inherited_help: false,
+                overlaid,
+                peers,
+                fresh_start,
+            }
         },
     )
 }
@@ -145,6 +150,7 @@ proptest! {
             prop_assert!(is_intent, "the intent is written down first");
             let Machine::Seen { state, job: Some(job), .. } = &look.machine else { panic!("unseen") };
             prop_assert_eq!(*state, VmState::Paused);
+            prop_assert!(!look.lacks_room, "it may be let run");
             prop_assert_eq!(job.cur, job.end);
         }
     }

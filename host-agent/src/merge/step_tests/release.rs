@@ -55,6 +55,34 @@ fn a_refused_pivot_is_cleared_before_the_guest_runs() {
     );
 }
 
+/// Whoever called it off does not find it copying again.
+#[test]
+fn a_job_that_was_called_off_in_the_pivot_is_known_to_be_once_the_guest_runs() {
+    use BlockJobOutcome::{Cancelled, Failed, Ready};
+    let cancelled = Told::Job(Cancelled);
+    let (ready, resumes) = (Phase::Ready { not_before: now() }, Some(Action::Resume));
+    assert!(cancelled.outlives(&pivoting(Window::Releasing), resumes));
+    assert!(cancelled.outlives(&ready, None));
+    let suspends = Some(Action::Suspend);
+    assert!(!cancelled.outlives(&pivoting(Window::Suspending), suspends));
+    assert!(!cancelled.outlives(&copying(), Some(Action::StartJob)));
+    let called_off = Observation {
+        told: Some(cancelled),
+        ..seen(VmState::Running, disk(&BEFORE), None)
+    };
+    let next = decide(&at(ready.clone()), &called_off);
+    assert_eq!(failed_with(&next), Some(Reason::MergeIoError));
+    // What failed is known until it is asked for again.
+    let failed = Told::Job(Failed);
+    assert!(failed.outlives(&copying(), None));
+    assert!(!failed.outlives(&copying(), Some(Action::StartJob)));
+    // A refusal says more than an event, but not than that one.
+    let refused = Told::Refused("no".to_owned());
+    assert!(!refused.outlives(&ready, None));
+    assert!(refused.gives_way_to(Cancelled) && !refused.gives_way_to(Failed));
+    assert!(Told::Job(Ready).gives_way_to(Failed));
+}
+
 #[test]
 fn a_guest_that_does_not_run_again_is_asked_again() {
     let stopped = seen(VmState::Paused, disk(&AFTER), None);

@@ -18,7 +18,8 @@ if [ "$command" = fullreport ]; then
         field() { cat "$lv/$1" 2>/dev/null || echo "$2"; }
         lvs="$lvs${lvs:+,}{\"lv_name\":\"$(field name)\",\"lv_uuid\":\"${lv#lv/}\",\"lv_size\":\"4194304\",
             \"lv_tags\":\"$(field tags | paste -sd,)\",\"origin\":\"$(field origin)\",
-            \"lv_device_open\":\"$(field open 0)\",\"lv_kernel_major\":\"$(field major -1)\",\"lv_kernel_minor\":\"$(field minor -1)\"}"
+            \"lv_device_open\":\"$(field open 0)\",\"lv_kernel_major\":\"$(field major -1)\",\"lv_kernel_minor\":\"$(field minor -1)\",
+            \"lv_autoactivation\":\"$(field autoactivation 1)\"}"
         segs="$segs${segs:+,}{\"lv_uuid\":\"${lv#lv/}\",\"seg_start\":\"0\",\"segtype\":\"linear\",
             \"seg_pe_ranges\":\"$PWD/pv:$(field at)-$(field at)\"}"
     done
@@ -41,6 +42,7 @@ lvchange)
     while [ $# -gt 1 ]; do
         case $1 in
         --addtag) echo "$2" >>"$lv/tags" ;;
+        --setautoactivation) [ "$2" = y ] && echo 1 >"$lv/autoactivation" || echo 0 >"$lv/autoactivation" ;;
         --deltag) grep -vxF "$2" "$lv/tags" >tags || :; mv tags "$lv/tags" ;;
         esac
         shift
