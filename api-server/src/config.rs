@@ -3,12 +3,13 @@
 //! What can be judged by itself is judged where it is read, so that an error names the file's line
 //! or the variable.
 
+use crate::access;
 use crate::hosts::LinkPolicy;
 use crate::hosts::{ENDPOINT_FORM, is_endpoint};
 use crate::snapshot::{Limit, Limits};
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{
-    AuthConfig, ClientConfig, ListenConfig, LogConfig, ServerConfig, TlsConfig,
+    AuthConfig, ClientConfig, ListenConfig, LogConfig, Reach, Security, ServerConfig, TlsConfig,
 };
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -26,8 +27,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The server's certificate, and whose client certificates it takes.
     pub tls: TlsConfig,
-    /// Who may do what.
-    pub auth: AuthConfig,
+    /// Who may do what; without it whoever reaches the server may do everything.
+    pub auth: Option<AuthConfig>,
     /// How agents are called.
     pub client: ClientConfig,
     /// The database.
@@ -49,7 +50,7 @@ impl Default for Config {
             server: ServerConfig::default(),
             log: LogConfig::default(),
             tls: TlsConfig::default(),
-            auth: AuthConfig::default(),
+            auth: None,
             client: ClientConfig::default(),
             store: StoreConfig::default(),
             heartbeat: HeartbeatConfig::default(),
@@ -57,6 +58,42 @@ impl Default for Config {
             discovery: DiscoveryConfig::default(),
             hosts: BTreeMap::new(),
         }
+    }
+}
+
+impl Config {
+    /// How far the server may be heard.
+    pub fn reach(&self, insecure: bool) -> Reach {
+        Reach::of(&self.tls, self.auth.as_ref(), insecure)
+    }
+
+    /// Whether all of it can stand together. No file is looked at.
+    ///
+    /// # Errors
+    /// Names the key that cannot stand as it does.
+    pub fn check(&self, insecure: bool) -> anyhow::Result<()> {
+        self.listen.admit(self.reach(insecure))?;
+        Security::check(&self.tls, self.auth.as_ref())?;
+        self.client.check()?;
+        if self.client.token_file.is_some() {
+            // Where an agent is, is what somebody has registered, and what it is told it can tell.
+            anyhow::bail!("client.token_file: agents are shown a certificate, never a token");
+        }
+        for (id, host) in &self.hosts {
+            let admitted = self.client.admit(&host.endpoint, insecure);
+            admitted.map_err(|error| anyhow::anyhow!("hosts.{id}.endpoint: {error}"))?;
+        }
+        self.heartbeat.policy().map(drop)
+    }
+
+    /// Whether the files of certificates, keys and tokens can be used.
+    ///
+    /// # Errors
+    /// Names the file that cannot.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        Security::open(&self.tls, self.auth.as_ref(), access::rules())?;
+        self.client.open(false)?;
+        Ok(())
     }
 }
 

@@ -134,18 +134,18 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let store = SqliteStore::open(path).await;
     let store: Arc<dyn Store> =
         Arc::new(store.with_context(|| format!("the database {}", path.display()))?);
-    let security = Security::open(&config.tls, &config.auth, access::rules())?;
+    let security = Security::open(&config.tls, config.auth.as_ref(), access::rules())?;
     let server = Server::new(config.server.clone()).secured(security);
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let services = open(
         config,
         Arc::new(SystemClock),
         Arc::clone(&store),
-        crate::hosts::dial(config.client.open()?),
+        crate::hosts::dial(config.client.open(insecure)?),
         shutdown.clone(),
     )
     .await?;
-    let listener = config.listen.bind(insecure || config.tls.is_on()).await?;
+    let listener = config.listen.bind(config.reach(insecure)).await?;
     tracing::info!(address = %listener.address()?, "the server serves");
     tokio::spawn(follow_readiness(
         Arc::clone(&store),
@@ -186,7 +186,7 @@ async fn register_configured(config: &Config, hosts: &Arc<Hosts>) -> anyhow::Res
             version: known.map(|known| known.version).unwrap_or_default(),
         };
         hosts
-            .register(record)
+            .register(record, None)
             .await
             .with_context(|| format!("hosts.{id}"))?;
     }

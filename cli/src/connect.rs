@@ -2,17 +2,18 @@
 
 use crate::access::{self, Wire};
 use crate::args::AccessArgs;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use livemerge_proto::ids::RequestId;
 use livemerge_proto::v1::event_service_client::EventServiceClient;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
+use livemerge_runtime::CallAddress;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::Instant;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -36,14 +37,7 @@ impl FromStr for Server {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const WANTED: &str =
             "must be `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`";
-        let valid = match text.strip_prefix("unix:") {
-            Some(path) => path.starts_with('/') && path.len() > 1,
-            None => text.parse::<Uri>().is_ok_and(|uri| {
-                matches!(uri.scheme_str(), Some("http" | "https"))
-                    && uri.host().is_some_and(|host| !host.is_empty())
-            }),
-        };
-        if valid {
+        if text != "unix:/" && text.parse::<CallAddress>().is_ok() {
             Ok(Self(text.to_owned()))
         } else {
             Err(WANTED)
@@ -77,22 +71,17 @@ impl Session {
         request_id: Option<RequestId>,
         time: Option<Duration>,
     ) -> Result<Self, Failure> {
-        let unusable = |_| {
-            Failure::new(
-                Exit::Usage,
-                format!("the server's address {server} cannot be used"),
-            )
+        let bounds = |endpoint: Endpoint| {
+            endpoint
+                .user_agent(concat!("livemerge-cli/", env!("CARGO_PKG_VERSION")))
+                .expect("it is plain text")
+                .connect_timeout(CONNECT)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+                .keep_alive_while_idle(true)
         };
-        let endpoint = Endpoint::from_shared(server.0.clone()).map_err(unusable)?;
-        let endpoint = endpoint
-            .user_agent(concat!("livemerge-cli/", env!("CARGO_PKG_VERSION")))
-            .map_err(unusable)?
-            .connect_timeout(CONNECT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
-            .keep_alive_while_idle(true);
         Ok(Self {
-            wire: access::wire(endpoint, &server, access)?,
+            wire: access::wire(&server, access, bounds)?,
             request_id: request_id.unwrap_or_else(|| Uuid::new_v4().into()),
             // A time beyond the clock's range is no bound.
             deadline: time.and_then(|time| Instant::now().checked_add(time)),

@@ -160,7 +160,7 @@ pub async fn run(
     hypervisor: Arc<dyn Hypervisor>,
     insecure: bool,
 ) -> anyhow::Result<()> {
-    let security = Security::open(&config.tls, &config.auth, access::rules())?;
+    let security = Security::open(&config.tls, config.auth.as_ref(), access::rules())?;
     let server = Server::new(config.server.clone()).secured(security);
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let domains = domains::open(config).await?;
@@ -173,11 +173,11 @@ pub async fn run(
         shutdown.clone(),
     )
     .await?;
-    let listener = config.listen.bind(insecure || config.tls.is_on()).await?;
+    let listener = config.listen.bind(config.reach(insecure)).await?;
     let address = listener.address()?;
     tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");
     tokio::spawn(follow_readiness(hypervisor, readiness, shutdown.clone()));
-    register(config, &address, agent.generation, shutdown)?;
+    register(config, insecure, &address, agent.generation, shutdown)?;
     let guests_run = agent.guests_run();
     let server = server
         .descriptors(DESCRIPTORS)
@@ -196,6 +196,7 @@ pub async fn run(
 
 fn register(
     config: &Config,
+    insecure: bool,
     address: &ListenAddress,
     generation: u64,
     shutdown: Shutdown,
@@ -203,7 +204,10 @@ fn register(
     let Some(server) = config.host.server()? else {
         return Ok(());
     };
-    let line = config.client.open()?.line(server, registration::bounds);
+    let line = config
+        .client
+        .open(insecure)?
+        .line(server, registration::bounds);
     let line = line.map_err(|error| anyhow::anyhow!("host.api_server: {error}"))?;
     let scheme = if config.tls.is_on() { "https" } else { "http" };
     let endpoint = match (config.host.advertise.as_str(), address) {

@@ -1,15 +1,15 @@
 //! The agent's configuration. Every key has a default but the host's name and its storage.
 
-use crate::freeze;
 use crate::merge::{PivotMode, Policy};
+use crate::{access, freeze};
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{
-    AuthConfig, ClientConfig, ListenConfig, LogConfig, ServerConfig, TlsConfig,
+    AuthConfig, CallAddress, ClientConfig, ListenConfig, LogConfig, Reach, Security, ServerConfig,
+    TlsConfig,
 };
 use livemerge_storage::StorageId;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
-use tonic::transport::Uri;
 
 mod storage;
 
@@ -27,8 +27,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The agent's certificate, and whose client certificates it takes.
     pub tls: TlsConfig,
-    /// Who may do what.
-    pub auth: AuthConfig,
+    /// Who may do what; without it whoever reaches the agent may do everything.
+    pub auth: Option<AuthConfig>,
     /// How the API server is called.
     pub client: ClientConfig,
     /// This host.
@@ -50,7 +50,7 @@ impl Default for Config {
             server: ServerConfig::default(),
             log: LogConfig::default(),
             tls: TlsConfig::default(),
-            auth: AuthConfig::default(),
+            auth: None,
             client: ClientConfig::default(),
             host: HostConfig::default(),
             hypervisor: HypervisorConfig::default(),
@@ -62,6 +62,38 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How far the agent may be heard.
+    pub fn reach(&self, insecure: bool) -> Reach {
+        Reach::of(&self.tls, self.auth.as_ref(), insecure)
+    }
+
+    /// Whether all of it can stand together. No file is looked at.
+    ///
+    /// # Errors
+    /// Names the key that cannot stand as it does.
+    pub fn check(&self, insecure: bool) -> anyhow::Result<()> {
+        self.listen.admit(self.reach(insecure))?;
+        Security::check(&self.tls, self.auth.as_ref())?;
+        self.client.check()?;
+        self.host.id()?;
+        if let Some(server) = self.host.server()? {
+            let admitted = self.client.admit(server, insecure);
+            admitted.map_err(|error| anyhow::anyhow!("host.api_server: {error}"))?;
+        }
+        self.merge.policy()?;
+        self.freeze.policy().map(drop)
+    }
+
+    /// Whether the files of certificates, keys and tokens can be used.
+    ///
+    /// # Errors
+    /// Names the file that cannot.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        Security::open(&self.tls, self.auth.as_ref(), access::rules())?;
+        self.client.open(false)?;
+        Ok(())
+    }
+
     /// The room that a volume which is given it has left when it is given more: half of the largest
     /// chunk that is given at once, so that a guest has the time of the other half.
     pub(crate) fn growth_margin(&self) -> u64 {
@@ -109,9 +141,7 @@ impl HostConfig {
         if self.api_server.is_empty() {
             return Ok(None);
         }
-        let uri: Option<Uri> = self.api_server.parse().ok();
-        let plain = uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
-        if plain || self.api_server.starts_with("unix:/") {
+        if self.api_server.parse::<CallAddress>().is_ok() {
             return Ok(Some(&self.api_server));
         }
         anyhow::bail!(

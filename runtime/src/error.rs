@@ -47,10 +47,11 @@ pub enum ConfigError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
-    /// A plaintext address that other machines can reach, without `--insecure`.
+    /// An address that other machines can reach, without both TLS and known callers, and without
+    /// `--insecure`.
     #[error(
-        "listen.address: {address} can be reached from other machines and has no TLS; \
-         listen on loopback or a unix socket, or pass --insecure"
+        "listen.address: {address} can be reached from other machines and needs [tls] and [auth]; \
+         set both, listen on loopback or a unix socket, or pass --insecure"
     )]
     Insecure {
         /// The address that was refused.

@@ -8,142 +8,142 @@
 //!                                                  └ files: read again every 5 s and on SIGHUP
 //! ```
 //!
-//! Off by default: then the only barrier is where the server listens. Once `[auth]` is set, a method
-//! without a rule is refused, and so is whoever shows nothing. Nothing here writes a key or a token
-//! into a log, an error or an answer.
+//! Off by default: then the only barrier is where the server listens. Where `[auth]` stands, a method
+//! without a rule is refused, and so is whoever shows nothing. What a call or a connection was let in
+//! by is proven again as long as it is open. Nothing here writes a key or a token into a log, an
+//! error or an answer.
 
+mod address;
+mod auth;
 mod client;
 mod files;
 mod gate;
 mod guard;
+mod jwt;
 mod line;
 mod peer;
 mod pem;
 mod role;
 mod rules;
+mod subjects;
 mod tls;
 mod tokens;
 
+pub use address::CallAddress;
+pub use auth::{AuthConfig, Reach};
 pub use client::{Client, ClientConfig};
-pub(crate) use files::OfFiles;
 pub use files::SecurityFileError;
 pub(crate) use gate::{ConnectionInfo, Gate};
 pub(crate) use guard::Guard;
+pub use jwt::JwtConfig;
 pub use line::Line;
 pub(crate) use peer::Peer;
 pub use role::{Caller, Role};
 pub use rules::Rules;
-pub(crate) use tls::TlsMaterial;
+pub use subjects::{BoundRole, Subject};
+pub(crate) use tls::TlsFiles;
 pub use tls::{ClientCertificate, TlsConfig};
 
 use crate::ConfigError;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use files::{LOOK, Watched};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often the files are looked at. They are few and small.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// The table `[auth]`. With either key set, every method but health needs a role.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthConfig {
-    /// The file of bearer tokens; it holds their hashes. Read again when it changes.
-    pub tokens_file: Option<PathBuf>,
-    /// The role of each client certificate, by one of its alternative names: a URI, such as a
-    /// SPIFFE id, or a DNS name.
-    pub subjects: BTreeMap<String, Role>,
-}
-
-impl AuthConfig {
-    /// Whether callers need a role.
-    #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.tokens_file.is_some() || !self.subjects.is_empty()
-    }
-
-    /// Whether this fits together with `[tls]`. No file is looked at.
-    ///
-    /// # Errors
-    /// Names the key that cannot stand as it does.
-    pub fn check(&self, tls: &TlsConfig) -> Result<(), ConfigError> {
-        tls.check()?;
-        if tls.client_ca_file.is_some() && !self.is_on() {
-            return Err(ConfigError::conflict(
-                "tls.client_ca_file",
-                "needs [auth], which says what those clients may do",
-            ));
-        }
-        if !self.subjects.is_empty() && tls.client_ca_file.is_none() {
-            return Err(ConfigError::conflict(
-                "auth.subjects",
-                "needs tls.client_ca_file",
-            ));
-        }
-        if self.subjects.keys().any(String::is_empty) {
-            return Err(ConfigError::conflict("auth.subjects", "has an empty name"));
-        }
-        Ok(())
-    }
+/// From now on SIGHUP asks for a look at the files of a server, or for nothing: it does not end the
+/// process.
+///
+/// # Errors
+/// When the signal cannot be waited for.
+pub fn hold_hangups() -> io::Result<()> {
+    // A handler stays once there is one.
+    signal(SignalKind::hangup()).map(drop)
 }
 
 /// What a server asks of its callers.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
-    pub(crate) tls: Option<Arc<OfFiles<TlsMaterial>>>,
+    pub(crate) tls: Option<Arc<TlsFiles>>,
     pub(crate) guard: Option<Arc<Guard>>,
 }
 
 impl Security {
+    /// Whether both tables fit together. No file is looked at.
+    ///
+    /// # Errors
+    /// Names the key that cannot stand as it does.
+    pub fn check(tls: &TlsConfig, auth: Option<&AuthConfig>) -> Result<(), ConfigError> {
+        tls.check()?;
+        match auth {
+            Some(auth) => auth.check(tls),
+            None if tls.client_ca_file.is_some() => Err(ConfigError::conflict(
+                "tls.client_ca_file",
+                "needs [auth], which says what those clients may do",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Loads what is configured.
     ///
     /// # Errors
-    /// As [`AuthConfig::check`], and [`ConfigError::SecurityFile`].
-    pub fn open(tls: &TlsConfig, auth: &AuthConfig, rules: Rules) -> Result<Self, ConfigError> {
-        auth.check(tls)?;
+    /// As [`check`](Self::check), and [`ConfigError::SecurityFile`].
+    pub fn open(
+        tls: &TlsConfig,
+        auth: Option<&AuthConfig>,
+        rules: Rules,
+    ) -> Result<Self, ConfigError> {
+        Security::check(tls, auth)?;
+        let guard = auth.map(|auth| Guard::open(auth, rules)).transpose()?;
         Ok(Security {
             tls: tls.open()?.map(Arc::new),
-            guard: Guard::open(auth, rules)?.map(Arc::new),
+            guard: guard.map(Arc::new),
         })
     }
 
-    /// Looks at the files every few seconds, and at once on SIGHUP. It never ends.
+    /// Looks at the files every few seconds, and at once on SIGHUP, and shuts out whoever is let in
+    /// no more. It never ends.
     ///
     /// # Errors
     /// When the signal cannot be waited for.
     pub(crate) fn follow_files(&self) -> io::Result<impl Future<Output = ()> + Send + use<>> {
-        let tls = self.tls.clone();
-        let tokens = self
-            .guard
-            .as_ref()
-            .and_then(|guard| guard.tokens())
-            .cloned();
-        let files = tls.is_some() || tokens.is_some();
-        // Only where there are files is SIGHUP anything but the end of the process.
-        let mut hangup = files.then(|| signal(SignalKind::hangup())).transpose()?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let security = self.clone();
         Ok(async move {
-            let Some(hangup) = &mut hangup else {
-                return std::future::pending().await;
-            };
             loop {
-                tokio::select! {
-                    () = tokio::time::sleep(LOOK) => {}
-                    _ = hangup.recv() => tracing::info!("asked to look at the security files"),
-                }
-                let (tls, tokens) = (tls.clone(), tokens.clone());
-                let look = move || {
-                    tls.inspect(|files| files.look());
-                    tokens.inspect(|files| files.look());
+                let asked = tokio::select! {
+                    () = tokio::time::sleep(LOOK) => false,
+                    _ = hangup.recv() => {
+                        tracing::info!("asked to look at the security files");
+                        true
+                    }
                 };
-                if let Err(died) = tokio::task::spawn_blocking(look).await {
+                let security = security.clone();
+                let look = tokio::task::spawn_blocking(move || security.look(asked));
+                if let Err(died) = look.await {
                     tracing::error!(error = %died, "the security files could not be looked at");
                 }
             }
         })
+    }
+
+    fn look(&self, asked: bool) {
+        let mut changed = false;
+        for files in self.watched() {
+            changed |= files.look(asked);
+        }
+        if let Some(tls) = &self.tls {
+            tls.sweep();
+        }
+        if let Some(guard) = self.guard.as_ref().filter(|_| changed) {
+            guard.something_changed();
+        }
+    }
+
+    fn watched(&self) -> impl Iterator<Item = Arc<dyn Watched>> {
+        let tls = self.tls.iter().flat_map(|tls| tls.watched());
+        let guard = self.guard.iter().flat_map(|guard| guard.watched());
+        tls.chain(guard)
     }
 }
 

@@ -14,6 +14,7 @@
 
 use crate::layers::{CatchPanic, DeadlineLayer, RequestSpan};
 use crate::listen::{self, Accept, Listener, Secured, Socket};
+use crate::probes;
 use crate::security::{Gate, Security};
 use crate::{Readiness, ServeError, ServerConfig};
 use futures::Stream;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -151,6 +153,10 @@ impl Server {
             Ok(address) => tracing::info!(%address, "serving"),
             Err(error) => tracing::warn!(%error, "serving on an address that cannot be told"),
         }
+        let _probes = listener.health.map(|socket| {
+            let probes = probes::serve(socket, &self.readiness);
+            AbortOnDropHandle::new(tokio::spawn(probes))
+        });
         let max = listener.max_connections;
         match listener.socket {
             Socket::Tcp(socket) => self.serve_socket(socket, max, signals).await,
@@ -169,14 +175,11 @@ impl Server {
         signals: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let files = self.security.follow_files().map_err(ServeError::Signals)?;
-        let files = tokio::spawn(files);
+        let _files = AbortOnDropHandle::new(tokio::spawn(files));
         let cut = CancellationToken::new();
-        let incoming = listen::incoming(socket, max_connections, cut.clone());
         let tls = self.security.tls.clone();
-        let incoming = listen::secured(incoming, tls, max_connections);
-        let served = self.serve_incoming(incoming, signals, cut).await;
-        files.abort();
-        served
+        let incoming = listen::secured(socket, tls, max_connections, cut.clone());
+        self.serve_incoming(incoming, signals, cut).await
     }
 
     fn add_reflection(&mut self) -> Result<(), ServeError> {
@@ -227,11 +230,12 @@ impl Server {
             self.streams,
         )));
         let stop = CancellationToken::new();
-        let mut serving = tokio::spawn(self.config.transport().serve_with_incoming_shutdown(
+        let serving = self.config.transport().serve_with_incoming_shutdown(
             service,
             incoming,
             stop.clone().cancelled_owned(),
-        ));
+        );
+        let mut serving = AbortOnDropHandle::new(tokio::spawn(serving));
 
         tokio::select! {
             ended = &mut serving => return outcome(ended),

@@ -13,6 +13,7 @@ mod labels;
 mod operation;
 mod operation_service;
 mod page;
+mod registration;
 mod snapshot_service;
 
 pub use event_service::EventApi;

@@ -20,12 +20,17 @@ use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
 use livemerge_runtime::Line;
 use livemerge_storage::{RemovalId, StorageId};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 /// What works before it answers has so many times as long: a removal, which frees space, and overlays,
 /// which wait for the agent in a guest. Both go on after the time is over.
 const WORKS: u32 = 6;
+
+/// How often it is said that an agent does not let this server in.
+const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// Volumes of one page of a list.
 const PAGE: i32 = 1000;
@@ -37,6 +42,8 @@ pub(super) struct GrpcAgent {
     generation: i64,
     /// For calls that answer at once.
     answer: Duration,
+    /// When it was last said that the agent does not let this server in.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl GrpcAgent {
@@ -46,7 +53,27 @@ impl GrpcAgent {
             channel,
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
             answer,
+            complained: Mutex::new(None),
         }
+    }
+
+    /// What a failed call means. That the agent does not let this server in is said once in a while,
+    /// however much is asked.
+    fn failed(&self, status: Status) -> HostError {
+        let ours = matches!(
+            status.code(),
+            Code::Unauthenticated | Code::PermissionDenied
+        );
+        let error = classify(status);
+        let mut complained = self
+            .complained
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if ours && complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
+            *complained = Some(Instant::now());
+            tracing::error!(host = %self.host, "{error}");
+        }
+        error
     }
 
     fn at_once<T>(&self, message: T) -> Request<T> {
@@ -69,8 +96,8 @@ impl HostAgent for GrpcAgent {
         let answer = client
             .get_volume_chain(self.at_once(request))
             .await
-            .map_err(classify)?;
-        convert::chains(answer.into_inner()).map_err(classify)
+            .map_err(|status| self.failed(status))?;
+        convert::chains(answer.into_inner()).map_err(|status| self.failed(status))
     }
 
     async fn create_overlays(&self, order: &OverlayOrder) -> Result<Consistency, HostError> {
@@ -90,7 +117,7 @@ impl HostAgent for GrpcAgent {
         let answer = client
             .create_overlays(self.works(request))
             .await
-            .map_err(classify)?;
+            .map_err(|status| self.failed(status))?;
         Ok(convert::consistency(answer.get_ref().consistency()))
     }
 
@@ -107,7 +134,10 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
         let answer = client.plan_merge(self.works(request)).await;
-        let plans = answer.map_err(classify)?.into_inner().disks;
+        let plans = answer
+            .map_err(|status| self.failed(status))?
+            .into_inner()
+            .disks;
         let measured = plans
             .iter()
             .zip(runs)
@@ -135,7 +165,7 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
         let answer = client.start_merge(self.at_once(request)).await;
-        answer.map(drop).map_err(classify)
+        answer.map(drop).map_err(|status| self.failed(status))
     }
 
     async fn cancel_merge(&self, merge: MergeId) -> Result<(), HostError> {
@@ -145,7 +175,7 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
         let answer = client.cancel_merge(self.at_once(request)).await;
-        answer.map(drop).map_err(classify)
+        answer.map(drop).map_err(|status| self.failed(status))
     }
 
     async fn limit_merge(&self, merge: MergeId, bytes_per_second: u64) -> Result<(), HostError> {
@@ -156,7 +186,7 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = MergeServiceClient::new(self.channel.clone());
         let answer = client.set_merge_bandwidth(self.at_once(request)).await;
-        answer.map(drop).map_err(classify)
+        answer.map(drop).map_err(|status| self.failed(status))
     }
 
     async fn remove_volume(&self, order: &RemovalOrder) -> Result<Removed, HostError> {
@@ -170,9 +200,9 @@ impl HostAgent for GrpcAgent {
         let answer = client
             .remove_volume(self.works(request))
             .await
-            .map_err(classify)?;
+            .map_err(|status| self.failed(status))?;
         let removal = answer.into_inner().removal.unwrap_or_default();
-        convert::removed(&removal).map_err(classify)
+        convert::removed(&removal).map_err(|status| self.failed(status))
     }
 
     async fn restore_volume(
@@ -187,8 +217,11 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = VolumeServiceClient::new(self.channel.clone());
         let answer = client.restore_volume(self.works(request)).await;
-        let volume = answer.map_err(classify)?.into_inner().volume;
-        convert::volume(volume.unwrap_or_default()).map_err(classify)
+        let volume = answer
+            .map_err(|status| self.failed(status))?
+            .into_inner()
+            .volume;
+        convert::volume(volume.unwrap_or_default()).map_err(|status| self.failed(status))
     }
 
     async fn report(&self) -> Result<HostReport, HostError> {
@@ -197,8 +230,8 @@ impl HostAgent for GrpcAgent {
         let answer = client
             .get_host(self.at_once(request))
             .await
-            .map_err(classify)?;
-        convert::report(&self.host, answer.into_inner()).map_err(classify)
+            .map_err(|status| self.failed(status))?;
+        convert::report(&self.host, answer.into_inner()).map_err(|status| self.failed(status))
     }
 
     async fn domains(&self) -> Result<Vec<DomainSeen>, HostError> {
@@ -206,10 +239,12 @@ impl HostAgent for GrpcAgent {
         let answer = client
             .list_storages(self.at_once(v1::ListStoragesRequest {}))
             .await
-            .map_err(classify)?;
+            .map_err(|status| self.failed(status))?;
         let domains = answer.into_inner().storages.into_iter();
         let domains = domains.map(convert::domain);
-        domains.collect::<Result<_, _>>().map_err(classify)
+        domains
+            .collect::<Result<_, _>>()
+            .map_err(|status| self.failed(status))
     }
 
     async fn volumes(&self, storage: &StorageId) -> Result<Vec<VolumeSeen>, HostError> {
@@ -222,9 +257,9 @@ impl HostAgent for GrpcAgent {
                 page_token,
             };
             let answer = client.list_volumes(self.at_once(request)).await;
-            let page = answer.map_err(classify)?.into_inner();
+            let page = answer.map_err(|status| self.failed(status))?.into_inner();
             for volume in page.volumes {
-                volumes.push(convert::volume(volume).map_err(classify)?);
+                volumes.push(convert::volume(volume).map_err(|status| self.failed(status))?);
             }
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -239,9 +274,14 @@ impl HostAgent for GrpcAgent {
             storage: storage.to_string(),
         };
         let answer = client.list_removals(self.at_once(request)).await;
-        let removals = answer.map_err(classify)?.into_inner().removals;
+        let removals = answer
+            .map_err(|status| self.failed(status))?
+            .into_inner()
+            .removals;
         let removals = removals.iter().map(convert::removal);
-        removals.collect::<Result<_, _>>().map_err(classify)
+        removals
+            .collect::<Result<_, _>>()
+            .map_err(|status| self.failed(status))
     }
 }
 
@@ -265,7 +305,6 @@ fn classify(status: Status) -> HostError {
         // it is they.
         Ok(problem) if is_about_us(problem.reason) => {
             let text = format!("the host's agent does not let this server in: {problem}");
-            tracing::error!("{text}");
             HostError::Unknown(
                 Problem::new(Reason::HostUnreachable, text).with("agent_reason", problem.reason),
             )

@@ -1,5 +1,6 @@
 //! What an agent's endpoint may look like: an address and a port, or a Unix socket.
 
+use livemerge_runtime::CallAddress;
 use tonic::transport::Uri;
 
 /// The longest path of a Unix socket, in bytes.
@@ -13,8 +14,17 @@ pub const ENDPOINT_FORM: &str =
 pub fn is_endpoint(text: &str) -> bool {
     match text.strip_prefix("unix:") {
         Some(path) => path.starts_with('/') && (2..=SOCKET_PATH_BYTES).contains(&path.len()),
-        None => text.parse().is_ok_and(|uri| is_plain_address(&uri)),
+        None => {
+            let plain = text.parse().is_ok_and(|uri| is_plain_address(&uri));
+            plain && text.parse::<CallAddress>().is_ok()
+        }
     }
+}
+
+/// Whether an endpoint is on this server's own machine, as far as its text tells.
+pub fn is_near(endpoint: &str) -> bool {
+    let parsed = endpoint.parse::<CallAddress>();
+    parsed.is_ok_and(|address| address.is_near())
 }
 
 /// Nothing but an address and its port.
@@ -53,6 +63,7 @@ mod tests {
             "http://user:pw@127.0.0.1:1",
             "http://127.0.0.1:1/path?x",
             "https://h1",
+            "http://127.1:7421",
             "ftp://127.0.0.1:1",
             "unix:relative",
             "unix:/",

@@ -17,7 +17,7 @@ mod types;
 
 pub use agent::is_a_no;
 pub(crate) use convert::volume_ref;
-pub use endpoint::{ENDPOINT_FORM, is_endpoint};
+pub use endpoint::{ENDPOINT_FORM, is_endpoint, is_near};
 pub use types::{
     Chain, DiskSeen, DomainSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat,
     Measured, MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, MergeWaiting,
@@ -191,18 +191,20 @@ impl Hosts {
         Ok(hosts)
     }
 
-    /// As [`Self::register`], for an agent that announces itself. Two of one start cannot be told
-    /// apart, so the second is refused: each start of an agent has a generation of its own.
+    /// As [`Self::register`], for an agent that announces itself, or is announced by `caller`. Two of
+    /// one start cannot be told apart, so the second is refused: each start of an agent has a
+    /// generation of its own.
     ///
     /// # Errors
     /// As [`Self::register`].
     pub async fn announced(
         self: &Arc<Self>,
         record: HostRecord,
+        caller: &str,
     ) -> Result<(HostRecord, HostView), Problem> {
         let known = self.record(&record.id);
         if known.as_ref() == Some(&record) {
-            return self.register(record).await;
+            return self.register(record, Some(caller)).await;
         }
         let twin = known.filter(|known| {
             known.generation == record.generation && known.endpoint != record.endpoint
@@ -218,7 +220,7 @@ impl Hosts {
         if self.get(&record.id).is_some_and(up) {
             self.check_successor(&record).await?;
         }
-        self.register(record).await
+        self.register(record, Some(caller)).await
     }
 
     /// A host that answers is not given away to an address where nobody of that name does.
@@ -248,13 +250,15 @@ impl Hosts {
     pub async fn register(
         self: &Arc<Self>,
         record: HostRecord,
+        caller: Option<&str>,
     ) -> Result<(HostRecord, HostView), Problem> {
         (self.dial)(&record.endpoint).map_err(|error| Problem::field("endpoint", &error))?;
         let _in_turn = self.registering.lock().await;
         let known = self.record(&record.id);
         if known.as_ref() != Some(&record) {
             let text = format!("host {} listens on {}", record.id, record.endpoint);
-            let event = self.event(EventKind::HostRegistered, Severity::Info, &record.id, text);
+            let mut event = self.event(EventKind::HostRegistered, Severity::Info, &record.id, text);
+            event.actor = caller.map(str::to_owned);
             self.store.put_host(&record, Some(&event)).await?;
             self.link(record.clone());
         }
@@ -323,15 +327,15 @@ impl Hosts {
     }
 
     /// Opens the link to a host, in place of an earlier one. What was last heard stays shown
-    /// until the new link hears more or the silence is too long.
+    /// until the new link hears more or the silence is too long. A host that may not be called, since
+    /// the configuration has changed, stays, and says why.
     fn link(self: &Arc<Self>, record: HostRecord) {
-        let channel = match (self.dial)(&record.endpoint) {
-            Ok(channel) => channel,
-            Err(error) => {
-                tracing::error!(host = %record.id, endpoint = record.endpoint, error, "cannot be called");
-                return;
-            }
-        };
+        let dialled = (self.dial)(&record.endpoint);
+        let barred = dialled.is_err();
+        let channel = dialled.unwrap_or_else(|error| {
+            tracing::error!(host = %record.id, endpoint = record.endpoint, error, "may not be called");
+            Line::barred(&error)
+        });
         let id = record.id.clone();
         let agent = Arc::new(GrpcAgent::new(
             id,
@@ -350,7 +354,9 @@ impl Hosts {
         };
         let ended = self.shutdown.child_token();
         let link = link::Link::new(Arc::clone(self), record.id.clone(), channel, shown.clone());
-        tokio::spawn(ended.clone().run_until_cancelled_owned(link.keep()));
+        if !barred {
+            tokio::spawn(ended.clone().run_until_cancelled_owned(link.keep()));
+        }
         let handle = HostHandle {
             id: record.id.clone(),
             agent,

@@ -4,17 +4,18 @@
 use crate::agent::Agent;
 use crate::{HOST, any_id, until};
 use livemerge_api_server::config::{Config, HostConfig};
-use livemerge_api_server::store::SqliteStore;
+use livemerge_api_server::store::{SqliteStore, Store as _};
 use livemerge_api_server::{access, hosts, server};
 use livemerge_proto::DESCRIPTORS;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
+use livemerge_proto::v1::event_service_client::EventServiceClient;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use livemerge_runtime::{
-    AuthConfig, Client, ClientConfig, Line, Role, Security, Server, ServerConfig, Shutdown,
+    AuthConfig, Client, ClientConfig, Line, Reach, Role, Security, Server, ServerConfig, Shutdown,
     SystemClock, TlsConfig,
 };
 use prost::Message as _;
@@ -52,12 +53,18 @@ impl Secured {
             format!("[tokens.{name}]\nsha256 = \"{digits}\"\nrole = \"{name}\"\n")
         };
         let tokens_file = dir.path().join("tokens.toml");
-        fs::write(&tokens_file, Role::ALL.map(entry).concat()).unwrap();
+        let entries = Role::ALL.map(entry).concat();
+        // The agent's stands before the server's.
+        let bound = entries.replace(
+            "role = \"agent\"\n",
+            "role = \"agent\"\nhost = \"host-1\"\n",
+        );
+        fs::write(&tokens_file, bound).unwrap();
         let auth = AuthConfig {
             tokens_file: Some(tokens_file),
             ..AuthConfig::default()
         };
-        let security = Security::open(&TlsConfig::default(), &auth, access::rules()).unwrap();
+        let security = Security::open(&TlsConfig::default(), Some(&auth), access::rules()).unwrap();
 
         let store = SqliteStore::open(&dir.path().join("api.db")).await.unwrap();
         let mut config = Config::default();
@@ -81,7 +88,7 @@ impl Secured {
             .service(services.inventory)
             .service(services.events);
         let listen = livemerge_runtime::ListenConfig::loopback(0);
-        let listener = listen.bind(false).await.unwrap();
+        let listener = listen.bind(Reach::Near).await.unwrap();
         let address = format!("http://{}", listener.address().unwrap());
         tokio::spawn(server.serve(listener));
         Self {
@@ -98,7 +105,7 @@ impl Secured {
             token_file: role.map(|role| self.dir.path().join(role.as_str())),
             ..ClientConfig::default()
         };
-        let client = client.open().unwrap();
+        let client = client.open(false).unwrap();
         client.line(&self.address, |endpoint| endpoint).unwrap()
     }
 }
@@ -206,4 +213,66 @@ async fn the_record_names_the_token_that_asked() {
     let answer = viewer.get_operation(request).await.unwrap();
     let operation = answer.into_inner().operation.unwrap();
     assert_eq!(operation.requested_by, "token:operator");
+}
+
+#[tokio::test]
+async fn an_agent_registers_its_own_host_and_the_record_names_it() {
+    let secured = Secured::serve(&any_id()).await;
+    let mut agent = InventoryServiceClient::new(secured.line(Some(Role::Agent)));
+    let register = |host: &str| v1::RegisterHostRequest {
+        request_id: any_id(),
+        host_id: host.to_owned(),
+        endpoint: "http://127.0.0.1:9".to_owned(),
+        generation: 9,
+        version: "test".to_owned(),
+    };
+    let refusal = agent.register_host(register("host-2")).await.unwrap_err();
+    let problem = Problem::try_from(refusal).unwrap();
+    assert_eq!(problem.reason, Reason::MethodNotPermitted, "{problem}");
+    let mut operator = InventoryServiceClient::new(secured.line(Some(Role::Operator)));
+    operator.register_host(register("host-2")).await.unwrap();
+    let mut viewer = EventServiceClient::new(secured.line(Some(Role::Viewer)));
+    let request = v1::ListEventsRequest {
+        types: vec![v1::EventType::HostRegistered.into()],
+        ..v1::ListEventsRequest::default()
+    };
+    let events = viewer
+        .list_events(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .events;
+    let told = events
+        .iter()
+        .map(|event| (event.host_id.as_str(), event.actor.as_str()));
+    // Nobody has asked for the one of the configuration.
+    let wanted = [("host-1", ""), ("host-2", "token:operator")];
+    assert_eq!(told.collect::<Vec<_>>(), wanted);
+}
+
+#[tokio::test]
+async fn a_host_that_may_not_be_called_stays_listed_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&dir.path().join("api.db")).await.unwrap();
+    let record = livemerge_api_server::snapshot::HostRecord {
+        id: HOST.parse().unwrap(),
+        endpoint: "https://192.0.2.1:1".to_owned(),
+        generation: 1,
+        version: String::new(),
+    };
+    store.put_host(&record, None).await.unwrap();
+    let hosts = hosts::Hosts::open(
+        Arc::new(store),
+        Arc::new(SystemClock),
+        hosts::dial(Client::default()),
+        hosts::LinkPolicy::default(),
+        1,
+        Shutdown::new(),
+    );
+    let hosts = hosts.await.unwrap();
+    assert_eq!(hosts.all().len(), 1);
+    let handle = hosts.handle(&record.id).unwrap();
+    let problem = handle.agent.report().await.unwrap_err().into_problem();
+    assert_eq!(problem.reason, Reason::HostUnreachable, "{problem}");
+    assert!(problem.to_string().contains("client.ca_file"), "{problem}");
 }

@@ -1,18 +1,19 @@
 //! Accepting connections without spinning, without exceeding a number, and with a way to cut
 //! all of them off at the end of a drain.
+//!
+//! The number that a connection counts against may be another one later: see [`Connection::settle`].
 
+use super::severable::Severable;
 use futures::{Stream, stream};
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 /// Rest after an accept that failed for want of resources (EMFILE, ENOBUFS, ..): such a socket
@@ -48,21 +49,26 @@ impl Accept for TcpListener {
     }
 }
 
-/// Connections for as long as it is polled. It never ends; at most
-/// `max_connections` are open at once, and all of them break when `cut` is cancelled.
+/// Connections for as long as it is polled. It never ends; each takes one of the `permits`, and
+/// all of them break when `cut` is cancelled.
 pub(crate) fn incoming<L: Accept>(
     listener: L,
-    max_connections: usize,
+    permits: Arc<Semaphore>,
     cut: CancellationToken,
 ) -> impl Stream<Item = Connection<L::Io>> {
-    let permits = Arc::new(Semaphore::new(max_connections));
     stream::unfold(
         (listener, permits, cut),
         async |(listener, permits, cut)| {
             let permit = permits.clone().acquire_owned().await.ok()?;
             let io = accept_one(&listener).await;
             let remote = L::remote(&io);
-            let connection = Connection::new(io, remote, cut.child_token(), permit);
+            let own = cut.child_token();
+            let admission = Admission {
+                remote,
+                cut: own.clone(),
+                _permit: permit,
+            };
+            let connection = Severable::new(io, &own, admission);
             Some((connection, (listener, permits, cut)))
         },
     )
@@ -90,91 +96,30 @@ fn concerns_one_connection(kind: ErrorKind) -> bool {
     )
 }
 
-/// A connection that counts against the limit while it is open and can be cut off.
-pub(crate) struct Connection<IO> {
-    io: IO,
+/// A connection that counts against a limit while it is open and can be cut off.
+pub(crate) type Connection<IO> = Severable<IO, Admission>;
+
+/// What is known of a connection from its acceptance.
+pub(crate) struct Admission {
     remote: Option<SocketAddr>,
     cut: CancellationToken,
-    severed: Pin<Box<WaitForCancellationFutureOwned>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl<IO> Connection<IO> {
-    fn new(
-        io: IO,
-        remote: Option<SocketAddr>,
-        cut: CancellationToken,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        Connection {
-            io,
-            remote,
-            severed: Box::pin(cut.clone().cancelled_owned()),
-            cut,
-            _permit: permit,
-        }
-    }
-
     /// Who is at the other end, where that can be told.
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
-        self.remote
+        self.held().remote
     }
 
     /// Breaks this connection when it is cancelled.
     pub(crate) fn cut(&self) -> CancellationToken {
-        self.cut.clone()
-    }
-}
-
-impl<IO: Connected> Connected for Connection<IO> {
-    type ConnectInfo = IO::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
-    // HTTP/2 always has a read pending, so the cut wakes every connection here.
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.severed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        self.held().cut.clone()
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    /// From now on it counts against another limit.
+    pub(crate) fn settle(&mut self, permit: OwnedSemaphorePermit) {
+        self.held_mut()._permit = permit;
     }
 }
 
@@ -220,7 +165,11 @@ mod tests {
     async fn want_of_files_delays_instead_of_spinning() {
         let (listener, accepts) = exhausted(4);
         let started = Instant::now();
-        let mut incoming = Box::pin(incoming(listener, 8, CancellationToken::new()));
+        let mut incoming = Box::pin(incoming(
+            listener,
+            Arc::new(Semaphore::new(8)),
+            CancellationToken::new(),
+        ));
         assert!(incoming.next().await.is_some());
         assert_eq!(accepts.load(Ordering::SeqCst), 5);
         assert!(
@@ -233,7 +182,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_more_connections_than_permitted_are_open() {
         let (listener, accepts) = exhausted(0);
-        let mut incoming = Box::pin(incoming(listener, 2, CancellationToken::new()));
+        let mut incoming = Box::pin(incoming(
+            listener,
+            Arc::new(Semaphore::new(2)),
+            CancellationToken::new(),
+        ));
         let first = incoming.next().await.unwrap();
         let _second = incoming.next().await.unwrap();
         let wait = Duration::from_secs(1);
@@ -248,7 +201,12 @@ mod tests {
         let (near, _far) = duplex(1);
         let cut = CancellationToken::new();
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let mut connection = Connection::new(near, None, cut.child_token(), permit);
+        let admission = Admission {
+            remote: None,
+            cut: cut.clone(),
+            _permit: permit,
+        };
+        let mut connection = Connection::new(near, &cut, admission);
         let read = tokio::spawn(async move { connection.read_u8().await });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!read.is_finished());

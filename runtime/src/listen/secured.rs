@@ -1,11 +1,12 @@
 //! Connections with their TLS handshake done, or without TLS where there is none.
 //!
 //! Handshakes go on beside each other and beside the accepting: one that hangs delays nobody, and
-//! is given up. Each takes the certificate that is in use at its begin; the connections before keep
-//! theirs.
+//! is given up. They count by themselves, so that whoever says nothing takes no place of a
+//! connection, and there are fewer of them. Each takes the certificate that is in use at its begin;
+//! the connections before keep theirs.
 
-use super::accept::Connection;
-use crate::security::{ConnectionInfo, OfFiles, Peer, TlsMaterial};
+use super::accept::{Accept, Connection, incoming};
+use crate::security::{ConnectionInfo, Peer, TlsFiles};
 use futures::{Stream, StreamExt as _, future};
 use std::io;
 use std::pin::Pin;
@@ -13,33 +14,45 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
 /// The longest time of a handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(3);
+/// Handshakes at once.
+const HANDSHAKES: usize = 64;
 
-/// The connections of `incoming`, once they can be used; those whose handshake fails are left out.
-pub(crate) fn secured<IO>(
-    incoming: impl Stream<Item = Connection<IO>>,
-    tls: Option<Arc<OfFiles<TlsMaterial>>>,
-    at_once: usize,
-) -> impl Stream<Item = io::Result<Secured<IO>>>
-where
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
-    let ready = move |connection: Connection<IO>| {
-        let tls = tls.clone();
+/// The connections to a socket, once they can be used, at most `max_connections` at once; those
+/// whose handshake fails are left out. All of them break when `cut` is cancelled.
+pub(crate) fn secured<L: Accept>(
+    socket: L,
+    tls: Option<Arc<TlsFiles>>,
+    max_connections: usize,
+    cut: CancellationToken,
+) -> impl Stream<Item = io::Result<Secured<L::Io>>> {
+    let connections = Arc::new(Semaphore::new(max_connections));
+    let (entries, at_once) = match &tls {
+        None => (Arc::clone(&connections), 1),
+        Some(_) => (Arc::new(Semaphore::new(HANDSHAKES)), HANDSHAKES),
+    };
+    let ready = move |connection: Connection<L::Io>| {
+        let (tls, connections) = (tls.clone(), Arc::clone(&connections));
         async move {
             match tls {
                 None => Some(Secured::Plain(connection)),
                 // A task, because a handshake costs time that the others need not wait for.
-                Some(tls) => tokio::spawn(handshake(connection, tls)).await.ok()?,
+                Some(tls) => {
+                    let made = tokio::spawn(handshake(connection, tls, connections));
+                    AbortOnDropHandle::new(made).await.ok()?
+                }
             }
         }
     };
-    incoming
+    incoming(socket, entries, cut)
         .map(ready)
         .buffer_unordered(at_once)
         .filter_map(|connection| future::ready(connection.map(Ok)))
@@ -47,15 +60,16 @@ where
 
 async fn handshake<IO>(
     connection: Connection<IO>,
-    tls: Arc<OfFiles<TlsMaterial>>,
+    tls: Arc<TlsFiles>,
+    connections: Arc<Semaphore>,
 ) -> Option<Secured<IO>>
 where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let (remote, cut) = (connection.remote(), connection.cut());
-    let material = tls.get();
-    let accept = TlsAcceptor::from(Arc::clone(&material.server)).accept(connection);
-    let stream = match tokio::time::timeout(HANDSHAKE, accept).await {
+    let (server, trust) = tls.handshake();
+    let accept = TlsAcceptor::from(server).accept(connection);
+    let mut stream = match tokio::time::timeout(HANDSHAKE, accept).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::info!(%error, ?remote, "a TLS handshake failed");
@@ -66,8 +80,10 @@ where
             return None;
         }
     };
-    let peer = Peer::new(stream.get_ref().1.peer_certificates(), &tls, material, cut);
-    Some(Secured::Tls(Box::new(stream), peer.map(Arc::new)))
+    let permit = connections.acquire_owned().await.ok()?;
+    stream.get_mut().0.settle(permit);
+    let peer = Peer::new(stream.get_ref().1.peer_certificates(), &tls, trust, cut);
+    Some(Secured::Tls(Box::new(stream), peer))
 }
 
 /// A connection that can be used.

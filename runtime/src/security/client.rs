@@ -1,24 +1,29 @@
 //! The table `[client]`: how a server calls the other one.
 //!
-//! `https://` is called with TLS, `http://` and `unix:` without. The files are read at each
-//! connection, so that a rotated certificate is shown from the next one on.
+//! `https://` is called with TLS, `http://` and `unix:` without. A connection ends soon after a file
+//! that it was made by has changed: the next one shows the new certificate, and believes no
+//! authority that was taken out.
 
-use super::files::{OfFiles, SecurityFileError};
+use super::address::{self, CallAddress};
+use super::files::{LOOK, OfFiles, SecurityFileError};
 use super::line::{BearerFile, Line};
 use super::pem;
 use super::tls::HTTP_2;
 use crate::ConfigError;
+use crate::listen::Severable;
+use http::uri::Authority;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsConnector, rustls};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Endpoint, Uri};
 use tower::service_fn;
 
@@ -64,37 +69,48 @@ impl ClientConfig {
         Err(ConfigError::conflict(refused.0, refused.1))
     }
 
-    /// Whether that address may be called: neither in plaintext where TLS is configured, nor with
-    /// a token that others could read.
+    /// Whether that address may be called: neither in plaintext where TLS is configured, or across
+    /// a network unless `insecure`, nor with a token that others could read.
     ///
     /// # Errors
     /// Says why not.
-    pub fn admit(&self, address: &str) -> Result<(), String> {
-        let uri: Uri = match address.strip_prefix("unix:") {
-            Some(_path) => return Ok(()),
-            None => address
-                .parse()
-                .map_err(|_| format!("{address:?} is no address"))?,
+    pub fn admit(&self, address: &str, insecure: bool) -> Result<(), String> {
+        self.admitted(address, insecure).map(drop)
+    }
+
+    fn admitted(&self, address: &str, insecure: bool) -> Result<CallAddress, String> {
+        let parsed: CallAddress = address.parse()?;
+        let refused = match &parsed {
+            CallAddress::Unix(_) => None,
+            CallAddress::Tls(_) if self.ca_file.is_none() => Some("needs client.ca_file"),
+            CallAddress::Tls(_) => None,
+            CallAddress::Plain(_) if self.ca_file.is_some() => {
+                Some("is not https, and client.ca_file is set")
+            }
+            CallAddress::Plain(_) if parsed.is_near() => None,
+            CallAddress::Plain(_) if self.token_file.is_some() => {
+                Some("would be sent the token of client.token_file in plaintext")
+            }
+            CallAddress::Plain(_) if insecure => None,
+            CallAddress::Plain(_) => {
+                Some("is another machine's and not https; set client.ca_file, or pass --insecure")
+            }
         };
-        match (uri.scheme_str(), &self.ca_file, &self.token_file) {
-            (Some("https"), None, _) => Err(format!("{address} needs client.ca_file")),
-            (Some("https"), Some(_), _) => Ok(()),
-            (_, Some(_), _) => Err(format!("{address} is not https, and client.ca_file is set")),
-            (_, None, Some(_)) if !is_loopback(&uri) => Err(format!(
-                "{address} would be sent the token of client.token_file in plaintext"
-            )),
-            (_, None, _) => Ok(()),
+        match refused {
+            Some(why) => Err(format!("{address} {why}")),
+            None => Ok(parsed),
         }
     }
 
-    /// Loads the files.
+    /// Loads the files. `insecure` as in [`admit`](Self::admit).
     ///
     /// # Errors
     /// As [`check`](Self::check), and [`ConfigError::SecurityFile`].
-    pub fn open(&self) -> Result<Client, ConfigError> {
+    pub fn open(&self, insecure: bool) -> Result<Client, ConfigError> {
         self.check()?;
         Ok(Client {
             config: self.clone(),
+            insecure,
             tls: self.tls()?.map(Arc::new),
             bearer: self
                 .token_file
@@ -149,24 +165,11 @@ fn parse(
     Ok(config)
 }
 
-fn is_loopback(uri: &Uri) -> bool {
-    let host = host(uri);
-    host == "localhost"
-        || host
-            .parse()
-            .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
-}
-
-/// The host of an address, without the brackets of IPv6.
-fn host(uri: &Uri) -> &str {
-    let host = uri.host().unwrap_or_default();
-    host.trim_start_matches('[').trim_end_matches(']')
-}
-
 /// Calls others as a `[client]` table says. Clones share what they have loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Client {
     config: ClientConfig,
+    insecure: bool,
     tls: Option<Arc<OfFiles<rustls::ClientConfig>>>,
     bearer: Option<Arc<BearerFile>>,
 }
@@ -182,21 +185,23 @@ impl Client {
         address: &str,
         bounds: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<Line, String> {
-        self.config.admit(address)?;
         let endpoint = |address: String| {
             Endpoint::from_shared(address)
                 .map(bounds)
                 .map_err(|error| error.to_string())
         };
-        let channel = match address.strip_prefix("https://") {
-            None => endpoint(address.to_owned())?.connect_lazy(),
-            Some(authority) => {
+        let channel = match self.config.admitted(address, self.insecure)? {
+            CallAddress::Unix(path) => endpoint(format!("unix:{path}"))?.connect_lazy(),
+            CallAddress::Plain(authority) => {
+                endpoint(format!("http://{authority}"))?.connect_lazy()
+            }
+            CallAddress::Tls(authority) => {
                 // tonic does TLS of its own for `https`, with files that it reads once: to it, the
                 // connection is plain, and only what requests call themselves is `https`.
-                let origin: Uri = address
+                let origin: Uri = format!("https://{authority}")
                     .parse()
                     .map_err(|_| format!("{address:?} is no address"))?;
-                let reached = self.secure(&origin)?;
+                let reached = self.secure(&authority)?;
                 endpoint(format!("http://{authority}"))?
                     .origin(origin)
                     .connect_with_connector_lazy(service_fn(move |_: Uri| {
@@ -208,20 +213,20 @@ impl Client {
         Ok(Line::new(channel, self.bearer.clone()))
     }
 
-    fn secure(&self, address: &Uri) -> Result<Secure, String> {
-        let host = host(address).to_owned();
+    fn secure(&self, authority: &Authority) -> Result<Secure, String> {
+        let host = address::host(authority).to_owned();
         let name = self
             .config
             .name()
             .unwrap_or_else(|| ServerName::try_from(host.clone()).map_err(drop));
         Ok(Secure {
-            port: address.port_u16().unwrap_or(443),
+            port: authority.port_u16().unwrap_or(443),
             name: name.map_err(|()| format!("{host:?} is no name of a server"))?,
-            host,
             tls: self
                 .tls
                 .clone()
-                .ok_or_else(|| format!("{address} needs client.ca_file"))?,
+                .ok_or_else(|| format!("{host} needs client.ca_file"))?,
+            host,
         })
     }
 }
@@ -235,17 +240,37 @@ struct Secure {
     tls: Arc<OfFiles<rustls::ClientConfig>>,
 }
 
+/// A connection, and the watch over the files that it was made by.
+type Watched = Severable<TlsStream<TcpStream>, AbortOnDropHandle<()>>;
+
 impl Secure {
-    async fn connect(self) -> io::Result<TlsStream<TcpStream>> {
+    async fn connect(self) -> io::Result<Watched> {
         let tls = Arc::clone(&self.tls);
-        let look = tokio::task::spawn_blocking(move || {
-            tls.look();
-            tls.get()
-        });
+        let fresh = tokio::task::spawn_blocking(move || tls.fresh());
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
-        let config = look.await.map_err(io::Error::other)?;
-        TlsConnector::from(config).connect(self.name, stream).await
+        let config = fresh.await.map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::clone(&config));
+        let stream = connector.connect(self.name, stream).await?;
+        let cut = CancellationToken::new();
+        let watch = AbortOnDropHandle::new(tokio::spawn(outdated(self.tls, config, cut.clone())));
+        Ok(Severable::new(stream, &cut, watch))
+    }
+}
+
+/// Cuts a connection once files have changed that it was made by.
+async fn outdated(
+    tls: Arc<OfFiles<rustls::ClientConfig>>,
+    made_by: Arc<rustls::ClientConfig>,
+    cut: CancellationToken,
+) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let tls = Arc::clone(&tls);
+        match tokio::task::spawn_blocking(move || tls.fresh()).await {
+            Ok(fresh) if Arc::ptr_eq(&fresh, &made_by) => {}
+            _ => return cut.cancel(),
+        }
     }
 }
 
@@ -262,19 +287,32 @@ mod tests {
         let plain = config("");
         let tls = config("ca_file = '/ca'");
         let token = config("token_file = '/token'");
+        let both = config("ca_file = '/ca'\ntoken_file = '/token'");
         for (address, with_plain, with_tls, with_token) in [
             ("unix:/run/a.sock", true, true, true),
             ("http://127.0.0.1:1", true, false, true),
             ("http://[::1]:1", true, false, true),
             ("http://localhost:1", true, false, true),
-            ("http://192.0.2.1:1", true, false, false),
-            ("http://127.0.0.1.example.org:1", true, false, false),
+            ("http://192.0.2.1:1", false, false, false),
+            ("http://127.0.0.1.example.org:1", false, false, false),
             ("https://192.0.2.1:1", false, true, false),
+            ("HTTPS://192.0.2.1:1", false, true, false),
+            ("hTTpS://a.example.org", false, true, false),
+            ("HTTP://127.0.0.1:1", true, false, true),
+            ("ftp://127.0.0.1:1", false, false, false),
+            ("127.0.0.1:1", false, false, false),
+            ("UNIX:/run/a.sock", false, false, false),
         ] {
-            assert_eq!(plain.admit(address).is_ok(), with_plain, "{address}");
-            assert_eq!(tls.admit(address).is_ok(), with_tls, "{address}");
-            assert_eq!(token.admit(address).is_ok(), with_token, "{address}");
+            let admitted = |client: &ClientConfig| client.admit(address, false).is_ok();
+            assert_eq!(admitted(&plain), with_plain, "{address}");
+            assert_eq!(admitted(&tls), with_tls, "{address}");
+            assert_eq!(admitted(&token), with_token, "{address}");
+            assert_eq!(admitted(&both), with_tls, "{address}");
         }
+        let far = "http://192.0.2.1:1";
+        assert!(plain.admit(far, true).is_ok());
+        assert!(token.admit(far, true).is_err(), "not even then");
+        assert!(tls.admit(far, true).is_err(), "not even then");
     }
 
     #[test]

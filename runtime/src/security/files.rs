@@ -2,12 +2,19 @@
 //!
 //! The files are read, not asked for their times: a rotation may keep the times, and Kubernetes
 //! swaps a directory below them. Files that cannot be used (read between two halves of a rotation,
-//! say) change nothing: the value in use stays, the log says so once, and the next look tries again.
+//! say) change nothing: the value in use stays, the log says so for as long as that lasts, and the
+//! next look tries again.
 
 use sha2::{Digest as _, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often files are looked at. They are few and small.
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// How often it is said of the same files that they are not usable.
+const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// A file of certificates, keys or tokens that cannot be used. No text of a file is part of it.
 #[derive(Debug, thiserror::Error)]
@@ -42,17 +49,30 @@ impl SecurityFileError {
 
 type Make<T> = dyn Fn(&[Vec<u8>]) -> Result<T, SecurityFileError> + Send + Sync;
 
+/// Files that can be looked at, whatever is made of them.
+pub(crate) trait Watched: Send + Sync {
+    /// Reads the files, and makes the value anew if they have changed; whether it did. It may block.
+    /// `asked` by somebody who wants to be told again what is wrong.
+    fn look(&self, asked: bool) -> bool;
+}
+
 /// A value made of files.
 pub(crate) struct OfFiles<T> {
     paths: Vec<PathBuf>,
     make: Box<Make<T>>,
     held: Mutex<Held<T>>,
+    /// Held throughout a look: of two readings the later one stays.
+    looks: Mutex<Looks>,
 }
 
 struct Held<T> {
     value: Arc<T>,
     digest: [u8; 32],
-    complaint: Option<String>,
+}
+
+struct Looks {
+    last: Instant,
+    complaint: Option<(String, Instant)>,
 }
 
 impl<T> OfFiles<T> {
@@ -65,12 +85,15 @@ impl<T> OfFiles<T> {
         let held = Held {
             value: Arc::new(make(&contents)?),
             digest: digest(&contents),
-            complaint: None,
         };
         Ok(OfFiles {
             paths,
             make: Box::new(make),
             held: Mutex::new(held),
+            looks: Mutex::new(Looks {
+                last: Instant::now(),
+                complaint: None,
+            }),
         })
     }
 
@@ -79,44 +102,72 @@ impl<T> OfFiles<T> {
         Arc::clone(&self.held().value)
     }
 
-    /// Reads the files, and makes the value anew if they have changed. It may block.
-    pub(crate) fn look(&self) {
-        let complaint = match self.renewed() {
-            Ok(None) => None,
-            Ok(Some((value, digest))) => {
-                let mut held = self.held();
-                held.value = Arc::new(value);
-                held.digest = digest;
-                drop(held);
+    /// Looks, unless somebody has a moment ago, and gives the value in use. It may block.
+    pub(crate) fn fresh(&self) -> Arc<T> {
+        let mut looks = self.looks();
+        if looks.last.elapsed() >= LOOK {
+            self.look_in_turn(&mut looks, false);
+        }
+        drop(looks);
+        self.get()
+    }
+
+    fn look_in_turn(&self, looks: &mut Looks, asked: bool) -> bool {
+        looks.last = Instant::now();
+        match self.renewed() {
+            Ok(None) => {
+                looks.complaint = None;
+                false
+            }
+            Ok(Some(renewed)) => {
+                *self.held() = renewed;
                 tracing::info!(files = ?self.paths, "changed files are in use");
-                None
+                looks.complaint = None;
+                true
             }
-            Err(error) => Some(whole(&error)),
-        };
-        let mut held = self.held();
-        if complaint != held.complaint {
-            if let Some(error) = &complaint {
-                tracing::warn!(
-                    error,
-                    "changed files are not usable, those before stay in use"
-                );
+            Err(error) => {
+                self.complain(looks, whole(&error), asked);
+                false
             }
-            held.complaint = complaint;
         }
     }
 
-    fn renewed(&self) -> Result<Option<(T, [u8; 32])>, SecurityFileError> {
+    fn complain(&self, looks: &mut Looks, problem: String, asked: bool) {
+        let told = looks.complaint.as_ref();
+        let told = told.is_some_and(|(told, at)| *told == problem && at.elapsed() < COMPLAIN);
+        if asked || !told {
+            tracing::error!(
+                files = ?self.paths,
+                error = problem,
+                "changed files are not usable, those before stay in use"
+            );
+            looks.complaint = Some((problem, Instant::now()));
+        }
+    }
+
+    fn renewed(&self) -> Result<Option<Held<T>>, SecurityFileError> {
         let contents = read_all(&self.paths)?;
         let digest = digest(&contents);
         if digest == self.held().digest {
             return Ok(None);
         }
-        Ok(Some(((self.make)(&contents)?, digest)))
+        let value = Arc::new((self.make)(&contents)?);
+        Ok(Some(Held { value, digest }))
     }
 
     fn held(&self) -> MutexGuard<'_, Held<T>> {
         // Every change of it is whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Send + Sync> Watched for OfFiles<T> {
+    fn look(&self, asked: bool) -> bool {
+        self.look_in_turn(&mut self.looks(), asked)
     }
 }
 
@@ -168,18 +219,18 @@ mod tests {
         std::fs::write(&path, "1").unwrap();
         let value = OfFiles::open(vec![path.clone()], number).unwrap();
         let first = value.get();
-        value.look();
+        value.look(false);
         assert!(Arc::ptr_eq(&first, &value.get()), "nothing has changed");
         std::fs::write(&path, "2").unwrap();
-        value.look();
+        value.look(false);
         assert_eq!(*value.get(), 2);
         std::fs::write(&path, "x").unwrap();
-        value.look();
+        value.look(false);
         std::fs::remove_file(&path).unwrap();
-        value.look();
+        value.look(false);
         assert_eq!(*value.get(), 2);
         std::fs::write(&path, "3").unwrap();
-        value.look();
+        value.look(false);
         assert_eq!(*value.get(), 3);
     }
 }

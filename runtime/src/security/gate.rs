@@ -1,14 +1,18 @@
-//! The layer that lets a request pass or refuses it. A server without `[auth]` has it, too: there
-//! it lets everything pass.
+//! The layer that lets a request pass or refuses it, and ends one whose credentials are good no
+//! more, be it a stream. A server without `[auth]` has it, too: there it lets everything pass.
 
-use super::guard::Guard;
+use super::guard::{Credentials, Guard};
 use super::peer::Peer;
-use crate::layers::{AnswerFuture, GrpcService};
+use crate::layers::{AnswerFuture, GrpcService, status};
+use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
+use http_body::Frame;
 use std::convert::Infallible;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
@@ -65,17 +69,61 @@ where
         let Some(guard) = &self.guard else {
             return Box::pin(self.inner.call(request));
         };
-        match guard.admit(request.uri().path(), request.headers(), peer.as_deref()) {
-            Err(refusal) => Box::pin(std::future::ready(Ok(refusal.into_http()))),
-            Ok(caller) => {
-                // Nothing further in has a use for it, or may come to log it.
-                request.headers_mut().remove(AUTHORIZATION);
-                if let Some(caller) = caller {
-                    tracing::Span::current().record("caller", caller.name());
-                    request.extensions_mut().insert(caller);
-                }
-                Box::pin(self.inner.call(request))
+        let shown = Credentials::new(request.uri().path(), request.headers(), peer);
+        let caller = match guard.admit(&shown) {
+            Err(refusal) => return Box::pin(std::future::ready(Ok(refusal.into_http()))),
+            Ok(caller) => caller,
+        };
+        // Nothing further in has a use for it, or may come to log it.
+        request.headers_mut().remove(AUTHORIZATION);
+        let Some(caller) = caller else {
+            return Box::pin(self.inner.call(request));
+        };
+        tracing::Span::current().record("caller", caller.name());
+        request.extensions_mut().insert(caller);
+        let call = self.inner.call(request);
+        let mut refused: Refused = Box::pin(Arc::clone(guard).until_refused(shown));
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                answer = call => answer.map(|response| {
+                    response.map(|inner| Body::new(Admitted { inner, refused: Some(refused) }))
+                }),
+                status = &mut refused => Ok(status.into_http()),
             }
+        })
+    }
+}
+
+type Refused = BoxFuture<'static, Status>;
+
+/// An answer that ends when its caller would be let in no more.
+struct Admitted {
+    inner: Body,
+    /// None at the end.
+    refused: Option<Refused>,
+}
+
+impl http_body::Body for Admitted {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        let Some(refused) = &mut self.refused else {
+            return Poll::Ready(None);
+        };
+        // First: a producer that is always ready must not outrun it.
+        if let Poll::Ready(status) = refused.as_mut().poll(cx) {
+            self.refused = None;
+            return Poll::Ready(Some(Ok(status::trailers(&status))));
         }
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.refused.is_none() || self.inner.is_end_stream()
     }
 }

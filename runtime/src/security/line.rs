@@ -1,30 +1,38 @@
-//! A channel whose requests carry a bearer token, if there is one.
+//! A channel whose requests carry a bearer token, if there is one; or none, which says why.
 
 use super::files::{OfFiles, SecurityFileError};
+use futures::future::{Either, Ready, ready};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::channel::ResponseFuture;
 use tonic::transport::{Channel, Error};
 use tower::Service;
 
-/// How often the token's file is looked at.
-const LOOK: Duration = Duration::from_secs(5);
-
 /// What generated clients call through.
 #[derive(Clone, Debug)]
-pub struct Line {
-    channel: Channel,
-    bearer: Option<Arc<BearerFile>>,
+pub struct Line(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    Open(Channel, Option<Arc<BearerFile>>),
+    /// Every call is answered with this.
+    Barred(Arc<str>),
 }
 
 impl Line {
     pub(super) fn new(channel: Channel, bearer: Option<Arc<BearerFile>>) -> Self {
-        Line { channel, bearer }
+        Line(Way::Open(channel, bearer))
+    }
+
+    /// A line to where nobody may call: each call is UNAVAILABLE for this cause.
+    #[must_use]
+    pub fn barred(cause: &str) -> Self {
+        Line(Way::Barred(cause.into()))
     }
 }
 
@@ -37,48 +45,44 @@ impl From<Channel> for Line {
 impl Service<http::Request<Body>> for Line {
     type Response = http::Response<Body>;
     type Error = Error;
-    type Future = ResponseFuture;
+    type Future = Either<ResponseFuture, Ready<Result<Self::Response, Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.channel.poll_ready(cx)
+        match &mut self.0 {
+            Way::Open(channel, _) => channel.poll_ready(cx),
+            Way::Barred(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        if let Some(bearer) = &self.bearer {
-            request.headers_mut().insert(AUTHORIZATION, bearer.header());
+        match &mut self.0 {
+            Way::Open(channel, bearer) => {
+                if let Some(bearer) = bearer {
+                    request.headers_mut().insert(AUTHORIZATION, bearer.header());
+                }
+                Either::Left(channel.call(request))
+            }
+            Way::Barred(cause) => {
+                let status = Status::unavailable(format!("it may not be called: {cause}"));
+                Either::Right(ready(Ok(status.into_http())))
+            }
         }
-        self.channel.call(request)
     }
 }
 
 /// A file that holds a token, read again when it changes.
 #[derive(Debug)]
-pub(super) struct BearerFile {
-    header: OfFiles<HeaderValue>,
-    looked_at: Mutex<Instant>,
-}
+pub(super) struct BearerFile(OfFiles<HeaderValue>);
 
 impl BearerFile {
     pub(super) fn open(path: PathBuf) -> Result<Self, SecurityFileError> {
         let named = path.clone();
         let parse = move |contents: &[Vec<u8>]| header(&named, &contents[0]);
-        Ok(BearerFile {
-            header: OfFiles::open(vec![path], parse)?,
-            looked_at: Mutex::new(Instant::now()),
-        })
+        OfFiles::open(vec![path], parse).map(BearerFile)
     }
 
     fn header(&self) -> HeaderValue {
-        let mut looked_at = self
-            .looked_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if looked_at.elapsed() >= LOOK {
-            *looked_at = Instant::now();
-            drop(looked_at);
-            self.header.look();
-        }
-        self.header.get().as_ref().clone()
+        self.0.fresh().as_ref().clone()
     }
 }
 

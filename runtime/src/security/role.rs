@@ -30,6 +30,11 @@ impl Role {
             Role::Server => "server",
         }
     }
+
+    /// The same, read.
+    pub(super) fn named(text: &str) -> Option<Self> {
+        Role::ALL.into_iter().find(|role| role.as_str() == text)
+    }
 }
 
 /// Whom a request comes from, among its extensions once it was admitted. A request to an open
@@ -37,24 +42,41 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     name: String,
-    roles: Vec<Role>,
+    role: Role,
+    host: Option<String>,
 }
 
 impl Caller {
-    pub(crate) fn new(name: String, roles: Vec<Role>) -> Self {
-        Caller { name, roles }
+    pub(crate) fn new(name: String, role: Role, host: Option<String>) -> Self {
+        Caller { name, role, host }
     }
 
-    /// The name of the certificate (`spiffe://…` or a DNS name), or `token:` and the token's name.
+    /// The name whose role let the request in: of a certificate (`spiffe://…` or a DNS name), of a
+    /// token (`token:NAME`), or of whom a signed token is about (`jwt:SUBJECT`).
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The roles that the configuration gives this caller; none for a stranger whose certificate
-    /// is good.
+    /// The role that let the request in.
     #[must_use]
-    pub fn roles(&self) -> &[Role] {
-        &self.roles
+    pub fn role(&self) -> Role {
+        self.role
     }
+
+    /// The only host that this caller may speak for; none if it is not bound to one.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+}
+
+/// Whom a credential shows, before it is known what for.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// Told to those who are refused.
+    pub(crate) name: String,
+    /// What each of its names and roles would be let in as; none for a stranger whose credential
+    /// is good.
+    pub(crate) grants: Vec<Caller>,
 }

@@ -1,23 +1,24 @@
 use super::*;
+use serde::Deserialize;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tables {
     #[serde(default)]
     tls: TlsConfig,
-    #[serde(default)]
-    auth: AuthConfig,
+    auth: Option<AuthConfig>,
 }
 
 fn check(text: &str) -> Result<(), String> {
     let tables: Tables = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-    let checked = tables.auth.check(&tables.tls);
+    let checked = Security::check(&tables.tls, tables.auth.as_ref());
     checked.map_err(|error| error.to_string())
 }
 
 const CERT: &str = "[tls]\ncert_file = '/c'\nkey_file = '/k'\n";
 const CA: &str = "client_ca_file = '/a'\n";
 const SUBJECT: &str = "[auth.subjects]\n'spiffe://a/b' = 'server'\n";
+const JWT: &str = "[auth.jwt]\njwks_file = '/j'\nissuer = 'i'\naudience = 'me'\n";
 const TOKENS: &str = "[auth]\ntokens_file = '/t'\n";
 
 #[test]
@@ -26,6 +27,8 @@ fn tables_that_belong_together_are_taken() {
         String::new(),
         CERT.to_owned(),
         TOKENS.to_owned(),
+        JWT.to_owned(),
+        format!("{CERT}{CA}[auth]\nsubjects_file = '/s'\n"),
         format!("{CERT}{TOKENS}"),
         format!("{CERT}{CA}{SUBJECT}"),
         format!("{CERT}{CA}client_crl_file = '/r'\n{TOKENS}"),
@@ -57,6 +60,27 @@ fn what_would_be_less_than_it_looks_is_refused() {
             format!("{CERT}{CA}[auth.subjects]\n'' = 'viewer'\n"),
             "auth.subjects",
         ),
+        (
+            format!("{CERT}{CA}[auth.subjects]\n'a.org' = 'viewer'\n'A.org' = 'operator'\n"),
+            "auth.subjects",
+        ),
+        (
+            format!("{CERT}{CA}[auth.subjects]\n'a.org' = {{ role = 'server', host = 'h1' }}\n"),
+            "auth.subjects",
+        ),
+        (
+            "[auth]\nsubjects_file = '/s'\n".to_owned(),
+            "auth.subjects_file",
+        ),
+        // A table that knows nobody lets nobody in: surely something was forgotten.
+        ("[auth]\n".to_owned(), "auth"),
+        (format!("{CERT}[auth]\n"), "auth"),
+        (format!("{CERT}{CA}[auth.subjects]\n"), "auth"),
+        (JWT.replace("'me'", "''"), "auth.jwt.audience"),
+        (
+            JWT.to_owned() + "leeway_seconds = 301",
+            "auth.jwt.leeway_seconds",
+        ),
     ] {
         let refused = check(&bad).unwrap_err();
         assert!(refused.starts_with(named), "{bad}: {refused}");
@@ -76,6 +100,22 @@ fn what_would_be_less_than_it_looks_is_refused() {
 #[test]
 fn a_missing_file_is_named() {
     let auth: AuthConfig = toml::from_str("tokens_file = '/nowhere/tokens.toml'").unwrap();
-    let refused = Security::open(&TlsConfig::default(), &auth, Rules::new()).unwrap_err();
+    let opened = Security::open(&TlsConfig::default(), Some(&auth), Rules::new());
+    let refused = opened.unwrap_err();
     assert_eq!(refused.to_string(), "cannot read /nowhere/tokens.toml");
+}
+
+#[test]
+fn others_hear_a_server_that_has_tls_and_knows_its_callers() {
+    for (text, reach) in [
+        (String::new(), Reach::Near),
+        (CERT.to_owned(), Reach::Near),
+        (TOKENS.to_owned(), Reach::Near),
+        (format!("{CERT}{TOKENS}"), Reach::Far),
+        (format!("{CERT}{CA}{SUBJECT}"), Reach::Far),
+    ] {
+        let Tables { tls, auth } = toml::from_str(&text).unwrap();
+        assert_eq!(Reach::of(&tls, auth.as_ref(), false), reach, "{text}");
+        assert_eq!(Reach::of(&tls, auth.as_ref(), true), Reach::Far, "{text}");
+    }
 }

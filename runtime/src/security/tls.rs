@@ -1,16 +1,17 @@
 //! The table `[tls]`: the certificate that a server shows, and whose client certificates it takes.
 
-use super::files::{OfFiles, SecurityFileError};
-use super::pem;
+use super::files::{OfFiles, SecurityFileError, Watched};
+use super::{Peer, pem};
 use crate::ConfigError;
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::CertificateRevocationListDer;
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio_rustls::rustls;
 
 /// The only protocol that is spoken here.
@@ -27,7 +28,8 @@ pub struct TlsConfig {
     pub key_file: Option<PathBuf>,
     /// The authorities whose client certificates are taken. Without it clients are asked for none.
     pub client_ca_file: Option<PathBuf>,
-    /// Lists of client certificates that their authority has revoked.
+    /// Lists of certificates that those authorities have revoked, one for each of them and for each
+    /// that stands between. One that is out of date counts as missing.
     pub client_crl_file: Option<PathBuf>,
     /// Whether a client must have a certificate.
     pub client_certificate: ClientCertificate,
@@ -72,93 +74,153 @@ impl TlsConfig {
     }
 
     /// Loads the files; none without TLS.
-    pub(super) fn open(&self) -> Result<Option<OfFiles<TlsMaterial>>, SecurityFileError> {
+    pub(super) fn open(&self) -> Result<Option<TlsFiles>, SecurityFileError> {
         let (Some(cert), Some(key)) = (self.cert_file.clone(), self.key_file.clone()) else {
             return Ok(None);
         };
-        let optional = [self.client_ca_file.clone(), self.client_crl_file.clone()];
-        let paths: Vec<PathBuf> = [cert, key]
-            .into_iter()
-            .chain(optional.into_iter().flatten())
-            .collect();
-        let required = self.client_certificate == ClientCertificate::Required;
-        let named = paths.clone();
-        let make = move |contents: &[Vec<u8>]| {
-            let files: Vec<(&Path, &[u8])> = named
-                .iter()
-                .map(PathBuf::as_path)
-                .zip(contents.iter().map(Vec::as_slice))
-                .collect();
-            TlsMaterial::parse(&files, required)
-        };
-        OfFiles::open(paths, make).map(Some)
+        let trust = self.client_ca_file.clone().map(|authorities| {
+            let crl = self.client_crl_file.clone();
+            Trust::open(authorities, crl, self.client_certificate)
+        });
+        Ok(Some(TlsFiles {
+            identity: Arc::new(identity(cert, key)?),
+            trust: trust.transpose()?.map(Arc::new),
+            peers: Mutex::default(),
+        }))
     }
 }
 
-/// What the files of `[tls]` give.
-pub(crate) struct TlsMaterial {
-    pub(crate) server: Arc<ServerConfig>,
-    pub(crate) clients: Option<Arc<dyn ClientCertVerifier>>,
+/// A certificate and its key, as something to show.
+pub(super) fn identity(
+    cert: PathBuf,
+    key: PathBuf,
+) -> Result<OfFiles<CertifiedKey>, SecurityFileError> {
+    let paths = vec![cert.clone(), key.clone()];
+    OfFiles::open(paths, move |contents| {
+        let chain = pem::certificates(&cert, &contents[0])?;
+        let secret = pem::key(&key, &contents[1])?;
+        CertifiedKey::from_der(chain, secret, &ring::default_provider()).map_err(|error| {
+            let problem = format!(
+                "is no key for the certificate in {}: {error}",
+                cert.display()
+            );
+            SecurityFileError::content(&key, problem)
+        })
+    })
 }
 
-impl TlsMaterial {
-    /// Certificate, key, then perhaps the clients' authorities, then perhaps what they revoked.
-    fn parse(files: &[(&Path, &[u8])], required: bool) -> Result<Self, SecurityFileError> {
-        let provider = Arc::new(ring::default_provider());
-        let clients = match files.get(2) {
-            None => None,
-            Some(authorities) => Some(verifier(&provider, *authorities, files.get(3), required)?),
-        };
-        let builder = ServerConfig::builder_with_provider(provider)
+/// What the files of `[tls]` give. Whom to trust changes by itself: a key that is not usable must
+/// not keep a revocation from counting.
+#[derive(Debug)]
+pub(crate) struct TlsFiles {
+    identity: Arc<OfFiles<CertifiedKey>>,
+    trust: Option<Arc<OfFiles<Trust>>>,
+    peers: Mutex<Vec<Weak<Peer>>>,
+}
+
+impl TlsFiles {
+    /// For the next handshake: how it goes, and whom it trusts.
+    pub(crate) fn handshake(&self) -> (Arc<ServerConfig>, Option<Arc<Trust>>) {
+        let trust = self.trust();
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring has the suites of TLS 1.2 and 1.3");
-        let builder = match &clients {
-            Some(clients) => builder.with_client_cert_verifier(Arc::clone(clients)),
+        let builder = match &trust {
+            Some(trust) => builder.with_client_cert_verifier(Arc::clone(&trust.0)),
             None => builder.with_no_client_auth(),
         };
-        let (cert_path, cert) = files[0];
-        let (key_path, key) = files[1];
-        let mut server = builder
-            .with_single_cert(
-                pem::certificates(cert_path, cert)?,
-                pem::key(key_path, key)?,
-            )
-            .map_err(|error| {
-                let place = cert_path.display();
-                let problem = format!("is no key for the certificate in {place}: {error}");
-                SecurityFileError::content(key_path, problem)
-            })?;
+        let shown = SingleCertAndKey::from(self.identity.get());
+        let mut server = builder.with_cert_resolver(Arc::new(shown));
         server.alpn_protocols = vec![HTTP_2.to_vec()];
         // Each connection proves anew who it is: what a former one was taken for may be revoked.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(TlsMaterial {
-            server: Arc::new(server),
-            clients,
+        (Arc::new(server), trust)
+    }
+
+    /// Whom to trust now; none where clients are asked for no certificate.
+    pub(super) fn trust(&self) -> Option<Arc<Trust>> {
+        self.trust.as_ref().map(|trust| trust.get())
+    }
+
+    /// The files, to be looked at.
+    pub(super) fn watched(&self) -> impl Iterator<Item = Arc<dyn Watched>> {
+        let trust = self.trust.clone().map(|trust| trust as Arc<dyn Watched>);
+        let identity: Arc<dyn Watched> = Arc::clone(&self.identity) as _;
+        std::iter::once(identity).chain(trust)
+    }
+
+    /// Remembers a client for as long as its connection is open.
+    pub(super) fn remember(&self, peer: &Arc<Peer>) {
+        self.peers().push(Arc::downgrade(peer));
+    }
+
+    /// Closes the connections of clients whose certificates are good no more, and of which no call
+    /// may ever ask.
+    pub(super) fn sweep(&self) {
+        let mut peers = self.peers();
+        peers.retain(|peer| peer.strong_count() > 0);
+        let open: Vec<Arc<Peer>> = peers.iter().filter_map(Weak::upgrade).collect();
+        drop(peers);
+        for peer in open {
+            peer.is_good();
+        }
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Vec<Weak<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which client certificates are taken.
+#[derive(Debug)]
+pub(crate) struct Trust(Arc<dyn ClientCertVerifier>);
+
+impl Trust {
+    fn open(
+        authorities: PathBuf,
+        crl: Option<PathBuf>,
+        wanted: ClientCertificate,
+    ) -> Result<OfFiles<Trust>, SecurityFileError> {
+        let paths = std::iter::once(authorities.clone()).chain(crl.clone());
+        OfFiles::open(paths.collect(), move |contents| {
+            let revoked = crl.as_deref().zip(contents.get(1).map(Vec::as_slice));
+            verifier((&authorities, &contents[0]), revoked, wanted).map(Trust)
         })
+    }
+
+    /// Whether a certificate, with those between it and an authority, is good now.
+    pub(super) fn proves(
+        &self,
+        own: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+    ) -> Result<(), rustls::Error> {
+        let proven = self.0.verify_client_cert(own, between, UnixTime::now());
+        proven.map(drop)
     }
 }
 
 fn verifier(
-    provider: &Arc<CryptoProvider>,
     authorities: (&Path, &[u8]),
-    revoked: Option<&(&Path, &[u8])>,
-    required: bool,
+    revoked: Option<(&Path, &[u8])>,
+    wanted: ClientCertificate,
 ) -> Result<Arc<dyn ClientCertVerifier>, SecurityFileError> {
     let (path, content) = authorities;
     let roots = Arc::new(pem::roots(path, content)?);
-    let provider = Arc::clone(provider);
+    let provider = Arc::new(ring::default_provider());
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
     if let Some((path, content)) = revoked {
         let lists: Result<Vec<_>, _> =
             CertificateRevocationListDer::pem_slice_iter(content).collect();
         let lists = lists.ok().filter(|lists| !lists.is_empty());
         let none = || SecurityFileError::content(path, "holds no revocation list in PEM");
+        // The whole way up, and no list that is out of date: a certificate of which it cannot be
+        // told whether it was revoked is not taken.
         builder = builder
             .with_crls(lists.ok_or_else(none)?)
-            .only_check_end_entity_revocation();
+            .enforce_revocation_expiration();
     }
-    if !required {
+    if wanted == ClientCertificate::Optional {
         builder = builder.allow_unauthenticated();
     }
     builder

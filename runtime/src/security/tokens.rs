@@ -5,9 +5,14 @@
 //! sha256 = "<64 hexadecimal digits>"
 //! role = "operator"
 //! ```
+//!
+//! A token of the role `agent` may have a `host`, the only one that it speaks for. `[tokens]` alone
+//! strikes all of them off; a file without it is taken for one that was cut off.
 
+use super::Role;
 use super::files::SecurityFileError;
-use super::{Caller, Role};
+use super::role::Shown;
+use super::subjects::{BoundRole, Subject};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -15,12 +20,12 @@ use std::path::Path;
 use subtle::ConstantTimeEq as _;
 
 const FORM: &str = "must hold tables `[tokens.NAME]`, each with `sha256`, 64 hexadecimal digits \
-                    that no other name has, and `role`, and nothing else";
+                    that no other name has, and `role`, perhaps `host` for the role agent, and nothing \
+                    else; `[tokens]` alone for none";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    #[serde(default)]
     tokens: BTreeMap<String, Entry>,
 }
 
@@ -29,6 +34,7 @@ struct File {
 struct Entry {
     sha256: String,
     role: Role,
+    host: Option<String>,
 }
 
 /// The tokens that are known.
@@ -37,7 +43,7 @@ pub(crate) struct Tokens(Vec<Known>);
 struct Known {
     name: String,
     digest: [u8; 32],
-    role: Role,
+    gives: Subject,
 }
 
 impl Tokens {
@@ -57,20 +63,24 @@ impl Tokens {
         for (name, entry) in file.tokens {
             let digest = digits(&entry.sha256).ok_or_else(|| refused(None))?;
             let twice = known.iter().any(|other| other.digest == digest);
-            if twice || !is_name(&name) {
+            let gives = Subject::Bound(BoundRole {
+                role: entry.role,
+                host: entry.host,
+            });
+            if twice || !is_name(&name) || gives.check().is_err() {
                 return Err(refused(None));
             }
             known.push(Known {
                 name,
                 digest,
-                role: entry.role,
+                gives,
             });
         }
         Ok(Tokens(known))
     }
 
     /// Whose token it is. The time that takes does not tell how much of a guess was right.
-    pub(crate) fn caller(&self, token: &str) -> Option<Caller> {
+    pub(crate) fn shown(&self, token: &str) -> Option<Shown> {
         let shown: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
         for known in &self.0 {
@@ -78,7 +88,13 @@ impl Tokens {
                 found = Some(known);
             }
         }
-        found.map(|known| Caller::new(format!("token:{}", known.name), vec![known.role]))
+        found.map(|known| {
+            let name = format!("token:{}", known.name);
+            Shown {
+                grants: vec![known.gives.grant(name.clone())],
+                name,
+            }
+        })
     }
 }
 
@@ -119,13 +135,28 @@ mod tests {
     #[test]
     fn a_token_is_known_by_its_hash() {
         let tokens = parse(&(entry("a", "one") + &entry("b", "two"))).unwrap();
-        let caller = tokens.caller("two").unwrap();
-        assert_eq!(caller.name(), "token:b");
-        assert_eq!(caller.roles(), [Role::Operator]);
+        let shown = tokens.shown("two").unwrap();
+        assert_eq!(shown.name, "token:b");
+        assert_eq!(shown.grants[0].role(), Role::Operator);
         for wrong in ["", "tw", "two ", "Two", "three"] {
-            assert_eq!(tokens.caller(wrong), None, "{wrong:?}");
+            assert!(tokens.shown(wrong).is_none(), "{wrong:?}");
         }
-        assert_eq!(parse("").unwrap().caller(""), None);
+        assert!(parse("[tokens]").unwrap().shown("").is_none());
+    }
+
+    #[test]
+    fn a_token_of_an_agent_may_be_bound_to_a_host() {
+        let bound = entry("h1", "one").replace("operator", "agent") + "host = \"h1\"\n";
+        let shown = parse(&bound).unwrap().shown("one").unwrap();
+        assert_eq!(shown.grants[0].host(), Some("h1"));
+        assert!(parse(&bound.replace("agent", "operator")).is_err());
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_strikes_nobody_off() {
+        for text in ["", "\n", "# none"] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use rcgen::{
     date_time_ymd,
 };
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Signs certificates.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -21,18 +22,16 @@ pub(crate) struct Issued {
 #[derive(Clone, Copy)]
 pub(crate) enum When {
     Now,
+    /// For so long from now on.
+    For(Duration),
     Expired,
     NotYet,
 }
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
-        Authority(CertifiedIssuer::self_signed(params, key).unwrap())
+        Authority(CertifiedIssuer::self_signed(authority(name), key).unwrap())
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -44,12 +43,15 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names.iter().map(|name| alternative(name)).collect();
         let (from, to) = match when {
-            When::Now => (2020, 4000),
+            When::Now | When::For(_) => (2020, 4000),
             When::Expired => (2020, 2021),
             When::NotYet => (3999, 4000),
         };
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(to, 1, 1);
+        if let When::For(time) = when {
+            params.not_after = date_time_ymd(1970, 1, 1) + since_1970() + time;
+        }
         let key = KeyPair::generate().unwrap();
         let serial = u64::from_be_bytes(key.public_key_raw()[8..16].try_into().unwrap()) >> 1;
         params.serial_number = Some(SerialNumber::from(serial));
@@ -60,17 +62,35 @@ impl Authority {
         }
     }
 
+    /// Another one that signs for it, and what both give to show.
+    pub(crate) fn below(&self, name: &str) -> (Authority, u64) {
+        let mut params = authority(name);
+        let key = KeyPair::generate().unwrap();
+        let serial = 7_u64;
+        params.serial_number = Some(SerialNumber::from(serial));
+        (
+            Authority(CertifiedIssuer::signed_by(params, key, &self.0).unwrap()),
+            serial,
+        )
+    }
+
     /// The list of what it has revoked.
     pub(crate) fn revoked(&self, issued: &[&Issued]) -> String {
-        let revoked = issued.iter().map(|issued| RevokedCertParams {
-            serial_number: SerialNumber::from(issued.serial),
+        let serials: Vec<u64> = issued.iter().map(|issued| issued.serial).collect();
+        self.revoked_until(&serials, 4000)
+    }
+
+    /// The same, which is good until the year `until`.
+    pub(crate) fn revoked_until(&self, serials: &[u64], until: i32) -> String {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2021, 1, 1),
             reason_code: None,
             invalidity_date: None,
         });
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2021, 1, 1),
-            next_update: date_time_ymd(4000, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -78,6 +98,22 @@ impl Authority {
         };
         params.signed_by(&self.0).unwrap().pem().unwrap()
     }
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "certificates are compared with the machine's clock"
+)]
+pub(crate) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
 fn alternative(name: &str) -> SanType {

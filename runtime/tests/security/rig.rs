@@ -3,14 +3,15 @@
 use crate::authority::{Authority, Files, Issued, When};
 use http_body::{Body as _, Frame};
 use livemerge_runtime::{
-    AuthConfig, Caller, ClientConfig, Line, ListenAddress, ListenConfig, Role, Rules, Security,
-    Server, ServerConfig, Shutdown, TlsConfig,
+    AuthConfig, Caller, ClientConfig, Line, ListenAddress, ListenConfig, Reach, Role, Rules,
+    Security, Server, ServerConfig, Shutdown, Subject, TlsConfig,
 };
 use rustix::process::{Signal, getpid, kill_process};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -29,8 +30,11 @@ pub(crate) fn token(role: Role) -> String {
     format!("hush-hush-{}", role.as_str())
 }
 
-/// A file with a token for each of the roles.
+/// A file with a token for each of the roles, and for nobody where there are none.
 pub(crate) fn tokens(roles: &[Role]) -> String {
+    if roles.is_empty() {
+        return "[tokens]\n".to_owned();
+    }
     let entry = |role: &Role| {
         let digest = Sha256::digest(token(*role));
         let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -61,6 +65,7 @@ pub(crate) struct Rig {
     pub(crate) servers: Authority,
     pub(crate) clients: Authority,
     pub(crate) address: ListenAddress,
+    pub(crate) health: Option<SocketAddr>,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -93,28 +98,31 @@ impl Rig {
         };
         files.put("servers-ca.pem", &servers.pem());
         files.put("crl.pem", &clients.revoked(&[]));
-        let subject = |role: Role| (format!("{SPIFFE}{}", role.as_str()), role);
+        let subject = |role: Role| (format!("{SPIFFE}{}", role.as_str()), Subject::Role(role));
         let mut subjects = BTreeMap::from(Role::ALL.map(subject));
-        subjects.insert("Viewer.Example.org".to_owned(), Role::Viewer);
+        subjects.insert("Viewer.Example.org".to_owned(), Role::Viewer.into());
         let mut auth = AuthConfig {
             tokens_file: Some(files.put("tokens.toml", &tokens(&Role::ALL))),
             subjects,
+            ..AuthConfig::default()
         };
         change(&files, &mut tls, &mut auth);
-        let security = Security::open(&tls, &auth, rules()).unwrap();
+        let security = Security::open(&tls, Some(&auth), rules()).unwrap();
         let server = Server::new(ServerConfig::default())
             .service(Who)
             .streams(["/test.Who/Hold"])
             .secured(security);
         let shutdown = server.shutdown();
-        let listener = listen.bind(false).await.unwrap();
+        let listener = listen.bind(Reach::Near).await.unwrap();
         let address = listener.address().unwrap();
+        let health = listener.health_address();
         tokio::spawn(server.serve(listener));
         Rig {
             files,
             servers,
             clients,
             address,
+            health,
             shutdown,
         }
     }
@@ -159,10 +167,14 @@ impl Rig {
         } else {
             "http"
         };
+        self.line_to(scheme, client).unwrap()
+    }
+
+    pub(crate) fn line_to(&self, scheme: &str, client: &ClientConfig) -> Result<Line, String> {
         let address = format!("{scheme}://{}", self.address);
         let bounds =
             |endpoint: tonic::transport::Endpoint| endpoint.connect_timeout(Duration::from_secs(5));
-        client.open().unwrap().line(&address, bounds).unwrap()
+        client.open(false).unwrap().line(&address, bounds)
     }
 
     /// Asks the server to look at its files. It has a handler for the signal, having started.
@@ -183,6 +195,11 @@ pub(crate) struct Outcome {
 impl Outcome {
     pub(crate) fn is(&self, code: Code, reason: &str) -> bool {
         self.code == code && self.reason == reason
+    }
+
+    /// Whether a certificate is good no more: told so, or too late for that.
+    pub(crate) fn shut_out(&self) -> bool {
+        self.is(Code::Unauthenticated, "CREDENTIALS_INVALID") || self.reason == "no answer"
     }
 
     /// Whether it reached the service, which knew the caller by this name.
