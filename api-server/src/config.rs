@@ -3,11 +3,15 @@
 //! What can be judged by itself is judged where it is read, so that an error names the file's line
 //! or the variable.
 
+use crate::access;
 use crate::hosts::LinkPolicy;
 use crate::hosts::{ENDPOINT_FORM, is_endpoint};
 use crate::snapshot::{Limit, Limits};
 use livemerge_proto::ids::HostId;
-use livemerge_runtime::{ListenConfig, LogConfig, MetricsConfig, ServerConfig, TracesConfig};
+use livemerge_runtime::{
+    AuthConfig, ClientConfig, ListenConfig, LogConfig, MetricsConfig, Reach, Security, ServerConfig,
+    TlsConfig, TracesConfig,
+};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -26,6 +30,12 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// Where traces are sent.
     pub traces: TracesConfig,
+    /// The server's certificate, and whose client certificates it takes.
+    pub tls: TlsConfig,
+    /// Who may do what; without it whoever reaches the server may do everything.
+    pub auth: Option<AuthConfig>,
+    /// How agents are called.
+    pub client: ClientConfig,
     /// The database.
     pub store: StoreConfig,
     /// When a host counts as unresponsive.
@@ -46,12 +56,53 @@ impl Default for Config {
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
             traces: TracesConfig::default(),
+            tls: TlsConfig::default(),
+            auth: None,
+            client: ClientConfig::default(),
             store: StoreConfig::default(),
             heartbeat: HeartbeatConfig::default(),
             merge: MergeConfig::default(),
             discovery: DiscoveryConfig::default(),
             hosts: BTreeMap::new(),
         }
+    }
+}
+
+impl Config {
+    /// How far the server may be heard.
+    pub fn reach(&self, insecure: bool) -> Reach {
+        Reach::of(&self.tls, self.auth.as_ref(), insecure)
+    }
+
+    /// Whether all of it can stand together. No file is looked at.
+    ///
+    /// # Errors
+    /// Names the key that cannot stand as it does.
+    pub fn check(&self, insecure: bool) -> anyhow::Result<()> {
+        self.listen.admit(self.reach(insecure))?;
+        self.metrics.admit(insecure)?;
+        self.traces.check()?;
+        Security::check(&self.tls, self.auth.as_ref())?;
+        self.client.check()?;
+        if self.client.token_file.is_some() {
+            // Where an agent is, is what somebody has registered, and what it is told it can tell.
+            anyhow::bail!("client.token_file: agents are shown a certificate, never a token");
+        }
+        for (id, host) in &self.hosts {
+            let admitted = self.client.admit(&host.endpoint, insecure);
+            admitted.map_err(|error| anyhow::anyhow!("hosts.{id}.endpoint: {error}"))?;
+        }
+        self.heartbeat.policy().map(drop)
+    }
+
+    /// Whether the files of certificates, keys and tokens can be used.
+    ///
+    /// # Errors
+    /// Names the file that cannot.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        Security::open(&self.tls, self.auth.as_ref(), access::rules())?;
+        self.client.open(false)?;
+        Ok(())
     }
 }
 
@@ -195,7 +246,7 @@ impl DiscoveryConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostConfig {
-    /// Where its agent listens: `http://ADDRESS:PORT` or `unix:/PATH`.
+    /// Where its agent listens: `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`.
     #[serde(deserialize_with = "endpoint")]
     pub endpoint: String,
 }

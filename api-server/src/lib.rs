@@ -9,6 +9,7 @@
 //!        └──▶ consistency (record against hosts and storage) ─▶ store, hosts, snapshot
 //! ```
 
+pub mod access;
 pub mod config;
 pub mod consistency;
 pub mod domains;

@@ -5,7 +5,7 @@ compile_error!("fail points are for tests: build this program without the featur
 
 use clap::Parser;
 use livemerge_api_server::{config::Config, server};
-use livemerge_runtime::{Args, ended, telemetry, trace};
+use livemerge_runtime::{Args, ended, hold_hangups, telemetry, trace};
 use std::process::ExitCode;
 
 /// Takes and deletes snapshots of running virtual machines.
@@ -22,11 +22,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
+    hold_hangups()?;
     let config: Config = args.load("LIVEMERGE_SERVER_")?;
-    config.listen.admit(args.insecure)?;
-    config.metrics.admit(args.insecure)?;
-    config.traces.check()?;
-    config.heartbeat.policy()?;
+    config.check(args.insecure)?;
+    if args.check_config {
+        config.check_files()?;
+    }
     if args.report(&config, &mut std::io::stdout())? {
         return Ok(());
     }

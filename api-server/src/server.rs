@@ -1,5 +1,6 @@
 //! Puts the server together: store, hosts, snapshots, services.
 
+use crate::access;
 use crate::config::Config;
 use crate::consistency::Consistency;
 use crate::domains::Domains;
@@ -15,7 +16,7 @@ use livemerge_proto::v1::event_service_server::EventServiceServer;
 use livemerge_proto::v1::inventory_service_server::InventoryServiceServer;
 use livemerge_proto::v1::operation_service_server::OperationServiceServer;
 use livemerge_proto::v1::snapshot_service_server::SnapshotServiceServer;
-use livemerge_runtime::{Clock, Metrics, Readiness, Server, Shutdown, SystemClock};
+use livemerge_runtime::{Clock, Metrics, Readiness, Security, Server, Shutdown, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,19 +146,22 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let store: Arc<dyn Store> =
         Arc::new(store.with_context(|| format!("the database {}", path.display()))?);
     let metrics = Metrics::new(env!("CARGO_PKG_NAME"));
-    let server = Server::new(config.server.clone()).metered(&metrics);
+    let security = Security::open(&config.tls, config.auth.as_ref(), access::rules())?;
+    let server = Server::new(config.server.clone())
+        .metered(&metrics)
+        .secured(security);
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let services = open(
         config,
         Arc::new(SystemClock),
         Arc::clone(&store),
-        crate::hosts::dial(),
+        crate::hosts::dial(config.client.open(insecure)?),
         shutdown.clone(),
     )
     .await?;
     services.observe(&metrics);
     config.metrics.serve(insecure, &metrics, &shutdown).await?;
-    let listener = config.listen.bind(insecure).await?;
+    let listener = config.listen.bind(config.reach(insecure)).await?;
     tracing::info!(address = %listener.address()?, "the server serves");
     tokio::spawn(follow_readiness(
         Arc::clone(&store),
@@ -198,7 +202,7 @@ async fn register_configured(config: &Config, hosts: &Arc<Hosts>) -> anyhow::Res
             version: known.map(|known| known.version).unwrap_or_default(),
         };
         hosts
-            .register(record)
+            .register(record, None)
             .await
             .with_context(|| format!("hosts.{id}"))?;
     }

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod access;
 mod age;
 mod diagnostics;
 mod event;
@@ -9,6 +10,7 @@ mod rate;
 mod snapshot;
 mod volume;
 
+pub(crate) use access::AccessArgs;
 pub(crate) use age::Age;
 pub(crate) use diagnostics::DiagnosticsArgs;
 pub(crate) use event::{EventCommand, EventFilterArgs, WatchEventsArgs};
@@ -45,7 +47,7 @@ const EVERY: &str = "For every command";
 /// What every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The API server: `http://ADDRESS:PORT` or `unix:/PATH`
+    /// The API server: `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`
     #[arg(long, global = true, help_heading = EVERY, value_name = "URL", env = "LIVEMERGE_SERVER", default_value = DEFAULT_SERVER)]
     pub(crate) server: Server,
     /// How answers are written
@@ -65,6 +67,9 @@ pub(crate) struct Global {
     /// twice [default: a fresh UUID]
     #[arg(long, global = true, help_heading = EVERY, value_name = "UUID")]
     pub(crate) request_id: Option<RequestId>,
+    /// How the server is called.
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
 }
 
 /// The commands, by subject.
@@ -151,7 +156,7 @@ pub(crate) enum Switch {
 pub(crate) struct RegisterArgs {
     /// The host's id
     pub(crate) host: String,
-    /// Where its agent listens: `http://ADDRESS:PORT` or `unix:/PATH`
+    /// Where its agent listens: `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint: String,
     /// The agent's generation; an older one than known is refused

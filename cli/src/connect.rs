@@ -1,16 +1,19 @@
 //! [`Server`]: where the API server listens; [`Session`]: how a command calls it.
 
-use crate::failure::{Exit, Failure};
+use crate::access::{self, Wire};
+use crate::args::AccessArgs;
+use crate::failure::Failure;
 use livemerge_proto::ids::RequestId;
 use livemerge_proto::v1::event_service_client::EventServiceClient;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
+use livemerge_runtime::CallAddress;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -24,7 +27,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(10);
 
-/// The address of an API server: `http://ADDRESS:PORT` or `unix:/PATH`.
+/// The address of an API server: `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server(String);
 
@@ -32,14 +35,9 @@ impl FromStr for Server {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WANTED: &str = "must be `http://ADDRESS:PORT` or `unix:/PATH`";
-        let valid = match text.strip_prefix("unix:") {
-            Some(path) => path.starts_with('/') && path.len() > 1,
-            None => text.parse::<Uri>().is_ok_and(|uri| {
-                uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty())
-            }),
-        };
-        if valid {
+        const WANTED: &str =
+            "must be `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`";
+        if text != "unix:/" && text.parse::<CallAddress>().is_ok() {
             Ok(Self(text.to_owned()))
         } else {
             Err(WANTED)
@@ -57,7 +55,7 @@ impl fmt::Display for Server {
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     server: Server,
-    channel: Channel,
+    wire: Wire,
     request_id: RequestId,
     /// Of all calls of the command.
     trace: Uuid,
@@ -68,28 +66,24 @@ impl Session {
     /// Calls this server. It is connected by the first call.
     ///
     /// # Errors
-    /// When the address cannot be used.
+    /// When the address cannot be used, or the files of `access`.
     pub(crate) fn new(
         server: Server,
+        access: &AccessArgs,
         request_id: Option<RequestId>,
         time: Option<Duration>,
     ) -> Result<Self, Failure> {
-        let unusable = |_| {
-            Failure::new(
-                Exit::Usage,
-                format!("the server's address {server} cannot be used"),
-            )
+        let bounds = |endpoint: Endpoint| {
+            endpoint
+                .user_agent(concat!("livemerge-cli/", env!("CARGO_PKG_VERSION")))
+                .expect("it is plain text")
+                .connect_timeout(CONNECT)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+                .keep_alive_while_idle(true)
         };
-        let endpoint = Endpoint::from_shared(server.0.clone()).map_err(unusable)?;
-        let endpoint = endpoint
-            .user_agent(concat!("livemerge-cli/", env!("CARGO_PKG_VERSION")))
-            .map_err(unusable)?
-            .connect_timeout(CONNECT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
-            .keep_alive_while_idle(true);
         Ok(Self {
-            channel: endpoint.connect_lazy(),
+            wire: access::wire(&server, access, bounds)?,
             request_id: request_id.unwrap_or_else(|| Uuid::new_v4().into()),
             trace: Uuid::new_v4(),
             // A time beyond the clock's range is no bound.
@@ -99,23 +93,23 @@ impl Session {
     }
 
     /// Hosts, machines, chains.
-    pub(crate) fn inventory(&self) -> InventoryServiceClient<Channel> {
-        InventoryServiceClient::new(self.channel.clone())
+    pub(crate) fn inventory(&self) -> InventoryServiceClient<Wire> {
+        InventoryServiceClient::new(self.wire.clone())
     }
 
     /// Snapshots.
-    pub(crate) fn snapshots(&self) -> SnapshotServiceClient<Channel> {
-        SnapshotServiceClient::new(self.channel.clone())
+    pub(crate) fn snapshots(&self) -> SnapshotServiceClient<Wire> {
+        SnapshotServiceClient::new(self.wire.clone())
     }
 
     /// Operations.
-    pub(crate) fn operations(&self) -> OperationServiceClient<Channel> {
-        OperationServiceClient::new(self.channel.clone())
+    pub(crate) fn operations(&self) -> OperationServiceClient<Wire> {
+        OperationServiceClient::new(self.wire.clone())
     }
 
     /// The audit log.
-    pub(crate) fn events(&self) -> EventServiceClient<Channel> {
-        EventServiceClient::new(self.channel.clone())
+    pub(crate) fn events(&self) -> EventServiceClient<Wire> {
+        EventServiceClient::new(self.wire.clone())
     }
 
     /// Whom it calls.
@@ -230,6 +224,7 @@ mod tests {
             DEFAULT_SERVER,
             "http://[::1]:7420",
             "http://api",
+            "https://api.example.org:7420",
             "unix:/run/a.sock",
         ] {
             assert_eq!(good.parse::<Server>().unwrap().to_string(), good);
@@ -238,7 +233,8 @@ mod tests {
             "",
             "x",
             "127.0.0.1:7420",
-            "https://a",
+            "ftp://a",
+            "https://",
             "unix:",
             "unix:a",
             "unix:/",

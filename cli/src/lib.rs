@@ -10,7 +10,7 @@
 //! ```
 //!
 //! * `args` is the command line, `commands` has one file for each subject of it.
-//! * `connect` makes calls within the command's time; `page` reads lists to their end; `resolve`
+//! * `access` is what the server is shown, and what it must show; `connect` makes calls within the command's time; `page` reads lists to their end; `resolve`
 //!   finds machines and snapshots by name.
 //! * `wait` follows an operation, `follow` the audit log, both over restarts of the server
 //!   (`retry`).
@@ -23,6 +23,7 @@
 //!
 //! What it does not do: it keeps no state, reads no configuration file, and talks to no host agent.
 
+mod access;
 mod args;
 pub mod chain;
 mod commands;

@@ -1,5 +1,6 @@
 //! Puts the agent together: hypervisor, storage, merges, services.
 
+use crate::access;
 use crate::config::Config;
 use crate::domains::{self, Domain};
 use crate::freeze::Freezes;
@@ -19,7 +20,9 @@ use livemerge_proto::v1::host_service_server::HostServiceServer;
 use livemerge_proto::v1::merge_service_server::MergeServiceServer;
 use livemerge_proto::v1::volume_service_server::VolumeServiceServer;
 use livemerge_runtime::metrics::ClientMeter;
-use livemerge_runtime::{Clock, ListenAddress, Metrics, Readiness, Server, Shutdown, SystemClock};
+use livemerge_runtime::{
+    Clock, ListenAddress, Metrics, Readiness, Security, Server, Shutdown, SystemClock,
+};
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
@@ -180,7 +183,10 @@ pub async fn run(
     insecure: bool,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new(env!("CARGO_PKG_NAME"));
-    let server = Server::new(config.server.clone()).metered(&metrics);
+    let security = Security::open(&config.tls, config.auth.as_ref(), access::rules())?;
+    let server = Server::new(config.server.clone())
+        .metered(&metrics)
+        .secured(security);
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
     let domains = domains::open(config).await?;
     let clock = Arc::new(SystemClock);
@@ -194,13 +200,13 @@ pub async fn run(
     .await?;
     agent.observe(&metrics);
     config.metrics.serve(insecure, &metrics, &shutdown).await?;
-    let listener = config.listen.bind(insecure).await?;
+    let listener = config.listen.bind(config.reach(insecure)).await?;
     let address = listener.address()?;
     tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");
     tokio::spawn(follow_readiness(hypervisor, readiness, shutdown.clone()));
     let calls = ClientMeter::default();
     calls.publish(&metrics);
-    register(config, &address, agent.generation, &calls, shutdown)?;
+    register(config, insecure, &address, agent.generation, &calls, shutdown)?;
     let guests_run = agent.guests_run();
     let server = server
         .descriptors(DESCRIPTORS)
@@ -219,6 +225,7 @@ pub async fn run(
 
 fn register(
     config: &Config,
+    insecure: bool,
     address: &ListenAddress,
     generation: u64,
     calls: &ClientMeter,
@@ -227,8 +234,14 @@ fn register(
     let Some(server) = config.host.server()? else {
         return Ok(());
     };
+    let line = config
+        .client
+        .open(insecure)?
+        .line(server, registration::bounds);
+    let line = line.map_err(|error| anyhow::anyhow!("host.api_server: {error}"))?;
+    let scheme = if config.tls.is_on() { "https" } else { "http" };
     let endpoint = match (config.host.advertise.as_str(), address) {
-        ("", ListenAddress::Tcp(address)) => format!("http://{address}"),
+        ("", ListenAddress::Tcp(address)) => format!("{scheme}://{address}"),
         ("", ListenAddress::Unix(path)) => format!("unix:{}", path.display()),
         (advertised, _) => advertised.to_owned(),
     };
@@ -239,7 +252,7 @@ fn register(
     };
     tokio::spawn(registration::keep(
         registration,
-        server,
+        line,
         calls.clone(),
         shutdown,
     ));

@@ -1,13 +1,15 @@
 //! The agent's configuration. Every key has a default but the host's name and its storage.
 
-use crate::freeze;
 use crate::merge::{PivotMode, Policy};
+use crate::{access, freeze};
 use livemerge_proto::ids::HostId;
-use livemerge_runtime::{ListenConfig, LogConfig, MetricsConfig, ServerConfig, TracesConfig};
+use livemerge_runtime::{
+    AuthConfig, CallAddress, ClientConfig, ListenConfig, LogConfig, MetricsConfig, Reach, Security,
+    ServerConfig, TlsConfig, TracesConfig,
+};
 use livemerge_storage::StorageId;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
-use tonic::transport::Endpoint;
 
 mod storage;
 
@@ -27,6 +29,12 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// Where traces are sent.
     pub traces: TracesConfig,
+    /// The agent's certificate, and whose client certificates it takes.
+    pub tls: TlsConfig,
+    /// Who may do what; without it whoever reaches the agent may do everything.
+    pub auth: Option<AuthConfig>,
+    /// How the API server is called.
+    pub client: ClientConfig,
     /// This host.
     pub host: HostConfig,
     /// Its hypervisor.
@@ -47,6 +55,9 @@ impl Default for Config {
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
             traces: TracesConfig::default(),
+            tls: TlsConfig::default(),
+            auth: None,
+            client: ClientConfig::default(),
             host: HostConfig::default(),
             hypervisor: HypervisorConfig::default(),
             merge: MergeConfig::default(),
@@ -57,6 +68,40 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How far the agent may be heard.
+    pub fn reach(&self, insecure: bool) -> Reach {
+        Reach::of(&self.tls, self.auth.as_ref(), insecure)
+    }
+
+    /// Whether all of it can stand together. No file is looked at.
+    ///
+    /// # Errors
+    /// Names the key that cannot stand as it does.
+    pub fn check(&self, insecure: bool) -> anyhow::Result<()> {
+        self.listen.admit(self.reach(insecure))?;
+        self.metrics.admit(insecure)?;
+        self.traces.check()?;
+        Security::check(&self.tls, self.auth.as_ref())?;
+        self.client.check()?;
+        self.host.id()?;
+        if let Some(server) = self.host.server()? {
+            let admitted = self.client.admit(server, insecure);
+            admitted.map_err(|error| anyhow::anyhow!("host.api_server: {error}"))?;
+        }
+        self.merge.policy()?;
+        self.freeze.policy().map(drop)
+    }
+
+    /// Whether the files of certificates, keys and tokens can be used.
+    ///
+    /// # Errors
+    /// Names the file that cannot.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        Security::open(&self.tls, self.auth.as_ref(), access::rules())?;
+        self.client.open(false)?;
+        Ok(())
+    }
+
     /// The room that a volume which is given it has left when it is given more: half of the largest
     /// chunk that is given at once, so that a guest has the time of the other half.
     pub(crate) fn growth_margin(&self) -> u64 {
@@ -77,8 +122,8 @@ pub struct HostConfig {
     pub id: String,
     /// The directory of the agent's journal.
     pub state_dir: PathBuf,
-    /// Where the API server listens, `http://ADDRESS:PORT` or `unix:/PATH`. Empty: the agent does
-    /// not register itself, and stands in the server's configuration instead.
+    /// Where the API server listens, `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`.
+    /// Empty: the agent does not register itself, and stands in the server's configuration instead.
     pub api_server: String,
     /// What the API server shall call to reach this agent. Empty: the address it listens on.
     pub advertise: String,
@@ -100,22 +145,17 @@ impl HostConfig {
     ///
     /// # Errors
     /// When the address is none.
-    pub fn server(&self) -> anyhow::Result<Option<Endpoint>> {
+    pub fn server(&self) -> anyhow::Result<Option<&str>> {
         if self.api_server.is_empty() {
             return Ok(None);
         }
-        let endpoint = Endpoint::from_shared(self.api_server.clone());
-        let endpoint = endpoint.ok().filter(|endpoint| {
-            matches!(endpoint.uri().scheme_str(), Some("http" | "unix"))
-                || self.api_server.starts_with("unix:/")
-        });
-        let known = endpoint.ok_or_else(|| {
-            anyhow::anyhow!(
-                "host.api_server {:?}: must be http://ADDRESS:PORT or unix:/PATH",
-                self.api_server
-            )
-        })?;
-        Ok(Some(known))
+        if self.api_server.parse::<CallAddress>().is_ok() {
+            return Ok(Some(&self.api_server));
+        }
+        anyhow::bail!(
+            "host.api_server {:?}: must be http://ADDRESS:PORT, https://ADDRESS:PORT or unix:/PATH",
+            self.api_server
+        )
     }
 
     /// The id, checked.

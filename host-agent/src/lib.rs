@@ -12,6 +12,7 @@
 //!   export (a process of its own: the NBD server of a domain of objects)
 //! ```
 
+pub mod access;
 pub mod agent;
 pub mod chains;
 pub mod config;

@@ -6,7 +6,7 @@ compile_error!("fail points are for tests: build this program without the featur
 use clap::{Parser, Subcommand};
 use livemerge_host_agent::export::{self, ExportArgs};
 use livemerge_host_agent::{agent, config::Config, hypervisor::Libvirt};
-use livemerge_runtime::{Args, ended, telemetry, trace};
+use livemerge_runtime::{Args, ended, hold_hangups, telemetry, trace};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -40,14 +40,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
+    hold_hangups()?;
     let config: Config = args.load("LIVEMERGE_AGENT_")?;
-    config.listen.admit(args.insecure)?;
-    config.metrics.admit(args.insecure)?;
-    config.traces.check()?;
-    config.host.id()?;
-    config.host.server()?;
-    config.merge.policy()?;
-    config.freeze.policy()?;
+    config.check(args.insecure)?;
+    if args.check_config {
+        config.check_files()?;
+    }
     let call_limit = config.hypervisor.call_limit()?;
     if args.report(&config, &mut std::io::stdout())? {
         return Ok(());

@@ -6,9 +6,9 @@ use livemerge_proto::problem::Problem;
 use livemerge_proto::v1::RegisterHostRequest;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_runtime::metrics::{Calls, ClientMeter};
-use livemerge_runtime::{Backoff, Shutdown, Tries};
+use livemerge_runtime::{Backoff, Line, Shutdown, Tries};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use uuid::Uuid;
 
 const EVERY: Duration = Duration::from_secs(10);
@@ -26,18 +26,19 @@ pub struct Registration {
     pub generation: u64,
 }
 
+/// How long the API server may take.
+pub fn bounds(server: Endpoint) -> Endpoint {
+    server.connect_timeout(TIME_LIMIT).timeout(TIME_LIMIT)
+}
+
 /// Registers until the agent stops. Failing is no reason to stop: merges go on without a server.
 pub async fn keep(
     registration: Registration,
-    server: Endpoint,
+    server: Line,
     calls: ClientMeter,
     shutdown: Shutdown,
 ) {
-    let channel = server
-        .connect_timeout(TIME_LIMIT)
-        .timeout(TIME_LIMIT)
-        .connect_lazy();
-    let mut client = InventoryServiceClient::new(calls.over(channel));
+    let mut client = InventoryServiceClient::new(calls.over(server));
     let mut tries = Tries::new(BACKOFF, &registration.host);
     loop {
         let pause = match register(&registration, &mut client).await {
@@ -62,7 +63,7 @@ pub async fn keep(
 
 async fn register(
     registration: &Registration,
-    client: &mut InventoryServiceClient<Calls<Channel>>,
+    client: &mut InventoryServiceClient<Calls<Line>>,
 ) -> Result<(), tonic::Status> {
     let request = RegisterHostRequest {
         request_id: Uuid::new_v4().to_string(),

@@ -1,5 +1,6 @@
 //! What can go wrong before and while a server runs.
 
+use crate::SecurityFileError;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,10 +47,11 @@ pub enum ConfigError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
-    /// A plaintext address that other machines can reach, without `--insecure`.
+    /// An address that other machines can reach, without both TLS and known callers, and without
+    /// `--insecure`.
     #[error(
-        "listen.address: {address} can be reached from other machines and has no TLS; \
-         listen on loopback or a unix socket, or pass --insecure"
+        "listen.address: {address} can be reached from other machines and needs [tls] and [auth]; \
+         set both, listen on loopback or a unix socket, or pass --insecure"
     )]
     Insecure {
         /// The address that was refused.
@@ -70,6 +72,19 @@ pub enum ConfigError {
         /// The address that was refused.
         address: SocketAddr,
     },
+    /// A file of certificates, keys or tokens cannot be used.
+    #[error(transparent)]
+    SecurityFile(#[from] SecurityFileError),
+}
+
+impl ConfigError {
+    /// A key that does not go with the others.
+    pub(crate) fn conflict(key: &str, message: &str) -> Self {
+        ConfigError::Setting {
+            origin: key.to_owned(),
+            message: message.to_owned(),
+        }
+    }
 }
 
 /// The server could not start or did not end well.

@@ -1,4 +1,5 @@
-//! What every request passes, outside to in: request span, metrics, catch panic, deadline.
+//! What every request passes, outside to in: request span, metrics, catch panic, deadline, and then
+//! the gate of [`crate::security`].
 //!
 //! Each layer is a plain [`tower::Service`] over tonic's body type that cannot fail: whatever goes
 //! wrong inside is an answer with a gRPC status.

@@ -9,7 +9,7 @@
 //!                  │                                 ▼
 //!                  └───────────────▶ Server::new ─ service(..) ─ serve(listener)
 //!
-//!  connection ─▶ request span ─▶ metrics ─▶ catch panic ─▶ deadline ─▶ service
+//!  connection ─▶ TLS ─▶ request span ─▶ metrics ─▶ catch panic ─▶ deadline ─▶ gate (roles) ─▶ service
 //! ```
 //!
 //! A drain (SIGTERM, SIGINT, or anyone who cancels [`Shutdown`]) goes in this order: health says
@@ -20,7 +20,10 @@
 //!
 //! ```no_run
 //! use clap::Parser;
-//! use livemerge_runtime::{Args, ListenConfig, LogConfig, Server, ServerConfig, telemetry};
+//! use livemerge_runtime::{
+//!     Args, AuthConfig, ListenConfig, LogConfig, Reach, Rules, Security, Server, ServerConfig,
+//!     TlsConfig, telemetry,
+//! };
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Parser)]
@@ -37,6 +40,8 @@
 //!     listen: ListenConfig,
 //!     server: ServerConfig,
 //!     log: LogConfig,
+//!     tls: TlsConfig,
+//!     auth: Option<AuthConfig>,
 //! }
 //!
 //! impl Default for Config {
@@ -45,6 +50,8 @@
 //!             listen: ListenConfig::loopback(50051),
 //!             server: ServerConfig::default(),
 //!             log: LogConfig::default(),
+//!             tls: TlsConfig::default(),
+//!             auth: None,
 //!         }
 //!     }
 //! }
@@ -53,13 +60,16 @@
 //! async fn main() -> anyhow::Result<()> {
 //!     let args = Cli::parse().args;
 //!     let config: Config = args.load("LIVEMERGE_EXAMPLE_")?;
-//!     config.listen.admit(args.insecure)?;
+//!     let reach = Reach::of(&config.tls, config.auth.as_ref(), args.insecure);
+//!     config.listen.admit(reach)?;
 //!     if args.report(&config, &mut std::io::stdout())? {
 //!         return Ok(()); // --check-config or --print-config
 //!     }
 //!     telemetry::init(&config.log)?;
 //!
-//!     let server = Server::new(config.server.clone());
+//!     let rules = Rules::new(); // .permit("livemerge.v1.MergeService", &["GetMerge"], &[Role::Viewer])
+//!     let security = Security::open(&config.tls, config.auth.as_ref(), rules)?;
+//!     let server = Server::new(config.server.clone()).secured(security);
 //!     let (shutdown, readiness) = (server.shutdown(), server.readiness());
 //!     // let merges = MergeServiceServer::new(MergeApi::new(shutdown.clone()))
 //!     //     .max_decoding_message_size(config.server.max_message_bytes());
@@ -67,7 +77,7 @@
 //!         // .descriptors(livemerge_proto::FILE_DESCRIPTOR_SET)
 //!         // .service(merges)
 //!         .streams(["/livemerge.v1.MergeService/WatchMerges"]);
-//!     let listener = config.listen.bind(args.insecure).await?;
+//!     let listener = config.listen.bind(reach).await?;
 //!     readiness.set_all(true); // once hypervisor, database, ... have answered
 //!     server.serve(listener).await?;
 //!     // Tasks that own mutations saw `shutdown` and are awaited here.
@@ -89,6 +99,8 @@ mod error;
 mod health;
 mod layers;
 mod listen;
+mod probes;
+mod security;
 mod server;
 mod server_config;
 
@@ -101,6 +113,10 @@ pub use health::Readiness;
 pub use layers::{RequestIds, RequestLayer, RequestSpan};
 pub use listen::{ListenAddress, ListenConfig, Listener};
 pub use metrics::{Metrics, MetricsConfig};
+pub use security::{
+    AuthConfig, BoundRole, CallAddress, Caller, Client, ClientCertificate, ClientConfig, JwtConfig,
+    Line, Reach, Role, Rules, Security, SecurityFileError, Subject, TlsConfig, hold_hangups,
+};
 pub use server::{Server, Shutdown};
 pub use server_config::ServerConfig;
 pub use telemetry::{LogConfig, LogFormat};

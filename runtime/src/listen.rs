@@ -1,15 +1,20 @@
 //! Where a server listens: a TCP address or a unix socket.
 //!
-//! Without TLS only loopback and unix sockets are admitted, unless the operator says
-//! `--insecure`: a plaintext port that other machines reach is never opened by omission.
+//! Without TLS and callers that are known only loopback and unix sockets are admitted, unless the
+//! operator says `--insecure`: a port that other machines reach is never opened by omission. The
+//! health address may be anywhere, since there is nothing else to be had.
 
 mod accept;
+mod secured;
+mod severable;
 mod unix;
 
-pub(crate) use accept::{Connection, incoming};
+pub(crate) use accept::{Accept, incoming};
+pub(crate) use secured::{Secured, secured};
+pub(crate) use severable::Severable;
 pub(crate) use unix::UnixSocketListener;
 
-use crate::{ConfigError, ServeError};
+use crate::{ConfigError, Reach, ServeError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -71,6 +76,9 @@ impl fmt::Display for ListenAddress {
 pub struct ListenConfig {
     /// Where to listen.
     pub address: ListenAddress,
+    /// Where health is served beside, in plaintext and to everybody: for probes that can show no
+    /// certificate.
+    pub health_address: Option<SocketAddr>,
     /// Connections open at once; more wait in the system's backlog. Keep it below the limit of
     /// open files.
     pub max_connections: NonZeroU32,
@@ -90,6 +98,7 @@ impl ListenConfig {
     pub fn loopback(port: u16) -> Self {
         ListenConfig {
             address: ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into()),
+            health_address: None,
             max_connections: Self::DEFAULT_CONNECTIONS,
         }
     }
@@ -97,11 +106,11 @@ impl ListenConfig {
     /// Whether the address may be listened on.
     ///
     /// # Errors
-    /// [`ConfigError::Insecure`] for an address that other machines can reach, unless `insecure`.
-    pub fn admit(&self, insecure: bool) -> Result<(), ConfigError> {
+    /// [`ConfigError::Insecure`] for an address that is out of `reach`.
+    pub fn admit(&self, reach: Reach) -> Result<(), ConfigError> {
         match self.address {
             ListenAddress::Tcp(address)
-                if !insecure && !address.ip().to_canonical().is_loopback() =>
+                if reach == Reach::Near && !address.ip().to_canonical().is_loopback() =>
             {
                 Err(ConfigError::Insecure { address })
             }
@@ -109,22 +118,28 @@ impl ListenConfig {
         }
     }
 
-    /// Binds the address; clients may connect from now on, and wait until the server serves.
+    /// Binds the addresses; clients may connect from now on, and wait until the server serves.
     ///
     /// # Errors
     /// As [`admit`](Self::admit), and [`ServeError::Bind`].
-    pub async fn bind(&self, insecure: bool) -> Result<Listener, ServeError> {
-        self.admit(insecure)?;
+    pub async fn bind(&self, reach: Reach) -> Result<Listener, ServeError> {
+        self.admit(reach)?;
+        let failed = |address: String| |source| ServeError::Bind { address, source };
         let socket = match &self.address {
             ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Socket::Tcp),
             ListenAddress::Unix(path) => UnixSocketListener::bind(path).await.map(Socket::Unix),
         };
-        let socket = socket.map_err(|source| ServeError::Bind {
-            address: self.address.to_string(),
-            source,
-        })?;
+        let socket = socket.map_err(failed(self.address.to_string()))?;
+        let health = match self.health_address {
+            None => None,
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(failed(address.to_string()))?)
+            }
+        };
         Ok(Listener {
             socket,
+            health,
             max_connections: self.max_connections.get() as usize,
         })
     }
@@ -134,6 +149,7 @@ impl ListenConfig {
 #[derive(Debug)]
 pub struct Listener {
     pub(crate) socket: Socket,
+    pub(crate) health: Option<TcpListener>,
     pub(crate) max_connections: usize,
 }
 
@@ -144,6 +160,12 @@ pub(crate) enum Socket {
 }
 
 impl Listener {
+    /// The health address in effect, if there is one.
+    #[must_use]
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health.as_ref()?.local_addr().ok()
+    }
+
     /// The address in effect, with the port the system chose.
     ///
     /// # Errors
@@ -194,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_and_unix_are_admitted_without_tls() {
+    fn only_loopback_and_unix_are_admitted_nearby() {
         let near = [
             "127.0.0.1:1",
             "127.9.9.9:1",
@@ -204,21 +226,21 @@ mod tests {
         ];
         let far = ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"];
         for text in near {
-            assert!(at(text).admit(false).is_ok(), "{text}");
+            assert!(at(text).admit(Reach::Near).is_ok(), "{text}");
         }
         for text in far {
-            let refused = at(text).admit(false).unwrap_err();
+            let refused = at(text).admit(Reach::Near).unwrap_err();
             assert!(
                 matches!(refused, ConfigError::Insecure { .. }),
                 "{text}: {refused}"
             );
-            assert!(at(text).admit(true).is_ok(), "{text}");
+            assert!(at(text).admit(Reach::Far).is_ok(), "{text}");
         }
     }
 
     #[tokio::test]
     async fn a_refused_address_is_not_bound() {
-        let refused = at("0.0.0.0:0").bind(false).await.unwrap_err();
+        let refused = at("0.0.0.0:0").bind(Reach::Near).await.unwrap_err();
         assert!(
             matches!(refused, ServeError::Config(ConfigError::Insecure { .. })),
             "{refused}"
@@ -227,9 +249,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_an_error() {
-        let first = at("127.0.0.1:0").bind(false).await.unwrap();
+        let first = at("127.0.0.1:0").bind(Reach::Near).await.unwrap();
         let taken = first.address().unwrap().to_string();
-        let refused = at(&taken).bind(false).await.unwrap_err();
+        let refused = at(&taken).bind(Reach::Near).await.unwrap_err();
         assert!(matches!(refused, ServeError::Bind { .. }), "{refused}");
     }
 }

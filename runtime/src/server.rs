@@ -13,8 +13,10 @@
 //! started them.
 
 use crate::layers::{CatchPanic, DeadlineLayer, RequestSpan};
-use crate::listen::{self, Connection, Listener, Socket};
+use crate::listen::{self, Accept, Listener, Secured, Socket};
 use crate::metrics::{Metrics, MetricsLayer, ServerMeter};
+use crate::probes;
+use crate::security::{Gate, Security};
 use crate::{Readiness, ServeError, ServerConfig};
 use futures::Stream;
 use std::collections::HashSet;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -62,6 +65,7 @@ pub struct Server {
     readiness: Readiness,
     shutdown: Shutdown,
     meter: ServerMeter,
+    security: Security,
 }
 
 impl Server {
@@ -83,6 +87,7 @@ impl Server {
             readiness: Readiness::new(),
             shutdown: Shutdown::new(),
             meter: ServerMeter::new(&Metrics::default()),
+            security: Security::default(),
         }
     }
 
@@ -130,6 +135,13 @@ impl Server {
         self
     }
 
+    /// Serves with TLS, and to those callers alone who may, as configured.
+    #[must_use]
+    pub fn secured(mut self, security: Security) -> Self {
+        self.security = security;
+        self
+    }
+
     /// Names streaming methods (`/package.Service/Method`): they are exempt from the server's
     /// bound on the time of a call, though not from a deadline the client sets.
     #[must_use]
@@ -151,18 +163,33 @@ impl Server {
             Ok(address) => tracing::info!(%address, "serving"),
             Err(error) => tracing::warn!(%error, "serving on an address that cannot be told"),
         }
-        let cut = CancellationToken::new();
+        let _probes = listener.health.map(|socket| {
+            let probes = probes::serve(socket, &self.readiness);
+            AbortOnDropHandle::new(tokio::spawn(probes))
+        });
         let max = listener.max_connections;
         match listener.socket {
-            Socket::Tcp(socket) => {
-                let incoming = listen::incoming(socket, max, cut.clone());
-                self.serve_incoming(incoming, signals, cut).await
-            }
+            Socket::Tcp(socket) => self.serve_socket(socket, max, signals).await,
             Socket::Unix(socket) => {
-                let incoming = listen::incoming(socket, max, cut.clone());
-                self.serve_incoming(incoming, signals, cut).await
+                // Only its owner can reach it, and nobody listens in.
+                self.security.tls = None;
+                self.serve_socket(socket, max, signals).await
             }
         }
+    }
+
+    async fn serve_socket<L: Accept>(
+        self,
+        socket: L,
+        max_connections: usize,
+        signals: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let files = self.security.follow_files().map_err(ServeError::Signals)?;
+        let _files = AbortOnDropHandle::new(tokio::spawn(files));
+        let cut = CancellationToken::new();
+        let tls = self.security.tls.clone();
+        let incoming = listen::secured(socket, tls, max_connections, cut.clone());
+        self.serve_incoming(incoming, signals, cut).await
     }
 
     fn add_reflection(&mut self) -> Result<(), ServeError> {
@@ -196,7 +223,7 @@ impl Server {
 
     async fn serve_incoming<IO>(
         self,
-        incoming: impl Stream<Item = io::Result<Connection<IO>>> + Send + 'static,
+        incoming: impl Stream<Item = io::Result<Secured<IO>>> + Send + 'static,
         signals: impl Future<Output = ()>,
         cut: CancellationToken,
     ) -> Result<(), ServeError>
@@ -206,8 +233,9 @@ impl Server {
         let limit = self.config.max_message_bytes();
         let health = self.readiness.service().max_decoding_message_size(limit);
         let routes = self.routes.add_service(health).prepare();
+        let gate = Gate::<_, IO::ConnectInfo>::new(routes, self.security.guard);
         let service = CatchPanic::new(DeadlineLayer::new(
-            routes,
+            gate,
             self.config.unary_deadline(),
             self.streams,
         ));
@@ -215,11 +243,12 @@ impl Server {
         let metered = MetricsLayer::new(service, self.meter, &self.descriptors, &served);
         let service = RequestSpan::new(metered);
         let stop = CancellationToken::new();
-        let mut serving = tokio::spawn(self.config.transport().serve_with_incoming_shutdown(
+        let serving = self.config.transport().serve_with_incoming_shutdown(
             service,
             incoming,
             stop.clone().cancelled_owned(),
-        ));
+        );
+        let mut serving = AbortOnDropHandle::new(tokio::spawn(serving));
 
         tokio::select! {
             ended = &mut serving => return outcome(ended),

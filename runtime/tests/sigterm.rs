@@ -1,6 +1,6 @@
 //! A signal reaches the whole process, so that this test has a process of its own.
 
-use livemerge_runtime::{ListenConfig, Server, ServerConfig};
+use livemerge_runtime::{ListenConfig, Reach, Server, ServerConfig};
 use rustix::process::{Signal, getpid, kill_process};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 async fn sigterm_begins_the_drain() {
     let server = Server::new(ServerConfig::default());
     let shutdown = server.shutdown();
-    let listener = ListenConfig::loopback(0).bind(false).await.unwrap();
+    let listener = ListenConfig::loopback(0).bind(Reach::Near).await.unwrap();
     let address = listener.address().unwrap().to_string();
     let serving = tokio::spawn(server.serve(listener));
     // An answer shows that the signal handlers, installed before, are in place.

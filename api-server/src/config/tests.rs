@@ -28,7 +28,7 @@ fn from_variable(key: &str, value: &str) -> Result<Config, String> {
 fn every_key_has_a_default_that_is_admitted() {
     let config = from_file("").unwrap();
     assert_eq!(config.listen, ListenConfig::loopback(7420));
-    config.listen.admit(false).unwrap();
+    config.check(false).unwrap();
     assert_eq!(
         config.heartbeat.policy().unwrap().heartbeat,
         Duration::from_secs(2)
@@ -137,7 +137,7 @@ fn a_variable_is_refused_by_its_name() {
             "is not the absolute path of a file",
         ),
         ("HEARTBEAT__INTERVAL_MS", "soon", "expected u64"),
-        ("HOSTS__A__ENDPOINT", "https://a:1", "must be"),
+        ("HOSTS__A__ENDPOINT", "https://a", "must be"),
     ];
     for (key, value, what) in cases {
         let error = from_variable(key, value).expect_err(key);
@@ -197,7 +197,7 @@ fn an_endpoint_is_an_address_and_a_port() {
         "http://a:x",
         "http://a:70000",
         "http://:1",
-        "https://a:1",
+        "https://a",
         "ftp://a:1",
         "http://a:1/path",
         "http://a:1?q",
@@ -264,4 +264,41 @@ fn the_printed_configuration_is_read_again() {
     let text = livemerge_runtime::config::to_toml(&config).unwrap();
     let again = livemerge_runtime::config::to_toml(&from_file(&text).unwrap()).unwrap();
     assert_eq!(again, text);
+}
+
+#[test]
+fn what_would_be_open_to_others_is_refused() {
+    let cert = "[tls]\ncert_file = '/c'\nkey_file = '/k'\n";
+    let auth = "[auth]\ntokens_file = '/t'\n";
+    let far = "[listen]\naddress = '0.0.0.0:1'\n";
+    for (text, named) in [
+        (far.to_owned(), "listen.address"),
+        (format!("{far}{cert}"), "listen.address"),
+        (format!("{far}{auth}"), "listen.address"),
+        (
+            "[client]\ntoken_file = '/t'\n".to_owned(),
+            "client.token_file",
+        ),
+        (
+            "[hosts.h1]\nendpoint = 'http://192.0.2.1:1'\n".to_owned(),
+            "hosts.h1.endpoint",
+        ),
+        (
+            "[hosts.h1]\nendpoint = 'HTTPS://192.0.2.1:1'\n".to_owned(),
+            "hosts.h1.endpoint",
+        ),
+        ("[auth]\n".to_owned(), "auth"),
+    ] {
+        let refused = from_file(&text)
+            .unwrap()
+            .check(false)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.starts_with(named), "{text}: {refused}");
+    }
+    let both = from_file(&format!("{far}{cert}{auth}")).unwrap();
+    both.check(false).unwrap();
+    let missing = both.check_files().unwrap_err().to_string();
+    assert!(missing.contains("cannot read /"), "{missing}");
+    from_file(far).unwrap().check(true).unwrap();
 }

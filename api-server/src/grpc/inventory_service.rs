@@ -1,7 +1,7 @@
 //! `livemerge.v1.InventoryService`.
 
 use super::snapshot_service::{fingerprint, problem};
-use super::{caller, convert, detached, domains, finding, page::Pager};
+use super::{caller, convert, detached, domains, finding, page::Pager, registration};
 use crate::consistency::{Consistency, RepairOrder, Scope};
 use crate::domains::Domains;
 use crate::hosts::{
@@ -14,7 +14,7 @@ use livemerge_proto::ids::{DiskTarget, HostId, RequestId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use livemerge_proto::v1::inventory_service_server::InventoryService;
-use livemerge_runtime::Clock;
+use livemerge_runtime::{Caller, Clock};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -44,9 +44,12 @@ impl InventoryService for InventoryApi {
         &self,
         request: Request<v1::RegisterHostRequest>,
     ) -> Result<Response<v1::RegisterHostResponse>, Status> {
+        let (asks, from) = (caller(&request), request.remote_addr());
+        let bound = request.extensions().get::<Caller>().cloned();
         let record = parse_registration(request.into_inner())?;
+        registration::admit(&record, bound.as_ref(), from)?;
         let hosts = Arc::clone(&self.hosts);
-        let known = detached(async move { hosts.announced(record).await }).await?;
+        let known = detached(async move { hosts.announced(record, &asks).await }).await?;
         Ok(Response::new(v1::RegisterHostResponse {
             host: Some(self.host(known)),
         }))

@@ -13,6 +13,7 @@ mod labels;
 mod operation;
 mod operation_service;
 mod page;
+mod registration;
 mod snapshot_service;
 
 pub use event_service::EventApi;
@@ -22,12 +23,16 @@ pub use snapshot_service::SnapshotApi;
 
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
+use livemerge_runtime::Caller;
 use livemerge_runtime::trace::inherited;
 use tonic::{Request, Status};
 use tracing::Instrument as _;
 
-/// Who asks: the caller's address, as long as nothing better is known.
+/// Who asks: the name of the caller's certificate or token, or else its address.
 fn caller<T>(request: &Request<T>) -> String {
+    if let Some(caller) = request.extensions().get::<Caller>() {
+        return caller.name().to_owned();
+    }
     request
         .remote_addr()
         .map_or_else(|| "local".to_owned(), |address| address.to_string())

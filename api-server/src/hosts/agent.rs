@@ -19,14 +19,19 @@ use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
 use livemerge_runtime::metrics::{Calls, ClientMeter};
+use livemerge_runtime::Line;
 use livemerge_storage::{RemovalId, StorageId};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tonic::transport::Channel;
+use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 /// What works before it answers has so many times as long: a removal, which frees space, and overlays,
 /// which wait for the agent in a guest. Both go on after the time is over.
 const WORKS: u32 = 6;
+
+/// How often it is said that an agent does not let this server in.
+const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// Volumes of one page of a list.
 const PAGE: i32 = 1000;
@@ -34,17 +39,19 @@ const PAGE: i32 = 1000;
 /// An agent behind a channel.
 pub(super) struct GrpcAgent {
     host: HostId,
-    channel: Channel,
+    channel: Line,
     generation: i64,
     /// For calls that answer at once.
     answer: Duration,
     calls: ClientMeter,
+    /// When it was last said that the agent does not let this server in.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl GrpcAgent {
     pub(super) fn new(
         host: HostId,
-        channel: Channel,
+        channel: Line,
         generation: u64,
         answer: Duration,
         calls: ClientMeter,
@@ -55,11 +62,31 @@ impl GrpcAgent {
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
             answer,
             calls,
+            complained: Mutex::new(None),
         }
     }
 
-    fn channel(&self) -> Calls<Channel> {
+    fn channel(&self) -> Calls<Line> {
         self.calls.over(self.channel.clone())
+    }
+
+    /// What a failed call means. That the agent does not let this server in is said once in a while,
+    /// however much is asked.
+    fn failed(&self, status: Status) -> HostError {
+        let ours = matches!(
+            status.code(),
+            Code::Unauthenticated | Code::PermissionDenied
+        );
+        let error = classify(status);
+        let mut complained = self
+            .complained
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if ours && complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
+            *complained = Some(Instant::now());
+            tracing::error!(host = %self.host, "{error}");
+        }
+        error
     }
 
     fn at_once<T>(&self, message: T) -> Request<T> {
@@ -82,8 +109,8 @@ impl HostAgent for GrpcAgent {
         let answer = client
             .get_volume_chain(self.at_once(request))
             .await
-            .map_err(classify)?;
-        convert::chains(answer.into_inner()).map_err(classify)
+            .map_err(|status| self.failed(status))?;
+        convert::chains(answer.into_inner()).map_err(|status| self.failed(status))
     }
 
     async fn create_overlays(&self, order: &OverlayOrder) -> Result<Consistency, HostError> {
@@ -103,7 +130,7 @@ impl HostAgent for GrpcAgent {
         let answer = client
             .create_overlays(self.works(request))
             .await
-            .map_err(classify)?;
+            .map_err(|status| self.failed(status))?;
         Ok(convert::consistency(answer.get_ref().consistency()))
     }
 
@@ -120,7 +147,10 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = MergeServiceClient::new(self.channel());
         let answer = client.plan_merge(self.works(request)).await;
-        let plans = answer.map_err(classify)?.into_inner().disks;
+        let plans = answer
+            .map_err(|status| self.failed(status))?
+            .into_inner()
+            .disks;
         let measured = plans
             .iter()
             .zip(runs)
@@ -148,7 +178,7 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = MergeServiceClient::new(self.channel());
         let answer = client.start_merge(self.at_once(request)).await;
-        answer.map(drop).map_err(classify)
+        answer.map(drop).map_err(|status| self.failed(status))
     }
 
     async fn cancel_merge(&self, merge: MergeId) -> Result<(), HostError> {
@@ -158,7 +188,7 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = MergeServiceClient::new(self.channel());
         let answer = client.cancel_merge(self.at_once(request)).await;
-        answer.map(drop).map_err(classify)
+        answer.map(drop).map_err(|status| self.failed(status))
     }
 
     async fn limit_merge(&self, merge: MergeId, bytes_per_second: u64) -> Result<(), HostError> {
@@ -169,7 +199,7 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = MergeServiceClient::new(self.channel());
         let answer = client.set_merge_bandwidth(self.at_once(request)).await;
-        answer.map(drop).map_err(classify)
+        answer.map(drop).map_err(|status| self.failed(status))
     }
 
     async fn remove_volume(&self, order: &RemovalOrder) -> Result<Removed, HostError> {
@@ -183,9 +213,9 @@ impl HostAgent for GrpcAgent {
         let answer = client
             .remove_volume(self.works(request))
             .await
-            .map_err(classify)?;
+            .map_err(|status| self.failed(status))?;
         let removal = answer.into_inner().removal.unwrap_or_default();
-        convert::removed(&removal).map_err(classify)
+        convert::removed(&removal).map_err(|status| self.failed(status))
     }
 
     async fn restore_volume(
@@ -200,8 +230,11 @@ impl HostAgent for GrpcAgent {
         };
         let mut client = VolumeServiceClient::new(self.channel());
         let answer = client.restore_volume(self.works(request)).await;
-        let volume = answer.map_err(classify)?.into_inner().volume;
-        convert::volume(volume.unwrap_or_default()).map_err(classify)
+        let volume = answer
+            .map_err(|status| self.failed(status))?
+            .into_inner()
+            .volume;
+        convert::volume(volume.unwrap_or_default()).map_err(|status| self.failed(status))
     }
 
     async fn report(&self) -> Result<HostReport, HostError> {
@@ -210,8 +243,8 @@ impl HostAgent for GrpcAgent {
         let answer = client
             .get_host(self.at_once(request))
             .await
-            .map_err(classify)?;
-        convert::report(&self.host, answer.into_inner()).map_err(classify)
+            .map_err(|status| self.failed(status))?;
+        convert::report(&self.host, answer.into_inner()).map_err(|status| self.failed(status))
     }
 
     async fn domains(&self) -> Result<Vec<DomainSeen>, HostError> {
@@ -223,9 +256,9 @@ impl HostAgent for GrpcAgent {
                 page_token,
             };
             let answer = client.list_storages(self.at_once(request)).await;
-            let page = answer.map_err(classify)?.into_inner();
+            let page = answer.map_err(|status| self.failed(status))?.into_inner();
             for domain in page.storages {
-                domains.push(convert::domain(domain).map_err(classify)?);
+                domains.push(convert::domain(domain).map_err(|status| self.failed(status))?);
             }
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -244,9 +277,9 @@ impl HostAgent for GrpcAgent {
                 page_token,
             };
             let answer = client.list_volumes(self.at_once(request)).await;
-            let page = answer.map_err(classify)?.into_inner();
+            let page = answer.map_err(|status| self.failed(status))?.into_inner();
             for volume in page.volumes {
-                volumes.push(convert::volume(volume).map_err(classify)?);
+                volumes.push(convert::volume(volume).map_err(|status| self.failed(status))?);
             }
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -261,9 +294,14 @@ impl HostAgent for GrpcAgent {
             storage: storage.to_string(),
         };
         let answer = client.list_removals(self.at_once(request)).await;
-        let removals = answer.map_err(classify)?.into_inner().removals;
+        let removals = answer
+            .map_err(|status| self.failed(status))?
+            .into_inner()
+            .removals;
         let removals = removals.iter().map(convert::removal);
-        removals.collect::<Result<_, _>>().map_err(classify)
+        removals
+            .collect::<Result<_, _>>()
+            .map_err(|status| self.failed(status))
     }
 }
 
@@ -274,7 +312,7 @@ fn within<T>(time: Duration, message: T) -> Request<T> {
 }
 
 /// Who answers on a channel: its host's id and its generation. `None` when nobody does.
-pub(super) async fn identity(channel: Channel) -> Option<(String, u64)> {
+pub(super) async fn identity(channel: Line) -> Option<(String, u64)> {
     let asked = v1::HostServiceGetHostRequest {};
     let answer = HostServiceClient::new(channel).get_host(asked).await.ok()?;
     let host = answer.into_inner().host?;
@@ -283,6 +321,14 @@ pub(super) async fn identity(channel: Channel) -> Option<(String, u64)> {
 
 fn classify(status: Status) -> HostError {
     match Problem::try_from(status) {
+        // Not what was asked is refused, but this server; who has asked it shall not think that
+        // it is they.
+        Ok(problem) if is_about_us(problem.reason) => {
+            let text = format!("the host's agent does not let this server in: {problem}");
+            HostError::Unknown(
+                Problem::new(Reason::HostUnreachable, text).with("agent_reason", problem.reason),
+            )
+        }
         Ok(problem) if is_a_no(problem.reason) => HostError::Refused(problem),
         Ok(problem) => HostError::Unknown(problem),
         Err(status) => {
@@ -294,10 +340,20 @@ fn classify(status: Status) -> HostError {
     }
 }
 
+/// Whether the agent refuses this server's credentials, or lacks a role for it.
+fn is_about_us(reason: Reason) -> bool {
+    matches!(
+        reason.code(),
+        Code::Unauthenticated | Code::PermissionDenied
+    )
+}
+
 /// Whether the agent has understood and done nothing, and would say the same again.
 pub fn is_a_no(reason: Reason) -> bool {
     match reason.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Cancelled => false,
+        // A configuration that somebody mends.
+        Code::Unauthenticated | Code::PermissionDenied => false,
         Code::ResourceExhausted => reason == Reason::InsufficientSpace,
         // It is this server that is too old, or restored; what it has ordered goes on.
         _ => reason != Reason::StaleGeneration,
@@ -321,6 +377,9 @@ mod tests {
             Reason::MergeLimitReached,
             Reason::ServerDraining,
             Reason::DeadlineExceeded,
+            Reason::CredentialsMissing,
+            Reason::CredentialsInvalid,
+            Reason::MethodNotPermitted,
             Reason::MergeIoError,
             Reason::InternalBug,
         ];
@@ -333,6 +392,12 @@ mod tests {
     fn an_error_of_nobody_we_know_is_no_answer() {
         let no = Problem::new(Reason::PointOfNoReturn, "too late");
         assert_eq!(classify(no.clone().into()), HostError::Refused(no));
+        let HostError::Unknown(shut_out) =
+            classify(Problem::new(Reason::MethodNotPermitted, "not you").into())
+        else {
+            panic!("it is no answer");
+        };
+        assert_eq!(shut_out.reason, Reason::HostUnreachable);
         let silent = Problem::new(Reason::StoreUnavailable, "later");
         assert_eq!(classify(silent.clone().into()), HostError::Unknown(silent));
         for code in [Code::FailedPrecondition, Code::NotFound, Code::Unavailable] {

@@ -1,19 +1,30 @@
 //! What an agent's endpoint may look like: an address and a port, or a Unix socket.
 
+use livemerge_runtime::CallAddress;
 use tonic::transport::Uri;
 
 /// The longest path of a Unix socket, in bytes.
 const SOCKET_PATH_BYTES: usize = 107;
 
 /// What an endpoint must be, for people.
-pub const ENDPOINT_FORM: &str = "must be `http://ADDRESS:PORT` or `unix:/PATH`";
+pub const ENDPOINT_FORM: &str =
+    "must be `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`";
 
 /// Whether an agent may be called there.
 pub fn is_endpoint(text: &str) -> bool {
     match text.strip_prefix("unix:") {
         Some(path) => path.starts_with('/') && (2..=SOCKET_PATH_BYTES).contains(&path.len()),
-        None => text.parse().is_ok_and(|uri| is_plain_address(&uri)),
+        None => {
+            let plain = text.parse().is_ok_and(|uri| is_plain_address(&uri));
+            plain && text.parse::<CallAddress>().is_ok()
+        }
     }
+}
+
+/// Whether an endpoint is on this server's own machine, as far as its text tells.
+pub fn is_near(endpoint: &str) -> bool {
+    let parsed = endpoint.parse::<CallAddress>();
+    parsed.is_ok_and(|address| address.is_near())
 }
 
 /// Nothing but an address and its port.
@@ -22,7 +33,8 @@ fn is_plain_address(uri: &Uri) -> bool {
         let port = authority.port_u16().is_some_and(|port| port > 0);
         port && !authority.host().is_empty() && !authority.as_str().contains('@')
     });
-    address && uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none()
+    let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+    address && scheme && uri.path() == "/" && uri.query().is_none()
 }
 
 #[cfg(test)]
@@ -35,6 +47,8 @@ mod tests {
             "http://127.0.0.1:7421",
             "http://[::1]:1",
             "http://h1:7421",
+            "https://127.0.0.1:1",
+            "https://h1.example.org:7421",
             "unix:/run/a",
         ] {
             assert!(is_endpoint(good), "{good}");
@@ -48,7 +62,9 @@ mod tests {
             "http://127.0.0.1:99999",
             "http://user:pw@127.0.0.1:1",
             "http://127.0.0.1:1/path?x",
-            "https://127.0.0.1:1",
+            "https://h1",
+            "http://127.1:7421",
+            "ftp://127.0.0.1:1",
             "unix:relative",
             "unix:/",
             &long,

@@ -17,13 +17,12 @@ use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::{watch_host_response, watch_merges_response};
-use livemerge_runtime::{Backoff, Tries};
+use livemerge_runtime::{Backoff, Line, Tries};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
@@ -33,7 +32,7 @@ const MERGES_SILENCE: Duration = Duration::from_secs(25);
 pub(super) struct Link {
     hosts: Arc<Hosts>,
     host: HostId,
-    channel: Channel,
+    channel: Line,
     view: watch::Sender<HostView>,
     last_heard: Instant,
     notes: Retry,
@@ -67,7 +66,7 @@ impl Link {
     pub(super) fn new(
         hosts: Arc<Hosts>,
         host: HostId,
-        channel: Channel,
+        channel: Line,
         view: watch::Sender<HostView>,
     ) -> Self {
         let notes = Retry {

@@ -18,7 +18,7 @@ mod types;
 
 pub use agent::is_a_no;
 pub(crate) use convert::volume_ref;
-pub use endpoint::{ENDPOINT_FORM, is_endpoint};
+pub use endpoint::{ENDPOINT_FORM, is_endpoint, is_near};
 pub use maintenance::MaintenanceOrder;
 pub use types::{
     Chain, DiskSeen, DomainSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat,
@@ -35,14 +35,14 @@ use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::metrics::ClientMeter;
-use livemerge_runtime::{Clock, Shutdown};
+use livemerge_runtime::{Client, Clock, Line, Shutdown};
 use livemerge_storage::{RemovalId, StorageId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 /// What a host's agent is asked. Each call may be repeated.
 #[async_trait]
@@ -109,25 +109,23 @@ impl Default for LinkPolicy {
     }
 }
 
-/// Makes the channel to an agent's endpoint. Injected, so that tests can connect in memory.
-pub type Dial = Arc<dyn Fn(&str) -> Result<Channel, String> + Send + Sync>;
+/// Makes the line to an agent's endpoint. Injected, so that tests can connect in memory.
+pub type Dial = Arc<dyn Fn(&str) -> Result<Line, String> + Send + Sync>;
 
 /// How long an agent that takes over may take to say who it is.
 const SUCCESSOR_LIMIT: Duration = Duration::from_secs(3);
 
-/// Channels over TCP or a Unix socket, opened when first needed.
-pub fn dial() -> Dial {
-    Arc::new(|endpoint| {
-        let endpoint =
-            Endpoint::from_shared(endpoint.to_owned()).map_err(|error| error.to_string())?;
-        Ok(endpoint
+/// Lines over TCP, with or without TLS, or a Unix socket, opened when first needed.
+pub fn dial(client: Client) -> Dial {
+    let bounds = |endpoint: Endpoint| {
+        endpoint
             .connect_timeout(Duration::from_secs(3))
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true)
             .tcp_nodelay(true)
-            .connect_lazy())
-    })
+    };
+    Arc::new(move |endpoint| client.line(endpoint, bounds))
 }
 
 /// A host that can be asked.
@@ -202,18 +200,20 @@ impl Hosts {
         Ok(hosts)
     }
 
-    /// As [`Self::register`], for an agent that announces itself. Two of one start cannot be told
-    /// apart, so the second is refused: each start of an agent has a generation of its own.
+    /// As [`Self::register`], for an agent that announces itself, or is announced by `caller`. Two of
+    /// one start cannot be told apart, so the second is refused: each start of an agent has a
+    /// generation of its own.
     ///
     /// # Errors
     /// As [`Self::register`].
     pub async fn announced(
         self: &Arc<Self>,
         record: HostRecord,
+        caller: &str,
     ) -> Result<(HostRecord, HostView), Problem> {
         let known = self.record(&record.id);
         if known.as_ref() == Some(&record) {
-            return self.register(record).await;
+            return self.register(record, Some(caller)).await;
         }
         let twin = known.filter(|known| {
             known.generation == record.generation && known.endpoint != record.endpoint
@@ -229,7 +229,7 @@ impl Hosts {
         if self.get(&record.id).is_some_and(up) {
             self.check_successor(&record).await?;
         }
-        self.register(record).await
+        self.register(record, Some(caller)).await
     }
 
     /// A host that answers is not given away to an address where nobody of that name does.
@@ -259,13 +259,15 @@ impl Hosts {
     pub async fn register(
         self: &Arc<Self>,
         record: HostRecord,
+        caller: Option<&str>,
     ) -> Result<(HostRecord, HostView), Problem> {
         (self.dial)(&record.endpoint).map_err(|error| Problem::field("endpoint", &error))?;
         let _in_turn = self.registering.lock().await;
         let known = self.record(&record.id);
         if known.as_ref() != Some(&record) {
             let text = format!("host {} listens on {}", record.id, record.endpoint);
-            let event = self.event(EventKind::HostRegistered, Severity::Info, &record.id, text);
+            let mut event = self.event(EventKind::HostRegistered, Severity::Info, &record.id, text);
+            event.actor = caller.map(str::to_owned);
             self.store.put_host(&record, Some(&event)).await?;
             self.link(record.clone());
         }
@@ -339,15 +341,15 @@ impl Hosts {
     }
 
     /// Opens the link to a host, in place of an earlier one. What was last heard stays shown
-    /// until the new link hears more or the silence is too long.
+    /// until the new link hears more or the silence is too long. A host that may not be called, since
+    /// the configuration has changed, stays, and says why.
     fn link(self: &Arc<Self>, record: HostRecord) {
-        let channel = match (self.dial)(&record.endpoint) {
-            Ok(channel) => channel,
-            Err(error) => {
-                tracing::error!(host = %record.id, endpoint = record.endpoint, error, "cannot be called");
-                return;
-            }
-        };
+        let dialled = (self.dial)(&record.endpoint);
+        let barred = dialled.is_err();
+        let channel = dialled.unwrap_or_else(|error| {
+            tracing::error!(host = %record.id, endpoint = record.endpoint, error, "may not be called");
+            Line::barred(&error)
+        });
         let id = record.id.clone();
         let agent = Arc::new(GrpcAgent::new(
             id,
@@ -367,7 +369,9 @@ impl Hosts {
         };
         let ended = self.shutdown.child_token();
         let link = link::Link::new(Arc::clone(self), record.id.clone(), channel, shown.clone());
-        tokio::spawn(ended.clone().run_until_cancelled_owned(link.keep()));
+        if !barred {
+            tokio::spawn(ended.clone().run_until_cancelled_owned(link.keep()));
+        }
         let handle = HostHandle {
             id: record.id.clone(),
             agent,

@@ -11,6 +11,7 @@ mod noted;
 mod promised;
 mod quiesce;
 mod removals;
+mod secured;
 mod stand_in;
 mod stopping;
 mod waiting;
@@ -35,7 +36,7 @@ use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::operation_service_server::OperationServiceServer;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use livemerge_proto::v1::snapshot_service_server::SnapshotServiceServer;
-use livemerge_runtime::{Shutdown, SystemClock};
+use livemerge_runtime::{Client, Shutdown, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -104,7 +105,7 @@ impl Rig {
             &config,
             Arc::new(SystemClock),
             Arc::clone(&store),
-            hosts::dial(),
+            hosts::dial(Client::default()),
             shutdown.clone(),
         );
         let services = opened.await.unwrap();
@@ -144,7 +145,7 @@ impl Rig {
             &self.config,
             Arc::new(SystemClock),
             store,
-            hosts::dial(),
+            hosts::dial(Client::default()),
             self.shutdown.clone(),
         );
         let services = opened.await.unwrap();

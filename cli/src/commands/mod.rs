@@ -27,7 +27,14 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Stop> {
         return Err(Failure::new(Exit::Usage, message).into());
     }
     let output = Output::new(global.output);
-    let session = || Session::new(global.server, global.request_id, global.timeout);
+    let session = || {
+        Session::new(
+            global.server,
+            &global.access,
+            global.request_id,
+            global.timeout,
+        )
+    };
     match command {
         Command::Host(command) => host::run(&session()?, output, command).await,
         Command::Vm(command) => vm::run(&session()?, output, command).await,

@@ -39,7 +39,10 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::NoSafeRepair
         | Reason::PointOfNoReturn
         | Reason::StaleGeneration
-        | Reason::VmDied => 4,
+        | Reason::VmDied
+        | Reason::CredentialsMissing
+        | Reason::CredentialsInvalid
+        | Reason::MethodNotPermitted => 4,
         Reason::InsufficientSpace
         | Reason::HostUnreachable
         | Reason::HypervisorUnreachable

@@ -12,6 +12,7 @@ mod errors;
 mod following;
 mod names;
 mod program;
+mod secured;
 mod selecting;
 mod server;
 mod terminal;

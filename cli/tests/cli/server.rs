@@ -3,6 +3,9 @@
 //! Lists are filtered for real and come in pages of two, so that every list is read over pages.
 
 use livemerge_proto::v1;
+use livemerge_runtime::{
+    AuthConfig, ListenConfig, Reach, Role, Rules, Security, ServerConfig, TlsConfig,
+};
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::path::Path;
@@ -161,6 +164,28 @@ impl Server {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let incoming = TcpListenerStream::new(listener);
         runtime.spawn(scripted.clone().router().serve_with_incoming(incoming));
+        Self {
+            scripted,
+            address,
+            runtime: Some(runtime),
+            _socket: None,
+        }
+    }
+
+    /// Listens on loopback with TLS, behind these roles.
+    pub(crate) fn secured(script: Script, tls: &TlsConfig, auth: &AuthConfig) -> Self {
+        let (scripted, runtime) = parts(script);
+        let inventory = "livemerge.v1.InventoryService";
+        let rules = Rules::new().permit(inventory, &["ListHosts"], &[Role::Viewer, Role::Operator]);
+        let security = Security::open(tls, Some(auth), rules).unwrap();
+        let listen = ListenConfig::loopback(0);
+        let listener = runtime.block_on(listen.bind(Reach::Near)).unwrap();
+        let address = format!("https://{}", listener.address().unwrap());
+        let served = livemerge_runtime::Server::new(ServerConfig::default())
+            .service(InventoryServiceServer::new(scripted.clone()))
+            .secured(security)
+            .serve(listener);
+        runtime.spawn(served);
         Self {
             scripted,
             address,

@@ -103,6 +103,8 @@ impl<S: GrpcService> Service<http::Request<Body>> for RequestSpan<S> {
             method = request.uri().path(),
             request_id = ids.request_id,
             trace_id = ids.trace.trace_id(),
+            // Once it is known who asks.
+            caller = tracing::field::Empty,
         );
         let id_header = HeaderValue::from_str(&ids.request_id).ok();
         let context = ids.trace;

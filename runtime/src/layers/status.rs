@@ -29,6 +29,28 @@ pub(crate) fn deadline_exceeded() -> Status {
     Status::with_error_details(Code::DeadlineExceeded, "deadline exceeded", details)
 }
 
+/// A request without credentials, to a method that needs some.
+pub(crate) fn credentials_missing() -> Status {
+    let details = ErrorDetails::with_error_info("CREDENTIALS_MISSING", DOMAIN, HashMap::new());
+    let message = "neither a client certificate nor a bearer token was shown";
+    Status::with_error_details(Code::Unauthenticated, message, details)
+}
+
+/// A request with credentials that are not good.
+pub(crate) fn credentials_invalid(message: &str) -> Status {
+    let details = ErrorDetails::with_error_info("CREDENTIALS_INVALID", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::Unauthenticated, message, details)
+}
+
+/// A caller who has no role that the method takes; the same when there is no such method.
+pub(crate) fn not_permitted(path: &str, caller: &str) -> Status {
+    let metadata = [("method", path), ("caller", caller)];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let details = ErrorDetails::with_error_info("METHOD_NOT_PERMITTED", DOMAIN, metadata);
+    let message = format!("{caller} may not call {path}");
+    Status::with_error_details(Code::PermissionDenied, message, details)
+}
+
 /// The status as the trailers that end a body.
 pub(crate) fn trailers<D>(status: &Status) -> Frame<D> {
     let mut trailers = HeaderMap::new();

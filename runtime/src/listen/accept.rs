@@ -1,17 +1,19 @@
 //! Accepting connections without spinning, without exceeding a number, and with a way to cut
 //! all of them off at the end of a drain.
+//!
+//! The number that a connection counts against may be another one later: see [`Connection::settle`].
 
+use super::severable::Severable;
 use futures::{Stream, stream};
 use std::future::Future;
 use std::io::{self, ErrorKind};
-use std::pin::Pin;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 /// Rest after an accept that failed for want of resources (EMFILE, ENOBUFS, ..): such a socket
@@ -19,12 +21,17 @@ use tonic::transport::server::Connected;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// A bound socket that yields connections.
-pub(crate) trait Accept: Send + 'static {
+pub(crate) trait Accept: Send + Sync + 'static {
     /// One connection.
     type Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static;
 
     /// Waits for the next connection; dropping the future loses none.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// Who is at the other end, where that can be told.
+    fn remote(_io: &Self::Io) -> Option<SocketAddr> {
+        None
+    }
 }
 
 impl Accept for TcpListener {
@@ -36,30 +43,33 @@ impl Accept for TcpListener {
         stream.set_nodelay(true)?;
         Ok(stream)
     }
+
+    fn remote(stream: &TcpStream) -> Option<SocketAddr> {
+        stream.peer_addr().ok()
+    }
 }
 
-/// Connections for as long as it is polled. It never ends and never yields an error; at most
-/// `max_connections` are open at once, and all of them break when `cut` is cancelled.
+/// Connections for as long as it is polled. It never ends; each takes one of the `permits`, and
+/// all of them break when `cut` is cancelled.
 pub(crate) fn incoming<L: Accept>(
     listener: L,
-    max_connections: usize,
+    permits: Arc<Semaphore>,
     cut: CancellationToken,
-) -> impl Stream<Item = io::Result<Connection<L::Io>>> {
-    let permits = Arc::new(Semaphore::new(max_connections));
+) -> impl Stream<Item = Connection<L::Io>> {
     stream::unfold(
         (listener, permits, cut),
         async |(listener, permits, cut)| {
             let permit = permits.clone().acquire_owned().await.ok()?;
             let io = accept_one(&listener).await;
-            let severed = Box::pin(cut.clone().cancelled_owned());
-            Some((
-                Ok(Connection {
-                    io,
-                    severed,
-                    _permit: permit,
-                }),
-                (listener, permits, cut),
-            ))
+            let remote = L::remote(&io);
+            let own = cut.child_token();
+            let admission = Admission {
+                remote,
+                cut: own.clone(),
+                _permit: permit,
+            };
+            let connection = Severable::new(io, &own, admission);
+            Some((connection, (listener, permits, cut)))
         },
     )
 }
@@ -86,62 +96,30 @@ fn concerns_one_connection(kind: ErrorKind) -> bool {
     )
 }
 
-/// A connection that counts against the limit while it is open and can be cut off.
-pub(crate) struct Connection<IO> {
-    io: IO,
-    severed: Pin<Box<WaitForCancellationFutureOwned>>,
+/// A connection that counts against a limit while it is open and can be cut off.
+pub(crate) type Connection<IO> = Severable<IO, Admission>;
+
+/// What is known of a connection from its acceptance.
+pub(crate) struct Admission {
+    remote: Option<SocketAddr>,
+    cut: CancellationToken,
     _permit: OwnedSemaphorePermit,
 }
 
-impl<IO: Connected> Connected for Connection<IO> {
-    type ConnectInfo = IO::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
-    // HTTP/2 always has a read pending, so the cut wakes every connection here.
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.severed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+impl<IO> Connection<IO> {
+    /// Who is at the other end, where that can be told.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        self.held().remote
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    /// Breaks this connection when it is cancelled.
+    pub(crate) fn cut(&self) -> CancellationToken {
+        self.held().cut.clone()
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    /// From now on it counts against another limit.
+    pub(crate) fn settle(&mut self, permit: OwnedSemaphorePermit) {
+        self.held_mut()._permit = permit;
     }
 }
 
@@ -187,8 +165,12 @@ mod tests {
     async fn want_of_files_delays_instead_of_spinning() {
         let (listener, accepts) = exhausted(4);
         let started = Instant::now();
-        let mut incoming = Box::pin(incoming(listener, 8, CancellationToken::new()));
-        assert!(incoming.next().await.unwrap().is_ok());
+        let mut incoming = Box::pin(incoming(
+            listener,
+            Arc::new(Semaphore::new(8)),
+            CancellationToken::new(),
+        ));
+        assert!(incoming.next().await.is_some());
         assert_eq!(accepts.load(Ordering::SeqCst), 5);
         assert!(
             started.elapsed() >= 4 * ACCEPT_PAUSE,
@@ -200,7 +182,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_more_connections_than_permitted_are_open() {
         let (listener, accepts) = exhausted(0);
-        let mut incoming = Box::pin(incoming(listener, 2, CancellationToken::new()));
+        let mut incoming = Box::pin(incoming(
+            listener,
+            Arc::new(Semaphore::new(2)),
+            CancellationToken::new(),
+        ));
         let first = incoming.next().await.unwrap();
         let _second = incoming.next().await.unwrap();
         let wait = Duration::from_secs(1);
@@ -215,12 +201,12 @@ mod tests {
         let (near, _far) = duplex(1);
         let cut = CancellationToken::new();
         let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        let severed = Box::pin(cut.clone().cancelled_owned());
-        let mut connection = Connection {
-            io: near,
-            severed,
+        let admission = Admission {
+            remote: None,
+            cut: cut.clone(),
             _permit: permit,
         };
+        let mut connection = Connection::new(near, &cut, admission);
         let read = tokio::spawn(async move { connection.read_u8().await });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!read.is_finished());

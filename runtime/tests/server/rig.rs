@@ -5,7 +5,8 @@ use http_body::{Body as _, Frame};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use livemerge_runtime::{
-    ListenAddress, ListenConfig, Readiness, RequestIds, ServeError, Server, ServerConfig, Shutdown,
+    ListenAddress, ListenConfig, Reach, Readiness, RequestIds, ServeError, Server, ServerConfig,
+    Shutdown,
 };
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -47,7 +48,7 @@ pub(crate) async fn start(config: ServerConfig, address: Option<ListenAddress>) 
         "/test.Misbehaving/Silence",
     ]);
     let (readiness, shutdown) = (server.readiness(), server.shutdown());
-    let listener = listen.bind(false).await.unwrap();
+    let listener = listen.bind(Reach::Near).await.unwrap();
     let address = listener.address().unwrap();
     Running {
         address,

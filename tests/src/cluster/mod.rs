@@ -116,7 +116,7 @@ impl Cluster {
         let network = Network::default();
         let service = |who| Service::new(who, network.clone(), Arc::clone(&between));
         let mut cluster = Self {
-            api: Api::over((network.dial())(API).map_err(anyhow::Error::msg)?),
+            api: Api::over(network.channel(API).map_err(anyhow::Error::msg)?),
             volumes: FakeVolumes::behind(images.clone(), Arc::clone(&between)),
             hypervisor: FakeHypervisor::new(images, pace),
             server: service(Who::Server),
@@ -314,13 +314,13 @@ impl Cluster {
 
     /// The agent's address, for calls of its own services.
     pub fn agent_channel(&self) -> Result<tonic::transport::Channel> {
-        (self.network.dial())(AGENT).map_err(anyhow::Error::msg)
+        self.network.channel(AGENT).map_err(anyhow::Error::msg)
     }
 
     /// A second connection to the API server.
     pub fn inventory(&self) -> Result<InventoryServiceClient<tonic::transport::Channel>> {
         Ok(InventoryServiceClient::new(
-            (self.network.dial())(API).map_err(anyhow::Error::msg)?,
+            self.network.channel(API).map_err(anyhow::Error::msg)?,
         ))
     }
 }

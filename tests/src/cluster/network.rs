@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::stream::BoxStream;
 use hyper_util::rt::TokioIo;
 use livemerge_api_server::hosts::Dial;
+use livemerge_runtime::Line;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 const BUFFER: usize = 64 << 10;
@@ -75,20 +76,22 @@ impl Network {
         self.with(|lines| lines.broken.remove(name));
     }
 
-    /// Makes channels to names.
+    /// Makes lines to names.
     pub(super) fn dial(&self) -> Dial {
         let network = self.clone();
-        Arc::new(move |name| {
-            let endpoint =
-                Endpoint::from_shared(name.to_owned()).map_err(|error| error.to_string())?;
-            let (network, name) = (network.clone(), name.to_owned());
-            Ok(
-                endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-                    let connected = network.connect(&name);
-                    async move { connected.map(TokioIo::new) }
-                })),
-            )
-        })
+        Arc::new(move |name| network.channel(name).map(Line::from))
+    }
+
+    /// A channel to a name.
+    pub(super) fn channel(&self, name: &str) -> Result<Channel, String> {
+        let endpoint = Endpoint::from_shared(name.to_owned()).map_err(|error| error.to_string())?;
+        let (network, name) = (self.clone(), name.to_owned());
+        Ok(
+            endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+                let connected = network.connect(&name);
+                async move { connected.map(TokioIo::new) }
+            })),
+        )
     }
 
     fn connect(&self, name: &str) -> io::Result<DuplexStream> {

@@ -1,0 +1,168 @@
+//! Connections with their TLS handshake done, or without TLS where there is none.
+//!
+//! Handshakes go on beside each other and beside the accepting: one that hangs delays nobody, and
+//! is given up. They count by themselves, so that whoever says nothing takes no place of a
+//! connection, and there are fewer of them. Each takes the certificate that is in use at its begin;
+//! the connections before keep theirs.
+
+use super::accept::{Accept, Connection, incoming};
+use crate::security::{ConnectionInfo, Peer, TlsFiles};
+use futures::{Stream, StreamExt as _, future};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::server::Connected;
+
+/// The longest time of a handshake.
+const HANDSHAKE: Duration = Duration::from_secs(3);
+/// Handshakes at once.
+const HANDSHAKES: usize = 64;
+
+/// The connections to a socket, once they can be used, at most `max_connections` at once; those
+/// whose handshake fails are left out. All of them break when `cut` is cancelled.
+pub(crate) fn secured<L: Accept>(
+    socket: L,
+    tls: Option<Arc<TlsFiles>>,
+    max_connections: usize,
+    cut: CancellationToken,
+) -> impl Stream<Item = io::Result<Secured<L::Io>>> {
+    let connections = Arc::new(Semaphore::new(max_connections));
+    let (entries, at_once) = match &tls {
+        None => (Arc::clone(&connections), 1),
+        Some(_) => (Arc::new(Semaphore::new(HANDSHAKES)), HANDSHAKES),
+    };
+    let ready = move |connection: Connection<L::Io>| {
+        let (tls, connections) = (tls.clone(), Arc::clone(&connections));
+        async move {
+            match tls {
+                None => Some(Secured::Plain(connection)),
+                // A task, because a handshake costs time that the others need not wait for.
+                Some(tls) => {
+                    let made = tokio::spawn(handshake(connection, tls, connections));
+                    AbortOnDropHandle::new(made).await.ok()?
+                }
+            }
+        }
+    };
+    incoming(socket, entries, cut)
+        .map(ready)
+        .buffer_unordered(at_once)
+        .filter_map(|connection| future::ready(connection.map(Ok)))
+}
+
+async fn handshake<IO>(
+    connection: Connection<IO>,
+    tls: Arc<TlsFiles>,
+    connections: Arc<Semaphore>,
+) -> Option<Secured<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let (remote, cut) = (connection.remote(), connection.cut());
+    let (server, trust) = tls.handshake();
+    let accept = TlsAcceptor::from(server).accept(connection);
+    let mut stream = match tokio::time::timeout(HANDSHAKE, accept).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::info!(%error, ?remote, "a TLS handshake failed");
+            return None;
+        }
+        Err(_elapsed) => {
+            tracing::info!(?remote, "a TLS handshake was not done in time");
+            return None;
+        }
+    };
+    let permit = connections.acquire_owned().await.ok()?;
+    stream.get_mut().0.settle(permit);
+    let peer = Peer::new(stream.get_ref().1.peer_certificates(), &tls, trust, cut);
+    Some(Secured::Tls(Box::new(stream), peer))
+}
+
+/// A connection that can be used.
+pub(crate) enum Secured<IO> {
+    Plain(Connection<IO>),
+    Tls(Box<TlsStream<Connection<IO>>>, Option<Arc<Peer>>),
+}
+
+impl<IO: Connected> Connected for Secured<IO> {
+    type ConnectInfo = ConnectionInfo<IO::ConnectInfo>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        match self {
+            Secured::Plain(connection) => ConnectionInfo {
+                transport: connection.connect_info(),
+                peer: None,
+            },
+            Secured::Tls(stream, peer) => ConnectionInfo {
+                transport: stream.get_ref().0.connect_info(),
+                peer: peer.clone(),
+            },
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Secured::Plain(io) => Pin::new(io).poll_read(cx, buffer),
+            Secured::Tls(io, _) => Pin::new(io).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<IO> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Secured::Plain(io) => Pin::new(io).poll_write(cx, bytes),
+            Secured::Tls(io, _) => Pin::new(io).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Secured::Plain(io) => Pin::new(io).poll_write_vectored(cx, slices),
+            Secured::Tls(io, _) => Pin::new(io).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Secured::Plain(io) => io.is_write_vectored(),
+            Secured::Tls(io, _) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Secured::Plain(io) => Pin::new(io).poll_flush(cx),
+            Secured::Tls(io, _) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Secured::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Secured::Tls(io, _) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}

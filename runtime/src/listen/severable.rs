@@ -1,0 +1,85 @@
+//! A connection that can be broken from elsewhere.
+
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+/// A connection that breaks when its token is cancelled, and holds something while it is open.
+pub(crate) struct Severable<IO, H> {
+    io: IO,
+    severed: Pin<Box<WaitForCancellationFutureOwned>>,
+    held: H,
+}
+
+impl<IO, H> Severable<IO, H> {
+    pub(crate) fn new(io: IO, cut: &CancellationToken, held: H) -> Self {
+        Severable {
+            io,
+            severed: Box::pin(cut.clone().cancelled_owned()),
+            held,
+        }
+    }
+
+    pub(crate) fn held(&self) -> &H {
+        &self.held
+    }
+
+    pub(crate) fn held_mut(&mut self) -> &mut H {
+        &mut self.held
+    }
+}
+
+impl<IO: Connected, H> Connected for Severable<IO, H> {
+    type ConnectInfo = IO::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.io.connect_info()
+    }
+}
+
+impl<IO: AsyncRead + Unpin, H: Unpin> AsyncRead for Severable<IO, H> {
+    // HTTP/2 always has a read pending, so the cut wakes every connection here.
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.severed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin, H: Unpin> AsyncWrite for Severable<IO, H> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
