@@ -9,8 +9,8 @@ use crate::hosts::{ENDPOINT_FORM, is_endpoint};
 use crate::snapshot::{Limit, Limits};
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{
-    AuthConfig, ClientConfig, ListenConfig, LogConfig, MetricsConfig, Reach, Security, ServerConfig,
-    TlsConfig, TracesConfig,
+    AuthConfig, ClientConfig, ListenConfig, LogConfig, MetricsConfig, Reach, Security,
+    ServerConfig, TlsConfig, TracesConfig,
 };
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};

@@ -206,7 +206,14 @@ pub async fn run(
     tokio::spawn(follow_readiness(hypervisor, readiness, shutdown.clone()));
     let calls = ClientMeter::default();
     calls.publish(&metrics);
-    register(config, insecure, &address, agent.generation, &calls, shutdown)?;
+    register(
+        config,
+        insecure,
+        &address,
+        agent.generation,
+        &calls,
+        shutdown,
+    )?;
     let guests_run = agent.guests_run();
     let server = server
         .descriptors(DESCRIPTORS)
