@@ -35,17 +35,17 @@ pub(crate) fn wire(
         server_name: access.server_name.clone(),
         token_file: access.token_file.clone(),
     };
-    config.check().map_err(refused)?;
+    config.check().map_err(|error| refused(&error))?;
     // Whoever names an http:// server has seen that it is one. A token is not sent there.
     let anywhere = true;
     let admitted = config.admit(&server.to_string(), anywhere);
     admitted.map_err(usage)?;
-    let client = config.open(anywhere).map_err(refused)?;
+    let client = config.open(anywhere).map_err(|error| refused(&error))?;
     client.line(&server.to_string(), bounds).map_err(usage)
 }
 
-fn refused(error: ConfigError) -> Failure {
-    let source = std::error::Error::source(&error);
+fn refused(error: &ConfigError) -> Failure {
+    let source = std::error::Error::source(error);
     usage(match source {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
