@@ -56,7 +56,11 @@ pub fn rules() -> Rules {
             ],
             READ,
         )
-        .permit(INVENTORY, &["RestoreVolume", "ApplyRepair"], CHANGE)
+        .permit(
+            INVENTORY,
+            &["SetHostMaintenance", "RestoreVolume", "ApplyRepair"],
+            CHANGE,
+        )
         .permit(INVENTORY, &["RegisterHost"], REGISTER)
         .permit(EVENTS, &["ListEvents", "WatchEvents"], READ)
 }

@@ -37,7 +37,11 @@ pub fn rules() -> Rules {
             &["ListStorages", "ListVolumes", "ListRemovals"],
             READ,
         )
-        .permit(VOLUMES, &["RemoveVolume", "RestoreVolume"], ORDER)
+        .permit(
+            VOLUMES,
+            &["RemoveVolume", "RestoreVolume", "GrowVolume"],
+            ORDER,
+        )
 }
 
 #[cfg(test)]
