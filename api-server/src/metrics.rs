@@ -141,10 +141,13 @@ pub(crate) fn observe(
         host_hypervisor: metrics.gauge(HOST_HYPERVISOR),
         vms: metrics.gauge(VMS),
     };
-    let (snapshots, hosts) = (Arc::clone(snapshots), Arc::clone(hosts));
+    // Who reads metrics does not keep the database open.
+    let (snapshots, hosts) = (Arc::downgrade(snapshots), Arc::downgrade(hosts));
     metrics.refresh(move || {
-        shown.operations(&snapshots.hub().all(), clock.now());
-        shown.of_hosts(&hosts);
+        if let (Some(snapshots), Some(hosts)) = (snapshots.upgrade(), hosts.upgrade()) {
+            shown.operations(&snapshots.hub().all(), clock.now());
+            shown.of_hosts(&hosts);
+        }
     });
 }
 

@@ -34,6 +34,8 @@ const PORTS: [&str; 8] = [
     "filer.port",
     "filer.port.grpc",
 ];
+/// How often it is started at most: a port that is free may be taken before the server takes it.
+const TRIES: usize = 4;
 const FLAGS: [&str; 9] = [
     "-ip=127.0.0.1",
     "-ip.bind=127.0.0.1",
@@ -59,6 +61,17 @@ impl Server {
     /// # Errors
     /// When it is not installed, or does not start.
     pub async fn start(dir: &Path) -> io::Result<Self> {
+        for _ in 1..TRIES {
+            match Self::at_free_ports(dir).await {
+                // Somebody else was faster.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                other => return other,
+            }
+        }
+        Self::at_free_ports(dir).await
+    }
+
+    async fn at_free_ports(dir: &Path) -> io::Result<Self> {
         let (command, s3, filer) = command(dir)?;
         let mut server = Self {
             child: spawn(command, dir)?,
@@ -75,7 +88,12 @@ impl Server {
             }
             if begun.elapsed() > START || server.child.try_wait()?.is_some() {
                 let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
-                return Err(io::Error::other(format!("weed does not start: {log}")));
+                let kind = if log.contains("address already in use") {
+                    io::ErrorKind::AddrInUse
+                } else {
+                    io::ErrorKind::Other
+                };
+                return Err(io::Error::new(kind, format!("weed does not start: {log}")));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
