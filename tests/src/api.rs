@@ -1,5 +1,6 @@
 //! The public API as a test or the demo calls it.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -8,8 +9,13 @@ use livemerge_proto::v1::event_service_client::EventServiceClient;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{self, Channel, Endpoint};
+use tonic::{Code, Response, Status};
 use uuid::Uuid;
+
+/// How often something is read at most, and the time between two tries.
+const READS: usize = 5;
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Clients of all public services on one channel.
 #[derive(Debug, Clone)]
@@ -63,7 +69,7 @@ impl Api {
     }
 
     /// Asks for a snapshot.
-    pub async fn create(&mut self, vm: Uuid, name: &str) -> Result<v1::Operation, tonic::Status> {
+    pub async fn create(&mut self, vm: Uuid, name: &str) -> Result<v1::Operation, Status> {
         self.create_with(vm, name, v1::Quiesce::Unspecified).await
     }
 
@@ -73,7 +79,7 @@ impl Api {
         vm: Uuid,
         name: &str,
         quiesce: v1::Quiesce,
-    ) -> Result<v1::Operation, tonic::Status> {
+    ) -> Result<v1::Operation, Status> {
         let request = v1::CreateSnapshotRequest {
             request_id: Uuid::new_v4().to_string(),
             vm_id: vm.to_string(),
@@ -87,7 +93,7 @@ impl Api {
     }
 
     /// Asks for a snapshot's deletion by a commit: which job it is shall not hang on sizes.
-    pub async fn delete(&mut self, snapshot: &str) -> Result<v1::Operation, tonic::Status> {
+    pub async fn delete(&mut self, snapshot: &str) -> Result<v1::Operation, Status> {
         let options = v1::MergeOptions {
             direction: v1::MergeDirection::Commit.into(),
             bytes_per_second: 0,
@@ -100,7 +106,7 @@ impl Api {
         &mut self,
         snapshot: &str,
         options: v1::MergeOptions,
-    ) -> Result<v1::Operation, tonic::Status> {
+    ) -> Result<v1::Operation, Status> {
         let request = v1::DeleteSnapshotRequest {
             request_id: Uuid::new_v4().to_string(),
             snapshot_id: snapshot.to_owned(),
@@ -117,7 +123,7 @@ impl Api {
         vm: Uuid,
         snapshots: &[String],
         options: v1::MergeOptions,
-    ) -> Result<v1::Operation, tonic::Status> {
+    ) -> Result<v1::Operation, Status> {
         let request = v1::BatchDeleteSnapshotsRequest {
             request_id: Uuid::new_v4().to_string(),
             vm_id: vm.to_string(),
@@ -134,7 +140,7 @@ impl Api {
         &mut self,
         snapshots: &[String],
         options: v1::MergeOptions,
-    ) -> Result<v1::PlanDeleteSnapshotResponse, tonic::Status> {
+    ) -> Result<v1::PlanDeleteSnapshotResponse, Status> {
         let request = v1::PlanDeleteSnapshotRequest {
             snapshot_ids: snapshots.to_vec(),
             options: Some(options),
@@ -144,10 +150,7 @@ impl Api {
     }
 
     /// Asks an operation to end before it is done.
-    pub async fn cancel(
-        &mut self,
-        operation: &v1::Operation,
-    ) -> Result<v1::Operation, tonic::Status> {
+    pub async fn cancel(&mut self, operation: &v1::Operation) -> Result<v1::Operation, Status> {
         let request = v1::CancelOperationRequest {
             operation_id: operation.id.clone(),
         };
@@ -160,7 +163,7 @@ impl Api {
         &mut self,
         operation: &v1::Operation,
         bytes_per_second: i64,
-    ) -> Result<v1::Operation, tonic::Status> {
+    ) -> Result<v1::Operation, Status> {
         let request = v1::UpdateOperationRequest {
             operation_id: operation.id.clone(),
             bytes_per_second,
@@ -188,16 +191,25 @@ impl Api {
 
     /// A machine as the server shows it.
     pub async fn vm(&mut self, vm: Uuid) -> Result<v1::Vm> {
-        let vm_id = vm.to_string();
-        let seen = self.inventory.get_vm(v1::GetVmRequest { vm_id }).await?;
-        Ok(seen.into_inner().vm.unwrap_or_default())
+        let request = v1::GetVmRequest {
+            vm_id: vm.to_string(),
+        };
+        let seen = read(|| {
+            let (mut client, request) = (self.inventory.clone(), request.clone());
+            async move { client.get_vm(request).await }
+        })
+        .await?;
+        Ok(seen.vm.unwrap_or_default())
     }
 
     /// How the record, the chains and the storage differ.
     pub async fn findings(&mut self) -> Result<Vec<v1::Finding>> {
         let request = v1::CheckConsistencyRequest::default();
-        let answer = self.inventory.check_consistency(request).await?;
-        Ok(answer.into_inner().findings)
+        let look = || {
+            let (mut client, request) = (self.inventory.clone(), request.clone());
+            async move { client.check_consistency(request).await }
+        };
+        Ok(read(look).await?.findings)
     }
 
     /// An operation as it stands.
@@ -205,8 +217,11 @@ impl Api {
         let request = v1::GetOperationRequest {
             operation_id: id.to_owned(),
         };
-        let answer = self.operations.get_operation(request).await?;
-        Ok(answer.into_inner().operation.unwrap_or_default())
+        let look = || {
+            let (mut client, request) = (self.operations.clone(), request.clone());
+            async move { client.get_operation(request).await }
+        };
+        Ok(read(look).await?.operation.unwrap_or_default())
     }
 
     /// Waits for the end of an operation, also over restarts of the server.
@@ -265,12 +280,11 @@ impl Api {
             vm_id: vm.to_string(),
             ..Default::default()
         };
-        Ok(self
-            .snapshots
-            .list_snapshots(request)
-            .await?
-            .into_inner()
-            .snapshots)
+        let look = || {
+            let (mut client, request) = (self.snapshots.clone(), request.clone());
+            async move { client.list_snapshots(request).await }
+        };
+        Ok(read(look).await?.snapshots)
     }
 
     /// The chain of one disk, base first.
@@ -279,12 +293,11 @@ impl Api {
             vm_id: vm.to_string(),
             disk: disk.to_owned(),
         };
-        let chains = self
-            .inventory
-            .get_volume_chain(request)
-            .await?
-            .into_inner()
-            .chains;
+        let look = || {
+            let (mut client, request) = (self.inventory.clone(), request.clone());
+            async move { client.get_volume_chain(request).await }
+        };
+        let chains = read(look).await?.chains;
         chains
             .into_iter()
             .next()
@@ -302,7 +315,11 @@ impl Api {
                 page_token,
                 ..Default::default()
             };
-            let page = self.events.list_events(request).await?.into_inner();
+            let page = read(|| {
+                let (mut client, request) = (self.events.clone(), request.clone());
+                async move { client.list_events(request).await }
+            })
+            .await?;
             log.extend(page.events);
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -310,4 +327,24 @@ impl Api {
             }
         }
     }
+}
+
+/// The answer to what changes nothing. A connection that ends on the way is no answer: it is asked
+/// again on the next one.
+async fn read<T, F>(ask: impl Fn() -> F) -> Result<T, Status>
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    for _ in 1..READS {
+        match ask().await {
+            Err(status) if is_cut(&status) => tokio::time::sleep(AGAIN).await,
+            answer => return answer.map(Response::into_inner),
+        }
+    }
+    ask().await.map(Response::into_inner)
+}
+
+fn is_cut(status: &Status) -> bool {
+    let cause = status.source();
+    status.code() == Code::Cancelled && cause.is_some_and(|cause| cause.is::<transport::Error>())
 }
