@@ -46,7 +46,11 @@ impl Hosts {
             return Err(no_host(&order.host));
         }
         if let Some(earlier) = self.done_by(order.request).await? {
-            return same(&earlier, order);
+            same(&earlier, order)?;
+            // It may have been done by a commit whose success was not told.
+            let maintained = self.store.maintenance().await?;
+            self.maintained.send_replace(maintained);
+            return Ok(());
         }
         let event = self.maintenance_event(order);
         self.store

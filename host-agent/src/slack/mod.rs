@@ -59,8 +59,10 @@ pub(crate) struct Slack {
 /// What is known of a machine whose volume was noted.
 enum Found {
     Off(Box<VmView>),
-    /// It has QEMU, or cannot be looked at.
-    NotNow,
+    /// It has QEMU.
+    On,
+    /// Perhaps because an earlier try has stopped where the volume was not active.
+    Unreadable,
     Gone,
 }
 
@@ -76,7 +78,8 @@ impl Slack {
                         self.look_at(merge, &mark).await;
                     }
                 }
-                Found::NotNow => {}
+                Found::On => {}
+                Found::Unreadable => self.make_readable(&mark).await,
                 Found::Gone => self.merges.settle_slack(merge).await,
             }
         }
@@ -112,7 +115,18 @@ impl Slack {
         match self.hypervisor.vm(vm).await {
             Ok(view) if view.state == VmState::ShutOff => Found::Off(Box::new(view)),
             Err(HypervisorError::NotFound(_)) => Found::Gone,
-            Ok(_) | Err(_) => Found::NotNow,
+            Ok(_) => Found::On,
+            Err(_) => Found::Unreadable,
+        }
+    }
+
+    /// Neither the agent nor the machine's next start could open what is not active.
+    async fn make_readable(&self, mark: &Mark) {
+        let Ok(_alone) = self.merges.lane(mark.vm).try_lock_owned() else {
+            return;
+        };
+        if let Err(problem) = self.volumes.activate(&mark.kept.volume).await {
+            tracing::debug!(volume = %mark.kept.volume, %problem, "is not made active");
         }
     }
 

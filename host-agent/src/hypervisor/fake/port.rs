@@ -232,7 +232,7 @@ impl Hypervisor for FakeHypervisor {
 
     fn keep_suspended(&self, vm: VmId) {
         if let Some(machine) = self.host().machines.get_mut(&vm) {
-            machine.suspended = machine.state != VmState::ShutOff;
+            machine.suspended = machine.state == VmState::Paused;
         }
     }
 

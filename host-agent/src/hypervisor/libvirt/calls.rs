@@ -35,8 +35,10 @@ impl Connection {
     pub(super) fn vm(&self, vm: VmId, own: bool, suspended: &Suspended) -> Answer<VmView> {
         let domain = self.domain(vm)?;
         let mut seen = read(&domain, Reading::Whole)?;
-        if seen.state == VmState::ShutOff {
-            suspended.ended(vm);
+        match seen.state {
+            VmState::ShutOff => suspended.ended(vm),
+            VmState::Running => suspended.ran(vm),
+            VmState::Paused => {}
         }
         seen.lacks_room &= !suspended.is(vm, domain.id());
         if seen.state != VmState::ShutOff {

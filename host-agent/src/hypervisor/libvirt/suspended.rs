@@ -6,18 +6,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use livemerge_proto::ids::VmId;
 
-/// They, and in which run of QEMU: the next one has heard nothing of it. `None`: the one that is seen
-/// first.
+/// They, and who has told them so.
 #[derive(Debug, Default)]
-pub(super) struct Suspended(Mutex<HashMap<VmId, Option<u32>>>);
+pub(super) struct Suspended(Mutex<HashMap<VmId, Mark>>);
+
+/// In which run of QEMU: the next one has heard nothing of it.
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    Ours(Option<u32>),
+    /// `None`: the one that is seen first. It may have been let run before that process ended.
+    Earlier(Option<u32>),
+}
 
 impl Suspended {
     pub(super) fn begun(&self, vm: VmId, run: Option<u32>) {
-        self.machines().insert(vm, run);
+        self.machines().insert(vm, Mark::Ours(run));
     }
 
     pub(super) fn by_an_earlier_process(&self, vm: VmId) {
-        self.machines().insert(vm, None);
+        self.machines().insert(vm, Mark::Earlier(None));
     }
 
     /// It is told to run, or is off.
@@ -25,16 +32,27 @@ impl Suspended {
         self.machines().remove(&vm);
     }
 
-    pub(super) fn is(&self, vm: VmId, run: Option<u32>) -> bool {
+    /// It was seen to run. What this process has told it may be on its way still.
+    pub(super) fn ran(&self, vm: VmId) {
         let mut machines = self.machines();
-        let Some(of) = machines.get_mut(&vm) else {
-            return false;
-        };
-        *of = of.or(run);
-        *of == run
+        if matches!(machines.get(&vm), Some(Mark::Earlier(_))) {
+            machines.remove(&vm);
+        }
     }
 
-    fn machines(&self) -> MutexGuard<'_, HashMap<VmId, Option<u32>>> {
+    pub(super) fn is(&self, vm: VmId, run: Option<u32>) -> bool {
+        let mut machines = self.machines();
+        match machines.get_mut(&vm) {
+            None => false,
+            Some(Mark::Ours(of)) => *of == run,
+            Some(Mark::Earlier(of)) => {
+                *of = of.or(run);
+                *of == run
+            }
+        }
+    }
+
+    fn machines(&self) -> MutexGuard<'_, HashMap<VmId, Mark>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -55,5 +73,21 @@ mod tests {
         assert!(suspended.is(one, Some(6)) && !suspended.is(one, Some(7)));
         suspended.ended(one);
         assert!(!suspended.is(one, Some(6)));
+    }
+
+    #[test]
+    fn one_that_an_earlier_process_has_let_run_is_suspended_no_more() {
+        let vm = VmId::from(Uuid::from_u128(1));
+        let suspended = Suspended::default();
+        suspended.by_an_earlier_process(vm);
+        assert!(suspended.is(vm, Some(5)));
+        suspended.ran(vm);
+        assert!(!suspended.is(vm, Some(5)));
+        suspended.begun(vm, Some(5));
+        suspended.ran(vm);
+        assert!(
+            suspended.is(vm, Some(5)),
+            "it may stand still the next moment"
+        );
     }
 }

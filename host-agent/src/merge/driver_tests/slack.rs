@@ -112,3 +112,18 @@ async fn a_machine_that_is_gone_holds_no_note() {
     assert_eq!(host.stored(faulty::Call::Reduce), 0);
     assert_eq!(host.noted().await, 0);
 }
+
+/// An earlier try may have stopped where the volume was not active: then nobody can open the chain.
+#[tokio::test]
+async fn a_machine_that_cannot_be_read_gets_its_volume_back() {
+    let host = Host::committed().await;
+    host.qemu().kill_vm(host.vm);
+    host.qemu().disconnect();
+    let active = host.stored(faulty::Call::Activate);
+    host.look_twice().await;
+    assert_eq!(host.stored(faulty::Call::Activate), active + 2);
+    assert_eq!(host.stored(faulty::Call::Reduce), 0);
+    host.qemu().connect();
+    host.look_twice().await;
+    assert_eq!(host.noted().await, 0);
+}

@@ -47,9 +47,11 @@ pub(in crate::hypervisor::libvirt) fn restore(
         return Err(refused(disk, "no longer has the image"));
     }
     // Nothing is written when the definition could not follow.
-    let followed = following(&xml, disk, image, &backing)?;
+    following(&xml, disk, image, &backing)?;
     name_again(image, &backing, &locks)?;
-    if let Some(xml) = followed {
+    // That may have taken long, and others may have changed the rest of it meanwhile.
+    let (xml, _) = next_start(domain)?;
+    if let Some(xml) = following(&xml, disk, image, &backing)? {
         define(libvirt, &xml)?;
     }
     no_start_begun(domain, |now| {
