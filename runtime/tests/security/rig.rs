@@ -4,7 +4,7 @@ use crate::authority::{Authority, Files, Issued, When};
 use http_body::{Body as _, Frame};
 use livemerge_runtime::{
     AuthConfig, Caller, ClientConfig, Line, ListenAddress, ListenConfig, Reach, Role, Rules,
-    Security, Server, ServerConfig, Shutdown, Subject, TlsConfig,
+    Security, Server, ServerConfig, Shutdown, Subject, TlsConfig, hold_hangups,
 };
 use rustix::process::{Signal, getpid, kill_process};
 use sha2::{Digest as _, Sha256};
@@ -177,8 +177,9 @@ impl Rig {
         client.open(false).unwrap().line(&address, bounds)
     }
 
-    /// Asks the server to look at its files. It has a handler for the signal, having started.
+    /// Asks the server to look at its files. It may not have come to its handler of the signal yet.
     pub(crate) async fn reload(&self) {
+        hold_hangups().unwrap();
         kill_process(getpid(), Signal::HUP).unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
