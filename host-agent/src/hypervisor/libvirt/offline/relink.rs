@@ -42,7 +42,7 @@ pub(super) fn relink(link: &Link, plan: &Plan) -> Answer<()> {
     let libvirt = link.connection();
     let libvirt = libvirt.ok_or_else(|| HypervisorError::Unknown("not connected".to_owned()))?;
     let domain = libvirt.domain(plan.vm)?;
-    let (xml, next) = next_start(&domain)?;
+    let (_, next) = next_start(&domain)?;
     let disk = disk_of(&next, &plan.disk)?;
     let (kept, removed) = (plan.kept(), plan.removed());
     if let Some(top) = place(disk, kept, &removed)? {
@@ -53,6 +53,8 @@ pub(super) fn relink(link: &Link, plan: &Plan) -> Answer<()> {
             let written = head(overlay)?.backing.unwrap_or_default();
             rebase(overlay, kept, &written, &plan.locks)?;
         }
+        // A rebase may take long, and others may have changed the rest of it meanwhile.
+        let xml = written_down(&domain)?;
         let changed = without_layers(&xml, &plan.disk, &removed, (&kept.locator, kept.format));
         if let Some(xml) = changed.map_err(|error| unchangeable(&error))? {
             define(&libvirt, &xml)?;
@@ -67,13 +69,17 @@ pub(super) fn relink(link: &Link, plan: &Plan) -> Answer<()> {
 
 /// The definition that the machine starts with, as it is written, and its disks' whole chains.
 pub(super) fn next_start(domain: &Domain) -> Answer<(String, Definition)> {
-    let xml = told(domain.xml_desc(VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE))?;
+    let xml = written_down(domain)?;
     let mut next = Definition::parse(&xml).map_err(unknown)?;
     if let Some(error) = next.unreadable.first() {
         return Err(unknown(error));
     }
     headers::complete_all(&mut next, Missing::Unknown)?;
     Ok((xml, next))
+}
+
+fn written_down(domain: &Domain) -> Answer<String> {
+    told(domain.xml_desc(VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE))
 }
 
 /// Lets a running machine start from the kept layer, where its definition names a removed one.
@@ -84,7 +90,7 @@ pub(in crate::hypervisor::libvirt) fn set_next_start(
     removed: &[Locator],
     (kept, format): (&Locator, Option<Format>),
 ) -> Answer<()> {
-    let xml = told(domain.xml_desc(VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE))?;
+    let xml = written_down(domain)?;
     let format = match (format, kept) {
         (Some(format), _) => format,
         (None, Locator::File(path) | Locator::Block(path)) => {
