@@ -1,11 +1,12 @@
 //! How much of a server its clients may hold, and what is refused beyond that.
 //!
 //! ```text
-//!   request ─▶ of health or reflection? ───────────────────────────────▶ served, and not counted
+//!   request ─▶ a health check? ────────────────────────────────────────▶ served, and not counted
 //!                 │ no
 //!                 ▼
 //!              who asks: an agent or a server │ anybody else       each has places of its own
-//!              what for: a call │ a watch or a wait
+//!              what for: a call │ a watch or a wait                and streams of health and
+//!                 │                                                reflection have some
 //!                 │
 //!                 ├─ a place is free, and the client leaves as many as it holds ─▶ served
 //!                 └─ else RESOURCE_EXHAUSTED: SERVER_OVERLOADED, WATCH_LIMIT_REACHED

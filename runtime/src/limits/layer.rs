@@ -21,6 +21,8 @@ pub(crate) struct Limits {
     methods: Methods,
     servers: Places,
     others: Places,
+    /// Streams of health and reflection.
+    own_watches: Shares,
     patience: Patience,
 }
 
@@ -34,9 +36,13 @@ impl Places {
     fn new(config: &ServerConfig, shed: &Shed) -> Self {
         Places {
             calls: Shares::new(config.max_concurrent_calls, Limit::Calls, shed),
-            watches: Shares::new(config.max_watches, Limit::Watches, shed),
+            watches: watches(config, shed),
         }
     }
+}
+
+fn watches(config: &ServerConfig, shed: &Shed) -> Shares {
+    Shares::new(config.max_watches, Limit::Watches, shed)
 }
 
 impl Limits {
@@ -45,6 +51,7 @@ impl Limits {
             methods,
             servers: Places::new(config, shed),
             others: Places::new(config, shed),
+            own_watches: watches(config, shed),
             patience: Patience {
                 stall: config.watch_stall(),
                 shed: shed.clone(),
@@ -52,7 +59,14 @@ impl Limits {
         }
     }
 
-    fn take<B>(&self, request: &http::Request<B>) -> Result<Place, Status> {
+    /// A place for the request; none where it needs none.
+    fn take<B>(&self, request: &http::Request<B>) -> Result<Option<Place>, Status> {
+        let path = request.uri().path();
+        let kind = self.methods.kind(path);
+        let is_own = Methods::is_own(path);
+        if is_own && kind == Kind::Unary {
+            return Ok(None);
+        }
         let caller = request.extensions().get::<Caller>();
         let places = match caller.map(Caller::role) {
             Some(Role::Agent | Role::Server) => &self.servers,
@@ -62,10 +76,12 @@ impl Limits {
             Some(caller) => Holder::Named(caller.name().to_owned()),
             None => address(request.extensions()),
         };
-        match self.methods.kind(request.uri().path()) {
+        let place = match kind {
             Kind::Unary => places.calls.take(holder).map_err(overloaded),
+            _ if is_own => self.own_watches.take(holder).map_err(too_many_watches),
             Kind::Wait | Kind::Watch => places.watches.take(holder).map_err(too_many_watches),
-        }
+        };
+        place.map(Some)
     }
 }
 
@@ -115,11 +131,9 @@ impl<S: GrpcService> Service<http::Request<Body>> for Limiter<S> {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if Methods::is_own(request.uri().path()) {
-            return Box::pin(self.inner.call(request));
-        }
         let place = match self.limits.take(&request) {
-            Ok(place) => place,
+            Ok(Some(place)) => place,
+            Ok(None) => return Box::pin(self.inner.call(request)),
             Err(refusal) => return Box::pin(std::future::ready(Ok(refusal.into_http()))),
         };
         let patience = self.limits.patience.clone();

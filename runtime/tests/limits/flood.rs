@@ -5,7 +5,10 @@ use futures::future::join_all;
 use livemerge_runtime::ServerConfig;
 use std::num::NonZeroU32;
 use tonic::Code;
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 fn places(calls: u32, watches: u32) -> ServerConfig {
     ServerConfig {
@@ -103,6 +106,25 @@ async fn watches_have_places_of_their_own() {
     rig.open.inside(0).await;
     let next = begin(&line, "bob", "Quiet").await;
     assert!(!next.headers().contains_key("grpc-status"), "{next:?}");
+}
+
+#[tokio::test]
+async fn streams_of_health_are_bounded_and_take_no_place_of_others() {
+    let rig = Rig::start(places(1, 2)).await;
+    let line = rig.channel().await;
+    let watch = async |line: &Channel| {
+        let mut health = HealthClient::new(line.clone());
+        health.watch(HealthCheckRequest::default()).await
+    };
+    let _first = watch(&line).await.unwrap();
+    // All from one address, which may have no more than it leaves free.
+    let refused = watch(&line).await.unwrap_err();
+    assert!(is_shed(&refused, "WATCH_LIMIT_REACHED"), "{refused:?}");
+    assert_eq!(rig.health().await, ServingStatus::Serving);
+    for name in ["alice", "bob"] {
+        let open = begin(&line, name, "Quiet").await;
+        assert!(!open.headers().contains_key("grpc-status"), "{open:?}");
+    }
 }
 
 #[tokio::test]

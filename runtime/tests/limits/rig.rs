@@ -122,13 +122,21 @@ pub(crate) async fn check(channel: Channel, service: &str) -> Result<ServingStat
 
 /// Calls a method in somebody's name, up to the headers of the answer.
 pub(crate) async fn begin(channel: &Channel, name: &str, method: &str) -> http::Response<Body> {
+    try_begin(channel, name, method).await.unwrap()
+}
+
+/// The same, or what the client says without an answer.
+pub(crate) async fn try_begin(
+    channel: &Channel,
+    name: &str,
+    method: &str,
+) -> Result<http::Response<Body>, tonic::transport::Error> {
     let request = http::Request::post(format!("/test.Open/{method}"))
         .header("content-type", "application/grpc")
         .header("authorization", format!("Bearer {name}"));
     let mut channel = channel.clone();
-    let ready = channel.ready().await.unwrap();
-    let sent = ready.call(request.body(Body::empty()).unwrap());
-    sent.await.unwrap()
+    let ready = channel.ready().await?;
+    ready.call(request.body(Body::empty()).unwrap()).await
 }
 
 /// The status at the end of an answer.
