@@ -21,12 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Calls that go on until their client, their subject or the server ends them.
-const STREAMS: [&str; 3] = [
+const STREAMS: [&str; 2] = [
     "/livemerge.v1.OperationService/WatchOperation",
     "/livemerge.v1.EventService/WatchEvents",
-    // Not a stream, but it may wait an hour.
-    "/livemerge.v1.OperationService/WaitOperation",
 ];
+/// Calls that are answered when something has happened.
+const WAITS: [&str; 1] = ["/livemerge.v1.OperationService/WaitOperation"];
 /// How long a request's id is remembered.
 const REMEMBER_REQUESTS: SignedDuration = SignedDuration::from_hours(48);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
@@ -173,6 +173,7 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let server = server
         .descriptors(DESCRIPTORS)
         .streams(STREAMS)
+        .waits(WAITS)
         .service(services.snapshots)
         .service(services.operations)
         .service(services.inventory)

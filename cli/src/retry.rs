@@ -3,6 +3,7 @@
 use crate::connect::Session;
 use crate::failure::{Exit, Failure};
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use livemerge_proto::reason::Reason;
 use std::time::Duration;
 
 /// The first pause, which doubles up to [`LONGEST_PAUSE`].
@@ -32,7 +33,9 @@ impl Retry {
         say: impl FnOnce(&str),
     ) -> Result<(), Failure> {
         let time_left = session.time_left()?;
-        if failure.exit() != Exit::Unavailable {
+        // A reader that stood still, as behind a pager, goes on where it was cut off.
+        let was_slow = failure.has_reason(Reason::WatchConsumerTooSlow);
+        if failure.exit() != Exit::Unavailable && !was_slow {
             return Err(failure);
         }
         if self.silence.is_none() {

@@ -9,7 +9,7 @@
 //!                  │                                 ▼
 //!                  └───────────────▶ Server::new ─ service(..) ─ serve(listener)
 //!
-//!  connection ─▶ TLS ─▶ request span ─▶ metrics ─▶ catch panic ─▶ deadline ─▶ gate (roles) ─▶ service
+//!  connection ─▶ TLS ─▶ request span ─▶ metrics ─▶ catch panic ─▶ deadline ─▶ gate (roles) ─▶ limiter ─▶ service
 //! ```
 //!
 //! A drain (SIGTERM, SIGINT, or anyone who cancels [`Shutdown`]) goes in this order: health says
@@ -94,10 +94,12 @@ pub mod trace;
 mod args;
 mod backoff;
 mod clock;
+mod connections;
 mod ended;
 mod error;
 mod health;
 mod layers;
+mod limits;
 mod listen;
 mod probes;
 mod security;

@@ -9,8 +9,8 @@ mod secured;
 mod severable;
 mod unix;
 
-pub(crate) use accept::{Accept, incoming};
-pub(crate) use secured::{Secured, secured};
+pub(crate) use accept::{Accept, Doors, incoming};
+pub(crate) use secured::{Capacity, Secured, secured};
 pub(crate) use severable::Severable;
 pub(crate) use unix::UnixSocketListener;
 
@@ -140,7 +140,7 @@ impl ListenConfig {
         Ok(Listener {
             socket,
             health,
-            max_connections: self.max_connections.get() as usize,
+            max_connections: self.max_connections,
         })
     }
 }
@@ -150,7 +150,7 @@ impl ListenConfig {
 pub struct Listener {
     pub(crate) socket: Socket,
     pub(crate) health: Option<TcpListener>,
-    pub(crate) max_connections: usize,
+    pub(crate) max_connections: NonZeroU32,
 }
 
 #[derive(Debug)]

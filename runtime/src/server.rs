@@ -12,16 +12,18 @@
 //! service started are not the server's: they watch [`Shutdown`] and are awaited by whoever
 //! started them.
 
-use crate::layers::{CatchPanic, DeadlineLayer, RequestSpan};
-use crate::listen::{self, Accept, Listener, Secured, Socket};
+use crate::connections;
+use crate::layers::{CatchPanic, DeadlineLayer, Methods, RequestSpan, RetireLayer};
+use crate::limits::{Limiter, Limits, Shed};
+use crate::listen::{self, Accept, Capacity, Listener, Secured, Socket};
 use crate::metrics::{Metrics, MetricsLayer, ServerMeter};
 use crate::probes;
 use crate::security::{Gate, Security};
 use crate::{Readiness, ServeError, ServerConfig};
 use futures::Stream;
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
+use std::num::NonZeroU32;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,13 +38,6 @@ use tower::Service;
 /// Cancelled when the server begins to drain; cancelling it begins the drain. Watches end when it
 /// is cancelled, drivers stop at their next step boundary.
 pub type Shutdown = CancellationToken;
-
-/// Streams of the services this crate adds itself.
-const OWN_STREAMS: [&str; 3] = [
-    "/grpc.health.v1.Health/Watch",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-];
 
 /// Served by every server, beside its own services.
 const SERVED_BESIDE: [&str; 3] = [
@@ -61,10 +56,11 @@ pub struct Server {
     routes: Routes,
     served: Vec<&'static str>,
     descriptors: Vec<&'static [u8]>,
-    streams: HashSet<String>,
+    methods: Methods,
     readiness: Readiness,
     shutdown: Shutdown,
     meter: ServerMeter,
+    shed: Shed,
     security: Security,
 }
 
@@ -83,18 +79,20 @@ impl Server {
                 tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
             ],
             served: Vec::new(),
-            streams: OWN_STREAMS.map(str::to_owned).into(),
+            methods: Methods::default(),
             readiness: Readiness::new(),
             shutdown: Shutdown::new(),
             meter: ServerMeter::new(&Metrics::default()),
+            shed: Shed::new(&Metrics::default()),
             security: Security::default(),
         }
     }
 
-    /// Counts its calls there.
+    /// Counts its calls there, and what it sheds.
     #[must_use]
     pub fn metered(mut self, metrics: &Metrics) -> Self {
         self.meter = ServerMeter::new(metrics);
+        self.shed = Shed::new(metrics);
         self
     }
 
@@ -143,10 +141,20 @@ impl Server {
     }
 
     /// Names streaming methods (`/package.Service/Method`): they are exempt from the server's
-    /// bound on the time of a call, though not from a deadline the client sets.
+    /// bound on the time of a call, though not from a deadline the client sets, and count as
+    /// watches.
     #[must_use]
     pub fn streams<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
-        self.streams.extend(paths.into_iter().map(Into::into));
+        let paths = paths.into_iter().map(Into::into);
+        self.methods.add_watches(paths);
+        self
+    }
+
+    /// Names unary methods that wait for something: they may take an hour, and count as watches.
+    #[must_use]
+    pub fn waits<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        let paths = paths.into_iter().map(Into::into);
+        self.methods.add_waits(paths);
         self
     }
 
@@ -154,8 +162,8 @@ impl Server {
     /// `drain_seconds` and one second after the drain began.
     ///
     /// # Errors
-    /// A malformed descriptor set, no signal handlers, or a failed transport. Calls cut off at
-    /// the end of the drain are logged and are no error.
+    /// A malformed descriptor set, no signal handlers, or a panic where connections are accepted.
+    /// Calls cut off at the end of the drain are logged and are no error.
     pub async fn serve(mut self, listener: Listener) -> Result<(), ServeError> {
         let signals = termination().map_err(ServeError::Signals)?;
         self.add_reflection()?;
@@ -164,7 +172,7 @@ impl Server {
             Err(error) => tracing::warn!(%error, "serving on an address that cannot be told"),
         }
         let _probes = listener.health.map(|socket| {
-            let probes = probes::serve(socket, &self.readiness);
+            let probes = probes::serve(socket, &self.readiness, &self.config, &self.shed);
             AbortOnDropHandle::new(tokio::spawn(probes))
         });
         let max = listener.max_connections;
@@ -181,14 +189,19 @@ impl Server {
     async fn serve_socket<L: Accept>(
         self,
         socket: L,
-        max_connections: usize,
+        max_connections: NonZeroU32,
         signals: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let files = self.security.follow_files().map_err(ServeError::Signals)?;
         let _files = AbortOnDropHandle::new(tokio::spawn(files));
         let cut = CancellationToken::new();
         let tls = self.security.tls.clone();
-        let incoming = listen::secured(socket, tls, max_connections, cut.clone());
+        let capacity = Capacity {
+            connections: max_connections,
+            handshake: self.config.handshake(),
+            shed: self.shed.clone(),
+        };
+        let incoming = listen::secured(socket, tls, &capacity, cut.clone());
         self.serve_incoming(incoming, signals, cut).await
     }
 
@@ -223,7 +236,7 @@ impl Server {
 
     async fn serve_incoming<IO>(
         self,
-        incoming: impl Stream<Item = io::Result<Secured<IO>>> + Send + 'static,
+        incoming: impl Stream<Item = Secured<IO>> + Send + 'static,
         signals: impl Future<Output = ()>,
         cut: CancellationToken,
     ) -> Result<(), ServeError>
@@ -233,25 +246,21 @@ impl Server {
         let limit = self.config.max_message_bytes();
         let health = self.readiness.service().max_decoding_message_size(limit);
         let routes = self.routes.add_service(health).prepare();
-        let gate = Gate::<_, IO::ConnectInfo>::new(routes, self.security.guard);
-        let service = CatchPanic::new(DeadlineLayer::new(
-            gate,
-            self.config.unary_deadline(),
-            self.streams,
-        ));
+        let limits = Limits::new(&self.config, self.methods.clone(), &self.shed);
+        let limited = Limiter::new(RetireLayer::new(routes, self.methods.clone()), limits);
+        let gate = Gate::<_, IO::ConnectInfo>::new(limited, self.security.guard);
+        let times = self.config.times();
+        let service = CatchPanic::new(DeadlineLayer::new(gate, times, self.methods));
         let served = self.served.iter().copied().chain(SERVED_BESIDE).collect();
         let metered = MetricsLayer::new(service, self.meter, &self.descriptors, &served);
         let service = RequestSpan::new(metered);
         let stop = CancellationToken::new();
-        let serving = self.config.transport().serve_with_incoming_shutdown(
-            service,
-            incoming,
-            stop.clone().cancelled_owned(),
-        );
+        let bounds = self.config.connection();
+        let serving = connections::serve(incoming, service, bounds, stop.clone());
         let mut serving = AbortOnDropHandle::new(tokio::spawn(serving));
 
         tokio::select! {
-            ended = &mut serving => return outcome(ended),
+            ended = &mut serving => return ended.map_err(ServeError::AcceptLoop),
             () = signals => tracing::info!("asked to end by a signal, draining"),
             () = self.shutdown.cancelled() => tracing::info!("asked to end, draining"),
         }
@@ -259,26 +268,18 @@ impl Server {
         self.shutdown.cancel();
         stop.cancel();
         if let Ok(ended) = tokio::time::timeout(self.config.drain(), &mut serving).await {
-            return outcome(ended);
+            return ended.map_err(ServeError::AcceptLoop);
         }
         tracing::warn!("calls were still running at the end of the drain and are cut off");
         cut.cancel();
         match tokio::time::timeout(CUT_GRACE, &mut serving).await {
-            Ok(ended) => outcome(ended),
+            Ok(ended) => ended.map_err(ServeError::AcceptLoop),
             Err(_) => {
                 serving.abort();
                 Ok(())
             }
         }
     }
-}
-
-fn outcome(
-    ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>,
-) -> Result<(), ServeError> {
-    ended
-        .map_err(ServeError::AcceptLoop)?
-        .map_err(ServeError::Transport)
 }
 
 /// Ready at the first SIGTERM or SIGINT after this call.

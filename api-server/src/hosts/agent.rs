@@ -356,7 +356,10 @@ pub fn is_a_no(reason: Reason) -> bool {
         Code::Unauthenticated | Code::PermissionDenied => false,
         Code::ResourceExhausted => reason == Reason::InsufficientSpace,
         // It is this server that is too old, or restored; what it has ordered goes on.
-        _ => reason != Reason::StaleGeneration,
+        _ => !matches!(
+            reason,
+            Reason::StaleGeneration | Reason::WatchConsumerTooSlow
+        ),
     }
 }
 
@@ -368,6 +371,9 @@ mod tests {
     fn what_may_be_answered_otherwise_later_is_no_no() {
         let open = [
             Reason::StaleGeneration,
+            Reason::WatchConsumerTooSlow,
+            Reason::ServerOverloaded,
+            Reason::WatchLimitReached,
             Reason::HostUnreachable,
             Reason::HypervisorUnreachable,
             Reason::StorageUnreachable,

@@ -5,6 +5,7 @@
 mod agent;
 mod batch;
 mod damaged;
+mod flood;
 mod forecast;
 mod maintenance;
 mod noted;

@@ -28,11 +28,11 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 /// A server that knows a token for each role.
-struct Secured {
-    address: String,
+pub(crate) struct Secured {
+    pub(crate) address: String,
     dir: TempDir,
     shutdown: Shutdown,
-    _agent: Agent,
+    pub(crate) agent: Agent,
 }
 
 impl Drop for Secured {
@@ -43,6 +43,10 @@ impl Drop for Secured {
 
 impl Secured {
     async fn serve(vm: &str) -> Self {
+        Self::serve_within(vm, ServerConfig::default()).await
+    }
+
+    pub(crate) async fn serve_within(vm: &str, bounds: ServerConfig) -> Self {
         let (agent, endpoint) = Agent::serve(vm.to_owned(), &["vda"]).await;
         let dir = tempfile::tempdir().unwrap();
         let entry = |role: Role| {
@@ -71,7 +75,7 @@ impl Secured {
         config
             .hosts
             .insert(HOST.parse().unwrap(), HostConfig { endpoint });
-        let server = Server::new(ServerConfig::default()).secured(security);
+        let server = Server::new(bounds).secured(security);
         let shutdown = server.shutdown();
         let dial = hosts::dial(Client::default());
         let opened = server::open(
@@ -95,12 +99,12 @@ impl Secured {
             address,
             dir,
             shutdown,
-            _agent: agent,
+            agent,
         }
     }
 
     /// A line that shows the token of a role, or nothing.
-    fn line(&self, role: Option<Role>) -> Line {
+    pub(crate) fn line(&self, role: Option<Role>) -> Line {
         let client = ClientConfig {
             token_file: role.map(|role| self.dir.path().join(role.as_str())),
             ..ClientConfig::default()

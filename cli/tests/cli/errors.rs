@@ -22,6 +22,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::SnapshotAlreadyExists
         | Reason::MergeIdConflict
         | Reason::EtagMismatch
+        | Reason::WatchConsumerTooSlow
         | Reason::ConcurrentChange
         | Reason::SnapshotIsActiveLayer
         | Reason::SnapshotSharedBase
@@ -44,6 +45,8 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::CredentialsInvalid
         | Reason::MethodNotPermitted => 4,
         Reason::InsufficientSpace
+        | Reason::ServerOverloaded
+        | Reason::WatchLimitReached
         | Reason::HostUnreachable
         | Reason::HypervisorUnreachable
         | Reason::StorageUnreachable

@@ -23,6 +23,38 @@ pub(crate) fn draining() -> Status {
     Status::with_error_details(Code::Unavailable, "the server is shutting down", details)
 }
 
+/// The connection has reached its age; the next one is served.
+pub(crate) fn connection_retires() -> Status {
+    let mut details = ErrorDetails::with_error_info("SERVER_DRAINING", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_AFTER));
+    let message = "the connection is old and is closed: connect again";
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// There is no place for another call.
+pub(crate) fn overloaded(message: &str) -> Status {
+    exhausted("SERVER_OVERLOADED", message)
+}
+
+/// There is no place for another watch.
+pub(crate) fn too_many_watches(message: &str) -> Status {
+    exhausted("WATCH_LIMIT_REACHED", message)
+}
+
+fn exhausted(reason: &str, message: &str) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// The client has left its answer untaken for too long.
+pub(crate) fn reader_too_slow() -> Status {
+    let reason = "WATCH_CONSUMER_TOO_SLOW";
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    let message = "what was sent was not taken for too long";
+    Status::with_error_details(Code::Aborted, message, details)
+}
+
 /// The client's deadline, or the server's bound, has passed.
 pub(crate) fn deadline_exceeded() -> Status {
     let details = ErrorDetails::with_error_info("DEADLINE_EXCEEDED", DOMAIN, HashMap::new());

@@ -213,17 +213,6 @@ async fn a_request_keeps_its_ids() {
 }
 
 #[tokio::test]
-async fn headers_beyond_the_bound_are_refused() {
-    let server = start(hasty(), None).await;
-    let long = "x".repeat(32 << 10);
-    let ended = server.call("Ids", &[("x-long", &long)]).await;
-    assert_ne!(
-        ended.status.map(|status| status.code()),
-        Some(Code::NotFound)
-    );
-}
-
-#[tokio::test]
 async fn a_drain_tells_and_ends_an_open_health_watch() {
     let server = start(ServerConfig::default(), None).await;
     server.readiness.set_all(true);

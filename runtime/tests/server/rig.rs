@@ -32,6 +32,7 @@ pub(crate) fn hasty() -> ServerConfig {
     let second = NonZeroU64::new(1).unwrap();
     ServerConfig {
         unary_deadline_seconds: second,
+        max_deadline_seconds: second,
         drain_seconds: 1,
         ..ServerConfig::default()
     }
