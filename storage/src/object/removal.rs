@@ -15,7 +15,8 @@
 //! - A tombstone is changed only as it was read. Purging is never taken back, and comes before the
 //!   first object is deleted.
 //! - While a volume has its name it is not condemned, whatever a tombstone says: it was on its way
-//!   there, or back.
+//!   there, or back. So whoever condemns it takes the tombstones away that others have left of it, before
+//!   it loses its name: they would free it when it is kept by the new one.
 
 use super::domain::Domain;
 use super::keys::Key;
@@ -27,7 +28,6 @@ use crate::{Removal, RemovalId, RemovalOrder, StorageError, VolumeName};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use object_store::UpdateVersion;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 use std::sync::PoisonError;
 use uuid::Uuid;
 
@@ -57,7 +57,7 @@ pub(super) struct Tombstone {
 }
 
 impl Tombstone {
-    fn at(&self, stage: Stage) -> Self {
+    pub(super) fn at(&self, stage: Stage) -> Self {
         let mut next = self.clone();
         next.stage = stage;
         next.order.purging = stage == Stage::Purging;
@@ -148,6 +148,8 @@ impl Domain {
         }
         let alone = self.alone(&order.volume, uuid).await?;
         self.gate(order).await?;
+        // It has its name: what says otherwise is left of a removal, or of a restoration, that died.
+        let void = self.other_tombstones(order).await?;
         let stone = Tombstone {
             stage: Stage::Taking,
             order: Condemned::new(order, now()),
@@ -158,6 +160,10 @@ impl Domain {
             None => self.records.create(&at, &stone).await?,
         };
         let version = put.ok_or_else(|| busy(order.id))?;
+        // Only those that were there before this one: of two orders at once one stays written down.
+        for id in void {
+            self.records.delete(&self.keys.removal(id)).await?;
+        }
         self.names.take(&order.volume, uuid).await?;
         drop(alone);
         let read = Read {
@@ -165,6 +171,16 @@ impl Domain {
             version,
         };
         self.look_again(order, uuid, read).await.map(Some)
+    }
+
+    /// Other removals of the same volume that free nothing yet.
+    async fn other_tombstones(&self, order: &RemovalOrder) -> Result<Vec<RemovalId>, StorageError> {
+        let stones = self.tombstones().await?.into_iter();
+        let others = stones.filter(|(id, stone)| {
+            let same = stone.order.identity == order.identity;
+            *id != order.id && same && stone.stage != Stage::Purging
+        });
+        Ok(others.map(|(id, _)| id).collect())
     }
 
     /// Whether anything was built on the volume while its name was taken.
@@ -207,69 +223,6 @@ impl Domain {
         }
     }
 
-    pub(super) async fn restore(&self, id: RemovalId) -> Result<VolumeName, StorageError> {
-        let _turn = self.turn.lock().await;
-        let what = format!("removal {id}");
-        let not_found = || StorageError::NotFound { what: what.clone() };
-        let stone = self.tombstone(id).await?.ok_or_else(not_found)?;
-        let name = stone.record.order.volume.clone();
-        let uuid = Uuid::try_parse(stone.record.order.identity.as_str());
-        let uuid = uuid.map_err(|error| StorageError::Corrupt {
-            what: what.clone(),
-            why: error.to_string(),
-        })?;
-        let restored = stone.record.stage == Stage::Restored;
-        if !restored && self.names.holder(&name).await? == Some(uuid) {
-            // It was never condemned.
-            return Err(not_found());
-        }
-        if !restored && !stone.record.order.is_kept(now()) {
-            return Err(StorageError::Busy { what });
-        }
-        if self.names.give(&name, uuid).await? != uuid {
-            let text = format!("{} exists again", self.what(&name));
-            return Err(StorageError::Invalid(text));
-        }
-        if !restored {
-            let back = stone.record.at(Stage::Restored);
-            let at = self.keys.removal(id);
-            if self
-                .records
-                .replace(&at, &back, stone.version)
-                .await?
-                .is_none()
-            {
-                // Somebody else has begun to free it, or to restore it.
-                let now = self.tombstone(id).await?.map(|stone| stone.record.stage);
-                if now == Some(Stage::Purging) {
-                    self.names.take(&name, uuid).await?;
-                    return Err(StorageError::Busy { what });
-                }
-                // And has ended: then it is whole, or there is nothing of it.
-                match self.manifest(&name, uuid).await {
-                    Err(StorageError::NotFound { .. }) if now.is_none() => {
-                        self.names.take(&name, uuid).await?;
-                        return Err(not_found());
-                    }
-                    there => there.map(drop)?,
-                }
-            }
-        }
-        self.records.delete(&self.keys.removal(id)).await?;
-        Ok(name)
-    }
-
-    pub(super) async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
-        let (stones, named) = tokio::try_join!(self.tombstones(), self.names.all())?;
-        let named: HashSet<String> = named.iter().map(|(_, uuid)| uuid.to_string()).collect();
-        let condemned = stones.into_iter().filter(|(_, stone)| {
-            let purging = stone.stage == Stage::Purging;
-            purging || !named.contains(stone.order.identity.as_str())
-        });
-        let removals = condemned.map(|(id, stone)| stone.order.removal(id, &self.id));
-        Ok(removals.collect())
-    }
-
     /// All removals that are written down.
     pub(super) async fn tombstones(&self) -> Result<Vec<(RemovalId, Tombstone)>, StorageError> {
         let listed = listing::paths(&self.bucket.patient, &self.keys.removals()).await?;
@@ -296,7 +249,10 @@ impl Domain {
         Ok(stones.any(|stone| stone.stage == Stage::Taking && stone.order.volume == *name))
     }
 
-    async fn tombstone(&self, id: RemovalId) -> Result<Option<Read<Tombstone>>, StorageError> {
+    pub(super) async fn tombstone(
+        &self,
+        id: RemovalId,
+    ) -> Result<Option<Read<Tombstone>>, StorageError> {
         self.records.read(&self.keys.removal(id)).await
     }
 

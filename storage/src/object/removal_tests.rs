@@ -7,7 +7,10 @@ use super::guarded::{Asked, Fate, Guarded};
 use super::lease::Times;
 use super::removal::{Stage, Tombstone};
 use crate::condemned::{Condemned, now};
-use crate::{Identity, NewVolume, RemovalId, RemovalOrder, RemovalState, StorageError, VolumeName};
+use crate::{
+    Identity, NewVolume, RemovalId, RemovalOrder, RemovalState, StorageError, VolumeInfo,
+    VolumeName,
+};
 use object_store::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +60,32 @@ impl Rig {
         RemovalOrder::new(self.id, self.name.clone(), identity)
     }
 
+    /// What a removal, or a restoration, has left behind that died on its way.
+    async fn left_behind(&self, stage: Stage, made: &VolumeInfo, keep_for: Duration) -> RemovalId {
+        let order = kept(made, keep_for);
+        let stone = Tombstone {
+            stage,
+            order: Condemned::new(&order, now()),
+        };
+        let at = self.domain.keys.removal(order.id);
+        self.domain.records.create(&at, &stone).await.unwrap();
+        order.id
+    }
+
+    /// A volume with an image.
+    async fn image(&self, name: &str) -> VolumeInfo {
+        let volume = NewVolume {
+            name: name.parse().unwrap(),
+            virtual_bytes: 1 << 20,
+            parent: None,
+        };
+        create(Arc::clone(&self.domain), volume).await.unwrap()
+    }
+
+    async fn is_written_down(&self, id: RemovalId) -> bool {
+        self.domain.tombstone(id).await.unwrap().is_some()
+    }
+
     /// A volume without blocks: its header cannot be read.
     async fn manifest(&self, name: &VolumeName, uuid: Uuid) {
         let manifest = Manifest {
@@ -68,6 +97,16 @@ impl Rig {
         };
         let at = self.domain.keys.manifest(uuid);
         self.domain.records.create(&at, &manifest).await.unwrap();
+    }
+}
+
+/// A new removal of it.
+fn kept(made: &VolumeInfo, keep_for: Duration) -> RemovalOrder {
+    let id = RemovalId::from(Uuid::new_v4());
+    let (name, identity) = (made.volume.name.clone(), made.identity.clone());
+    RemovalOrder {
+        keep_for,
+        ..RemovalOrder::new(id, name, identity)
     }
 }
 
@@ -145,4 +184,56 @@ async fn what_was_freed_while_it_was_restored_has_no_name() {
     let gone = restoring.await.unwrap().unwrap_err();
     assert!(matches!(gone, StorageError::NotFound { .. }), "{gone:?}");
     assert_eq!(rig.domain.names.holder(&rig.name).await.unwrap(), None);
+}
+
+const LONG: Duration = Duration::from_secs(3600);
+/// Over at once.
+const SHORT: Duration = Duration::from_nanos(1);
+
+/// As a restoration, and a removal, leave it that die on their way.
+#[tokio::test]
+async fn what_an_earlier_removal_has_left_frees_nothing_that_a_later_one_keeps() {
+    let rig = Rig::condemned(Stage::Purging, Duration::ZERO).await;
+    for (stage, keep_for) in [
+        (Stage::Kept, SHORT),
+        (Stage::Taking, SHORT),
+        (Stage::Taking, Duration::ZERO),
+        (Stage::Restored, SHORT),
+    ] {
+        let made = rig.image("again").await;
+        let earlier = rig.left_behind(stage, &made, keep_for).await;
+        let later = kept(&made, LONG);
+        let removal = rig.domain.remove(&later).await.unwrap();
+        assert!(matches!(removal.state, RemovalState::Condemned { .. }));
+        // Whoever goes on with what is due.
+        let due = RemovalOrder {
+            id: earlier,
+            resumes: true,
+            ..later.clone()
+        };
+        rig.domain.remove(&due).await.unwrap();
+        assert!(!rig.is_written_down(earlier).await, "{stage:?}");
+        rig.domain.restore(later.id).await.unwrap();
+        let back = rig.domain.stat(&made.volume.name).await.unwrap();
+        assert_eq!(back.identity, made.identity, "{stage:?}");
+        let now = kept(&made, Duration::ZERO);
+        assert_eq!(
+            rig.domain.remove(&now).await.unwrap().state,
+            RemovalState::Gone
+        );
+    }
+    // One that frees it already goes on.
+    assert!(rig.is_written_down(rig.id).await);
+}
+
+#[tokio::test]
+async fn a_restoration_that_died_when_the_volume_had_its_name_is_ended() {
+    for keep_for in [LONG, SHORT] {
+        let rig = Rig::condemned(Stage::Purging, Duration::ZERO).await;
+        let made = rig.image("again").await;
+        let id = rig.left_behind(Stage::Kept, &made, keep_for).await;
+        let name = rig.domain.restore(id).await.unwrap();
+        assert_eq!(name, made.volume.name);
+        assert!(!rig.is_written_down(id).await);
+    }
 }
