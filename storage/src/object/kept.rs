@@ -1,7 +1,8 @@
 //! Condemned volumes: which there are, and bringing one back.
 //!
 //! ```text
-//!   name given ─▶ tombstone Restored ─▶ tombstone deleted
+//!   taken from another? ─▶ name given ─▶ taken from another? ─▶ tombstone Restored ─▶ tombstone deleted
+//!                                           └─▶ name taken back: condemned still, refused
 //! ```
 //!
 //! Who is asked again goes on with a restoration that died on its way, however long ago: a volume that has its
@@ -46,15 +47,36 @@ impl Domain {
             _ if stone.record.order.is_kept(now()) => {}
             _ => return Err(StorageError::Busy { what: what(id) }),
         }
-        if self.names.give(&name, uuid).await? != uuid {
-            let text = format!("{} exists again", self.what(&name));
-            return Err(StorageError::Invalid(text));
-        }
+        self.give_back(id, &name, uuid).await?;
         if stone.record.stage != Stage::Restored {
             self.write_restored(id, &name, uuid, stone).await?;
         }
         self.records.delete(&self.keys.removal(id)).await?;
         Ok(name)
+    }
+
+    /// Gives a condemned volume its name, unless that is being taken from another one.
+    async fn give_back(
+        &self,
+        id: RemovalId,
+        name: &VolumeName,
+        uuid: Uuid,
+    ) -> Result<(), StorageError> {
+        let refused = || self.in_use_by(name, "one of that name that is being removed");
+        // What cannot be told is left for the next call, before and after.
+        if self.is_being_taken(name, Some(id)).await? {
+            self.names.take(name, uuid).await?;
+            return Err(refused());
+        }
+        if self.names.give(name, uuid).await? != uuid {
+            let text = format!("{} exists again", self.what(name));
+            return Err(StorageError::Invalid(text));
+        }
+        if self.is_being_taken(name, Some(id)).await? {
+            self.names.take(name, uuid).await?;
+            return Err(refused());
+        }
+        Ok(())
     }
 
     /// Writes down that a volume has its name back, unless it is being freed by now: then it loses that

@@ -10,8 +10,9 @@
 //!
 //! - Whoever builds on a volume gives the new one its name first, and then looks whether what is
 //!   below still has its own; the gate looks the other way round. So one of the two sees the other.
-//! - Until then nobody is given the name of the volume that is being taken away: what had been built on
-//!   that would be built on the new one.
+//! - Until then nobody is given the name of the volume that is being taken away, neither a new one nor one
+//!   that is brought back: what had been built on that would be built on this one. They look before they
+//!   are given it, and again when they have it.
 //! - A tombstone is changed only as it was read. Purging is never taken back, and comes before the
 //!   first object is deleted.
 //! - While a volume has its name it is not condemned, whatever a tombstone says: it was on its way
@@ -122,13 +123,27 @@ impl Domain {
             Some(stone) if !is_named && stone.record.stage == Stage::Kept => {
                 Ok(Some((stone.record, stone.version)))
             }
-            // What is built on the name is built on the one that has it by now. Who makes volumes is not
-            // given a name that is being taken: an earlier build was.
-            Some(stone) if !is_named && holder.is_some() => self.keep(order, stone).await.map(Some),
+            // What is built on the name is built on the one that has it by now, unless that is on its way
+            // back and will not be let have it. Nobody is given a name that is being taken: by an earlier
+            // build they were.
+            Some(stone) if !is_named && holder.is_some() => {
+                if self.comes_back(holder).await? {
+                    return Err(busy(order.id));
+                }
+                self.keep(order, stone).await.map(Some)
+            }
             Some(stone) if !is_named => self.look_again(order, uuid, stone).await.map(Some),
             stone if is_named && !order.resumes => self.condemn(order, uuid, stone).await,
             _ => Ok(None),
         }
+    }
+
+    /// Whether the one that has a name is being restored.
+    async fn comes_back(&self, holder: Option<Uuid>) -> Result<bool, StorageError> {
+        let holder = holder.map(|uuid| uuid.to_string());
+        let stones = self.tombstones().await?;
+        let mut stones = stones.iter();
+        Ok(stones.any(|(_, stone)| Some(stone.order.identity.as_str()) == holder.as_deref()))
     }
 
     async fn condemn(
@@ -241,12 +256,17 @@ impl Domain {
             .await
     }
 
-    /// Whether a removal has begun to take a name from its volume, and has not looked again for what is
-    /// built on that.
-    pub(super) async fn is_being_taken(&self, name: &VolumeName) -> Result<bool, StorageError> {
+    /// Whether another removal than this one has begun to take a name from its volume, and has not looked
+    /// again for what is built on that.
+    pub(super) async fn is_being_taken(
+        &self,
+        name: &VolumeName,
+        except: Option<RemovalId>,
+    ) -> Result<bool, StorageError> {
         let stones = self.tombstones().await?;
-        let mut stones = stones.iter().map(|(_, stone)| stone);
-        Ok(stones.any(|stone| stone.stage == Stage::Taking && stone.order.volume == *name))
+        let mut others = stones.iter().filter(|(id, _)| Some(*id) != except);
+        let takes = |stone: &Tombstone| stone.stage == Stage::Taking && stone.order.volume == *name;
+        Ok(others.any(|(_, stone)| takes(stone)))
     }
 
     pub(super) async fn tombstone(

@@ -8,11 +8,12 @@ use super::lease::Times;
 use super::removal::{Stage, Tombstone};
 use crate::condemned::{Condemned, now};
 use crate::{
-    Identity, NewVolume, RemovalId, RemovalOrder, RemovalState, StorageError, VolumeInfo,
-    VolumeName,
+    Format, Identity, NewVolume, Parent, RemovalId, RemovalOrder, RemovalState, StorageError,
+    VolumeInfo, VolumeName,
 };
 use object_store::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -236,4 +237,100 @@ async fn a_restoration_that_died_when_the_volume_had_its_name_is_ended() {
         assert_eq!(name, made.volume.name);
         assert!(!rig.is_written_down(id).await);
     }
+}
+
+/// What had been built on the one that is being removed would be built on it.
+#[tokio::test]
+async fn a_kept_volume_is_not_given_a_name_that_is_being_taken_from_another() {
+    let rig = Rig::condemned(Stage::Purging, Duration::ZERO).await;
+    let first = rig.image("n").await;
+    let back = kept(&first, LONG);
+    rig.domain.remove(&back).await.unwrap();
+    let second = rig.image("n").await;
+    let above = NewVolume {
+        name: "above".parse().unwrap(),
+        virtual_bytes: 1 << 20,
+        parent: Some(Parent {
+            locator: second.locator.clone(),
+            format: Some(Format::Qcow2),
+        }),
+    };
+    create(Arc::clone(&rig.domain), above).await.unwrap();
+    // The second one is on its way when that is built on it.
+    let taking = rig
+        .left_behind(Stage::Taking, &second, Duration::ZERO)
+        .await;
+    let uuid: Uuid = second.identity.as_str().parse().unwrap();
+    rig.domain
+        .names
+        .take(&second.volume.name, uuid)
+        .await
+        .unwrap();
+    let on = RemovalOrder {
+        id: taking,
+        ..kept(&second, Duration::ZERO)
+    };
+    let holder = async || rig.domain.names.holder(&second.volume.name).await.unwrap();
+    let refused = rig.domain.restore(back.id).await.unwrap_err();
+    assert!(matches!(refused, StorageError::InUse { .. }), "{refused:?}");
+    assert_eq!(holder().await, None);
+    // As a restoration leaves it that died before it looked again.
+    let own: Uuid = first.identity.as_str().parse().unwrap();
+    rig.domain
+        .names
+        .give(&first.volume.name, own)
+        .await
+        .unwrap();
+    let waits = rig.domain.remove(&on).await.unwrap_err();
+    assert!(matches!(waits, StorageError::Busy { .. }), "{waits:?}");
+    rig.domain.restore(back.id).await.unwrap_err();
+    assert_eq!(holder().await, None);
+    // So it gets its name back.
+    let refused = rig.domain.remove(&on).await.unwrap_err();
+    assert!(matches!(refused, StorageError::InUse { .. }), "{refused:?}");
+    assert_eq!(holder().await, Some(uuid));
+}
+
+/// Between the two looks.
+#[tokio::test]
+async fn a_volume_that_was_given_a_name_as_that_was_being_taken_loses_it() {
+    let rig = Rig::condemned(Stage::Purging, Duration::ZERO).await;
+    let first = rig.image("n").await;
+    let back = kept(&first, LONG);
+    rig.domain.remove(&back).await.unwrap();
+    let (gate, given) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (late, counted) = (Arc::clone(&gate), Arc::clone(&given));
+    rig.store.rule(move |asked, key| match asked {
+        Asked::Put if key.contains("names/") => {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Fate::Waits(Arc::clone(&late))
+        }
+        _ => Fate::Passes,
+    });
+    let (domain, id) = (Arc::clone(&rig.domain), back.id);
+    let restoring = tokio::spawn(async move { domain.restore(id).await });
+    let domain = Arc::clone(&rig.domain);
+    let new = NewVolume {
+        name: "m".parse().unwrap(),
+        virtual_bytes: 1 << 20,
+        parent: None,
+    };
+    let making = tokio::spawn(async move { create(domain, new).await });
+    // Both are about to be given theirs.
+    while given.load(Ordering::SeqCst) < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for name in ["n", "m"] {
+        let mut other = first.clone();
+        other.volume.name = name.parse().unwrap();
+        other.identity = Uuid::new_v4().to_string().parse().unwrap();
+        rig.left_behind(Stage::Taking, &other, Duration::ZERO).await;
+    }
+    gate.add_permits(100);
+    let refused = restoring.await.unwrap().unwrap_err();
+    assert!(matches!(refused, StorageError::InUse { .. }), "{refused:?}");
+    let refused = making.await.unwrap().unwrap_err();
+    assert!(matches!(refused, StorageError::Busy { .. }), "{refused:?}");
+    assert_eq!(rig.domain.names.all().await.unwrap(), []);
+    assert!(rig.is_written_down(back.id).await);
 }
