@@ -83,7 +83,7 @@ impl Domain {
             return Err(StorageError::NotFound { what });
         };
         if !order.is_kept(now()) {
-            return Err(StorageError::Busy { what });
+            return Err(StorageError::NotKept { what });
         }
         self.bring_back(id, &order.volume)?;
         Ok(order.volume)

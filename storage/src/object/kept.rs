@@ -45,7 +45,7 @@ impl Domain {
             // It was never condemned.
             Stage::Taking if named => return Err(not_found(id)),
             _ if stone.record.order.is_kept(now()) => {}
-            _ => return Err(StorageError::Busy { what: what(id) }),
+            _ => return Err(StorageError::NotKept { what: what(id) }),
         }
         self.give_back(id, &name, uuid).await?;
         if stone.record.stage != Stage::Restored {
@@ -98,7 +98,7 @@ impl Domain {
         let now = self.tombstone(id).await?.map(|stone| stone.record.stage);
         if now == Some(Stage::Purging) {
             self.names.take(name, uuid).await?;
-            return Err(StorageError::Busy { what: what(id) });
+            return Err(StorageError::NotKept { what: what(id) });
         }
         // And has ended: then it is whole, or there is nothing of it.
         match self.manifest(name, uuid).await {
