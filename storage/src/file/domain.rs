@@ -38,6 +38,8 @@ pub(super) struct Domain {
     pub(super) qemu_img: Program,
     pub(super) renames: Renames,
     pub(super) making: Making,
+    /// Whoever overwrites a volume has it.
+    pub(super) wiping: tokio::sync::Mutex<()>,
     calls: Calls,
 }
 
@@ -56,6 +58,7 @@ impl Domain {
             qemu_img: qemu_img::program(),
             renames: Renames::default(),
             making: Making::default(),
+            wiping: tokio::sync::Mutex::default(),
             calls: Calls::default(),
             root,
             dir,

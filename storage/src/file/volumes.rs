@@ -18,7 +18,11 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct FileStore {
     domain: Arc<Domain>,
+    wiped_per_second: u64,
 }
+
+/// The most that a wipe writes in a second, unless something else is said.
+const WIPED_PER_SECOND: u64 = 200 << 20;
 
 impl FileStore {
     /// Opens a domain: a directory that exists. Its own subdirectory is made if it is missing, and
@@ -31,7 +35,16 @@ impl FileStore {
         let domain = blocking(move || Domain::open(id, &root)).await?;
         Ok(Self {
             domain: Arc::new(domain),
+            wiped_per_second: WIPED_PER_SECOND,
         })
+    }
+
+    /// The same, with so many bytes that a wipe writes in a second at most; 200 MiB without it.
+    pub fn wiping_at(self, bytes_per_second: u64) -> Self {
+        Self {
+            wiped_per_second: bytes_per_second,
+            ..self
+        }
     }
 }
 
@@ -100,8 +113,8 @@ impl VolumeStore for FileStore {
     }
 
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
-        let order = order.clone();
-        self.domain.with(move |domain| domain.remove(&order)).await
+        let (domain, order) = (Arc::clone(&self.domain), order.clone());
+        in_own_task(domain.remove(order, self.wiped_per_second)).await
     }
 
     async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
@@ -173,5 +186,47 @@ impl LiveVolumes for FileStore {
             return Err(self.domain.in_use_by(volume, "a process that has it open"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RemovalState;
+    use crate::calls::MOST;
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    #[tokio::test]
+    async fn wipes_that_wait_for_their_turn_hold_up_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = "domain".parse().unwrap();
+        let store = FileStore::open(id, dir.path()).await.unwrap();
+        let store = store.wiping_at(u64::MAX);
+        let first = store.domain.wiping.lock().await;
+        let mut removals = Vec::new();
+        for number in 0..=MOST {
+            let name: VolumeName = format!("{number}.raw").parse().unwrap();
+            std::fs::write(dir.path().join(name.as_str()), [7; 4096]).unwrap();
+            let identity = store.stat(&name).await.unwrap().identity;
+            let order = RemovalOrder {
+                wipe: true,
+                ..RemovalOrder::new(RemovalId::from(Uuid::new_v4()), name, identity)
+            };
+            let store = store.clone();
+            removals.push(tokio::spawn(async move { store.remove(&order).await }));
+        }
+        // All of them have begun.
+        while !store.list().collect::<Vec<_>>().await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        store.space().await.unwrap();
+        assert_eq!(store.list_removals().await.unwrap().len(), MOST + 1);
+        drop(first);
+        for removal in removals {
+            let removal = removal.await.unwrap().unwrap();
+            assert_eq!(removal.state, RemovalState::Gone);
+            assert!(removal.freed_bytes > 0);
+        }
     }
 }
