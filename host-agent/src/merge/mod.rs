@@ -21,6 +21,7 @@ mod again;
 mod board;
 mod bytes;
 mod check;
+mod chunks;
 mod driver;
 #[cfg(test)]
 mod driver_tests;
