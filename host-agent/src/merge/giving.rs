@@ -128,8 +128,8 @@ async fn estimate(record: &MergeRecord, volumes: &Volumes) -> Result<Work, Probl
     Ok(Work::estimate(taken))
 }
 
-/// What the other merges of this host will still take in the same domain; `first`: those that were
-/// accepted before this one.
+/// What the other merges of this host will still take in the same domain, `first`: those that were
+/// accepted before this one; and those of other hosts that were told with its order.
 async fn promised_to_others(around: &Surroundings, record: &MergeRecord, first: bool) -> u64 {
     let before = |other: &MergeRecord| {
         (other.accepted_at, other.order.id) < (record.accepted_at, record.order.id)
@@ -141,7 +141,7 @@ async fn promised_to_others(around: &Surroundings, record: &MergeRecord, first: 
         .filter(|other| other.order.id != record.order.id && (!first || before(other)));
     let open = others.filter_map(Promise::open).collect();
     let storage = &record.order.kept.volume.storage;
-    let room = Room::beside(open, vec![]);
+    let room = Room::beside(open, record.elsewhere.clone());
     room.promised(storage, &around.volumes).await
 }
 

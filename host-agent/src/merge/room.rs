@@ -9,7 +9,7 @@
 //! its promise shows in its kept volume and in the domain alike, and is not counted twice. Where volumes
 //! take what is written, the guest fills the kept volume of a pull as well: there the whole promise stands
 //! until it ends. What merges of other hosts were promised in one domain is told with each question and
-//! order.
+//! order, and stands in the record of what was ordered, which takes none of it however late it is given its room.
 //!
 //! Where volumes are given their room, that of a merge which came to nothing stays with its kept volume:
 //!
@@ -73,7 +73,7 @@ impl Promise {
 }
 
 /// The room that a merge of another host was promised.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elsewhere {
     /// The volume that it writes.
     pub kept: VolumeMark,

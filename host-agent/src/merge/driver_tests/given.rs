@@ -180,3 +180,29 @@ async fn a_merge_is_promised_the_chunks_that_it_will_be_given() {
     assert_eq!(host.room("vda-base.qcow2").await, LARGE + (18 << 20));
     host.merges.cancel(one, GENERATION).await.unwrap();
 }
+
+/// Also once it has been accepted: it may be given its room much later.
+#[tokio::test]
+async fn room_that_was_promised_to_a_merge_of_another_host_is_not_given_away() {
+    let host = host(&["vda", "vdb"]).await;
+    host.rig.write("vda-top.qcow2", 0..256);
+    host.lose(Asked::Activate, 0);
+    let theirs = Elsewhere {
+        kept: mark(&host.chain_of(&vdb())[0]),
+        promise: Promise {
+            bytes: 512 * KIB,
+            kept_bytes: CHUNK,
+            kept_data_bytes: None,
+        },
+    };
+    let order = host.commit(&vda(), 0, 2);
+    let id = order.id;
+    let started = host.merges.start_beside(vec![order], vec![theirs]).await;
+    started.unwrap();
+    eventually("a try", || host.rig.store.pending() == 0).await;
+    host.rig.write("vda-top.qcow2", 256..512);
+    host.rig.store.seem_free(1216 * KIB);
+    let ended = host.ended(id).await;
+    assert_eq!(failed_with(&ended), Some(Reason::InsufficientSpace));
+    assert_eq!(host.room("vda-base.qcow2").await, CHUNK);
+}
