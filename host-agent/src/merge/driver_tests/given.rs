@@ -194,6 +194,7 @@ async fn room_that_was_promised_to_a_merge_of_another_host_is_not_given_away() {
             kept_bytes: CHUNK,
             kept_data_bytes: None,
         },
+        kept_room_bytes: None,
     };
     let order = host.commit(&vda(), 0, 2);
     let id = order.id;
@@ -205,4 +206,32 @@ async fn room_that_was_promised_to_a_merge_of_another_host_is_not_given_away() {
     let ended = host.ended(id).await;
     assert_eq!(failed_with(&ended), Some(Reason::InsufficientSpace));
     assert_eq!(host.room("vda-base.qcow2").await, CHUNK);
+}
+
+/// The guest fills the kept volume of a pull, and takes nothing of the domain by that.
+#[tokio::test]
+async fn what_a_pull_of_another_host_was_given_is_not_counted_once_more() {
+    let host = host(&["vda"]).await;
+    let theirs = |kept_room_bytes| Elsewhere {
+        kept: mark(&host.chain_of(&vda())[2]),
+        promise: Promise {
+            bytes: 512 * KIB,
+            kept_bytes: u64::MAX,
+            kept_data_bytes: None,
+        },
+        kept_room_bytes,
+    };
+    let counted = async |kept_room_bytes| {
+        let room = Room::beside(vec![], vec![theirs(kept_room_bytes)]);
+        room.promised(&storage(), &host.rig.volumes).await
+    };
+    // As much to spare as it needs.
+    assert_eq!(counted(Some(CHUNK)).await, 1024 * KIB);
+    assert_eq!(counted(None).await, 512 * KIB);
+    let top = "vda-top.qcow2".parse().unwrap();
+    for (room, left) in [(CHUNK + 256 * KIB, 768 * KIB), (CHUNK + 1024 * KIB, 0)] {
+        host.rig.store.provide(&top, room).await.unwrap();
+        assert_eq!(counted(Some(CHUNK)).await, left);
+        assert_eq!(counted(None).await, 512 * KIB);
+    }
 }
