@@ -130,6 +130,30 @@ impl Domain {
         Ok(self.image(name)?.info(&self.root, self.volume(name)))
     }
 
+    /// Passes when the chain below a volume has an end, as far as it lies in this domain: QEMU would open one
+    /// that has none until it is stopped.
+    pub(super) fn chain_ends(&self, name: &VolumeName) -> Result<(), StorageError> {
+        let (mut seen, mut top) = (vec![name.clone()], self.image(name)?);
+        loop {
+            let parent = top.parent(&self.root);
+            let Some(below) = parent.and_then(|parent| self.resolve(&parent.locator)) else {
+                return Ok(());
+            };
+            if seen.contains(&below) {
+                return Err(StorageError::Corrupt {
+                    what: format!("the chain of {}", self.what(name)),
+                    why: format!("it comes back to volume {below}"),
+                });
+            }
+            // What is missing, or cannot be read, QEMU names.
+            let Ok(image) = self.image(&below) else {
+                return Ok(());
+            };
+            top = image;
+            seen.push(below);
+        }
+    }
+
     /// The names of all regular files of the directory, foreign ones too.
     pub(super) fn files(&self) -> Result<Vec<OsString>, StorageError> {
         let failed = |errno: rustix::io::Errno| io_error(self.root.display())(errno.into());

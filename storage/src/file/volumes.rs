@@ -144,6 +144,7 @@ impl VolumeStore for FileStore {
     fn extents(&self, volume: &VolumeName) -> BoxStream<'_, Result<Extent, StorageError>> {
         let name = volume.clone();
         let begun = self.domain.look(move |domain| {
+            domain.chain_ends(&name)?;
             let (path, image) = (domain.path(&name), domain.image(&name)?);
             Ok(map::extents(
                 &domain.qemu_img,
@@ -196,6 +197,72 @@ mod tests {
     use crate::calls::MOST;
     use std::time::Duration;
     use uuid::Uuid;
+
+    /// An image of 1 MiB that names another one of its directory, whatever that is.
+    fn image(dir: &Path, name: &str, below: &str) {
+        let mut create = std::process::Command::new("qemu-img");
+        create.args([
+            "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", below,
+        ]);
+        let made = create.arg(dir.join(name)).arg("1M").status();
+        assert!(made.expect("qemu-img is needed here").success());
+    }
+
+    async fn removed(store: &FileStore, name: &str) -> Result<RemovalState, StorageError> {
+        let name: VolumeName = name.parse().unwrap();
+        let identity = store.stat(&name).await.unwrap().identity;
+        let order = RemovalOrder::new(RemovalId::from(Uuid::new_v4()), name, identity);
+        store.remove(&order).await.map(|removal| removal.state)
+    }
+
+    #[tokio::test]
+    async fn a_header_that_names_itself_or_a_loop_ends_no_call() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, below) in [("own", "own"), ("one", "other"), ("other", "one")] {
+            image(
+                dir.path(),
+                &format!("{name}.qcow2"),
+                &format!("{below}.qcow2"),
+            );
+        }
+        let id = "domain".parse().unwrap();
+        let store = FileStore::open(id, dir.path()).await.unwrap();
+        let mut locators = Vec::new();
+        for name in ["own.qcow2", "one.qcow2", "other.qcow2"] {
+            let name: VolumeName = name.parse().unwrap();
+            locators.push(store.stat(&name).await.unwrap().locator);
+            let extents: Result<Vec<_>, _> = store.extents(&name).try_collect().await;
+            let corrupt = matches!(extents, Err(StorageError::Corrupt { .. }));
+            assert!(corrupt, "{extents:?}");
+        }
+        // What is built on itself needs nobody else.
+        assert_eq!(store.dependents(&locators).await.unwrap().len(), 2);
+        assert_eq!(
+            removed(&store, "own.qcow2").await.unwrap(),
+            RemovalState::Gone
+        );
+        for name in ["one.qcow2", "other.qcow2"] {
+            let refused = removed(&store, name).await;
+            assert!(
+                matches!(refused, Err(StorageError::InUse { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_is_no_volume_is_foreign() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["v.raw", "notes.txt", ".hidden.raw"] {
+            std::fs::write(dir.path().join(file), [7; 512]).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("sub.raw")).unwrap();
+        std::os::unix::fs::symlink("v.raw", dir.path().join("link.raw")).unwrap();
+        let id = "domain".parse().unwrap();
+        let store = FileStore::open(id, dir.path()).await.unwrap();
+        let foreign = [".hidden.raw", "link.raw", "notes.txt", "sub.raw"];
+        assert_eq!(store.foreign().await.unwrap(), foreign);
+    }
 
     #[tokio::test]
     async fn wipes_that_wait_for_their_turn_hold_up_nothing_else() {
