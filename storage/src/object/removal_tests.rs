@@ -334,3 +334,49 @@ async fn a_volume_that_was_given_a_name_as_that_was_being_taken_loses_it() {
     assert_eq!(rig.domain.names.all().await.unwrap(), []);
     assert!(rig.is_written_down(back.id).await);
 }
+
+/// A store that does not answer any more, and a caller who does not wait for ever.
+#[tokio::test]
+async fn a_removal_that_hangs_has_done_nothing_or_is_listed() {
+    for hangs in [Asked::Put, Asked::Delete] {
+        let rig = Rig::condemned(Stage::Purging, Duration::ZERO).await;
+        let at = rig.domain.keys.removal(rig.id);
+        rig.domain.records.delete(&at).await.unwrap();
+        let made = rig.image("v").await;
+        let wanted = kept(&made, Duration::ZERO);
+        let (gate, met) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&met);
+        rig.store.rule(move |asked, _| match asked == hangs {
+            true => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Fate::Waits(Arc::clone(&gate))
+            }
+            false => Fate::Passes,
+        });
+        let (domain, order) = (Arc::clone(&rig.domain), wanted.clone());
+        let removing = tokio::spawn(async move { domain.remove(&order).await });
+        while met.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        removing.abort();
+        removing.await.unwrap_err();
+        rig.store.rule(|_, _| Fate::Passes);
+        let there = rig.domain.stat(&made.volume.name).await;
+        let listed = rig.domain.list_removals().await.unwrap();
+        match hangs {
+            Asked::Put => {
+                assert_eq!(there.unwrap().identity, made.identity);
+                assert_eq!(listed, []);
+            }
+            _ => {
+                assert!(
+                    matches!(there, Err(StorageError::NotFound { .. })),
+                    "{there:?}"
+                );
+                assert_eq!(listed[0].id, wanted.id);
+            }
+        }
+        let removal = rig.domain.remove(&wanted).await.unwrap();
+        assert_eq!(removal.state, RemovalState::Gone);
+    }
+}
