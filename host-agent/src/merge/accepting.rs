@@ -9,7 +9,7 @@ use super::Merges;
 use super::board::MergeView;
 use super::check::{Fit, check};
 use super::driver::blocking;
-use super::room::Elsewhere;
+use super::elsewhere::Elsewhere;
 use super::types::{MergeOrder, MergeRecord};
 use futures::future::try_join_all;
 use livemerge_proto::ids::MergeId;

@@ -148,7 +148,9 @@ async fn plan_disk(
             refused,
         } = draft;
         let free_bytes = room.free(&order.kept.volume.storage, volumes).await?;
-        let wanting = room.want(&order.kept, &work, volumes).await?;
+        let wanting = room
+            .want((&order.kept, &order.removed), &work, volumes)
+            .await?;
         options.push(MergeOption {
             direction: order.direction,
             blocker: refused.or(wanting),
@@ -166,7 +168,8 @@ async fn plan_disk(
         options,
     };
     if let Some(choice) = plan.choice() {
-        room.take(&choice.kept, &choice.work, volumes).await?;
+        room.take((&choice.kept, &choice.removed), &choice.work, volumes)
+            .await?;
     }
     Ok(plan)
 }

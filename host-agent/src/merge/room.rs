@@ -17,13 +17,13 @@
 //!   given since the first of them was accepted  −  filled since  =  unused, and not needed of the domain
 //! ```
 
-use super::bytes::{Work, want_of_space};
+use super::bytes::{Work, largest, want_of_space};
 use super::chunks::Given;
+use super::elsewhere::Elsewhere;
 use super::types::{Direction, MergeOrder, MergeRecord, Phase, VolumeMark};
 use crate::volumes::Volumes;
 use futures::future::join_all;
 use livemerge_proto::problem::Problem;
-use livemerge_proto::reason::Reason;
 use livemerge_storage::{Format, StorageId, VolumeRef};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -69,52 +69,6 @@ impl Promise {
     fn filled(self, data_bytes: Option<u64>) -> u64 {
         let filled = data_bytes.zip(self.kept_data_bytes);
         filled.map_or(0, |(now, then)| now.saturating_sub(then))
-    }
-}
-
-/// The room that a merge of another host was promised.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Elsewhere {
-    /// The volume that it writes.
-    pub kept: VolumeMark,
-    /// What it was promised.
-    pub promise: Promise,
-    /// Bytes that the volume took then, where it has only the room that it is given: the guest fills that,
-    /// too, and takes none.
-    #[serde(default)]
-    pub kept_room_bytes: Option<u64>,
-}
-
-impl Elsewhere {
-    /// What is left of it: nothing in a domain without that volume, which only has the id of the one that
-    /// is meant.
-    async fn left(&self, volumes: &Volumes) -> u64 {
-        let promise = self.promise_in(volumes);
-        match volumes.stat(&self.kept.volume).await {
-            Ok(info) if info.identity != self.kept.identity => 0,
-            Ok(info) => promise.left(info.allocated_bytes),
-            Err(problem) if problem.reason == Reason::VolumeNotFound => 0,
-            Err(_) => promise.left(0),
-        }
-    }
-
-    /// The promise as its host has made it in its domain.
-    fn promise_in(&self, volumes: &Volumes) -> Promise {
-        let chunk = volumes.chunk(&self.kept.volume.storage);
-        let Some((kept_bytes, chunk)) = self.kept_room_bytes.zip(chunk) else {
-            return self.promise;
-        };
-        let given = Given {
-            has: kept_bytes,
-            unused: 0,
-            chunk,
-            most: u64::MAX,
-        };
-        Promise {
-            bytes: given.taken(self.promise.bytes),
-            kept_bytes,
-            ..self.promise
-        }
     }
 }
 
@@ -214,13 +168,14 @@ impl Room {
         Ok(left)
     }
 
-    /// Why a merge in this volume does not have the room that it needs, if it does not.
+    /// Why a merge of the removed volumes in the kept one does not have the room that it needs, if it does
+    /// not.
     ///
     /// # Errors
     /// What did not answer.
     pub(super) async fn want(
         &mut self,
-        kept: &VolumeMark,
+        (kept, removed): (&VolumeMark, &[VolumeMark]),
         work: &Work,
         volumes: &Volumes,
     ) -> Result<Option<Problem>, Problem> {
@@ -231,7 +186,7 @@ impl Room {
             return Ok(wanting);
         }
         let taken = Work {
-            space_needed_bytes: self.taken(kept, work, volumes).await?,
+            space_needed_bytes: self.taken((kept, removed), work, volumes).await?,
             ..lacking
         };
         let too_much = taken.space_needed_bytes > left.bytes;
@@ -258,7 +213,7 @@ impl Room {
     /// What it will take of its domain.
     async fn taken(
         &self,
-        kept: &VolumeMark,
+        (kept, removed): (&VolumeMark, &[VolumeMark]),
         work: &Work,
         volumes: &Volumes,
     ) -> Result<u64, Problem> {
@@ -266,20 +221,23 @@ impl Room {
         let Some(chunk) = volumes.chunk(&kept.volume.storage).filter(|_| lacking > 0) else {
             return Ok(lacking);
         };
-        let info = volumes.stat(&kept.volume).await?;
+        let mut info = volumes.stat(&kept.volume).await?;
         if info.format == Format::Raw {
             return Ok(lacking);
         }
+        // It is made so large before it is given this.
+        let layers: Vec<_> = removed
+            .iter()
+            .chain([kept])
+            .map(|mark| &mark.volume)
+            .collect();
+        info.virtual_bytes = largest(&layers, volumes).await?;
         let (has, before) = (info.allocated_bytes, self.before(kept));
         let given = Given {
             has,
             unused: before.map_or(0, |before| before.unused(has, work.kept_data_bytes)),
             chunk,
-            // It may be made larger before it is given this.
-            most: volumes
-                .most_room(&info)
-                .unwrap_or(u64::MAX)
-                .max(has.saturating_add(lacking)),
+            most: volumes.most_room(&info).unwrap_or(u64::MAX),
         };
         Ok(given.taken(work.space_needed_bytes))
     }
@@ -291,24 +249,24 @@ impl Room {
             .map(|(_, promise)| *promise)
     }
 
-    /// Takes what a merge in this volume needs, and tells how much that is.
+    /// Takes what a merge of the removed volumes in the kept one needs, and tells how much that is.
     ///
     /// # Errors
     /// `INSUFFICIENT_SPACE`, or what did not answer.
     pub async fn take(
         &mut self,
-        kept: &VolumeMark,
+        (kept, removed): (&VolumeMark, &[VolumeMark]),
         work: &Work,
         volumes: &Volumes,
     ) -> Result<u64, Problem> {
-        if let Some(refused) = self.want(kept, work, volumes).await? {
+        if let Some(refused) = self.want((kept, removed), work, volumes).await? {
             return Err(refused);
         }
         if work.estimated {
             return Ok(0);
         }
         let storage = &kept.volume.storage;
-        let taken = self.taken(kept, work, volumes).await?;
+        let taken = self.taken((kept, removed), work, volumes).await?;
         let left = self.left(storage, volumes).await?;
         let left = Left {
             bytes: left.bytes.saturating_sub(taken),
@@ -329,7 +287,7 @@ impl Room {
         volumes: &Volumes,
     ) -> Result<Promise, Problem> {
         let kept = &order.kept;
-        let taken = self.take(kept, work, volumes).await?;
+        let taken = self.take((kept, &order.removed), work, volumes).await?;
         let known = volumes.gives(&kept.volume.storage) && work.kept_data_bytes.is_some();
         let needs = !work.estimated && work.space_needed_bytes > 0;
         let first = match (known || needs, order.direction) {

@@ -1,7 +1,8 @@
 //! The merge of one disk, as the journal keeps it.
 
 use super::check::Fit;
-use super::room::{Elsewhere, Promise};
+use super::elsewhere::Elsewhere;
+use super::room::Promise;
 use jiff::Timestamp;
 use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
