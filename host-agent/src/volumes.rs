@@ -291,10 +291,6 @@ impl Volumes {
             StorageError::NotFound { .. } => {
                 Problem::new(Reason::RemovalNotFound, error.to_string()).with("removal", removal)
             }
-            StorageError::Busy { .. } => {
-                let text = format!("removal {removal} keeps its volume no longer");
-                Problem::new(Reason::RemovalNotKept, text).with("removal", removal)
-            }
             other => problem(&other).with("removal", removal),
         })
     }
@@ -371,6 +367,7 @@ fn problem(error: &StorageError) -> Problem {
         StorageError::NotFound { .. } => Reason::VolumeNotFound,
         StorageError::InUse { .. } => Reason::VolumeInUse,
         StorageError::NoSpace { .. } => Reason::InsufficientSpace,
+        StorageError::NotKept { .. } => Reason::RemovalNotKept,
         StorageError::Busy { .. }
         | StorageError::Unreachable { .. }
         | StorageError::Denied { .. } => Reason::StorageUnreachable,

@@ -414,6 +414,8 @@ pub struct Promised {
     /// Bytes that the volume took when that was foreseen; `None` when how it grows does not show what the
     /// merge takes.
     pub kept_bytes: Option<u64>,
+    /// The same where the volume has only the room that it is given: there it always shows.
+    pub kept_room_bytes: u64,
 }
 
 /// What merging costs one way.

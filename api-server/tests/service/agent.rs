@@ -41,7 +41,7 @@ pub(crate) struct Script {
     pub(crate) still_frozen: bool,
     /// The machine is shut off.
     pub(crate) off: bool,
-    /// The next removal is done, kept, and not answered.
+    /// The next removal is done, kept, and not answered; so is the next restoration.
     pub(crate) lost_once: bool,
     /// The machine is not here.
     pub(crate) absent: bool,

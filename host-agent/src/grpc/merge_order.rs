@@ -59,13 +59,20 @@ pub(super) fn elsewhere(
             Some(bytes) => fields.bytes(&field("kept_bytes"), bytes),
             None => Some(u64::MAX),
         };
+        let room = promised.kept_room_bytes;
+        let room = room.map(|bytes| fields.bytes(&field("kept_room_bytes"), bytes));
         let ((kept, bytes), kept_bytes) = kept.zip(bytes).zip(kept_bytes)?;
+        let kept_room_bytes = room.map_or(Some(None), |room| room.map(Some))?;
         let promise = Promise {
             bytes,
             kept_bytes,
             kept_data_bytes: None,
         };
-        Some(Elsewhere { kept, promise })
+        Some(Elsewhere {
+            kept,
+            promise,
+            kept_room_bytes,
+        })
     });
     // All of them, so that every bad field is named.
     let promised: Vec<Option<Elsewhere>> = promised.collect();

@@ -146,6 +146,7 @@ mod tests {
                 kept: Some(wire("theirs.qcow2")),
                 bytes: 7,
                 kept_bytes: None,
+                kept_room_bytes: Some(9),
             }],
         }
     }
@@ -165,6 +166,7 @@ mod tests {
             (elsewhere[0].promise.bytes, elsewhere[0].promise.kept_bytes),
             (7, u64::MAX)
         );
+        assert_eq!(elsewhere[0].kept_room_bytes, Some(9));
     }
 
     #[test]
@@ -197,12 +199,14 @@ mod tests {
                 kept: None,
                 bytes: -1,
                 kept_bytes: Some(-1),
+                kept_room_bytes: Some(-1),
             }],
             ..request(vec![asked("vda")])
         };
         assert_eq!(
             named(promised),
-            ["kept", "bytes", "kept_bytes"].map(|name| format!("promised_elsewhere[0].{name}"))
+            ["kept", "bytes", "kept_bytes", "kept_room_bytes"]
+                .map(|name| format!("promised_elsewhere[0].{name}"))
         );
         let nameless = v1::PlanMergeRequest {
             vm_id: String::new(),

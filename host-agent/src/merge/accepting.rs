@@ -9,7 +9,7 @@ use super::Merges;
 use super::board::MergeView;
 use super::check::{Fit, check};
 use super::driver::blocking;
-use super::room::Elsewhere;
+use super::elsewhere::Elsewhere;
 use super::types::{MergeOrder, MergeRecord};
 use futures::future::try_join_all;
 use livemerge_proto::ids::MergeId;
@@ -63,12 +63,19 @@ impl Merges {
         }
         let fits = try_join_all(orders.iter().map(|order| self.fit(order))).await?;
         let promising = self.promising(&orders).await;
-        let mut room = self.room(elsewhere);
+        let mut room = self.room(elsewhere.clone());
         let mut records = Vec::with_capacity(orders.len());
         for (fit, order) in fits.into_iter().zip(orders) {
             let promise = room.promise(&order, &fit.work, &self.volumes).await?;
             let record = MergeRecord::new(order, fit, self.around.clock.now());
-            records.push(MergeRecord { promise, ..record });
+            let storage = &record.order.kept.volume.storage;
+            let in_domain = |other: &&Elsewhere| other.kept.volume.storage == *storage;
+            let elsewhere = elsewhere.iter().filter(in_domain).cloned().collect();
+            records.push(MergeRecord {
+                promise,
+                elsewhere,
+                ..record
+            });
         }
         self.accept(&records).await?;
         let views: Vec<_> = records.iter().cloned().map(MergeView::new).collect();

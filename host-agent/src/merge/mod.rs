@@ -21,9 +21,11 @@ mod again;
 mod board;
 mod bytes;
 mod check;
+mod chunks;
 mod driver;
 #[cfg(test)]
 mod driver_tests;
+mod elsewhere;
 mod fence;
 mod giving;
 mod job;
@@ -61,10 +63,11 @@ mod waits;
 pub use board::{MergeView, Views, Waiting};
 pub use bytes::Work;
 pub use check::{Fit, check};
+pub use elsewhere::Elsewhere;
 pub use fence::{Fence, next_own_generation};
 pub use job::{backing_of, job_order};
 pub use plan::{DiskPlan, DiskRange, MergeOption, plan};
-pub use room::{Elsewhere, Promise, Room};
+pub use room::{Promise, Room};
 pub use step::{PivotMode, Policy};
 pub use types::{
     Direction, Help, MergeKind, MergeOrder, MergeRecord, Overlaying, Phase, VolumeMark, Window,

@@ -40,6 +40,8 @@ mod room;
 mod room_tests;
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod shared_tests;
 mod tag;
 mod turn;
 mod volumes;
