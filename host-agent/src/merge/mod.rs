@@ -63,6 +63,7 @@ pub use bytes::Work;
 pub use check::{Fit, check};
 pub use fence::{Fence, next_own_generation};
 pub use job::{backing_of, job_order};
+pub use pivot::runs_unwritten;
 pub use plan::{DiskPlan, DiskRange, MergeOption, plan};
 pub use room::{Elsewhere, Promise, Room};
 pub use step::{PivotMode, Policy};

@@ -15,6 +15,7 @@ mod restart;
 mod room;
 mod slack;
 mod together;
+mod unwritten;
 
 use super::*;
 use crate::hypervisor::VmState;
