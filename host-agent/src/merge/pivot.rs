@@ -74,7 +74,7 @@ impl Look<'_> {
         let release = || self.enter(Window::Releasing, suspended_at, resume);
         match window {
             // Somebody else has asked for it. What holds after the intent holds for that one, too.
-            Window::Suspending if self.pivot_asked() => {
+            Window::Suspending if self.pivot_asked() && self.removed_seen() => {
                 self.intent(suspended_at, resume).unwrap_or_else(release)
             }
             Window::Suspending if self.seen.fresh_start || self.refused() => release(),
