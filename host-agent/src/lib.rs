@@ -7,7 +7,8 @@
 //!        ├──▶ overlays, chains ─────────────────────────┘
 //!        │       └──▶ freeze (guests that stand still for a snapshot)
 //!        ├──▶ growth (room for volumes that are given it), slack (taken back after a commit)
-//!        └──▶ machines (what runs here, kept fresh)
+//!        ├──▶ machines (what runs here, kept fresh)
+//!        └──▶ tenure (whether this is still the agent of its host), registration
 //!
 //!   export (a process of its own: the NBD server of a domain of objects)
 //! ```
@@ -32,4 +33,5 @@ pub mod registration;
 #[cfg(test)]
 mod rig;
 mod slack;
+pub mod tenure;
 pub mod volumes;

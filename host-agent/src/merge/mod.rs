@@ -66,6 +66,7 @@ pub use check::{Fit, check};
 pub use elsewhere::Elsewhere;
 pub use fence::{Fence, next_own_generation};
 pub use job::{backing_of, job_order};
+pub use pivot::runs_unwritten;
 pub use plan::{DiskPlan, DiskRange, MergeOption, plan};
 pub use room::{Promise, Room};
 pub use step::{PivotMode, Policy};

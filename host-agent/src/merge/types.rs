@@ -337,7 +337,7 @@ impl Phase {
     }
 
     /// Whether the guest may stand still because it was told to.
-    pub(super) fn suspended(&self) -> bool {
+    pub fn suspended(&self) -> bool {
         let (Self::Pivoting { suspended_at, .. } | Self::Verifying { suspended_at }) = self else {
             return false;
         };
