@@ -7,6 +7,7 @@ mod batch;
 mod damaged;
 mod forecast;
 mod maintenance;
+mod needed;
 mod noted;
 mod promised;
 mod quiesce;
