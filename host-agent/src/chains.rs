@@ -62,6 +62,10 @@ pub struct KnownVolume {
     pub virtual_bytes: u64,
     /// Space taken in storage, in bytes.
     pub allocated_bytes: u64,
+    /// Whether nobody reads its data without a key.
+    pub encrypted: bool,
+    /// The names of the dirty bitmaps that it keeps.
+    pub bitmaps: Vec<String>,
 }
 
 /// Reads the chains of a machine's disks, or of one of them, and what the machine does meanwhile.
@@ -218,6 +222,8 @@ async fn describe_layer(layer: &Layer, volumes: &Volumes) -> Result<ChainLayer, 
                 identity: info.identity,
                 virtual_bytes: info.virtual_bytes,
                 allocated_bytes: info.allocated_bytes,
+                encrypted: info.encrypted,
+                bitmaps: info.bitmaps,
             });
             Ok(described)
         }

@@ -33,8 +33,11 @@ pub(super) fn chains(
 
 fn chain(chain: chains::Chain) -> hosts::Chain {
     let layer = |layer: chains::ChainLayer| {
-        let allocated_bytes = layer.volume.as_ref().map(|known| known.allocated_bytes);
+        let known = layer.volume.as_ref();
+        let allocated_bytes = known.map(|known| known.allocated_bytes);
         hosts::Layer {
+            encrypted: known.is_some_and(|known| known.encrypted),
+            bitmaps: known.map(|known| known.bitmaps.clone()).unwrap_or_default(),
             mark: layer.volume.map(|known| Mark {
                 volume: known.volume,
                 identity: known.identity,

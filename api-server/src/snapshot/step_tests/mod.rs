@@ -68,6 +68,8 @@ fn chain(disk: &str, layers: &[&str]) -> Chain {
         virtual_bytes: 1 << 30,
         allocated_bytes: 1 << 20,
         shared_with: vec![],
+        encrypted: false,
+        bitmaps: vec![],
     };
     Chain {
         disk: disk.parse().unwrap(),
