@@ -143,6 +143,22 @@ pub(crate) async fn job_runs(
         .map_err(|error| vm_error(vm.id, &error))
 }
 
+/// Nothing is begun on the disks of a machine that is on its way.
+///
+/// # Errors
+/// `VM_MIGRATING`; as the hypervisor's, when it cannot be told.
+pub(crate) async fn stays(vm: &VmView, hypervisor: &dyn Hypervisor) -> Result<(), Problem> {
+    if vm.state == VmState::ShutOff {
+        return Ok(());
+    }
+    let migrates = hypervisor.migrates(vm.id).await;
+    if !migrates.map_err(|error| vm_error(vm.id, &error))? {
+        return Ok(());
+    }
+    let text = format!("virtual machine {} is being migrated", vm.name);
+    Err(Problem::new(Reason::VmMigrating, text).with("vm", vm.id))
+}
+
 /// An error of the hypervisor about a machine that a caller named.
 pub fn vm_error(vm: VmId, error: &HypervisorError) -> Problem {
     match error {

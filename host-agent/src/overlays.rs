@@ -140,6 +140,8 @@ impl Overlays {
         if self.all_on(order, &vm).map_err(NotOn::Undo)? {
             return Ok(self.told_before(order).await);
         }
+        let stays = chains::stays(&vm, self.hypervisor.as_ref()).await;
+        stays.map_err(by_its_code)?;
         let mut overlays = Vec::with_capacity(order.overlays.len());
         for wanted in &order.overlays {
             fail::fail_point!("agent::before-overlay");
@@ -340,10 +342,13 @@ impl Overlays {
     }
 }
 
-/// Storage that says no has done nothing; storage that does not answer may have.
+/// Storage that says no has done nothing; what does not answer may have. A machine that is not here
+/// may be elsewhere, with the overlays on.
 fn by_its_code(problem: Problem) -> NotOn {
     match problem.reason {
-        Reason::StorageUnreachable => NotOn::Leave(problem),
+        Reason::StorageUnreachable | Reason::HypervisorUnreachable | Reason::VmNotFound => {
+            NotOn::Leave(problem)
+        }
         _ => NotOn::Undo(problem),
     }
 }

@@ -64,6 +64,7 @@ reasons! {
     HostInMaintenance = "HOST_IN_MAINTENANCE", FailedPrecondition, "The virtual machine's host is in maintenance, so nothing new is begun there. Ask again once it is over; an operation that was accepted before waits, and goes on by itself.";
     VmNotRunning = "VM_NOT_RUNNING", FailedPrecondition, "The virtual machine does not run. Start it and try again.";
     GuestAgentUnavailable = "GUEST_AGENT_UNAVAILABLE", FailedPrecondition, "The guest's file systems cannot be frozen: it has no agent that answers in time, or none that can freeze. Nothing was changed. See to the agent in the guest, or take the snapshot without.";
+    VmMigrating = "VM_MIGRATING", FailedPrecondition, "The virtual machine is on its way to another host. Nothing was begun; ask again once it is there.";
     ChainDiverged = "CHAIN_DIVERGED", FailedPrecondition, "The disk's chain is not the one that the record or request expects. Look at the chain.";
     ChainLacksData = "CHAIN_LACKS_DATA", FailedPrecondition, "Volumes have left the chain, and nobody has seen that their data were written before QEMU ended. They stay; put them back below the layer above, while the machine is off: the host's message has the command.";
     VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "Something still needs the volume; the metadata names it. Nothing was removed.";

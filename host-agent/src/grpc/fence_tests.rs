@@ -87,7 +87,14 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
         rig.store.stat(&volume.volume.name).await.unwrap().identity,
         volume.identity
     );
-    let looks = ["vms", "vm", "job", "references", "kept_snapshots"];
+    let looks = [
+        "vms",
+        "vm",
+        "job",
+        "migrates",
+        "references",
+        "kept_snapshots",
+    ];
     for call in rig.host.calls() {
         assert!(looks.contains(&call.name()), "{call:?}");
     }

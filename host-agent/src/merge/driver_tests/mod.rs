@@ -8,6 +8,7 @@ mod commit_end;
 mod given;
 mod ladder;
 mod limit;
+mod migrating;
 mod overlaying;
 mod pull;
 mod restart;
@@ -16,8 +17,8 @@ mod slack;
 mod together;
 
 use super::*;
-use crate::hypervisor::VmState;
 use crate::hypervisor::fake::{Call, FakeHypervisor};
+use crate::hypervisor::{HypervisorError, VmState};
 use crate::rig::Rig;
 use livemerge_proto::ids::DiskTarget;
 use livemerge_runtime::{Backoff, ManualClock};
