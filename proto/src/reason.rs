@@ -72,7 +72,7 @@ reasons! {
     StrategyUnsupported = "STRATEGY_UNSUPPORTED", FailedPrecondition, "The chain has a layer that cannot be merged, such as one outside the storage domains.";
     NoSafeRepair = "NO_SAFE_REPAIR", FailedPrecondition, "The finding has no repair that is safe to apply; its text says why and what to do instead.";
     PointOfNoReturn = "POINT_OF_NO_RETURN", FailedPrecondition, "The merge has gone too far to be cancelled: the guest is being switched, or was. It goes on to its end.";
-    StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over. Stop the older one.";
+    StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over: stop the older one. Or an order has come later than one that was given after it, and is not carried out.";
     InsufficientSpace = "INSUFFICIENT_SPACE", ResourceExhausted, "The storage is full. Free space, then try again.";
     HostUnreachable = "HOST_UNREACHABLE", Unavailable, "The host's agent does not answer. Try again; nothing was changed.";
     HypervisorUnreachable = "HYPERVISOR_UNREACHABLE", Unavailable, "libvirt does not answer on the host. Try again.";

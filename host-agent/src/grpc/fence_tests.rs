@@ -177,6 +177,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 vm_id: id,
                 disks: vec![disk],
                 promised_elsewhere: vec![],
+                sequence: 2,
             };
             refused(merges.start_merge(request).await)
         }
@@ -191,6 +192,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 generation,
                 vm_id: id,
                 overlays: vec![overlay],
+                sequence: 1,
                 ..v1::CreateOverlaysRequest::default()
             };
             refused(host.create_overlays(request).await)

@@ -4,6 +4,7 @@ use livemerge_api_server::hosts::{self, Measured, MeasuredWay};
 use livemerge_api_server::snapshot::{self, Mark, plan::Range};
 use livemerge_host_agent::freeze::Quiesce;
 use livemerge_host_agent::hypervisor::{self, fake::FakeHypervisor};
+use livemerge_host_agent::latest::Given;
 use livemerge_host_agent::merge::{Direction, DiskPlan, DiskRange, MergeOrder, VolumeMark};
 use livemerge_host_agent::volumes::Volumes;
 use livemerge_host_agent::{chains, overlays};
@@ -57,7 +58,7 @@ fn chain(chain: chains::Chain) -> hosts::Chain {
     }
 }
 
-pub(super) fn overlay_order(order: hosts::OverlayOrder) -> overlays::OverlayOrder {
+pub(super) fn overlay_order(order: hosts::OverlayOrder, given: Given) -> overlays::OverlayOrder {
     let overlays = order.overlays.into_iter().map(|new| overlays::NewOverlay {
         disk: new.disk,
         below: new.below,
@@ -65,6 +66,7 @@ pub(super) fn overlay_order(order: hosts::OverlayOrder) -> overlays::OverlayOrde
     });
     overlays::OverlayOrder {
         request: order.request,
+        given: Some(given),
         vm: order.vm,
         overlays: overlays.collect(),
         // No guest of this host has an agent.

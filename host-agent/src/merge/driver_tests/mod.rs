@@ -7,6 +7,7 @@ mod cancel;
 mod commit_end;
 mod given;
 mod ladder;
+mod late;
 mod limit;
 mod migrating;
 mod overlaying;
