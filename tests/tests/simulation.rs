@@ -345,7 +345,7 @@ fn a_merge_that_is_not_marked_is_found() {
         operation: wrong,
         ..Steps::default()
     };
-    breaks(&["I4"], steps);
+    breaks(&["I2", "I3", "I4", "I5", "left"], steps);
 }
 
 #[test]
@@ -426,5 +426,5 @@ fn an_agent_that_carries_out_late_orders_is_found() {
         takes_late: true,
         ..Steps::default()
     };
-    breaks(&["I4"], steps);
+    breaks(&["I2", "I3", "I4", "I5", "left"], steps);
 }

@@ -18,7 +18,6 @@ use tokio::runtime::Runtime;
 use super::clock::WallClock;
 use super::driver::{Driver, Journal, Turn};
 use super::event::Did;
-use super::network::CallId;
 use super::orders::Order;
 use super::schedule::Seen;
 
