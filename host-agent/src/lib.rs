@@ -24,6 +24,7 @@ pub mod growth;
 pub mod grpc;
 pub mod hypervisor;
 mod lanes;
+pub mod latest;
 pub mod machines;
 pub mod merge;
 mod metrics;

@@ -356,6 +356,7 @@ pub(crate) fn unanswered(error: &HypervisorError) -> Problem {
     let reason = match error {
         HypervisorError::NotFound(_) => Reason::VmNotFound,
         HypervisorError::Refused(_) => Reason::StrategyUnsupported,
+        HypervisorError::Migrating(_) => Reason::VmMigrating,
         HypervisorError::Unknown(_) => Reason::HypervisorUnreachable,
     };
     Problem::new(reason, error.to_string())

@@ -85,7 +85,7 @@ impl Fields {
         }
     }
 
-    /// A number of bytes, or of bytes a second: 0 or more.
+    /// A number of bytes, of bytes a second, or of what is counted: 0 or more.
     pub fn bytes(&mut self, field: &str, bytes: i64) -> Option<u64> {
         let checked = u64::try_from(bytes).ok();
         if checked.is_none() {

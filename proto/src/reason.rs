@@ -65,6 +65,7 @@ reasons! {
     HostInMaintenance = "HOST_IN_MAINTENANCE", FailedPrecondition, "The virtual machine's host is in maintenance, so nothing new is begun there. Ask again once it is over; an operation that was accepted before waits, and goes on by itself.";
     VmNotRunning = "VM_NOT_RUNNING", FailedPrecondition, "The virtual machine does not run. Start it and try again.";
     GuestAgentUnavailable = "GUEST_AGENT_UNAVAILABLE", FailedPrecondition, "The guest's file systems cannot be frozen: it has no agent that answers in time, or none that can freeze. Nothing was changed. See to the agent in the guest, or take the snapshot without.";
+    VmMigrating = "VM_MIGRATING", FailedPrecondition, "The virtual machine is on its way to another host. Nothing was begun; ask again once it is there.";
     ChainDiverged = "CHAIN_DIVERGED", FailedPrecondition, "The disk's chain is not the one that the record or request expects. Look at the chain.";
     ChainLacksData = "CHAIN_LACKS_DATA", FailedPrecondition, "Volumes have left the chain, and nobody has seen that their data were written before QEMU ended. They stay; put them back below the layer above, while the machine is off: the host's message has the command.";
     VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "Something still needs the volume; the metadata names it. Nothing was removed.";
@@ -72,7 +73,7 @@ reasons! {
     StrategyUnsupported = "STRATEGY_UNSUPPORTED", FailedPrecondition, "The chain has a layer that cannot be merged, such as one outside the storage domains.";
     NoSafeRepair = "NO_SAFE_REPAIR", FailedPrecondition, "The finding has no repair that is safe to apply; its text says why and what to do instead.";
     PointOfNoReturn = "POINT_OF_NO_RETURN", FailedPrecondition, "The merge has gone too far to be cancelled: the guest is being switched, or was. It goes on to its end.";
-    StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over. Stop the older one.";
+    StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over: stop the older one. Or an order has come later than one that was given after it, and is not carried out.";
     InsufficientSpace = "INSUFFICIENT_SPACE", ResourceExhausted, "The storage is full. Free space, then try again.";
     ServerOverloaded = "SERVER_OVERLOADED", ResourceExhausted, "The server has as many calls under way as it takes, or this client as many as its share. Nothing was done. Try again, later each time.";
     WatchLimitReached = "WATCH_LIMIT_REACHED", ResourceExhausted, "The server has as many watches and waits open as it takes, or this client as many as its share. End some, or try again later.";

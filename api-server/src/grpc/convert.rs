@@ -172,6 +172,8 @@ fn layer(layer: Layer) -> v1::ChainLayer {
         virtual_bytes: number(layer.virtual_bytes),
         allocated_bytes: number(layer.allocated_bytes),
         shared_with: layer.shared_with,
+        encrypted: layer.encrypted,
+        dirty_bitmaps: layer.bitmaps,
     }
 }
 

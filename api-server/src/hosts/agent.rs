@@ -21,7 +21,8 @@ use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
 use livemerge_runtime::Line;
 use livemerge_runtime::metrics::{Calls, ClientMeter};
 use livemerge_storage::{RemovalId, StorageId};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
@@ -36,11 +37,24 @@ const COMPLAIN: Duration = Duration::from_secs(60);
 /// Volumes of one page of a list.
 const PAGE: i32 = 1000;
 
+/// Counts the orders of this start of the server, over all hosts and all lines to them, so that an
+/// agent knows a late one from the latest.
+#[derive(Debug, Default)]
+pub(super) struct Orders(AtomicI64);
+
+impl Orders {
+    /// 1 or more, and more each time.
+    fn next(&self) -> i64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
 /// An agent behind a channel.
 pub(super) struct GrpcAgent {
     host: HostId,
     channel: Line,
     generation: i64,
+    orders: Arc<Orders>,
     /// For calls that answer at once.
     answer: Duration,
     calls: ClientMeter,
@@ -53,6 +67,7 @@ impl GrpcAgent {
         host: HostId,
         channel: Line,
         generation: u64,
+        orders: Arc<Orders>,
         answer: Duration,
         calls: ClientMeter,
     ) -> Self {
@@ -60,6 +75,7 @@ impl GrpcAgent {
             host,
             channel,
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
+            orders,
             answer,
             calls,
             complained: Mutex::new(None),
@@ -125,6 +141,7 @@ impl HostAgent for GrpcAgent {
             vm_id: order.vm.to_string(),
             overlays: overlays.collect(),
             quiesce: convert::quiesce(order.quiesce).into(),
+            sequence: self.orders.next(),
         };
         let mut client = HostServiceClient::new(self.channel());
         let answer = client
@@ -175,6 +192,7 @@ impl HostAgent for GrpcAgent {
             vm_id: first.vm.to_string(),
             disks: orders.iter().map(convert::disk_merge).collect(),
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
+            sequence: self.orders.next(),
         };
         let mut client = MergeServiceClient::new(self.channel());
         let answer = client.start_merge(self.at_once(request)).await;

@@ -232,6 +232,8 @@ fn layer(layer: v1::ChainLayer) -> Result<Layer, Status> {
         allocated_bytes: bytes(layer.allocated_bytes),
         locator: layer.locator,
         shared_with: layer.shared_with,
+        encrypted: layer.encrypted,
+        bitmaps: layer.dirty_bitmaps,
     })
 }
 

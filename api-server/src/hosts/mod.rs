@@ -29,7 +29,7 @@ pub use types::{
 
 use crate::snapshot::{Consistency, EventKind, HostRecord, Mark, Severity, VmRecord};
 use crate::store::{Page, Store, StoreError, VmFilter};
-use agent::GrpcAgent;
+use agent::{GrpcAgent, Orders};
 use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
@@ -146,6 +146,7 @@ pub struct Hosts {
     dial: Dial,
     policy: LinkPolicy,
     generation: u64,
+    orders: Arc<Orders>,
     shutdown: Shutdown,
     calls: ClientMeter,
     known: RwLock<BTreeMap<HostId, Known>>,
@@ -187,6 +188,7 @@ impl Hosts {
             dial,
             policy,
             generation,
+            orders: Arc::default(),
             shutdown,
             calls: ClientMeter::default(),
             known: RwLock::default(),
@@ -355,6 +357,7 @@ impl Hosts {
             id,
             channel.clone(),
             self.generation,
+            Arc::clone(&self.orders),
             self.policy.answer,
             self.calls.clone(),
         ));

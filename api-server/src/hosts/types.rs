@@ -231,6 +231,10 @@ pub struct Layer {
     pub allocated_bytes: u64,
     /// What outside this chain is built on it.
     pub shared_with: Vec<String>,
+    /// Whether nobody reads its data without a key.
+    pub encrypted: bool,
+    /// The names of the dirty bitmaps that it keeps for backups.
+    pub bitmaps: Vec<String>,
 }
 
 /// The format of a layer.

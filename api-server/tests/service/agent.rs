@@ -412,7 +412,7 @@ impl MergeService for Agent {
             format: v1::VolumeFormat::Qcow2.into(),
             virtual_bytes: 1 << 30,
             allocated_bytes: *bytes,
-            shared_with: vec![],
+            ..v1::ChainLayer::default()
         };
         let chains = script.chains.iter().map(|(disk, layers)| v1::VolumeChain {
             vm_id: self.vm.clone(),

@@ -8,6 +8,7 @@ mod damaged;
 mod flood;
 mod forecast;
 mod maintenance;
+mod needed;
 mod noted;
 mod promised;
 mod quiesce;

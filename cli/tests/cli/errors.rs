@@ -31,6 +31,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::VmStateUnknown
         | Reason::HostInMaintenance
         | Reason::VmNotRunning
+        | Reason::VmMigrating
         | Reason::GuestAgentUnavailable
         | Reason::ChainDiverged
         | Reason::ChainLacksData

@@ -78,7 +78,14 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
         rig.store.stat(&volume.volume.name).await.unwrap().identity,
         volume.identity
     );
-    let looks = ["vms", "vm", "job", "references", "kept_snapshots"];
+    let looks = [
+        "vms",
+        "vm",
+        "job",
+        "migrates",
+        "references",
+        "kept_snapshots",
+    ];
     for call in rig.host.calls() {
         assert!(looks.contains(&call.name()), "{call:?}");
     }
@@ -180,6 +187,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 vm_id: id,
                 disks: vec![disk],
                 promised_elsewhere: vec![],
+                sequence: 2,
             };
             refused(merges.start_merge(request).await)
         }
@@ -194,6 +202,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 generation,
                 vm_id: id,
                 overlays: vec![overlay],
+                sequence: 1,
                 ..v1::CreateOverlaysRequest::default()
             };
             refused(host.create_overlays(request).await)

@@ -2,6 +2,7 @@
 
 use super::{convert, detached, merge_service::draining};
 use crate::hypervisor::{Hypervisor, VmView};
+use crate::latest::Given;
 use crate::machines::Inventory;
 use crate::merge::{Fence, Merges};
 use crate::overlays::{NewOverlay, OverlayOrder, Overlays};
@@ -200,6 +201,7 @@ fn parse_overlays(request: v1::CreateOverlaysRequest) -> Result<(u64, OverlayOrd
     let mut fields = Fields::new();
     let id = fields.parse::<RequestId>("request_id", &request.request_id);
     let generation = fields.generation("generation", request.generation);
+    let sequence = fields.bytes("sequence", request.sequence);
     let vm = fields.parse("vm_id", &request.vm_id);
     let quiesce = convert::quiesce(request.quiesce());
     if !(1..=MAX_OVERLAYS).contains(&request.overlays.len()) {
@@ -217,10 +219,16 @@ fn parse_overlays(request: v1::CreateOverlaysRequest) -> Result<(u64, OverlayOrd
         fields.reject("overlays", "must name each disk once");
     }
     let order = || {
+        let generation = generation?;
+        let given = Given {
+            generation,
+            sequence: sequence?,
+        };
         Some((
-            generation?,
+            generation,
             OverlayOrder {
                 request: id?.into(),
+                given: Some(given),
                 vm: vm?,
                 overlays,
                 quiesce,

@@ -8,15 +8,17 @@ use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use std::collections::BTreeSet;
 
-/// The merges that a request asks for, and what other hosts' merges will take.
+/// The merges that a request asks for, its place among its server's orders, and what other hosts'
+/// merges will take.
 ///
 /// # Errors
 /// Names every field that is missing or malformed.
 pub(super) fn parse(
     request: v1::StartMergeRequest,
-) -> Result<(Vec<MergeOrder>, Vec<Elsewhere>), Problem> {
+) -> Result<(Vec<MergeOrder>, u64, Vec<Elsewhere>), Problem> {
     let mut fields = Fields::new();
     let generation = fields.generation("generation", request.generation);
+    let sequence = fields.bytes("sequence", request.sequence);
     let vm = fields.parse("vm_id", &request.vm_id);
     let ids = request
         .disks
@@ -43,7 +45,8 @@ pub(super) fn parse(
         });
     }
     let elsewhere = elsewhere(&mut fields, request.promised_elsewhere);
-    fields.finish(orders.zip(elsewhere))
+    let all = orders.zip(sequence).zip(elsewhere);
+    fields.finish(all.map(|((orders, sequence), elsewhere)| (orders, sequence, elsewhere)))
 }
 
 /// What merges of other hosts will still take.

@@ -55,9 +55,11 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::StartMergeRequest>,
     ) -> Result<Response<v1::StartMergeResponse>, Status> {
-        let (orders, elsewhere) = merge_order::parse(request.into_inner())?;
+        let (orders, sequence, elsewhere) = merge_order::parse(request.into_inner())?;
         let merges = Arc::clone(&self.merges);
-        let views = detached(async move { merges.start_beside(orders, elsewhere).await }).await?;
+        let started =
+            detached(async move { merges.start_beside(orders, sequence, elsewhere).await });
+        let views = started.await?;
         let merges = views.into_iter().map(convert::merge).collect();
         Ok(Response::new(v1::StartMergeResponse { merges }))
     }

@@ -49,6 +49,10 @@ pub trait Hypervisor: Send + Sync + 'static {
         disk: &DiskTarget,
     ) -> Result<Option<JobProgress>, HypervisorError>;
 
+    /// Whether a running machine is on its way to another host, or comes from one. Neither a block job nor
+    /// an overlay is begun meanwhile: the other side opens the images that it was told of.
+    async fn migrates(&self, vm: VmId) -> Result<bool, HypervisorError>;
+
     /// Puts existing volumes on top of the disks' active layers, all or none, without metadata. A
     /// machine that is shut off has them from its next start on.
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError>;

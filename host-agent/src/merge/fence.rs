@@ -4,6 +4,7 @@
 //! same directory counts the agent's own starts, which is the generation that it registers with.
 
 use livemerge_proto::{problem::Problem, reason::Reason};
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -100,10 +101,11 @@ fn read(file: &Path) -> io::Result<u64> {
     }
 }
 
-fn write(file: &Path, number: u64) -> io::Result<()> {
+/// Writes a file of one line: it is there whole, or as it was before. Blocks.
+pub(crate) fn write(file: &Path, line: impl Display) -> io::Result<()> {
     let temporary = file.with_extension("new");
     let mut out = File::create(&temporary)?;
-    writeln!(out, "{number}")?;
+    writeln!(out, "{line}")?;
     out.sync_all()?;
     fs::rename(&temporary, file)?;
     let dir = file.parent().unwrap_or(Path::new("."));

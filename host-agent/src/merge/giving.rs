@@ -44,7 +44,7 @@ impl Member {
             AbortOnDropHandle::new(tokio::spawn(giving))
         });
         let shown = || {
-            let (hangs, now) = (Told::NoRoom(unanswered()), self.around.clock.now());
+            let (hangs, now) = (Told::NotStarted(unanswered()), self.around.clock.now());
             self.show_waiting(again_for(&self.record, &hangs, now, ROOM_AGAIN));
         };
         match in_time(&mut giving, &self.wished, PATIENCE, shown).await {

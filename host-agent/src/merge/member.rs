@@ -13,6 +13,7 @@ use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, step
 use super::types::{MergeKind, MergeRecord, Phase};
 use super::waits::{Waits, job_failed, put_off};
 use crate::hypervisor::{HypervisorError, HypervisorEvent};
+use crate::volumes::unanswered;
 use livemerge_proto::problem::Problem;
 use livemerge_storage::Locator;
 use std::fs::File;
@@ -311,7 +312,7 @@ impl Member {
                 }
                 Err(problem) => {
                     tracing::warn!(merge = %order.id, %problem, "no room for its data yet");
-                    self.hear(Told::NoRoom(problem));
+                    self.hear(Told::NotStarted(problem));
                     return false;
                 }
             },
@@ -354,8 +355,14 @@ impl Member {
             return true;
         };
         tracing::warn!(merge = %self.record.order.id, ?action, %error, "the hypervisor's reply");
-        if let HypervisorError::Refused(text) = error {
-            self.hear(Told::Refused(text));
+        match error {
+            HypervisorError::Migrating(_) if action == Action::StartJob => {
+                self.hear(Told::NotStarted(unanswered(&error)));
+            }
+            HypervisorError::Refused(text) | HypervisorError::Migrating(text) => {
+                self.hear(Told::Refused(text));
+            }
+            HypervisorError::NotFound(_) | HypervisorError::Unknown(_) => {}
         }
         false
     }

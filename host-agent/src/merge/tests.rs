@@ -440,6 +440,6 @@ async fn room_that_was_promised_elsewhere_is_not_free() {
         },
         kept_room_bytes: None,
     }];
-    let refused = host.merges.start_beside(vec![order], all).await;
+    let refused = host.merges.start_beside(vec![order], u64::MAX, all).await;
     assert_eq!(refused.unwrap_err().reason, Reason::InsufficientSpace);
 }

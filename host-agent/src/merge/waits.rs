@@ -212,7 +212,7 @@ pub(super) fn again_for(
     let cause = match told {
         Told::Job(BlockJobOutcome::Failed) if is_left => again("the block job failed"),
         Told::Refused(why) if is_left => again(why),
-        Told::NoRoom(problem) => Failure::new(problem.reason, &problem.message),
+        Told::NotStarted(problem) => Failure::new(problem.reason, &problem.message),
         Told::Refused(_) | Told::Job(_) => return None,
     };
     let cause = cause.with("starts", starts);
@@ -361,7 +361,7 @@ mod tests {
             None
         );
         let refused = Told::Refused("no".to_owned());
-        let no_room = Told::NoRoom(Problem::new(Reason::StorageUnreachable, "away"));
+        let no_room = Told::NotStarted(Problem::new(Reason::StorageUnreachable, "away"));
         for told in [&failed, &refused] {
             assert_eq!(of(copying(3), told, None), None, "it is given up then");
         }

@@ -26,7 +26,7 @@
 //! Not simulated: several hosts or machines; the limits of a host on merges side by side; storage
 //! that fails while an overlay is undone, or in a survey; an operator who resumes the guest within
 //! the pivot, or starts a machine before the agent has made its chain whole; a definition that lags
-//! behind the live chain; an order for overlays that comes twice or late, which nothing forbids yet.
+//! behind the live chain.
 
 mod agent;
 mod client;
@@ -73,6 +73,8 @@ pub struct Steps {
     /// Whether a restarted server goes by the operations' ids, which a clock that was set back makes
     /// wrong, instead of by their acceptance.
     pub sorts_by_id: bool,
+    /// Whether the agent carries out orders that come late, after others that were given since.
+    pub takes_late: bool,
 }
 
 impl Default for Steps {
@@ -81,6 +83,7 @@ impl Default for Steps {
             merge: livemerge_host_agent::merge::step::step,
             operation: livemerge_api_server::snapshot::step::step,
             sorts_by_id: false,
+            takes_late: false,
         }
     }
 }

@@ -107,7 +107,7 @@ impl World {
             stays_off: false,
             network: Network::new(),
             server: Server::new(steps.operation, steps.sorts_by_id),
-            agent: Agent::new(steps.merge),
+            agent: Agent::new(steps.merge, steps.takes_late),
             client: Client::default(),
             requests: Vec::new(),
             trace: Trace::new(traced),
@@ -130,7 +130,11 @@ impl World {
         let domains = vec![Domain::plain(Arc::new(self.storage.clone()))];
         let volumes = Arc::new(Volumes::new(domains, hypervisor.clone()));
         let process = Process {
-            overlays: Overlays::new(hypervisor.clone(), Arc::clone(&volumes)),
+            overlays: Overlays::new(
+                hypervisor.clone(),
+                Arc::clone(&volumes),
+                Arc::clone(&self.agent.latest),
+            ),
             hypervisor,
             volumes,
             orders: Vec::new(),

@@ -40,14 +40,16 @@ pub const POINTS: [Site; 21] = [
 /// The points that only a request passes.
 pub const ACCEPTANCE: [Site; 2] = ["api::before-accept", "api::after-accept"];
 
-/// The calls that cross a port, of a run without faults.
-pub const CALLS: [Site; 33] = [
+/// The calls that cross a port, of a run without faults. All machines (`hypervisor::vms`) are looked at only
+/// when a service has come back.
+pub const CALLS: [Site; 34] = [
     "hypervisor::abort_job",
     "hypervisor::add_overlays",
     "hypervisor::freeze_guest",
     "hypervisor::job",
     "hypervisor::kept_snapshots",
     "hypervisor::limit_writes",
+    "hypervisor::migrates",
     "hypervisor::pivot",
     "hypervisor::references",
     "hypervisor::resume",
@@ -250,7 +252,8 @@ fn upsets_at(site: Site) -> &'static [Upset] {
         | "hypervisor::vms"
         | "hypervisor::job"
         | "hypervisor::references"
-        | "hypervisor::kept_snapshots" => &[Unreached],
+        | "hypervisor::kept_snapshots"
+        | "hypervisor::migrates" => &[Unreached],
         "hypervisor::write_limit" => &[Refused, Unreached],
         "storage::stat" | "storage::list" => &[Unreached],
         "storage::create" => &[Unreached, Lost, FULL],
@@ -284,6 +287,7 @@ pub fn certain_hits(site: Site) -> usize {
         "hypervisor::job"
         | "hypervisor::kept_snapshots"
         | "hypervisor::limit_writes"
+        | "hypervisor::migrates"
         | "hypervisor::references"
         | "hypervisor::vm"
         | "hypervisor::vms"

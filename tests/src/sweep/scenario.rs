@@ -80,11 +80,6 @@ pub enum Beside {
 }
 
 impl Beside {
-    /// Whether only the host knows that it refuses: the operation is accepted, and fails.
-    pub fn is_refused_by_host(self) -> bool {
-        matches!(self, Self::Encrypted | Self::Bitmap)
-    }
-
     /// What deletes are refused for.
     pub fn refuses(self) -> Option<Reason> {
         match self {

@@ -592,6 +592,7 @@ async fn an_older_agent_or_server_is_refused() -> Result<()> {
             spare: None,
         }],
         promised_elsewhere: vec![],
+        sequence: 1,
     };
     assert_eq!(
         reason(merges.start_merge(order(50)).await.unwrap_err()),

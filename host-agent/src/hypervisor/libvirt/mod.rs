@@ -208,6 +208,10 @@ impl Hypervisor for Libvirt {
         .await
     }
 
+    async fn migrates(&self, vm: VmId) -> Result<bool, HypervisorError> {
+        self.look(vm, move |libvirt| libvirt.migrates(vm)).await
+    }
+
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError> {
         let overlays = overlays.to_vec();
         let put_on = self.change(vm, move |libvirt| libvirt.add_overlays(vm, &overlays));

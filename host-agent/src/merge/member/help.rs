@@ -274,6 +274,7 @@ fn overlay_order(record: &MergeRecord) -> Option<OverlayOrder> {
     };
     Some(OverlayOrder {
         request: order.id.into(),
+        given: None,
         vm: order.vm,
         overlays: vec![overlay],
         // It is no snapshot: the guest goes on.
