@@ -198,7 +198,7 @@ async fn room_that_was_promised_to_a_merge_of_another_host_is_not_given_away() {
     };
     let order = host.commit(&vda(), 0, 2);
     let id = order.id;
-    let started = host.merges.start_beside(vec![order], vec![theirs]).await;
+    let started = host.merges.start_beside(vec![order], 0, vec![theirs]).await;
     started.unwrap();
     eventually("a try", || host.rig.store.pending() == 0).await;
     host.rig.write("vda-top.qcow2", 256..512);
