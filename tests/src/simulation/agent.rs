@@ -39,8 +39,6 @@ pub(super) enum Luck {
 /// What outlives the agent, and the agent.
 pub(super) struct Agent {
     pub(super) step: MergeStep,
-    /// It carries out what comes late: wrong.
-    pub(super) takes_late: bool,
     pub(super) clock: WallClock,
     pub(super) journal: Journal,
     /// Written down of an order of which not all is: nobody was told that it is accepted.
@@ -66,10 +64,9 @@ pub(super) struct Process {
 }
 
 impl Agent {
-    pub(super) fn new(step: MergeStep, takes_late: bool) -> Self {
+    pub(super) fn new(step: MergeStep) -> Self {
         Self {
             step,
-            takes_late,
             clock: WallClock::default(),
             journal: Journal::new(),
             half_accepted: Vec::new(),

@@ -73,8 +73,6 @@ pub struct Steps {
     /// Whether a restarted server goes by the operations' ids, which a clock that was set back makes
     /// wrong, instead of by their acceptance.
     pub sorts_by_id: bool,
-    /// Whether the agent carries out orders that come late, after others that were given since.
-    pub takes_late: bool,
 }
 
 impl Default for Steps {
@@ -83,7 +81,6 @@ impl Default for Steps {
             merge: livemerge_host_agent::merge::step::step,
             operation: livemerge_api_server::snapshot::step::step,
             sorts_by_id: false,
-            takes_late: false,
         }
     }
 }

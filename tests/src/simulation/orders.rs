@@ -201,8 +201,7 @@ impl Agent {
                     latest: &self.latest,
                     given: Given {
                         generation,
-                        // An order without a number is never late.
-                        sequence: if self.takes_late { 0 } else { call },
+                        sequence: call,
                     },
                     around,
                     wall,

@@ -107,7 +107,7 @@ impl World {
             stays_off: false,
             network: Network::new(),
             server: Server::new(steps.operation, steps.sorts_by_id),
-            agent: Agent::new(steps.merge, steps.takes_late),
+            agent: Agent::new(steps.merge),
             client: Client::default(),
             requests: Vec::new(),
             trace: Trace::new(traced),
