@@ -28,7 +28,7 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 /// A server that knows a token for each role.
-struct Secured {
+pub(super) struct Secured {
     address: String,
     dir: TempDir,
     shutdown: Shutdown,
@@ -42,7 +42,7 @@ impl Drop for Secured {
 }
 
 impl Secured {
-    async fn serve(vm: &str) -> Self {
+    pub(super) async fn serve(vm: &str) -> Self {
         let (agent, endpoint) = Agent::serve(vm.to_owned(), &["vda"]).await;
         let dir = tempfile::tempdir().unwrap();
         let entry = |role: Role| {
@@ -100,7 +100,7 @@ impl Secured {
     }
 
     /// A line that shows the token of a role, or nothing.
-    fn line(&self, role: Option<Role>) -> Line {
+    pub(super) fn line(&self, role: Option<Role>) -> Line {
         let client = ClientConfig {
             token_file: role.map(|role| self.dir.path().join(role.as_str())),
             ..ClientConfig::default()
