@@ -24,7 +24,7 @@ use tonic::codegen::{Service, http};
 use tonic_prost::ProstCodec;
 
 /// A request of which every field is bad that can be.
-fn spoiled(message: MessageDescriptor) -> DynamicMessage {
+fn spoiled(message: &MessageDescriptor) -> DynamicMessage {
     let mut spoiled = DynamicMessage::new(message.clone());
     for field in message.fields().filter(|field| !field.is_list()) {
         let value = match field.kind() {
@@ -32,7 +32,7 @@ fn spoiled(message: MessageDescriptor) -> DynamicMessage {
             Kind::Int32 => Value::I32(-1),
             Kind::Int64 => Value::I64(-1),
             Kind::Enum(_) => Value::EnumNumber(77),
-            Kind::Message(within) if !field.is_map() => Value::Message(self::spoiled(within)),
+            Kind::Message(within) if !field.is_map() => Value::Message(self::spoiled(&within)),
             _ => continue,
         };
         spoiled.set_field(&field, value);
@@ -71,7 +71,7 @@ async fn each_method_tells_all_that_is_wrong_with_a_request() {
             .filter(|method| method.input().fields().len() > 0);
         for method in methods {
             let path = format!("/{}/{}", service.full_name(), method.name());
-            let request = spoiled(method.input());
+            let request = spoiled(&method.input());
             let wanted = rules.violations(&request);
             assert!(!wanted.is_empty(), "{path} has nothing to be wrong");
             let told = match service.name() {

@@ -34,7 +34,9 @@ pub(super) struct FieldRules {
     pub value: ValueRules,
 }
 
+#[derive(Default)]
 pub(super) enum ValueRules {
+    #[default]
     Any,
     Text(TextRules),
     Number(Bounds),
@@ -85,12 +87,6 @@ pub(super) struct MapRules {
     pub count: Bounds,
     pub key: TextRules,
     pub value: TextRules,
-}
-
-impl Default for ValueRules {
-    fn default() -> Self {
-        Self::Any
-    }
 }
 
 impl MessageRules {
@@ -341,7 +337,7 @@ pub(super) fn number(value: &Value) -> Option<i128> {
         Value::I32(number) => Some((*number).into()),
         Value::I64(number) => Some((*number).into()),
         Value::Message(duration) => {
-            let part = |name| number(&*duration.get_field_by_name(name)?);
+            let part = |name| number(duration.get_field_by_name(name)?.as_ref());
             Some(part("seconds")? * 1_000_000_000 + part("nanos")?)
         }
         _ => None,
