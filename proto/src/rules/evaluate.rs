@@ -67,20 +67,14 @@ fn value(rules: &ValueRules, value: &Value, at: &Path<'_>, found: &mut Vec<Viola
         (ValueRules::List(rules), Value::List(items)) => list(rules, items, at, found),
         (ValueRules::Map(rules), Value::Map(pairs)) => map(rules, pairs, at, found),
         (ValueRules::Message(rules), Value::Message(given)) => message(rules, given, at, found),
-        (ValueRules::Enum(rules), Value::EnumNumber(number)) => {
-            if !rules.allowed.contains(number) {
-                found.push((at.to_string(), rules.must.clone()));
-            }
+        (ValueRules::Enum(rules), Value::EnumNumber(number)) if !rules.allowed.contains(number) => {
+            found.push((at.to_string(), rules.must.clone()));
         }
-        (ValueRules::Number(bounds), given) => {
-            if number(given).is_some_and(|number| !bounds.hold(number)) {
-                found.push((at.to_string(), text::of_number(*bounds)));
-            }
+        (ValueRules::Number(bounds), given) if number(given).is_some_and(|it| !bounds.hold(it)) => {
+            found.push((at.to_string(), text::of_number(*bounds)));
         }
-        (ValueRules::Time(bounds), given) => {
-            if number(given).is_some_and(|nanos| !bounds.hold(nanos)) {
-                found.push((at.to_string(), text::of_time(*bounds)));
-            }
+        (ValueRules::Time(bounds), given) if number(given).is_some_and(|it| !bounds.hold(it)) => {
+            found.push((at.to_string(), text::of_time(*bounds)));
         }
         _ => {}
     }
