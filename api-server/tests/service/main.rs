@@ -13,6 +13,7 @@ mod noted;
 mod promised;
 mod quiesce;
 mod removals;
+mod rules;
 mod secured;
 mod stand_in;
 mod stopping;

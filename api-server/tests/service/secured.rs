@@ -42,7 +42,7 @@ impl Drop for Secured {
 }
 
 impl Secured {
-    async fn serve(vm: &str) -> Self {
+    pub(crate) async fn serve(vm: &str) -> Self {
         Self::serve_within(vm, ServerConfig::default()).await
     }
 

@@ -17,11 +17,8 @@ use std::collections::BTreeSet;
 pub(super) fn parse(
     request: v1::PlanMergeRequest,
 ) -> Result<(VmId, Vec<DiskRange>, Vec<Elsewhere>), Problem> {
-    let mut fields = Fields::new();
+    let mut fields = Fields::of(&request);
     let vm = fields.parse("vm_id", &request.vm_id);
-    if request.disks.is_empty() {
-        fields.reject("disks", "must name at least one disk");
-    }
     let mut runs = BTreeSet::new();
     let mut ranges = Some(Vec::new());
     for (place, disk) in request.disks.into_iter().enumerate() {
@@ -187,10 +184,10 @@ mod tests {
         assert_eq!(
             named(request(vec![asked("vda"), same, bare])),
             [
-                "disks[1].disk",
-                "disks[1].youngest",
                 "disks[2].disk",
-                "disks[2].lowest"
+                "disks[2].lowest",
+                "disks[1].disk",
+                "disks[1].youngest"
             ]
         );
         assert_eq!(named(request(vec![])), ["disks"]);

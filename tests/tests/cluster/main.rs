@@ -428,7 +428,7 @@ async fn every_bad_field_is_named() -> Result<()> {
     };
     assert_eq!(
         fields(api.operations.list_operations(request).await.unwrap_err()),
-        ["states", "page_size"]
+        ["states[0]", "page_size"]
     );
     let request = v1::WaitOperationRequest {
         operation_id: "x".to_owned(),
