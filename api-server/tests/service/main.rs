@@ -14,6 +14,7 @@ mod removals;
 mod secured;
 mod stand_in;
 mod stopping;
+mod versions;
 mod waiting;
 mod wishes;
 

@@ -29,6 +29,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::SnapshotProtected
         | Reason::VmStateUnknown
         | Reason::HostInMaintenance
+        | Reason::AgentIncompatible
         | Reason::VmNotRunning
         | Reason::GuestAgentUnavailable
         | Reason::ChainDiverged
