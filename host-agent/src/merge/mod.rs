@@ -25,6 +25,8 @@ mod driver;
 #[cfg(test)]
 mod driver_tests;
 mod fence;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod giving;
 mod job;
 mod journal;
