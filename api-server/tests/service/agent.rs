@@ -224,13 +224,14 @@ impl Agent {
     }
 
     fn info(&self) -> v1::HostInfo {
+        let script = self.script();
         v1::HostInfo {
             host_id: self.host.to_owned(),
             generation: 1,
             hypervisor_connected: true,
             storages: vec![STORAGE.to_owned()],
-            damaged_journals: self.script().damaged.clone(),
-            api_version: self.script().api_version,
+            damaged_journals: script.damaged.clone(),
+            api_version: script.api_version,
             ..v1::HostInfo::default()
         }
     }
