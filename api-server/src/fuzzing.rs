@@ -8,6 +8,7 @@ use livemerge_proto::DESCRIPTORS;
 use livemerge_runtime::fuzzing::Edge;
 use livemerge_runtime::{Shutdown, SystemClock};
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -32,10 +33,11 @@ pub fn server_requests(bytes: &[u8]) {
 /// The server that [`server_requests`] asks.
 pub fn with_edge<T>(ask: impl FnOnce(&mut Edge) -> T) -> T {
     thread_local! {
-        static EDGE: RefCell<(Edge, TempDir)> = {
+        // A thread that ends is no place to end a runtime in.
+        static EDGE: RefCell<(ManuallyDrop<Edge>, TempDir)> = {
             let dir = tempfile::tempdir().expect("a directory");
             let edge = Edge::new(DESCRIPTORS, &SERVICES, open(dir.path()));
-            RefCell::new((edge, dir))
+            RefCell::new((ManuallyDrop::new(edge), dir))
         };
     }
     EDGE.with_borrow_mut(|(edge, _dir)| ask(edge))

@@ -13,6 +13,7 @@ use livemerge_runtime::fuzzing::Edge;
 use livemerge_runtime::{Shutdown, SystemClock};
 use livemerge_storage::FileStore;
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -36,10 +37,11 @@ pub fn agent_requests(bytes: &[u8]) {
 /// The agent that [`agent_requests`] asks.
 pub fn with_edge<T>(ask: impl FnOnce(&mut Edge) -> T) -> T {
     thread_local! {
-        static EDGE: RefCell<(Edge, TempDir)> = {
+        // A thread that ends is no place to end a runtime in.
+        static EDGE: RefCell<(ManuallyDrop<Edge>, TempDir)> = {
             let dir = tempfile::tempdir().expect("a directory");
             let edge = Edge::new(DESCRIPTORS, &SERVICES, open(dir.path()));
-            RefCell::new((edge, dir))
+            RefCell::new((ManuallyDrop::new(edge), dir))
         };
     }
     EDGE.with_borrow_mut(|(edge, _dir)| ask(edge))
