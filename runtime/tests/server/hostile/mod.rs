@@ -18,6 +18,9 @@ const STREAM_CLOSED: u32 = 5;
 const FRAME_SIZE_ERROR: u32 = 6;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
+/// Kind, flags, stream and content of a frame; the length that is told, where it is another one; the error.
+type Case = (u8, u8, u32, Vec<u8>, Option<u32>, u32);
+
 async fn server() -> Running {
     start(hasty(), None).await
 }
@@ -48,8 +51,7 @@ async fn what_is_no_http_2_is_cut_off() {
 async fn broken_frames_end_the_connection_with_their_error() {
     let server = server().await;
     let most = (1_u32 << 31) - 1;
-    // Kind, flags, stream, content; the length that is told where it is another one.
-    let cases: [(u8, u8, u32, Vec<u8>, Option<u32>, u32); 9] = [
+    let cases: [Case; 9] = [
         (kind::DATA, 0, 1, vec![], Some(0xff_ffff), FRAME_SIZE_ERROR),
         (kind::PING, 0, 0, vec![0; 7], None, FRAME_SIZE_ERROR),
         (kind::SETTINGS, 0, 0, vec![0; 5], None, FRAME_SIZE_ERROR),
