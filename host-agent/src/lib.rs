@@ -20,6 +20,8 @@ pub mod config;
 pub mod domains;
 pub mod export;
 pub mod freeze;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod growth;
 pub mod grpc;
 pub mod hypervisor;

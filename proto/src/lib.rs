@@ -8,6 +8,7 @@
 //!
 //! Nothing of the module [`v1`] may pass a server's `grpc` module; the identifiers of [`ids`] may.
 
+pub mod agent_api;
 pub mod failure;
 pub mod fields;
 pub mod ids;

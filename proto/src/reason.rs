@@ -63,6 +63,7 @@ reasons! {
     SnapshotNotReady = "SNAPSHOT_NOT_READY", FailedPrecondition, "The snapshot is being taken or deleted. Wait for its operation.";
     VmStateUnknown = "VM_STATE_UNKNOWN", FailedPrecondition, "The virtual machine's host does not answer, so nothing is known of it. Bring the host back.";
     HostInMaintenance = "HOST_IN_MAINTENANCE", FailedPrecondition, "The virtual machine's host is in maintenance, so nothing new is begun there. Ask again once it is over; an operation that was accepted before waits, and goes on by itself.";
+    AgentIncompatible = "AGENT_INCOMPATIBLE", FailedPrecondition, "The host's agent is of a version that this server does not work with, or lacks what was asked of it. Upgrade the older of the two: the server before the agents.";
     VmNotRunning = "VM_NOT_RUNNING", FailedPrecondition, "The virtual machine does not run. Start it and try again.";
     GuestAgentUnavailable = "GUEST_AGENT_UNAVAILABLE", FailedPrecondition, "The guest's file systems cannot be frozen: it has no agent that answers in time, or none that can freeze. Nothing was changed. See to the agent in the guest, or take the snapshot without.";
     VmMigrating = "VM_MIGRATING", FailedPrecondition, "The virtual machine is on its way to another host. Nothing was begun; ask again once it is there.";

@@ -87,6 +87,8 @@
 //! ```
 
 pub mod config;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod metrics;
 pub mod telemetry;
 pub mod trace;

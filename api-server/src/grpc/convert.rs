@@ -87,6 +87,7 @@ pub(super) fn host(record: HostRecord, view: &HostView, maintenance: bool) -> v1
         HostStatus::Up if maintenance => v1::HostStatus::Maintenance,
         HostStatus::Up => v1::HostStatus::Up,
         HostStatus::Unresponsive => v1::HostStatus::Unresponsive,
+        HostStatus::Incompatible => v1::HostStatus::Incompatible,
     };
     v1::Host {
         id: record.id.to_string(),
@@ -97,6 +98,7 @@ pub(super) fn host(record: HostRecord, view: &HostView, maintenance: bool) -> v1
         last_seen_at: view.last_seen_at.map(time),
         hypervisor_connected: view.hypervisor_connected,
         maintenance,
+        api_version: view.api_version,
     }
 }
 

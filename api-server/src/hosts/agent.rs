@@ -1,19 +1,15 @@
 //! [`HostAgent`] over gRPC.
-//!
-//! Whether an error is a *no* or no answer at all is decided here, by its reason. A time-out, a
-//! broken line, an error without a reason of ours: no answer.
 
+use super::answer::{classify, incompatible};
 use super::convert;
 use super::types::{
-    DomainSeen, HostError, HostReport, Measured, MergeOrder, OverlayOrder, Promised, RemovalOrder,
-    RemovalSeen, Removed, VmChains, VolumeSeen,
+    DomainSeen, HostError, HostReport, HostStatus, HostView, Measured, MergeOrder, OverlayOrder,
+    Promised, RemovalOrder, RemovalSeen, Removed, VmChains, VolumeSeen,
 };
 use super::{HostAgent, volume_ref};
 use crate::snapshot::{Consistency, Mark};
 use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
-use livemerge_proto::problem::Problem;
-use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
@@ -24,6 +20,7 @@ use livemerge_storage::{RemovalId, StorageId};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
@@ -53,6 +50,8 @@ impl Orders {
 pub(super) struct GrpcAgent {
     host: HostId,
     channel: Line,
+    /// What its link has found it to be.
+    view: watch::Receiver<HostView>,
     generation: i64,
     orders: Arc<Orders>,
     /// For calls that answer at once.
@@ -66,6 +65,7 @@ impl GrpcAgent {
     pub(super) fn new(
         host: HostId,
         channel: Line,
+        view: watch::Receiver<HostView>,
         generation: u64,
         orders: Arc<Orders>,
         answer: Duration,
@@ -74,6 +74,7 @@ impl GrpcAgent {
         Self {
             host,
             channel,
+            view,
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
             orders,
             answer,
@@ -82,8 +83,16 @@ impl GrpcAgent {
         }
     }
 
-    fn channel(&self) -> Calls<Line> {
-        self.calls.over(self.channel.clone())
+    /// # Errors
+    /// The agent is of a version that is not worked with. It may be another one tomorrow, so that this
+    /// is no *no*: what waits goes on then.
+    fn channel(&self) -> Result<Calls<Line>, HostError> {
+        let view = self.view.borrow();
+        if view.status == HostStatus::Incompatible {
+            let problem = incompatible(&self.host, view.api_version);
+            return Err(HostError::Unknown(problem));
+        }
+        Ok(self.calls.over(self.channel.clone()))
     }
 
     /// What a failed call means. That the agent does not let this server in is said once in a while,
@@ -121,7 +130,7 @@ impl HostAgent for GrpcAgent {
             vm_id: vm.to_string(),
             disk: disk.map(ToString::to_string).unwrap_or_default(),
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client
             .get_volume_chain(self.at_once(request))
             .await
@@ -143,7 +152,7 @@ impl HostAgent for GrpcAgent {
             quiesce: convert::quiesce(order.quiesce).into(),
             sequence: self.orders.next(),
         };
-        let mut client = HostServiceClient::new(self.channel());
+        let mut client = HostServiceClient::new(self.channel()?);
         let answer = client
             .create_overlays(self.works(request))
             .await
@@ -162,7 +171,7 @@ impl HostAgent for GrpcAgent {
             disks: runs.iter().map(convert::disk_range).collect(),
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client.plan_merge(self.works(request)).await;
         let plans = answer
             .map_err(|status| self.failed(status))?
@@ -194,7 +203,7 @@ impl HostAgent for GrpcAgent {
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
             sequence: self.orders.next(),
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client.start_merge(self.at_once(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))
     }
@@ -204,7 +213,7 @@ impl HostAgent for GrpcAgent {
             merge_id: merge.to_string(),
             generation: self.generation,
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client.cancel_merge(self.at_once(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))
     }
@@ -215,7 +224,7 @@ impl HostAgent for GrpcAgent {
             generation: self.generation,
             bytes_per_second: i64::try_from(bytes_per_second).unwrap_or(i64::MAX),
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client.set_merge_bandwidth(self.at_once(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))
     }
@@ -227,7 +236,7 @@ impl HostAgent for GrpcAgent {
             volume: Some(volume_ref(&order.volume.volume)),
             identity: order.volume.identity.to_string(),
         };
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let answer = client
             .remove_volume(self.works(request))
             .await
@@ -246,7 +255,7 @@ impl HostAgent for GrpcAgent {
             storage: storage.to_string(),
             removal_id: removal.to_string(),
         };
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let answer = client.restore_volume(self.works(request)).await;
         let volume = answer
             .map_err(|status| self.failed(status))?
@@ -256,7 +265,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn report(&self) -> Result<HostReport, HostError> {
-        let mut client = HostServiceClient::new(self.channel());
+        let mut client = HostServiceClient::new(self.channel()?);
         let request = v1::HostServiceGetHostRequest {};
         let answer = client
             .get_host(self.at_once(request))
@@ -266,7 +275,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn domains(&self) -> Result<Vec<DomainSeen>, HostError> {
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let (mut domains, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = v1::ListStoragesRequest {
@@ -286,7 +295,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn volumes(&self, storage: &StorageId) -> Result<Vec<VolumeSeen>, HostError> {
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let (mut volumes, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = v1::ListVolumesRequest {
@@ -307,7 +316,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn removals(&self, storage: &StorageId) -> Result<Vec<RemovalSeen>, HostError> {
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let request = v1::ListRemovalsRequest {
             storage: storage.to_string(),
         };
@@ -335,100 +344,4 @@ pub(super) async fn identity(channel: Line) -> Option<(String, u64)> {
     let answer = HostServiceClient::new(channel).get_host(asked).await.ok()?;
     let host = answer.into_inner().host?;
     Some((host.host_id, u64::try_from(host.generation).ok()?))
-}
-
-fn classify(status: Status) -> HostError {
-    match Problem::try_from(status) {
-        // Not what was asked is refused, but this server; who has asked it shall not think that
-        // it is they.
-        Ok(problem) if is_about_us(problem.reason) => {
-            let text = format!("the host's agent does not let this server in: {problem}");
-            HostError::Unknown(
-                Problem::new(Reason::HostUnreachable, text).with("agent_reason", problem.reason),
-            )
-        }
-        Ok(problem) if is_a_no(problem.reason) => HostError::Refused(problem),
-        Ok(problem) => HostError::Unknown(problem),
-        Err(status) => {
-            let text = format!("the host's agent does not answer: {}", status.message());
-            HostError::Unknown(
-                Problem::new(Reason::HostUnreachable, text).with("code", status.code()),
-            )
-        }
-    }
-}
-
-/// Whether the agent refuses this server's credentials, or lacks a role for it.
-fn is_about_us(reason: Reason) -> bool {
-    matches!(
-        reason.code(),
-        Code::Unauthenticated | Code::PermissionDenied
-    )
-}
-
-/// Whether the agent has understood and done nothing, and would say the same again.
-pub fn is_a_no(reason: Reason) -> bool {
-    match reason.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Cancelled => false,
-        // A configuration that somebody mends.
-        Code::Unauthenticated | Code::PermissionDenied => false,
-        Code::ResourceExhausted => reason == Reason::InsufficientSpace,
-        // It is this server that is too old, or restored; what it has ordered goes on.
-        _ => !matches!(
-            reason,
-            Reason::StaleGeneration | Reason::WatchConsumerTooSlow
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_may_be_answered_otherwise_later_is_no_no() {
-        let open = [
-            Reason::StaleGeneration,
-            Reason::WatchConsumerTooSlow,
-            Reason::ServerOverloaded,
-            Reason::WatchLimitReached,
-            Reason::HostUnreachable,
-            Reason::HypervisorUnreachable,
-            Reason::StorageUnreachable,
-            Reason::StoreUnavailable,
-            Reason::PivotPutOff,
-            Reason::VmBusy,
-            Reason::MergeLimitReached,
-            Reason::ServerDraining,
-            Reason::DeadlineExceeded,
-            Reason::CredentialsMissing,
-            Reason::CredentialsInvalid,
-            Reason::MethodNotPermitted,
-            Reason::MergeIoError,
-            Reason::InternalBug,
-        ];
-        for reason in Reason::ALL {
-            assert_eq!(is_a_no(*reason), !open.contains(reason), "{reason}");
-        }
-    }
-
-    #[test]
-    fn an_error_of_nobody_we_know_is_no_answer() {
-        let no = Problem::new(Reason::PointOfNoReturn, "too late");
-        assert_eq!(classify(no.clone().into()), HostError::Refused(no));
-        let HostError::Unknown(shut_out) =
-            classify(Problem::new(Reason::MethodNotPermitted, "not you").into())
-        else {
-            panic!("it is no answer");
-        };
-        assert_eq!(shut_out.reason, Reason::HostUnreachable);
-        let silent = Problem::new(Reason::StoreUnavailable, "later");
-        assert_eq!(classify(silent.clone().into()), HostError::Unknown(silent));
-        for code in [Code::FailedPrecondition, Code::NotFound, Code::Unavailable] {
-            let HostError::Unknown(problem) = classify(Status::new(code, "a proxy's")) else {
-                panic!("{code} is no answer of an agent");
-            };
-            assert_eq!(problem.reason, Reason::HostUnreachable);
-        }
-    }
 }

@@ -6,13 +6,19 @@
 //!        └────────── silent for too long ◀── reconnecting ◀───┘
 //! ```
 //!
+//! An agent of a version that is not worked with is INCOMPATIBLE instead of UP: it is asked for its version
+//! again and again, and for nothing else.
+//!
 //! While reconnecting, merges and machines are unknown; only the status waits for the silence to
 //! be too long, so that a short break of the line is no event.
 
 use super::Hosts;
+use super::answer;
 use super::convert;
 use super::types::{HostStatus, HostView, MergeSeen, VmSeen};
+use livemerge_proto::agent_api;
 use livemerge_proto::ids::{HostId, MergeId, VmId};
+use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
@@ -90,9 +96,15 @@ impl Link {
             let heard_before = self.last_heard;
             if let Err(status) = self.hear().await {
                 tracing::info!(host = %self.host, code = ?status.code(), "the line broke: {}", status.message());
+                if answer::is_missing(&status) {
+                    // It lacks a watch, and says no number without one.
+                    let said = self.view.borrow().api_version;
+                    self.is_incompatible(said);
+                }
             }
             self.forget();
-            if self.last_heard > heard_before {
+            let incompatible = self.view.borrow().status == HostStatus::Incompatible;
+            if self.last_heard > heard_before && !incompatible {
                 tries.succeeded();
             }
             self.check_silence().await;
@@ -112,6 +124,12 @@ impl Link {
         let mut machines_by = Instant::now() + silence;
         let mut merges_by = Instant::now() + merges_silence;
         let quiet = |_elapsed| Status::unavailable("no heartbeat");
+        // Who it is and what it speaks, before anything else that it says.
+        let first = tokio::time::timeout_at(machines_by, machines.message()).await;
+        match first.map_err(quiet)??.and_then(|piece| piece.item) {
+            Some(item) => self.heard_of_host(item).await?,
+            None => return Ok(()),
+        }
         loop {
             let note_at = self.notes.at;
             tokio::select! {
@@ -165,11 +183,38 @@ impl Link {
         Err(Status::failed_precondition(text))
     }
 
+    /// What is not understood is not used, whatever else it shows.
+    fn check_version(&mut self, number: i32) -> Result<(), Status> {
+        if agent_api::is_understood(number) {
+            self.show(|view| view.api_version = number);
+            return Ok(());
+        }
+        Err(self.is_incompatible(number).into())
+    }
+
+    /// Said once for each that comes.
+    fn is_incompatible(&mut self, number: i32) -> Problem {
+        let problem = answer::incompatible(&self.host, number);
+        let was = self.view.borrow().status;
+        if was != HostStatus::Incompatible {
+            tracing::error!(host = %self.host, "{problem}");
+        }
+        self.last_heard = Instant::now();
+        let now = self.hosts.clock.now();
+        self.show(|view| {
+            view.status = HostStatus::Incompatible;
+            view.api_version = number;
+            view.last_seen_at = Some(now);
+        });
+        problem
+    }
+
     async fn heard_of_host(&mut self, item: watch_host_response::Item) -> Result<(), Status> {
         use watch_host_response::Item;
         match item {
             Item::State(state) => {
                 self.check_host(state.host.as_ref())?;
+                self.check_version(state.host.as_ref().map_or(0, |host| host.api_version))?;
                 let vms: Vec<VmSeen> = state
                     .vms
                     .iter()
@@ -298,7 +343,7 @@ impl Link {
 
     async fn check_silence(&self) {
         let silent = self.last_heard.elapsed() >= self.hosts.policy.silence;
-        if silent && self.view.borrow().status == HostStatus::Up {
+        if silent && self.view.borrow().status != HostStatus::Unresponsive {
             self.show(|view| view.status = HostStatus::Unresponsive);
             self.hosts
                 .note_status(&self.host, HostStatus::Unresponsive)

@@ -9,6 +9,7 @@
 //! What a silent host has is *unknown*: its machines and merges leave the view with its voice.
 
 mod agent;
+mod answer;
 mod convert;
 mod endpoint;
 mod link;
@@ -16,7 +17,7 @@ mod maintenance;
 mod notes;
 mod types;
 
-pub use agent::is_a_no;
+pub use answer::is_a_no;
 pub(crate) use convert::volume_ref;
 pub use endpoint::{ENDPOINT_FORM, is_endpoint, is_near};
 pub use maintenance::MaintenanceOrder;
@@ -227,8 +228,8 @@ impl Hosts {
             );
             return Err(Problem::new(Reason::StaleGeneration, text).with("host", &record.id));
         }
-        let up = |(_, view): (HostRecord, HostView)| view.status == HostStatus::Up;
-        if self.get(&record.id).is_some_and(up) {
+        let answers = |(_, view): (HostRecord, HostView)| view.status != HostStatus::Unresponsive;
+        if self.get(&record.id).is_some_and(answers) {
             self.check_successor(&record).await?;
         }
         self.register(record, Some(caller)).await
@@ -352,15 +353,6 @@ impl Hosts {
             tracing::error!(host = %record.id, endpoint = record.endpoint, error, "may not be called");
             Line::barred(&error)
         });
-        let id = record.id.clone();
-        let agent = Arc::new(GrpcAgent::new(
-            id,
-            channel.clone(),
-            self.generation,
-            Arc::clone(&self.orders),
-            self.policy.answer,
-            self.calls.clone(),
-        ));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // Whoever watches the host goes on watching it.
         let shown = match known.remove(&record.id) {
@@ -370,6 +362,15 @@ impl Hosts {
             }
             None => watch::Sender::new(HostView::unheard()),
         };
+        let agent = Arc::new(GrpcAgent::new(
+            record.id.clone(),
+            channel.clone(),
+            shown.subscribe(),
+            self.generation,
+            Arc::clone(&self.orders),
+            self.policy.answer,
+            self.calls.clone(),
+        ));
         let ended = self.shutdown.child_token();
         let link = link::Link::new(Arc::clone(self), record.id.clone(), channel, shown.clone());
         if !barred {

@@ -53,6 +53,8 @@ pub enum HostStatus {
     Up,
     /// It does not: nothing is known of its machines.
     Unresponsive,
+    /// It answers, in a version that this server does not work with: as if nothing were known.
+    Incompatible,
 }
 
 /// What is known of a host now.
@@ -70,6 +72,8 @@ pub struct HostView {
     pub merges: Option<Arc<BTreeMap<MergeId, MergeSeen>>>,
     /// Files of its agent's journal that were damaged, and of which the audit log tells.
     pub damaged_journals: BTreeSet<String>,
+    /// Number of the contract that its agent speaks; 0 also before it was heard.
+    pub api_version: i32,
 }
 
 impl HostView {
@@ -82,6 +86,7 @@ impl HostView {
             vms: None,
             merges: None,
             damaged_journals: BTreeSet::new(),
+            api_version: 0,
         }
     }
 

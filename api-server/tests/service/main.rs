@@ -17,6 +17,7 @@ mod rules;
 mod secured;
 mod stand_in;
 mod stopping;
+mod versions;
 mod waiting;
 mod wishes;
 

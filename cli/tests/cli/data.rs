@@ -68,6 +68,7 @@ fn hosts() -> Vec<v1::Host> {
         last_seen_at: at(0),
         hypervisor_connected: status == v1::HostStatus::Up,
         maintenance: false,
+        api_version: 1,
     };
     let never_seen = v1::Host {
         id: "host-3".into(),

@@ -30,6 +30,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::SnapshotProtected
         | Reason::VmStateUnknown
         | Reason::HostInMaintenance
+        | Reason::AgentIncompatible
         | Reason::VmNotRunning
         | Reason::VmMigrating
         | Reason::GuestAgentUnavailable

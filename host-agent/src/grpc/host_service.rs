@@ -8,6 +8,7 @@ use crate::merge::{Fence, Merges};
 use crate::overlays::{NewOverlay, OverlayOrder, Overlays};
 use crate::volumes::Volumes;
 use futures::Stream;
+use livemerge_proto::agent_api::SPOKEN;
 use livemerge_proto::fields::{Fields, duration, unsigned};
 use livemerge_proto::ids::{HostId, RequestId, VmId};
 use livemerge_proto::problem::Problem;
@@ -113,6 +114,7 @@ impl HostApi {
                 .iter()
                 .map(|path| path.display().to_string())
                 .collect(),
+            api_version: SPOKEN,
         };
         let vms = inventory.vms.iter().flatten();
         let vms = vms.map(|(_, vm)| self.vm(vm)).collect();

@@ -14,6 +14,8 @@
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod ffi;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod libvirt;
 mod types;
 mod xml;

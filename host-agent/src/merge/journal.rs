@@ -155,7 +155,8 @@ impl Journal {
     }
 }
 
-enum Found {
+/// What a file holds.
+pub(super) enum Found {
     Record(Box<MergeRecord>),
     Corrupt,
 }
@@ -163,30 +164,14 @@ enum Found {
 /// Reads one file, and cuts off a last line that was never acknowledged.
 fn read_file(path: &Path) -> io::Result<Found> {
     let bytes = fs::read(path)?;
-    let mut last = None;
-    let mut good = 0;
-    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        match decode(line) {
-            Line::Record(record) => {
-                last = Some(*record);
-                good += line.len();
-            }
-            // Whole, and acknowledged: only another version of the agent can tell what it says.
-            Line::Foreign => return Ok(Found::Corrupt),
-            Line::Torn if good + line.len() == bytes.len() => break,
-            Line::Torn => return Ok(Found::Corrupt),
-        }
-    }
-    let Some(record) = last else {
-        return Ok(Found::Corrupt);
-    };
-    if good < bytes.len() {
+    let (found, good) = read(&bytes);
+    if matches!(found, Found::Record(_)) && good < bytes.len() {
         tracing::warn!(file = %path.display(), "the unfinished last line of a merge's journal was cut off");
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(good as u64)?;
         file.sync_all()?;
     }
-    Ok(Found::Record(Box::new(record)))
+    Ok(found)
 }
 
 fn append(mut file: File, line: &str) -> io::Result<()> {
@@ -201,7 +186,26 @@ fn append(mut file: File, line: &str) -> io::Result<()> {
     written
 }
 
-fn encode(record: &MergeRecord) -> io::Result<String> {
+/// What a file holds, and how many of its bytes were acknowledged.
+pub(super) fn read(bytes: &[u8]) -> (Found, usize) {
+    let mut last = None;
+    let mut good = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        match decode(line) {
+            Line::Record(record) => {
+                last = Some(record);
+                good += line.len();
+            }
+            // Whole, and acknowledged: only another version of the agent can tell what it says.
+            Line::Foreign => return (Found::Corrupt, good),
+            Line::Torn if good + line.len() == bytes.len() => break,
+            Line::Torn => return (Found::Corrupt, good),
+        }
+    }
+    (last.map_or(Found::Corrupt, Found::Record), good)
+}
+
+pub(super) fn encode(record: &MergeRecord) -> io::Result<String> {
     let json = serde_json::to_string(record).map_err(io::Error::other)?;
     Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
 }
@@ -228,7 +232,7 @@ fn checked(line: &[u8]) -> Option<&str> {
     (sum == crc32fast::hash(json.as_bytes())).then_some(json)
 }
 
-fn outlived(record: &MergeRecord, keep: Duration, now: Timestamp) -> bool {
+pub(super) fn outlived(record: &MergeRecord, keep: Duration, now: Timestamp) -> bool {
     let ended_at = record.phase.ended_at();
     ended_at
         .is_some_and(|at| Duration::try_from(now.duration_since(at)).is_ok_and(|age| age > keep))

@@ -27,6 +27,8 @@ mod driver;
 mod driver_tests;
 mod elsewhere;
 mod fence;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod giving;
 mod job;
 mod journal;

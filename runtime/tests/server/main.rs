@@ -5,6 +5,7 @@
     reason = "what goes wrong in a test ends the test"
 )]
 
+mod hostile;
 mod rig;
 
 use livemerge_runtime::{ListenAddress, ServerConfig};

@@ -25,6 +25,8 @@ mod create;
 mod device;
 mod domain;
 mod empty;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gate;
 #[cfg(test)]
 mod gate_tests;

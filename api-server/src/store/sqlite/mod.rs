@@ -6,6 +6,7 @@
 //!
 //! There is no store in memory: readers and writer would each have their own.
 
+mod backup;
 mod open;
 mod read;
 mod write;

@@ -34,6 +34,9 @@ mod switched;
 mod turns;
 mod view;
 
+#[cfg(feature = "fuzzing")]
+pub(super) use switched::which as which_is_written;
+
 use std::sync::Arc;
 use std::time::Duration;
 
