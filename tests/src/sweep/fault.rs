@@ -276,9 +276,9 @@ fn upsets_at(site: Site) -> &'static [Upset] {
 /// put off and tried again.
 pub fn certain_hits(site: Site) -> usize {
     match site {
-        "agent::after-act" | "agent::before-act" | "hypervisor::set_speed" => 4,
+        "agent::after-act" | "agent::before-act" => 4,
         "agent::after-persist" | "agent::before-persist" => 6,
-        "hypervisor::abort_job" => 1,
+        "agent::after-removal" | "agent::before-removal" | "hypervisor::abort_job" => 1,
         "hypervisor::pivot" | "hypervisor::resume" | "hypervisor::suspend" => 1,
         _ if site.starts_with("rpc::") => 1,
         "api::after-note" | "api::before-note" => 1,
@@ -292,7 +292,7 @@ pub fn certain_hits(site: Site) -> usize {
         | "hypervisor::vm"
         | "hypervisor::vms"
         | "hypervisor::write_limit" => 1,
-        "api::after-ask" | "api::before-ask" | "store::apply" => 2,
+        "api::after-ask" | "api::before-ask" | "hypervisor::set_speed" | "store::apply" => 2,
         _ => usize::MAX,
     }
 }
