@@ -86,6 +86,7 @@
 //! }
 //! ```
 
+pub mod client;
 pub mod config;
 pub mod metrics;
 pub mod telemetry;

@@ -14,14 +14,16 @@ use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
+use livemerge_proto::{DESCRIPTORS, v1};
 use livemerge_runtime::Line;
+use livemerge_runtime::client::{CallPolicy, Methods, Patience, Patient};
 use livemerge_runtime::metrics::{Calls, ClientMeter};
 use livemerge_storage::{RemovalId, StorageId};
-use std::sync::{Mutex, PoisonError};
+use std::num::NonZeroU32;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
@@ -36,6 +38,25 @@ const COMPLAIN: Duration = Duration::from_secs(60);
 /// Volumes of one page of a list.
 const PAGE: i32 = 1000;
 
+/// How often an agent is asked before it is said not to answer.
+const TRIES: NonZeroU32 = NonZeroU32::new(2).expect("not zero");
+
+/// What may be asked again here. An order is repeated by the lane that keeps it, which says that it
+/// waits, and for what.
+static METHODS: LazyLock<Methods> = LazyLock::new(|| {
+    let methods = Methods::of(DESCRIPTORS).expect("the build has made the descriptors");
+    methods.reads_alone()
+});
+
+fn patience(answer: Duration) -> Patience {
+    let policy = CallPolicy {
+        time: answer,
+        tries: TRIES,
+        ..CallPolicy::default()
+    };
+    Patience::new(METHODS.clone(), policy)
+}
+
 /// An agent behind a channel.
 pub(super) struct GrpcAgent {
     host: HostId,
@@ -44,6 +65,7 @@ pub(super) struct GrpcAgent {
     /// For calls that answer at once.
     answer: Duration,
     calls: ClientMeter,
+    patience: Patience,
     /// When it was last said that the agent does not let this server in.
     complained: Mutex<Option<Instant>>,
 }
@@ -62,12 +84,13 @@ impl GrpcAgent {
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
             answer,
             calls,
+            patience: patience(answer),
             complained: Mutex::new(None),
         }
     }
 
-    fn channel(&self) -> Calls<Line> {
-        self.calls.over(self.channel.clone())
+    fn channel(&self) -> Patient<Calls<Line>> {
+        self.patience.over(self.calls.over(self.channel.clone()))
     }
 
     /// What a failed call means. That the agent does not let this server in is said once in a while,

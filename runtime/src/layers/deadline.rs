@@ -8,7 +8,7 @@
 //! An expired handler is dropped: whatever must finish runs in a task of its own.
 
 use super::{AnswerFuture, GrpcService, status};
-use http::HeaderMap;
+use crate::client::deadline;
 use http_body::Frame;
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -42,7 +42,7 @@ impl<S> DeadlineLayer<S> {
     }
 
     fn deadline<B>(&self, request: &http::Request<B>) -> Option<Deadline> {
-        let asked = grpc_timeout(request.headers());
+        let asked = deadline::asked(request.headers());
         let bound = (!self.streams.contains(request.uri().path())).then_some(self.unary_bound);
         asked
             .into_iter()
@@ -67,6 +67,8 @@ impl<S: GrpcService> Service<http::Request<Body>> for DeadlineLayer<S> {
         let Some(mut deadline) = deadline else {
             return Box::pin(call);
         };
+        // What is called on its behalf ends by then, too.
+        let call = deadline::serving(deadline.at, call);
         Box::pin(async move {
             tokio::select! {
                 biased;
@@ -129,7 +131,8 @@ impl http_body::Body for TimedBody {
             self.ended = true;
             return Poll::Ready(Some(Ok(status::trailers(&status::deadline_exceeded()))));
         }
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let at = self.deadline.at;
+        deadline::serving_now(at, || Pin::new(&mut self.inner).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -137,56 +140,9 @@ impl http_body::Body for TimedBody {
     }
 }
 
-/// The client's `grpc-timeout`: up to eight digits and a unit. A malformed one counts as absent,
-/// as in tonic.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let amount: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(amount * 3600)),
-        "M" => Some(Duration::from_secs(amount * 60)),
-        "S" => Some(Duration::from_secs(amount)),
-        "m" => Some(Duration::from_millis(amount)),
-        "u" => Some(Duration::from_micros(amount)),
-        "n" => Some(Duration::from_nanos(amount)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn timeout(text: &str) -> Option<Duration> {
-        let mut headers = HeaderMap::new();
-        headers.insert("grpc-timeout", text.parse().unwrap());
-        grpc_timeout(&headers)
-    }
-
-    #[test]
-    fn timeouts_are_read_in_every_unit() {
-        assert_eq!(timeout("3H"), Some(Duration::from_secs(10_800)));
-        assert_eq!(timeout("2M"), Some(Duration::from_secs(120)));
-        assert_eq!(timeout("99999999S"), Some(Duration::from_secs(99_999_999)));
-        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(timeout("7u"), Some(Duration::from_micros(7)));
-        assert_eq!(timeout("0n"), Some(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_malformed_timeout_counts_as_absent() {
-        for text in ["", "S", "5", "5s", "+5S", "-5S", "123456789S", "1.5S", "5é"] {
-            let mut headers = HeaderMap::new();
-            let value = http::HeaderValue::from_bytes(text.as_bytes()).unwrap();
-            headers.insert("grpc-timeout", value);
-            assert_eq!(grpc_timeout(&headers), None, "{text}");
-        }
-        assert_eq!(grpc_timeout(&HeaderMap::new()), None);
-    }
 
     #[tokio::test]
     async fn the_bound_caps_unary_calls_and_not_streams() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-const DOMAIN: &str = "livemerge";
+pub(crate) const DOMAIN: &str = "livemerge";
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A bug of ours. The cause stands in the log, under the request's ids.
