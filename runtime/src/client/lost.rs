@@ -58,6 +58,11 @@ impl Lost {
     }
 }
 
+/// Whether a channel has found that the time of a call was over.
+pub(super) fn is_over(error: &(dyn Error + 'static)) -> bool {
+    error.is::<TimeoutExpired>() || error.source().is_some_and(is_over)
+}
+
 /// Whether the connection broke, or there was none: a call that was reset by itself, or whose time
 /// was over, is no such case.
 fn is_broken(error: &(dyn Error + 'static)) -> bool {

@@ -2,7 +2,7 @@
 
 use super::calls::Patience;
 use super::deadline::{self, GRPC_TIMEOUT};
-use super::lost::Lost;
+use super::lost::{Lost, is_over};
 use super::methods::Effect;
 use crate::layers::status;
 use futures::future::BoxFuture;
@@ -87,7 +87,13 @@ where
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(deadline) => Ok(status::deadline_exceeded().into_http()),
-                answer = call => answer,
+                // The channel has a clock of its own for the same time.
+                answer = call => match answer {
+                    Err(error) if is_over(error.as_ref()) => {
+                        Ok(status::deadline_exceeded().into_http())
+                    }
+                    answer => answer,
+                },
             }
         })
     }
