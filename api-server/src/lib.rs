@@ -16,6 +16,7 @@ pub mod domains;
 pub mod grpc;
 pub mod hosts;
 mod metrics;
+mod opening;
 pub mod server;
 pub mod snapshot;
 pub mod store;

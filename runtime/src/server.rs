@@ -12,16 +12,17 @@
 //! service started are not the server's: they watch [`Shutdown`] and are awaited by whoever
 //! started them.
 
-use crate::layers::{CatchPanic, DeadlineLayer, RequestSpan};
-use crate::listen::{self, Accept, Listener, Secured, Socket};
+use crate::layers::{CatchPanic, DeadlineLayer, GrpcService, RequestSpan};
+use crate::listen::{self, Accept, Listener, Protocols, Secured, Socket};
 use crate::metrics::{Metrics, MetricsLayer, ServerMeter};
 use crate::probes;
-use crate::security::{Gate, Security};
-use crate::{Readiness, ServeError, ServerConfig};
+use crate::security::{Gate, Security, TlsFiles};
+use crate::{Readiness, ServeError, ServerConfig, Web};
 use futures::Stream;
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +31,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Service;
 
 /// Cancelled when the server begins to drain; cancelling it begins the drain. Watches end when it
@@ -54,7 +55,7 @@ const SERVED_BESIDE: [&str; 3] = [
 /// Time for the connections to notice that they were cut off.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// A server in the making. Health and reflection are always part of it.
+/// A server in the making. Health is always part of it, and reflection unless configured off.
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
@@ -66,6 +67,7 @@ pub struct Server {
     shutdown: Shutdown,
     meter: ServerMeter,
     security: Security,
+    web: Option<Web>,
 }
 
 impl Server {
@@ -88,6 +90,7 @@ impl Server {
             shutdown: Shutdown::new(),
             meter: ServerMeter::new(&Metrics::default()),
             security: Security::default(),
+            web: None,
         }
     }
 
@@ -142,6 +145,13 @@ impl Server {
         self
     }
 
+    /// Serves browsers beside, if there is an address for them: the same services, by gRPC-Web.
+    #[must_use]
+    pub fn web(mut self, web: Option<Web>) -> Self {
+        self.web = web;
+        self
+    }
+
     /// Names streaming methods (`/package.Service/Method`): they are exempt from the server's
     /// bound on the time of a call, though not from a deadline the client sets.
     #[must_use]
@@ -158,7 +168,9 @@ impl Server {
     /// the end of the drain are logged and are no error.
     pub async fn serve(mut self, listener: Listener) -> Result<(), ServeError> {
         let signals = termination().map_err(ServeError::Signals)?;
-        self.add_reflection()?;
+        if self.config.reflection {
+            self.add_reflection()?;
+        }
         match listener.address() {
             Ok(address) => tracing::info!(%address, "serving"),
             Err(error) => tracing::warn!(%error, "serving on an address that cannot be told"),
@@ -168,27 +180,25 @@ impl Server {
             AbortOnDropHandle::new(tokio::spawn(probes))
         });
         let max = listener.max_connections;
+        let tls = self.security.tls.clone();
         match listener.socket {
-            Socket::Tcp(socket) => self.serve_socket(socket, max, signals).await,
-            Socket::Unix(socket) => {
-                // Only its owner can reach it, and nobody listens in.
-                self.security.tls = None;
-                self.serve_socket(socket, max, signals).await
-            }
+            Socket::Tcp(socket) => self.serve_socket(socket, tls, max, signals).await,
+            // Only its owner can reach it, and nobody listens in.
+            Socket::Unix(socket) => self.serve_socket(socket, None, max, signals).await,
         }
     }
 
     async fn serve_socket<L: Accept>(
         self,
         socket: L,
+        tls: Option<Arc<TlsFiles>>,
         max_connections: usize,
         signals: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let files = self.security.follow_files().map_err(ServeError::Signals)?;
         let _files = AbortOnDropHandle::new(tokio::spawn(files));
         let cut = CancellationToken::new();
-        let tls = self.security.tls.clone();
-        let incoming = listen::secured(socket, tls, max_connections, cut.clone());
+        let incoming = listen::secured(socket, tls, Protocols::Grpc, max_connections, cut.clone());
         self.serve_incoming(incoming, signals, cut).await
     }
 
@@ -221,8 +231,25 @@ impl Server {
         Ok(())
     }
 
+    /// What every request passes. `I` is what tonic knows of its connection below TLS.
+    fn layered<I: Clone + Send + Sync + 'static>(
+        &self,
+        routes: Routes,
+    ) -> impl GrpcService + Clone + Send + 'static {
+        let gate = Gate::<_, I>::new(routes, self.security.guard.clone());
+        let service = CatchPanic::new(DeadlineLayer::new(
+            gate,
+            self.config.unary_deadline(),
+            self.streams.clone(),
+        ));
+        let served = self.served.iter().copied().chain(SERVED_BESIDE).collect();
+        let meter = self.meter.clone();
+        let metered = MetricsLayer::new(service, meter, &self.descriptors, &served);
+        RequestSpan::new(metered)
+    }
+
     async fn serve_incoming<IO>(
-        self,
+        mut self,
         incoming: impl Stream<Item = io::Result<Secured<IO>>> + Send + 'static,
         signals: impl Future<Output = ()>,
         cut: CancellationToken,
@@ -232,22 +259,30 @@ impl Server {
     {
         let limit = self.config.max_message_bytes();
         let health = self.readiness.service().max_decoding_message_size(limit);
-        let routes = self.routes.add_service(health).prepare();
-        let gate = Gate::<_, IO::ConnectInfo>::new(routes, self.security.guard);
-        let service = CatchPanic::new(DeadlineLayer::new(
-            gate,
-            self.config.unary_deadline(),
-            self.streams,
-        ));
-        let served = self.served.iter().copied().chain(SERVED_BESIDE).collect();
-        let metered = MetricsLayer::new(service, self.meter, &self.descriptors, &served);
-        let service = RequestSpan::new(metered);
+        let routes = std::mem::take(&mut self.routes)
+            .add_service(health)
+            .prepare();
         let stop = CancellationToken::new();
+        let web = self.web.take().map(|web| {
+            let service = self.layered::<TcpConnectInfo>(routes.clone());
+            let tls = self.security.tls.clone();
+            let ends = [stop.clone(), cut.clone()];
+            web.serve(self.config.transport(), service, tls, ends)
+        });
         let serving = self.config.transport().serve_with_incoming_shutdown(
-            service,
+            self.layered::<IO::ConnectInfo>(routes),
             incoming,
             stop.clone().cancelled_owned(),
         );
+        let serving = async move {
+            let web = async move {
+                match web {
+                    Some(web) => web.await,
+                    None => Ok(()),
+                }
+            };
+            tokio::try_join!(serving, web).map(drop)
+        };
         let mut serving = AbortOnDropHandle::new(tokio::spawn(serving));
 
         tokio::select! {

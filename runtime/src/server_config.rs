@@ -1,8 +1,10 @@
 //! The table `[server]`: bounds on what clients may take.
 
+use crate::Compression;
 use serde::{Deserialize, Serialize};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
+use tonic::codec::CompressionEncoding;
 
 /// Bounds of a server. Every one has a default that is safe to run with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,10 @@ pub struct ServerConfig {
     pub max_header_list_bytes: NonZeroU32,
     /// Interval of HTTP/2 pings on a connection, in seconds.
     pub keepalive_interval_seconds: NonZeroU64,
+    /// Whether clients may ask which services and messages there are.
+    pub reflection: bool,
+    /// How messages may be compressed, either way. A client that does not ask for it gets none.
+    pub compression: Vec<Compression>,
     /// Time for a ping to be answered before the connection is closed, in seconds.
     pub keepalive_timeout_seconds: NonZeroU64,
 }
@@ -32,6 +38,8 @@ impl Default for ServerConfig {
             drain_seconds: 20,
             max_concurrent_streams: const { NonZeroU32::new(256).expect("not zero") },
             max_message_bytes: const { NonZeroU32::new(4 << 20).expect("not zero") },
+            reflection: true,
+            compression: vec![Compression::Gzip, Compression::Zstd],
             max_header_list_bytes: const { NonZeroU32::new(16 << 10).expect("not zero") },
             keepalive_interval_seconds: const { NonZeroU64::new(30).expect("not zero") },
             keepalive_timeout_seconds: const { NonZeroU64::new(10).expect("not zero") },
@@ -50,6 +58,11 @@ impl ServerConfig {
     #[must_use]
     pub fn max_message_bytes(&self) -> usize {
         self.max_message_bytes.get() as usize
+    }
+
+    /// How messages may be compressed, for [`bounded!`](crate::bounded).
+    pub fn encodings(&self) -> impl Iterator<Item = CompressionEncoding> + '_ {
+        self.compression.iter().map(|each| (*each).into())
     }
 
     pub(crate) fn unary_deadline(&self) -> Duration {

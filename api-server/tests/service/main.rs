@@ -4,8 +4,10 @@
 
 mod agent;
 mod batch;
+mod compressed;
 mod damaged;
 mod forecast;
+mod late;
 mod maintenance;
 mod noted;
 mod promised;
@@ -15,6 +17,7 @@ mod secured;
 mod stand_in;
 mod stopping;
 mod waiting;
+mod web;
 mod wishes;
 
 use agent::{Agent, HOST};

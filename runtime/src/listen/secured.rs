@@ -26,11 +26,30 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 /// Handshakes at once.
 const HANDSHAKES: usize = 64;
 
+/// What may be spoken over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocols {
+    /// gRPC, which is HTTP/2.
+    Grpc,
+    /// Also HTTP/1.1, as some browsers and proxies do.
+    Web,
+}
+
+impl Protocols {
+    fn names(self) -> &'static [&'static [u8]] {
+        match self {
+            Protocols::Grpc => &[b"h2"],
+            Protocols::Web => &[b"h2", b"http/1.1"],
+        }
+    }
+}
+
 /// The connections to a socket, once they can be used, at most `max_connections` at once; those
 /// whose handshake fails are left out. All of them break when `cut` is cancelled.
 pub(crate) fn secured<L: Accept>(
     socket: L,
     tls: Option<Arc<TlsFiles>>,
+    protocols: Protocols,
     max_connections: usize,
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Secured<L::Io>>> {
@@ -46,7 +65,7 @@ pub(crate) fn secured<L: Accept>(
                 None => Some(Secured::Plain(connection)),
                 // A task, because a handshake costs time that the others need not wait for.
                 Some(tls) => {
-                    let made = tokio::spawn(handshake(connection, tls, connections));
+                    let made = tokio::spawn(handshake(connection, tls, protocols, connections));
                     AbortOnDropHandle::new(made).await.ok()?
                 }
             }
@@ -61,13 +80,14 @@ pub(crate) fn secured<L: Accept>(
 async fn handshake<IO>(
     connection: Connection<IO>,
     tls: Arc<TlsFiles>,
+    protocols: Protocols,
     connections: Arc<Semaphore>,
 ) -> Option<Secured<IO>>
 where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let (remote, cut) = (connection.remote(), connection.cut());
-    let (server, trust) = tls.handshake();
+    let (server, trust) = tls.handshake(protocols.names());
     let accept = TlsAcceptor::from(server).accept(connection);
     let mut stream = match tokio::time::timeout(HANDSHAKE, accept).await {
         Ok(Ok(stream)) => stream,

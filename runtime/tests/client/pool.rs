@@ -28,10 +28,6 @@ async fn lines_to_an_endpoint_share_its_connection_as_long_as_there_is_one() {
     assert_eq!(script.connections(), 1);
     drop(second);
     ask(&pool.line(&server.url()).unwrap()).await;
-    assert_eq!(
-        script.connections(),
-        2,
-        "it was closed with its last line"
-    );
+    assert_eq!(script.connections(), 2, "it was closed with its last line");
     assert!(pool.line("ftp://127.0.0.1:1").is_err());
 }

@@ -5,6 +5,7 @@
     reason = "what goes wrong in a test ends the test"
 )]
 
+mod reflection;
 mod rig;
 
 use livemerge_runtime::{ListenAddress, ServerConfig};

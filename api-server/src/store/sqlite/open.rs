@@ -7,7 +7,7 @@ use rustix::fs::{FlockOperation, flock};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .map_err(|error| match error {
             MigrateError::VersionMissing(version) => {
                 let text = format!("its schema {version} is newer than this program knows");
-                unavailable(io::Error::other(text))
+                unavailable(io::Error::new(ErrorKind::Unsupported, text))
             }
             other => unavailable(other),
         })?;
@@ -71,15 +71,14 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .open(&beside)
         .map_err(unavailable)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
-        let why = if errno == rustix::io::Errno::WOULDBLOCK {
-            "another server has it open".to_owned()
+        let (kind, why) = if errno == rustix::io::Errno::WOULDBLOCK {
+            let why = "another server has it open".to_owned();
+            (ErrorKind::ResourceBusy, why)
         } else {
-            errno.to_string()
+            (ErrorKind::Other, errno.to_string())
         };
-        unavailable(io::Error::other(format!(
-            "{}: {why}",
-            Path::new(&beside).display()
-        )))
+        let text = format!("{}: {why}", Path::new(&beside).display());
+        unavailable(io::Error::new(kind, text))
     })?;
     Ok(file)
 }
