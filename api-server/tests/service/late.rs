@@ -39,10 +39,9 @@ async fn all_are(line: &Line, status: ServingStatus) {
 
 async fn list(line: &Line) -> Result<usize, Problem> {
     let request = v1::ListSnapshotsRequest::default();
-    let answer = SnapshotServiceClient::new(line.clone()).list_snapshots(request);
-    let answer = answer
-        .await
-        .map_err(|status| Problem::try_from(status).unwrap())?;
+    let mut client = SnapshotServiceClient::new(line.clone());
+    let answer = client.list_snapshots(request).await;
+    let answer = answer.map_err(|status| Problem::try_from(status).unwrap())?;
     Ok(answer.get_ref().snapshots.len())
 }
 
