@@ -6,15 +6,23 @@ CARGO ?= cargo
 STORAGE ?= file
 BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/buf)
 
-.PHONY: help demo play test setup lint sweep bench docs clean
+# The contracts of the last release, that clients and agents of it were built with: nothing of them may break.
+# A release writes its own with `make contracts VERSION=v0.2`, and names it here.
+RELEASED = proto/release/v0.1.binpb
+# How long each fuzz target runs, in seconds.
+FUZZ ?= 600
+FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
+
+.PHONY: help demo play test setup lint sweep bench fuzz contracts docs clean
 
 help:
 	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
 	@echo 'make play   the same guest and both services, to try by hand until Ctrl-C'
 	@echo 'make test   all tests, on the real thing where that is possible'
-	@echo 'make sweep  every fault at every step, and 500 kills of real QEMUs, agents, libvirts and hosts; takes hours'
+	@echo 'make sweep  every fault at every step, and 600 kills of real QEMUs, servers, agents, libvirts and hosts; takes hours'
+	@echo 'make fuzz   hostile input for every reader of what others have written, ten minutes each'
 	@echo 'make bench  merges beside virsh and raw QMP: time, bytes and stalls, as ratios'
-	@echo 'make lint   formatting, clippy, protobuf lint, licences'
+	@echo 'make lint   formatting, clippy, protobuf lint and what it breaks, licences'
 	@echo 'make docs   writes the documents that are made from the code'
 
 demo:
@@ -39,6 +47,7 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	cd proto && $(BUF) lint
+	$(BUF) breaking proto --against $(RELEASED)
 	$(CARGO) deny --log-level error check bans licenses sources
 
 sweep:
@@ -51,6 +60,18 @@ bench:
 	@$(CARGO) build --release --quiet -p livemerge-tests --bins
 	@$(CARGO) build --release --quiet -p livemerge-api-server -p livemerge-host-agent -p livemerge-cli
 	@target/release/livemerge-bench
+
+# What they find is in fuzz/artifacts; what they add to the corpus of the run in fuzz/found.
+fuzz:
+	@tests/setup.sh fuzz
+	@cp Cargo.lock fuzz/Cargo.lock
+	@for target in $(FUZZ_TARGETS); do \
+	  mkdir -p fuzz/found/$$target && (cd fuzz && nice -n 19 $(CARGO) +nightly fuzz run -s none --fuzz-dir . $$target \
+	    found/$$target corpus/$$target -- -max_total_time=$(FUZZ) -rss_limit_mb=2048 -timeout=20 -max_len=16384) || exit 1; \
+	done
+
+contracts:
+	$(BUF) build proto --exclude-source-info -o proto/release/$(VERSION).binpb
 
 docs:
 	UPDATE_DOCS=1 $(CARGO) test --quiet -p livemerge-proto --test errors_document

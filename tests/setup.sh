@@ -5,6 +5,7 @@
 #   tests/setup.sh test    the same, and the tools of the test suite (default)
 #   tests/setup.sh lvm     LVM and a kernel with a device-mapper, for images that are logical volumes
 #   tests/setup.sh s3      an S3 server, for images that are objects
+#   tests/setup.sh fuzz    what demo has, and a compiler and a program for the fuzz targets
 #   tests/setup.sh bench   what demo, lvm and s3 have, and the peers of the benchmarks
 #
 # Prints a line for each thing that it installs; silent and quick when nothing is missing.
@@ -32,6 +33,7 @@ as_root() {
 why() {
     case $1 in
     gcc) echo 'the linker of the Rust build, and the compiler of the bundled SQLite' ;;
+    g++) echo 'builds libFuzzer' ;;
     libc6-dev) echo 'the C library to link with, for the guest statically' ;;
     pkg-config) echo 'finds libvirt for the build' ;;
     libvirt-dev) echo 'headers and library that the host agent links' ;;
@@ -169,6 +171,18 @@ install_deny() {
     (cd "$root" && cargo install --quiet --locked cargo-deny)
 }
 
+install_fuzz() {
+    if ! has g++; then install_packages g++; fi
+    if ! rustup toolchain list | grep -q ^nightly; then
+        say 'installing the nightly compiler: counts what an input reaches'
+        rustup toolchain install nightly --profile minimal >/dev/null 2>&1
+    fi
+    has cargo-fuzz || {
+        say 'installing cargo-fuzz: builds and runs the fuzz targets'
+        (cd "$root" && cargo install --quiet --locked cargo-fuzz)
+    }
+}
+
 install_buf() {
     if has buf || [ -x "$tools/node_modules/.bin/buf" ]; then return 0; fi
     has npm || install_packages nodejs npm
@@ -252,7 +266,8 @@ for group in "${@:-test}"; do
     test) demo; test_tools ;;
     lvm) virtual_hosts ;;
     s3) install_s3 ;;
+    fuzz) demo; install_fuzz ;;
     bench) demo; virtual_hosts; install_s3; install_peers ;;
-    *) die "unknown group $group: use demo, test, lvm, s3 or bench" ;;
+    *) die "unknown group $group: use demo, test, lvm, s3, fuzz or bench" ;;
     esac
 done

@@ -13,6 +13,8 @@ pub mod access;
 pub mod config;
 pub mod consistency;
 pub mod domains;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod grpc;
 pub mod hosts;
 mod metrics;

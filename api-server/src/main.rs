@@ -32,6 +32,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     telemetry::init(&config.log)?;
+    livemerge_proto::rules::prepare();
     let _traces = trace::start(&config.traces, env!("CARGO_PKG_NAME"), "")?;
     server::run(&config, args.insecure).await
 }

@@ -20,12 +20,12 @@ use livemerge_runtime::{Clock, Metrics, Security, Server, Shutdown, bounded};
 use std::sync::Arc;
 
 /// Calls that go on until their client, their subject or the server ends them.
-const STREAMS: [&str; 3] = [
+const STREAMS: [&str; 2] = [
     "/livemerge.v1.OperationService/WatchOperation",
     "/livemerge.v1.EventService/WatchEvents",
-    // Not a stream, but it may wait an hour.
-    "/livemerge.v1.OperationService/WaitOperation",
 ];
+/// Calls that are answered when something has happened.
+const WAITS: [&str; 1] = ["/livemerge.v1.OperationService/WaitOperation"];
 
 /// The services of one API server.
 pub struct Services {
@@ -165,7 +165,11 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let listener = config.listen.bind(reach).await?;
     let web = config.web.bind(&config.listen, reach).await?;
     tracing::info!(address = %listener.address()?, "the server serves");
-    let server = server.descriptors(DESCRIPTORS).streams(STREAMS).web(web);
+    let server = server
+        .descriptors(DESCRIPTORS)
+        .streams(STREAMS)
+        .waits(WAITS)
+        .web(web);
     let server = opening.services.added_to(server);
     let (drain, stopping) = (config.server.drain(), shutdown);
     let drained = tokio::spawn(async move {

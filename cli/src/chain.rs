@@ -116,6 +116,13 @@ fn note(
             .collect();
         notes.push(format!("shared with {}", others.join(", ")));
     }
+    if layer.encrypted {
+        notes.push("encrypted".to_owned());
+    }
+    if !layer.dirty_bitmaps.is_empty() {
+        let bitmaps = escape(&layer.dirty_bitmaps.join(", "));
+        notes.push(format!("keeps dirty bitmaps {bitmaps}"));
+    }
     notes.join("; ")
 }
 

@@ -13,6 +13,7 @@ use crate::metrics::{self, VolumeMeter};
 use crate::reaper;
 use crate::registration::{self, Registration};
 use crate::slack::{self, Slack};
+use crate::tenure::Tenure;
 use crate::volumes::Volumes;
 use anyhow::Context as _;
 use livemerge_proto::DESCRIPTORS;
@@ -47,6 +48,8 @@ pub struct Agent {
     pub volumes: VolumeServiceServer<VolumeApi>,
     /// This start of the agent.
     pub generation: u64,
+    /// How long it is its host's agent.
+    pub tenure: Tenure,
     running: Arc<Merges>,
     stored: Arc<Volumes>,
     hypervisor: Arc<dyn Hypervisor>,
@@ -98,6 +101,8 @@ pub async fn open(
     )
     .with_context(in_dir)?;
     let fence = Arc::new(Fence::open(state_dir).with_context(in_dir)?);
+    let tenure = Tenure::new(Arc::clone(&fence), &shutdown);
+    let work = tenure.work();
     let merges = Merges::open(
         &state_dir.join("merges"),
         Arc::clone(&hypervisor),
@@ -105,23 +110,23 @@ pub async fn open(
         Arc::clone(&fence),
         Arc::clone(&clock),
         config.merge.policy()?,
-        shutdown.clone(),
+        work.clone(),
     )
     .await
     .with_context(in_dir)?;
-    reaper::start(&volumes, &clock, &shutdown, reaper::EVERY);
+    reaper::start(&volumes, &clock, work, reaper::EVERY);
     tokio::spawn(growth::keep(
         Arc::clone(&hypervisor),
         Arc::clone(&volumes) as Arc<dyn growth::Room>,
         config.growth_margin(),
-        shutdown.clone(),
+        work.clone(),
     ));
     let slack = Slack {
         merges: Arc::clone(&merges),
         hypervisor: Arc::clone(&hypervisor),
         volumes: Arc::clone(&volumes),
     };
-    tokio::spawn(slack::keep(slack, shutdown.clone()));
+    tokio::spawn(slack::keep(slack, work.clone()));
     let overlays = merges.overlays().freezing(Arc::clone(&freezes));
     let volume_merges = Arc::clone(&merges);
     Ok(Agent {
@@ -165,6 +170,7 @@ pub async fn open(
             &config.server
         ),
         generation,
+        tenure,
     })
 }
 
@@ -208,17 +214,16 @@ pub async fn run(
     let listener = config.listen.bind(config.reach(insecure)).await?;
     let address = listener.address()?;
     tracing::info!(host = config.host.id, generation = agent.generation, %address, "the agent serves");
-    tokio::spawn(follow_readiness(hypervisor, readiness, shutdown.clone()));
+    let tenure = agent.tenure.clone();
+    tokio::spawn(follow_readiness(
+        hypervisor,
+        readiness,
+        tenure,
+        shutdown.clone(),
+    ));
     let calls = ClientMeter::default();
     calls.publish(&metrics);
-    register(
-        config,
-        insecure,
-        &address,
-        agent.generation,
-        &calls,
-        shutdown,
-    )?;
+    register(config, insecure, &address, &agent, &calls, shutdown)?;
     let guests_run = agent.guests_run();
     let server = server
         .descriptors(DESCRIPTORS)
@@ -239,7 +244,7 @@ fn register(
     config: &Config,
     insecure: bool,
     address: &ListenAddress,
-    generation: u64,
+    agent: &Agent,
     calls: &ClientMeter,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
@@ -260,26 +265,28 @@ fn register(
     let registration = Registration {
         host: config.host.id()?,
         endpoint,
-        generation,
+        generation: agent.generation,
     };
     tokio::spawn(registration::keep(
         registration,
         line,
         calls.clone(),
+        agent.tenure.clone(),
         shutdown,
     ));
     Ok(())
 }
 
-/// Ready means that the hypervisor answers.
+/// Ready means that the hypervisor answers, and that this is still the host's agent.
 async fn follow_readiness(
     hypervisor: Arc<dyn Hypervisor>,
     readiness: Readiness,
+    tenure: Tenure,
     shutdown: Shutdown,
 ) {
     let mut events = hypervisor.events();
     while !shutdown.is_cancelled() {
-        readiness.set_all(hypervisor.connected());
+        readiness.set_all(hypervisor.connected() && !tenure.is_over());
         let pause = Duration::from_secs(1);
         let _heard_or_not = tokio::time::timeout(pause, events.recv()).await;
     }

@@ -62,6 +62,10 @@ pub struct KnownVolume {
     pub virtual_bytes: u64,
     /// Space taken in storage, in bytes.
     pub allocated_bytes: u64,
+    /// Whether nobody reads its data without a key.
+    pub encrypted: bool,
+    /// The names of the dirty bitmaps that it keeps.
+    pub bitmaps: Vec<String>,
 }
 
 /// Reads the chains of a machine's disks, or of one of them, and what the machine does meanwhile.
@@ -137,6 +141,22 @@ pub(crate) async fn job_runs(
     let job = hypervisor.job(vm.id, &disk.target).await;
     job.map(|job| job.is_some())
         .map_err(|error| vm_error(vm.id, &error))
+}
+
+/// Nothing is begun on the disks of a machine that is on its way.
+///
+/// # Errors
+/// `VM_MIGRATING`; as the hypervisor's, when it cannot be told.
+pub(crate) async fn stays(vm: &VmView, hypervisor: &dyn Hypervisor) -> Result<(), Problem> {
+    if vm.state == VmState::ShutOff {
+        return Ok(());
+    }
+    let migrates = hypervisor.migrates(vm.id).await;
+    if !migrates.map_err(|error| vm_error(vm.id, &error))? {
+        return Ok(());
+    }
+    let text = format!("virtual machine {} is being migrated", vm.name);
+    Err(Problem::new(Reason::VmMigrating, text).with("vm", vm.id))
 }
 
 /// An error of the hypervisor about a machine that a caller named.
@@ -218,6 +238,8 @@ async fn describe_layer(layer: &Layer, volumes: &Volumes) -> Result<ChainLayer, 
                 identity: info.identity,
                 virtual_bytes: info.virtual_bytes,
                 allocated_bytes: info.allocated_bytes,
+                encrypted: info.encrypted,
+                bitmaps: info.bitmaps,
             });
             Ok(described)
         }

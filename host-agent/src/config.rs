@@ -51,7 +51,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: ListenConfig::loopback(7421),
-            server: ServerConfig::default(),
+            server: ServerConfig {
+                // There is one API server, whose watches shall not break.
+                max_connection_age_seconds: 0,
+                ..ServerConfig::default()
+            },
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
             traces: TracesConfig::default(),

@@ -80,11 +80,11 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Vec<Domain>> {
     for (id, storage) in &config.storage {
         let at = || format!("storage domain {id}");
         let store: Arc<dyn LiveVolumes> = match storage {
-            StorageConfig::File(file) => Arc::new(
-                FileStore::open(id.clone(), &file.path)
-                    .await
-                    .with_context(at)?,
-            ),
+            StorageConfig::File(file) => {
+                let wiped_per_second = file.wiped_per_second().with_context(at)?;
+                let store = FileStore::open(id.clone(), &file.path).await;
+                Arc::new(store.with_context(at)?.wiping_at(wiped_per_second))
+            }
             StorageConfig::Lvm(lvm) => {
                 let group = lvm.group().with_context(at)?;
                 Arc::new(LvmStore::open(id.clone(), group).await.with_context(at)?)
@@ -231,6 +231,21 @@ mod tests {
                 panic!("{text}");
             };
             assert_eq!(lvm.group().is_ok(), right, "{more}");
+        }
+    }
+
+    #[test]
+    fn a_wipe_of_files_has_a_rate() {
+        for (more, rate) in [
+            ("", Some(200 << 20)),
+            ("wipe_mib_per_second = 1", Some(1 << 20)),
+            ("wipe_mib_per_second = 0", None),
+        ] {
+            let text = format!("kind = \"file\"\npath = \"/\"\n{more}");
+            let StorageConfig::File(file) = toml::from_str(&text).unwrap() else {
+                panic!("{text}");
+            };
+            assert_eq!(file.wiped_per_second().ok(), rate, "{more}");
         }
     }
 

@@ -7,7 +7,8 @@
 //!        ├──▶ overlays, chains ─────────────────────────┘
 //!        │       └──▶ freeze (guests that stand still for a snapshot)
 //!        ├──▶ growth (room for volumes that are given it), slack (taken back after a commit)
-//!        └──▶ machines (what runs here, kept fresh)
+//!        ├──▶ machines (what runs here, kept fresh)
+//!        └──▶ tenure (whether this is still the agent of its host), registration
 //!
 //!   export (a process of its own: the NBD server of a domain of objects)
 //! ```
@@ -19,10 +20,13 @@ pub mod config;
 pub mod domains;
 pub mod export;
 pub mod freeze;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod growth;
 pub mod grpc;
 pub mod hypervisor;
 mod lanes;
+pub mod latest;
 pub mod machines;
 pub mod merge;
 mod metrics;
@@ -32,4 +36,5 @@ pub mod registration;
 #[cfg(test)]
 mod rig;
 mod slack;
+pub mod tenure;
 pub mod volumes;

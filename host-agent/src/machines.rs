@@ -83,7 +83,7 @@ async fn read_one(
     let read = hypervisor.vm(id).await;
     let certain = !matches!(
         read,
-        Err(HypervisorError::Unknown(_) | HypervisorError::Refused(_))
+        Err(ref error) if !matches!(error, HypervisorError::NotFound(_))
     );
     show(shown, |inventory| {
         let Some(vms) = inventory.vms.as_mut() else {
@@ -92,7 +92,7 @@ async fn read_one(
         match read {
             Ok(vm) => drop(vms.insert(id, vm)),
             Err(HypervisorError::NotFound(_)) => drop(vms.remove(&id)),
-            Err(HypervisorError::Unknown(_) | HypervisorError::Refused(_)) => {}
+            Err(_) => {}
         }
     });
     certain

@@ -51,6 +51,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     telemetry::init(&config.log)?;
+    livemerge_proto::rules::prepare();
     let _traces = trace::start(&config.traces, env!("CARGO_PKG_NAME"), &config.host.id)?;
     let hypervisor = Arc::new(Libvirt::open(&config.hypervisor.uri, call_limit)?);
     agent::run(&config, hypervisor, args.insecure).await

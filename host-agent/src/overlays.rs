@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   look ─┬─ all on ─────────────────────────────────────▶ chains
+//!         ├─ late ─────────────────────────────────────▶ refused, nothing is done
 //!         ├─ none on ─▶ create volumes ─▶ freeze ─▶ add ─▶ thaw ─┬─ done ──▶ chains
 //!         │                                                      └─ no ────▶ look again: on after all?
 //!         └─ no                                                                    │ certainly not
@@ -14,13 +15,14 @@
 //!   told is no refusal, and leaves everything as it is for the next try.
 //! - A machine that is shut off gets them by its definition, one that runs by QEMU: that is the
 //!   hypervisor's matter.
-//! - Orders for one machine are carried out one after the other.
+//! - Orders for one machine are carried out one after the other, and none that is late (`latest`).
 //! - The guest is frozen between the last preparation and the first thing that follows, see `freeze`.
 
 use crate::chains::{self, Chain};
 use crate::freeze::{Consistency, Freezes, Frozen, Quiesce};
 use crate::hypervisor::{DiskView, Hypervisor, HypervisorError, Overlay, VmState, VmView};
 use crate::lanes::Lanes;
+use crate::latest::{Given, Latest};
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_proto::{problem::Problem, reason::Reason};
@@ -33,6 +35,8 @@ use tonic::Code;
 pub struct OverlayOrder {
     /// The request, from which the removals get their ids if it must be undone.
     pub request: uuid::Uuid,
+    /// When it was given; `None` for one that no server has given, and that nobody repeats.
+    pub given: Option<Given>,
     /// The machine.
     pub vm: VmId,
     /// One a disk.
@@ -63,6 +67,7 @@ pub struct Overlays {
     hypervisor: Arc<dyn Hypervisor>,
     volumes: Arc<Volumes>,
     lanes: Arc<Lanes<VmId>>,
+    latest: Arc<Latest>,
     /// Who freezes guests; without, none is frozen.
     freezes: Option<Arc<Freezes>>,
 }
@@ -86,11 +91,16 @@ enum NotOn {
 
 impl Overlays {
     /// On these domains. Guests are not frozen.
-    pub fn new(hypervisor: Arc<dyn Hypervisor>, volumes: Arc<Volumes>) -> Self {
+    pub fn new(
+        hypervisor: Arc<dyn Hypervisor>,
+        volumes: Arc<Volumes>,
+        latest: Arc<Latest>,
+    ) -> Self {
         Self {
             hypervisor,
             volumes,
             lanes: Arc::default(),
+            latest,
             freezes: None,
         }
     }
@@ -102,6 +112,7 @@ impl Overlays {
             hypervisor: Arc::clone(&self.hypervisor),
             volumes: Arc::clone(&self.volumes),
             lanes: Arc::clone(&self.lanes),
+            latest: Arc::clone(&self.latest),
             freezes: Some(freezes),
         }
     }
@@ -136,10 +147,20 @@ impl Overlays {
     }
 
     async fn bring(&self, order: &OverlayOrder) -> Result<Consistency, NotOn> {
+        // Before whatever may refuse it: after a refusal no earlier copy is carried out.
+        let late = self.is_late(order).await.map_err(NotOn::Leave)?;
         let vm = self.look(order).await?;
+        if let Some(late) = late {
+            return match self.all_on(order, &vm) {
+                Ok(true) => Ok(self.told_before(order).await),
+                _ => Err(NotOn::Leave(late)),
+            };
+        }
         if self.all_on(order, &vm).map_err(NotOn::Undo)? {
             return Ok(self.told_before(order).await);
         }
+        let stays = chains::stays(&vm, self.hypervisor.as_ref()).await;
+        stays.map_err(by_its_code)?;
         let mut overlays = Vec::with_capacity(order.overlays.len());
         for wanted in &order.overlays {
             fail::fail_point!("agent::before-overlay");
@@ -169,6 +190,18 @@ impl Overlays {
                     _ => Err(NotOn::Undo(unanswered(&error))),
                 }
             }
+        }
+    }
+
+    /// Why it is not carried out, if another order of the machine was given after it.
+    async fn is_late(&self, order: &OverlayOrder) -> Result<Option<Problem>, Problem> {
+        let Some(given) = order.given else {
+            return Ok(None);
+        };
+        match self.latest.pass(order.vm, given).await {
+            Ok(()) => Ok(None),
+            Err(late) if late.reason == Reason::StaleGeneration => Ok(Some(late)),
+            Err(problem) => Err(problem),
         }
     }
 
@@ -340,10 +373,13 @@ impl Overlays {
     }
 }
 
-/// Storage that says no has done nothing; storage that does not answer may have.
+/// Storage that says no has done nothing; what does not answer may have. A machine that is not here
+/// may be elsewhere, with the overlays on.
 fn by_its_code(problem: Problem) -> NotOn {
     match problem.reason {
-        Reason::StorageUnreachable => NotOn::Leave(problem),
+        Reason::StorageUnreachable | Reason::HypervisorUnreachable | Reason::VmNotFound => {
+            NotOn::Leave(problem)
+        }
         _ => NotOn::Undo(problem),
     }
 }

@@ -1,8 +1,11 @@
 //! Makes this host known to its API server: at the start, and now and then, so that a server with
-//! an empty database, or one that had been down, learns of it by itself.
+//! an empty database, or one that had been down, learns of it by itself. So an agent learns, too, that
+//! another one has taken its place while it stood still.
 
+use crate::tenure::Tenure;
 use livemerge_proto::ids::HostId;
 use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
 use livemerge_proto::v1::RegisterHostRequest;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_runtime::metrics::{Calls, ClientMeter};
@@ -31,11 +34,13 @@ pub fn bounds(server: Endpoint) -> Endpoint {
     server.connect_timeout(TIME_LIMIT).timeout(TIME_LIMIT)
 }
 
-/// Registers until the agent stops. Failing is no reason to stop: merges go on without a server.
+/// Registers until the agent stops, or is replaced. Failing is no reason to stop: merges go on without
+/// a server.
 pub async fn keep(
     registration: Registration,
     server: Line,
     calls: ClientMeter,
+    tenure: Tenure,
     shutdown: Shutdown,
 ) {
     let mut client = InventoryServiceClient::new(calls.over(server));
@@ -48,9 +53,12 @@ pub async fn keep(
             }
             Err(status) => {
                 let (code, text) = (status.code(), status.message().to_owned());
-                let reason = Problem::try_from(status).map(|problem| problem.reason.as_str());
-                let reason = reason.unwrap_or_default();
-                tracing::warn!(?code, reason, "cannot register: {text}");
+                let reason = Problem::try_from(status).map(|problem| problem.reason).ok();
+                let shown = reason.map(Reason::as_str).unwrap_or_default();
+                tracing::warn!(?code, reason = shown, "cannot register: {text}");
+                if reason == Some(Reason::StaleGeneration) {
+                    return tenure.replaced();
+                }
                 tries.failed()
             }
         };
@@ -73,4 +81,84 @@ async fn register(
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     client.register_host(request).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::Fence;
+    use livemerge_runtime::ClientConfig;
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+    use tonic::body::Body;
+    use tonic::codegen::{Service, http};
+    use tonic::server::NamedService;
+    use tonic::transport::Server;
+    use tonic::transport::server::TcpIncoming;
+
+    /// Refuses each registration with the next of these reasons.
+    #[derive(Clone)]
+    struct Refuses {
+        reasons: &'static [Reason],
+        calls: Arc<AtomicUsize>,
+    }
+
+    impl NamedService for Refuses {
+        const NAME: &'static str = "livemerge.v1.InventoryService";
+    }
+
+    impl Service<http::Request<Body>> for Refuses {
+        type Response = http::Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+            let place = self.calls.fetch_add(1, Ordering::SeqCst);
+            let problem = Problem::new(self.reasons[place], "why it is so");
+            ready(Ok(tonic::Status::from(problem).into_http()))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_as_older_is_the_hosts_agent_no_more() {
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = format!("http://{}", incoming.local_addr().unwrap());
+        let server = Refuses {
+            reasons: &[Reason::HostUnreachable, Reason::StaleGeneration],
+            calls: Arc::default(),
+        };
+        let calls = Arc::clone(&server.calls);
+        let serving = Server::builder().add_service(server);
+        let serving = tokio::spawn(serving.serve_with_incoming(incoming));
+        let client = ClientConfig::default().open(true).unwrap();
+        let line = client.line(&address, bounds).unwrap();
+
+        let state = tempfile::tempdir().unwrap();
+        let fence = Arc::new(Fence::open(state.path()).unwrap());
+        let (shutdown, registration) = (
+            Shutdown::new(),
+            Registration {
+                host: "host-1".parse().unwrap(),
+                endpoint: "http://127.0.0.1:1".to_owned(),
+                generation: 4,
+            },
+        );
+        let tenure = Tenure::new(Arc::clone(&fence), &shutdown);
+        let meter = ClientMeter::default();
+        let kept = keep(registration, line, meter, tenure.clone(), shutdown.clone());
+        let ended = tokio::time::timeout(Duration::from_secs(20), kept).await;
+        ended.expect("it asks no more");
+        assert_eq!(calls.load(Ordering::SeqCst), 2, "the first was no answer");
+        assert!(tenure.is_over() && !shutdown.is_cancelled());
+        let refused = fence.pass(99).await.unwrap_err();
+        assert_eq!(refused.reason, Reason::StaleGeneration);
+        serving.abort();
+    }
 }

@@ -291,10 +291,6 @@ impl Volumes {
             StorageError::NotFound { .. } => {
                 Problem::new(Reason::RemovalNotFound, error.to_string()).with("removal", removal)
             }
-            StorageError::Busy { .. } => {
-                let text = format!("removal {removal} keeps its volume no longer");
-                Problem::new(Reason::RemovalNotKept, text).with("removal", removal)
-            }
             other => problem(&other).with("removal", removal),
         })
     }
@@ -360,6 +356,7 @@ pub(crate) fn unanswered(error: &HypervisorError) -> Problem {
     let reason = match error {
         HypervisorError::NotFound(_) => Reason::VmNotFound,
         HypervisorError::Refused(_) => Reason::StrategyUnsupported,
+        HypervisorError::Migrating(_) => Reason::VmMigrating,
         HypervisorError::Unknown(_) => Reason::HypervisorUnreachable,
     };
     Problem::new(reason, error.to_string())
@@ -371,6 +368,7 @@ fn problem(error: &StorageError) -> Problem {
         StorageError::NotFound { .. } => Reason::VolumeNotFound,
         StorageError::InUse { .. } => Reason::VolumeInUse,
         StorageError::NoSpace { .. } => Reason::InsufficientSpace,
+        StorageError::NotKept { .. } => Reason::RemovalNotKept,
         StorageError::Busy { .. }
         | StorageError::Unreachable { .. }
         | StorageError::Denied { .. } => Reason::StorageUnreachable,

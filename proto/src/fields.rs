@@ -1,39 +1,39 @@
-//! [`Fields`]: checks a request and names *every* bad field, not only the first.
+//! [`Fields`]: reads a request and names *every* bad field, not only the first.
 //!
-//! Each check returns the parsed value if it can; [`Fields::check`] turns the collected violations
-//! into one [`Problem`], after which every value is there.
+//! The rules that the contracts declare come first ([`crate::rules`]). What they cannot say is added
+//! while the request is read; [`Fields::finish`] turns all violations into one [`Problem`], after which
+//! every value is there.
 
 use crate::problem::Problem;
+use crate::rules::{self, Violation};
 use std::{fmt::Display, str::FromStr, time::Duration};
 
-/// The largest page that a list gives.
-pub const MAX_PAGE_SIZE: usize = 1000;
 /// The page size of a list that names none.
 pub const DEFAULT_PAGE_SIZE: usize = 100;
 
 /// Collects the violations of one request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fields {
-    violations: Vec<(String, String)>,
+    violations: Vec<Violation>,
 }
 
 impl Fields {
-    /// Starts with none.
-    pub fn new() -> Self {
-        Self::default()
+    /// Starts with what the declared rules say of a request.
+    pub fn of<M: prost::Name>(request: &M) -> Self {
+        Self {
+            violations: rules::violations(request),
+        }
     }
 
-    /// Notes a violation: the field, and what it must be.
+    /// Notes a violation: the field, and what it must be. A field that is named already keeps its text.
     pub fn reject(&mut self, field: &str, must: impl Display) {
-        self.violations.push((field.to_owned(), must.to_string()));
+        if !self.violations.iter().any(|(named, _)| named == field) {
+            self.violations.push((field.to_owned(), must.to_string()));
+        }
     }
 
     /// A required text that must parse.
     pub fn parse<T: FromStr<Err: Display>>(&mut self, field: &str, text: &str) -> Option<T> {
-        if text.is_empty() {
-            self.reject(field, "is required");
-            return None;
-        }
         text.parse()
             .map_err(|error: T::Err| self.reject(field, error))
             .ok()
@@ -60,73 +60,6 @@ impl Fields {
         value
     }
 
-    /// A text of at most `most` characters without control characters other than line breaks.
-    pub fn text(&mut self, field: &str, text: String, most: usize) -> Option<String> {
-        if text.chars().count() > most {
-            self.reject(field, format_args!("must have at most {most} characters"));
-            return None;
-        }
-        if text.chars().any(|c| c.is_control() && c != '\n') {
-            self.reject(field, "must not have control characters");
-            return None;
-        }
-        Some(text)
-    }
-
-    /// A page size: 0 means [`DEFAULT_PAGE_SIZE`].
-    pub fn page_size(&mut self, field: &str, size: i32) -> Option<usize> {
-        match usize::try_from(size) {
-            Ok(0) => Some(DEFAULT_PAGE_SIZE),
-            Ok(size) if size <= MAX_PAGE_SIZE => Some(size),
-            _ => {
-                self.reject(field, format_args!("must be from 0 to {MAX_PAGE_SIZE}"));
-                None
-            }
-        }
-    }
-
-    /// A number of bytes, or of bytes a second: 0 or more.
-    pub fn bytes(&mut self, field: &str, bytes: i64) -> Option<u64> {
-        let checked = u64::try_from(bytes).ok();
-        if checked.is_none() {
-            self.reject(field, "must be 0 or more");
-        }
-        checked
-    }
-
-    /// A generation: 1 or more.
-    pub fn generation(&mut self, field: &str, generation: i64) -> Option<u64> {
-        let checked = u64::try_from(generation).ok().filter(|g| *g > 0);
-        if checked.is_none() {
-            self.reject(field, "must be 1 or more");
-        }
-        checked
-    }
-
-    /// A duration between two bounds; unset gives `default`.
-    pub fn duration(
-        &mut self,
-        field: &str,
-        value: Option<prost_types::Duration>,
-        bounds: std::ops::RangeInclusive<Duration>,
-        default: Duration,
-    ) -> Option<Duration> {
-        let Some(value) = value else {
-            return Some(default);
-        };
-        let checked = Duration::try_from(value)
-            .ok()
-            .filter(|d| bounds.contains(d));
-        if checked.is_none() {
-            let (least, most) = (bounds.start(), bounds.end());
-            self.reject(
-                field,
-                format_args!("must be between {least:?} and {most:?}"),
-            );
-        }
-        checked
-    }
-
     /// Ends the checks.
     ///
     /// # Errors
@@ -149,44 +82,43 @@ impl Fields {
     }
 }
 
+/// A page size whose rule holds: 0 means [`DEFAULT_PAGE_SIZE`].
+pub fn page_size(size: i32) -> usize {
+    match usize::try_from(size) {
+        Ok(0) | Err(_) => DEFAULT_PAGE_SIZE,
+        Ok(size) => size,
+    }
+}
+
+/// A number whose rule holds, which is 0 or more.
+pub fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// A duration whose rule holds; unset gives `default`.
+pub fn duration(value: Option<prost_types::Duration>, default: Duration) -> Duration {
+    let given = value.and_then(|value| Duration::try_from(value).ok());
+    given.unwrap_or(default)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{DiskTarget, VmId};
+    use crate::ids::VmId;
+    use crate::v1;
 
     #[test]
     fn every_bad_field_is_named_once() {
-        let mut fields = Fields::new();
-        let vm = fields.parse::<VmId>("vm_id", "nope");
-        let disk = fields.parse::<DiskTarget>("disk", "");
-        let size = fields.page_size("page_size", -1);
-        let problem = fields.finish(vm.zip(disk).zip(size)).unwrap_err();
-        let named: Vec<_> = problem
-            .violations
-            .iter()
-            .map(|(field, _)| field.as_str())
-            .collect();
-        assert_eq!(named, ["vm_id", "disk", "page_size"]);
-    }
-
-    #[test]
-    fn bounds_are_inclusive() {
-        let bounds = Duration::from_millis(50)..=Duration::from_secs(15);
-        let mut fields = Fields::new();
-        let given = Some(prost_types::Duration {
-            seconds: 15,
-            nanos: 0,
-        });
-        let unset = Duration::from_secs(5);
-        assert_eq!(
-            fields.duration("d", given, bounds.clone(), unset),
-            Some(Duration::from_secs(15))
-        );
-        let negative = Some(prost_types::Duration {
-            seconds: -1,
-            nanos: 0,
-        });
-        assert_eq!(fields.duration("d", negative, bounds, unset), None);
-        assert!(fields.check().is_err());
+        let request = v1::ListVmsRequest {
+            host_id: "Host".to_owned(),
+            page_size: -1,
+            ..v1::ListVmsRequest::default()
+        };
+        let mut fields = Fields::of(&request);
+        let host = fields.parse::<crate::ids::HostId>("host_id", &request.host_id);
+        let vm = fields.parse::<VmId>("vm", "nope");
+        let problem = fields.finish(host.zip(vm)).unwrap_err();
+        let named = problem.violations.iter().map(|(field, _)| field.as_str());
+        assert_eq!(named.collect::<Vec<_>>(), ["host_id", "page_size", "vm"]);
     }
 }

@@ -2,17 +2,19 @@
 //! carry as text, the closed list of error reasons, and how both are checked and converted.
 //!
 //! ```text
-//!   request ──▶ fields::Fields ──▶ ids (newtypes) ──▶ the domain
+//!   request ──▶ rules (as declared) ──▶ fields::Fields ──▶ ids (newtypes) ──▶ the domain
 //!   the domain's error ──▶ problem::Problem ──▶ tonic::Status (google.rpc details) ──▶ client
 //! ```
 //!
 //! Nothing of the module [`v1`] may pass a server's `grpc` module; the identifiers of [`ids`] may.
 
+pub mod agent_api;
 pub mod failure;
 pub mod fields;
 pub mod ids;
 pub mod problem;
 pub mod reason;
+pub mod rules;
 
 /// Generated messages, clients and servers of the package `livemerge.v1`.
 #[allow(missing_docs, unused_qualifications, clippy::all)] // generated; the comments of the .proto files are its docs

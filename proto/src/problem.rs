@@ -6,6 +6,12 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
 
+/// So many bytes of violations are told at most. They travel twice, as details and within the message,
+/// in a header of which clients take 16 KiB: beyond, they would not learn anything.
+const VIOLATIONS_BYTES: usize = 3072;
+/// What stands around each of them.
+const VIOLATION_EXTRA_BYTES: usize = 16;
+
 /// A failed call: a reason of the closed list, a text for people, and the text's dynamic values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -50,13 +56,25 @@ impl Problem {
         Self::fields(vec![(field.to_owned(), must.to_owned())])
     }
 
-    /// `FIELD_INVALID` for several fields.
-    pub fn fields(violations: Vec<(String, String)>) -> Self {
+    /// `FIELD_INVALID` for several fields. Of very many, the first are told, and how many more there are.
+    pub fn fields(mut violations: Vec<(String, String)>) -> Self {
+        let mut bytes = 0;
+        let fit = violations.iter().take_while(|(field, must)| {
+            bytes += field.len() + must.len() + VIOLATION_EXTRA_BYTES;
+            bytes <= VIOLATIONS_BYTES
+        });
+        let told = fit.count().max(1);
+        let more = violations.len().saturating_sub(told);
+        violations.truncate(told);
         let texts: Vec<String> = violations
             .iter()
             .map(|(f, must)| format!("`{f}` {must}"))
             .collect();
         let mut problem = Self::new(Reason::FieldInvalid, texts.join("; "));
+        if more > 0 {
+            problem.message.push_str(&format!("; and {more} more"));
+            problem = problem.with("more", more);
+        }
         problem.violations = violations;
         problem
     }
@@ -152,6 +170,23 @@ mod tests {
         let back = Problem::try_from(Status::from(problem)).unwrap();
         assert_eq!(back.violations.len(), 2);
         assert_eq!(back.message, "`a` must be x; `b` must be y");
+    }
+
+    #[test]
+    fn a_thousand_bad_fields_do_not_outgrow_what_a_client_reads() {
+        let bad = (0..1000).map(|place| (format!("ids[{place}]"), "must not be so".to_owned()));
+        let status = Status::from(Problem::fields(bad.collect()));
+        // Percent-encoding makes three bytes of one, base64 four of three.
+        let header = status.message().len() * 3 + status.details().len() * 4 / 3;
+        assert!(header < 16 * 1024, "{header}");
+        let back = Problem::try_from(status).unwrap();
+        let (told, more) = (back.violations.len(), &back.metadata["more"]);
+        assert!(told > 50, "{told}");
+        assert_eq!(told + more.parse::<usize>().unwrap(), 1000);
+        assert!(
+            back.message.ends_with(&format!("; and {more} more")),
+            "{back}"
+        );
     }
 
     #[test]

@@ -55,6 +55,7 @@ reasons! {
     SnapshotAlreadyExists = "SNAPSHOT_ALREADY_EXISTS", AlreadyExists, "The virtual machine has a snapshot of this name. Choose another.";
     MergeIdConflict = "MERGE_ID_CONFLICT", AlreadyExists, "A merge of this id exists with another payload. Take a new id.";
     EtagMismatch = "ETAG_MISMATCH", Aborted, "The snapshot changed since its etag was read. Read it again and decide.";
+    WatchConsumerTooSlow = "WATCH_CONSUMER_TOO_SLOW", Aborted, "The client did not take what a stream had sent it for too long, and the stream was given up; so is any answer that is left untaken. Watch again, from the last resume token where there is one, and read faster.";
     ConcurrentChange = "CONCURRENT_CHANGE", Aborted, "Something else works on the same disk. Look again and decide.";
     SnapshotIsActiveLayer = "SNAPSHOT_IS_ACTIVE_LAYER", FailedPrecondition, "The snapshot's volume is the layer that the guest writes; there is nothing above it to merge.";
     SnapshotProtected = "SNAPSHOT_PROTECTED", FailedPrecondition, "The snapshot is protected against deletion. Take the protection off first, if it may go.";
@@ -62,8 +63,10 @@ reasons! {
     SnapshotNotReady = "SNAPSHOT_NOT_READY", FailedPrecondition, "The snapshot is being taken or deleted. Wait for its operation.";
     VmStateUnknown = "VM_STATE_UNKNOWN", FailedPrecondition, "The virtual machine's host does not answer, so nothing is known of it. Bring the host back.";
     HostInMaintenance = "HOST_IN_MAINTENANCE", FailedPrecondition, "The virtual machine's host is in maintenance, so nothing new is begun there. Ask again once it is over; an operation that was accepted before waits, and goes on by itself.";
+    AgentIncompatible = "AGENT_INCOMPATIBLE", FailedPrecondition, "The host's agent is of a version that this server does not work with, or lacks what was asked of it. Upgrade the older of the two: the server before the agents.";
     VmNotRunning = "VM_NOT_RUNNING", FailedPrecondition, "The virtual machine does not run. Start it and try again.";
     GuestAgentUnavailable = "GUEST_AGENT_UNAVAILABLE", FailedPrecondition, "The guest's file systems cannot be frozen: it has no agent that answers in time, or none that can freeze. Nothing was changed. See to the agent in the guest, or take the snapshot without.";
+    VmMigrating = "VM_MIGRATING", FailedPrecondition, "The virtual machine is on its way to another host. Nothing was begun; ask again once it is there.";
     ChainDiverged = "CHAIN_DIVERGED", FailedPrecondition, "The disk's chain is not the one that the record or request expects. Look at the chain.";
     ChainLacksData = "CHAIN_LACKS_DATA", FailedPrecondition, "Volumes have left the chain, and nobody has seen that their data were written before QEMU ended. They stay; put them back below the layer above, while the machine is off: the host's message has the command.";
     VolumeInUse = "VOLUME_IN_USE", FailedPrecondition, "Something still needs the volume; the metadata names it. Nothing was removed.";
@@ -71,8 +74,10 @@ reasons! {
     StrategyUnsupported = "STRATEGY_UNSUPPORTED", FailedPrecondition, "The chain has a layer that cannot be merged, such as one outside the storage domains.";
     NoSafeRepair = "NO_SAFE_REPAIR", FailedPrecondition, "The finding has no repair that is safe to apply; its text says why and what to do instead.";
     PointOfNoReturn = "POINT_OF_NO_RETURN", FailedPrecondition, "The merge has gone too far to be cancelled: the guest is being switched, or was. It goes on to its end.";
-    StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over. Stop the older one.";
+    StaleGeneration = "STALE_GENERATION", FailedPrecondition, "A newer server or agent of the same identity has taken over: stop the older one. Or an order has come later than one that was given after it, and is not carried out.";
     InsufficientSpace = "INSUFFICIENT_SPACE", ResourceExhausted, "The storage is full. Free space, then try again.";
+    ServerOverloaded = "SERVER_OVERLOADED", ResourceExhausted, "The server has as many calls under way as it takes, or this client as many as its share. Nothing was done. Try again, later each time.";
+    WatchLimitReached = "WATCH_LIMIT_REACHED", ResourceExhausted, "The server has as many watches and waits open as it takes, or this client as many as its share. End some, or try again later.";
     HostUnreachable = "HOST_UNREACHABLE", Unavailable, "The host's agent does not answer. Try again; nothing was changed.";
     HypervisorUnreachable = "HYPERVISOR_UNREACHABLE", Unavailable, "libvirt does not answer on the host. Try again.";
     StorageUnreachable = "STORAGE_UNREACHABLE", Unavailable, "The storage does not answer or is busy. Try again.";
@@ -80,7 +85,7 @@ reasons! {
     PivotPutOff = "PIVOT_PUT_OFF", Unavailable, "A merge has caught up, but the guest would have had to stand still for too long to be switched. It is tried again by itself; raise `merge.pause_limit_ms` if it stays so.";
     VmBusy = "VM_BUSY", Unavailable, "An earlier operation on the same virtual machine goes first. The operation is queued and goes on by itself.";
     MergeLimitReached = "MERGE_LIMIT_REACHED", Unavailable, "As many operations merge on the host or in the storage domain as may at once. The operation is queued and goes on by itself.";
-    ServerDraining = "SERVER_DRAINING", Unavailable, "The server is stopping. Connect again.";
+    ServerDraining = "SERVER_DRAINING", Unavailable, "The server is stopping, or the connection is old and is closed. Connect again.";
     ResumeTokenExpired = "RESUME_TOKEN_EXPIRED", OutOfRange, "The resume token belongs to an audit log that is no longer here: the server has another database, or an older copy of it. List again, and watch from there.";
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, "The call's time was over. What had been accepted goes on; repeat with the same request id.";
     CredentialsMissing = "CREDENTIALS_MISSING", Unauthenticated, "The caller has shown neither a client certificate nor a bearer token. Show one: `--cert-file` and `--key-file`, or `--token-file`.";

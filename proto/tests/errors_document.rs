@@ -16,7 +16,9 @@ method is reached (a method that is not there, a message that is too large or ca
 code and no reason. Branch on the reason; the text is for people, and every dynamic value of it
 stands in the metadata too. Besides:
 
-- `FIELD_INVALID` comes with `BadRequest`, which names every bad field.
+- `FIELD_INVALID` comes with `BadRequest`, which names every bad field; of very many the first, and how
+  many more there are stands in the metadata under `more`. What a field must be is declared at the field
+  in `proto/livemerge/v1` (`buf.validate`).
 - FAILED_PRECONDITION comes with `PreconditionFailure`.
 - UNAVAILABLE and RESOURCE_EXHAUSTED come with `RetryInfo`. Repeat with the same `request_id`.
 

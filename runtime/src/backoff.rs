@@ -79,6 +79,15 @@ impl Tries {
         self.failed = 0;
     }
 
+    /// The pause after one of what is done now and then, each `every` as long as it succeeds.
+    pub fn after(&mut self, succeeded: bool, every: Duration) -> Duration {
+        if !succeeded {
+            return self.failed();
+        }
+        self.succeeded();
+        every
+    }
+
     /// How many have failed since the last one that succeeded.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -115,6 +124,23 @@ mod tests {
         let (least, most) = (eighth.iter().min().unwrap(), eighth.iter().max().unwrap());
         // All of them lie within 6.4 s: they fill most of it.
         assert!(*most - *least > Duration::from_secs(4), "{eighth:?}");
+    }
+
+    #[test]
+    fn what_is_done_now_and_then_is_done_less_often_while_it_fails() {
+        let every = Duration::from_secs(30);
+        let backoff = Backoff::new(every, 10 * every);
+        let mut tries = Tries::new(backoff, "a domain");
+        assert_eq!(tries.after(true, every), every);
+        let first = tries.after(false, every);
+        assert!(first <= every);
+        for _ in 0..5 {
+            tries.after(false, every);
+        }
+        let late = tries.after(false, every);
+        assert!(late > 4 * every && late <= backoff.most(), "{late:?}");
+        assert_eq!(tries.after(true, every), every);
+        assert_eq!(tries.after(false, every), first);
     }
 
     #[test]

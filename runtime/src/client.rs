@@ -10,8 +10,8 @@
 //!
 //! Invariants:
 //! - A call is repeated only if its method is one of [`Methods`] that may be, with the same bytes (and
-//!   so with the same `request_id`), and only after UNAVAILABLE or a connection that broke; after what
-//!   `RetryInfo` says at least; within the call's time; within a budget that all calls over a line
+//!   so with the same `request_id`), and only after UNAVAILABLE, an overload, or a connection that broke; after
+//!   what `RetryInfo` says at least; within the call's time; within a budget that all calls over a line
 //!   share, so that a server which is down is not asked several times as much as one which is up.
 //! - A call made for another one ends when that one's time is over, whatever it asks for itself.
 //! - A watch gives each item once and leaves none out, as far as its tokens tell, or says that it

@@ -118,9 +118,6 @@ pub enum ServeError {
     /// SIGTERM and SIGINT cannot be waited for.
     #[error("cannot install the signal handlers")]
     Signals(#[source] io::Error),
-    /// The transport failed while serving.
-    #[error("the transport failed")]
-    Transport(#[source] tonic::transport::Error),
     /// The accept loop ended by a panic.
     #[error("the accept loop ended unexpectedly")]
     AcceptLoop(#[source] tokio::task::JoinError),

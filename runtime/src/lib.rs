@@ -9,7 +9,7 @@
 //!                  │                                 ▼
 //!                  └───────────────▶ Server::new ─ service(..) ─ serve(listener)
 //!
-//!  connection ─▶ TLS ─▶ request span ─▶ metrics ─▶ catch panic ─▶ deadline ─▶ gate (roles) ─▶ service
+//!  connection ─▶ TLS ─▶ request span ─▶ metrics ─▶ catch panic ─▶ deadline ─▶ gate (roles) ─▶ limiter ─▶ service
 //! ```
 //!
 //! A drain (SIGTERM, SIGINT, or anyone who cancels [`Shutdown`]) goes in this order: health says
@@ -88,6 +88,8 @@
 
 pub mod client;
 pub mod config;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod metrics;
 pub mod telemetry;
 pub mod trace;
@@ -96,11 +98,13 @@ mod args;
 mod backoff;
 mod clock;
 mod compression;
+mod connections;
 mod ended;
 mod error;
 mod health;
 mod late;
 mod layers;
+mod limits;
 mod listen;
 mod probes;
 mod security;

@@ -10,8 +10,8 @@ mod secured;
 mod severable;
 mod unix;
 
-pub(crate) use accept::{Accept, incoming};
-pub(crate) use secured::{Protocols, Secured, secured};
+pub(crate) use accept::{Accept, Doors, incoming};
+pub(crate) use secured::{Capacity, Protocols, Secured, secured};
 pub(crate) use severable::Severable;
 pub(crate) use unix::UnixSocketListener;
 
@@ -141,7 +141,7 @@ impl ListenConfig {
         Ok(Listener {
             socket,
             health,
-            max_connections: self.max_connections.get() as usize,
+            max_connections: self.max_connections,
         })
     }
 }
@@ -151,7 +151,7 @@ impl ListenConfig {
 pub struct Listener {
     pub(crate) socket: Socket,
     pub(crate) health: Option<TcpListener>,
-    pub(crate) max_connections: usize,
+    pub(crate) max_connections: NonZeroU32,
 }
 
 #[derive(Debug)]

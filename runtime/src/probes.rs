@@ -1,18 +1,20 @@
 //! Health on an address of its own, in plaintext and to everybody: probes, such as kubelet's, have
 //! no certificate. Nothing else is served there.
 
-use crate::Readiness;
-use crate::listen;
-use futures::StreamExt as _;
-use std::convert::Infallible;
+use crate::connections::{self, ConnectionBounds};
+use crate::layers::{Methods, RetireLayer};
+use crate::limits::{Limit, Shares, Shed};
+use crate::listen::{self, Doors};
+use crate::{Readiness, ServerConfig};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: NonZeroU32 = NonZeroU32::new(64).expect("64 is not zero");
 const STREAMS: u32 = 8;
 const REQUEST_BYTES: usize = 1 << 10;
 const HEADER_BYTES: u32 = 4 << 10;
@@ -24,24 +26,33 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) fn serve(
     socket: TcpListener,
     readiness: &Readiness,
+    config: &ServerConfig,
+    shed: &Shed,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let cut = CancellationToken::new();
-    let incoming = listen::incoming(socket, permits, cut.clone());
+    let doors = Doors {
+        permits: Arc::new(Semaphore::new(CONNECTIONS.get() as usize)),
+        shares: Shares::new(CONNECTIONS, Limit::Connections, shed),
+        opening: config.handshake(),
+        cut: cut.clone(),
+    };
+    let incoming = listen::incoming(socket, doors);
+    let health = readiness.service().max_decoding_message_size(REQUEST_BYTES);
+    let health = RetireLayer::new(Routes::new(health).prepare(), Methods::default());
+    let mut bounds = ConnectionBounds {
+        age: Some(AGE),
+        grace: GRACE,
+        ..config.connection()
+    };
+    bounds
+        .http
+        .http2()
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADER_BYTES);
     // Connections are tasks of their own.
     let cut = cut.drop_guard();
-    let health = readiness.service().max_decoding_message_size(REQUEST_BYTES);
     async move {
         let _cut = cut;
-        let served = Server::builder()
-            .max_concurrent_streams(STREAMS)
-            .http2_max_header_list_size(HEADER_BYTES)
-            .max_connection_age(AGE)
-            .max_connection_age_grace(GRACE)
-            .add_service(health)
-            .serve_with_incoming(incoming.map(Ok::<_, Infallible>));
-        if let Err(error) = served.await {
-            tracing::error!(%error, "health is served on its own address no more");
-        }
+        connections::serve(incoming, health, bounds, CancellationToken::new()).await;
     }
 }

@@ -12,16 +12,19 @@
 //! service started are not the server's: they watch [`Shutdown`] and are awaited by whoever
 //! started them.
 
-use crate::layers::{CatchPanic, DeadlineLayer, GrpcService, RequestSpan};
-use crate::listen::{self, Accept, Listener, Protocols, Secured, Socket};
+use crate::connections;
+use crate::layers::{CatchPanic, DeadlineLayer, GrpcService, Methods, RequestSpan, RetireLayer};
+use crate::limits::{Limiter, Limits, Shed};
+use crate::listen::{self, Accept, Capacity, Listener, Protocols, Secured, Socket};
 use crate::metrics::{Metrics, MetricsLayer, ServerMeter};
 use crate::probes;
 use crate::security::{Gate, Security, TlsFiles};
 use crate::{Readiness, ServeError, ServerConfig, Web};
 use futures::Stream;
-use std::collections::HashSet;
+use futures::future::OptionFuture;
 use std::convert::Infallible;
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -37,13 +40,6 @@ use tower::Service;
 /// Cancelled when the server begins to drain; cancelling it begins the drain. Watches end when it
 /// is cancelled, drivers stop at their next step boundary.
 pub type Shutdown = CancellationToken;
-
-/// Streams of the services this crate adds itself.
-const OWN_STREAMS: [&str; 3] = [
-    "/grpc.health.v1.Health/Watch",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-];
 
 /// Served by every server, beside its own services.
 const SERVED_BESIDE: [&str; 3] = [
@@ -62,10 +58,11 @@ pub struct Server {
     routes: Routes,
     served: Vec<&'static str>,
     descriptors: Vec<&'static [u8]>,
-    streams: HashSet<String>,
+    methods: Methods,
     readiness: Readiness,
     shutdown: Shutdown,
     meter: ServerMeter,
+    shed: Shed,
     security: Security,
     web: Option<Web>,
 }
@@ -85,19 +82,21 @@ impl Server {
                 tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
             ],
             served: Vec::new(),
-            streams: OWN_STREAMS.map(str::to_owned).into(),
+            methods: Methods::default(),
             readiness: Readiness::new(),
             shutdown: Shutdown::new(),
             meter: ServerMeter::new(&Metrics::default()),
+            shed: Shed::new(&Metrics::default()),
             security: Security::default(),
             web: None,
         }
     }
 
-    /// Counts its calls there.
+    /// Counts its calls there, and what it sheds.
     #[must_use]
     pub fn metered(mut self, metrics: &Metrics) -> Self {
         self.meter = ServerMeter::new(metrics);
+        self.shed = Shed::new(metrics);
         self
     }
 
@@ -153,10 +152,20 @@ impl Server {
     }
 
     /// Names streaming methods (`/package.Service/Method`): they are exempt from the server's
-    /// bound on the time of a call, though not from a deadline the client sets.
+    /// bound on the time of a call, though not from a deadline the client sets, and count as
+    /// watches.
     #[must_use]
     pub fn streams<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
-        self.streams.extend(paths.into_iter().map(Into::into));
+        let paths = paths.into_iter().map(Into::into);
+        self.methods.add_watches(paths);
+        self
+    }
+
+    /// Names unary methods that wait for something: they may take an hour, and count as watches.
+    #[must_use]
+    pub fn waits<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        let paths = paths.into_iter().map(Into::into);
+        self.methods.add_waits(paths);
         self
     }
 
@@ -164,8 +173,8 @@ impl Server {
     /// `drain_seconds` and one second after the drain began.
     ///
     /// # Errors
-    /// A malformed descriptor set, no signal handlers, or a failed transport. Calls cut off at
-    /// the end of the drain are logged and are no error.
+    /// A malformed descriptor set, no signal handlers, or a panic where connections are accepted.
+    /// Calls cut off at the end of the drain are logged and are no error.
     pub async fn serve(mut self, listener: Listener) -> Result<(), ServeError> {
         let signals = termination().map_err(ServeError::Signals)?;
         if self.config.reflection {
@@ -176,7 +185,7 @@ impl Server {
             Err(error) => tracing::warn!(%error, "serving on an address that cannot be told"),
         }
         let _probes = listener.health.map(|socket| {
-            let probes = probes::serve(socket, &self.readiness);
+            let probes = probes::serve(socket, &self.readiness, &self.config, &self.shed);
             AbortOnDropHandle::new(tokio::spawn(probes))
         });
         let max = listener.max_connections;
@@ -192,13 +201,14 @@ impl Server {
         self,
         socket: L,
         tls: Option<Arc<TlsFiles>>,
-        max_connections: usize,
+        max_connections: NonZeroU32,
         signals: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let files = self.security.follow_files().map_err(ServeError::Signals)?;
         let _files = AbortOnDropHandle::new(tokio::spawn(files));
         let cut = CancellationToken::new();
-        let incoming = listen::secured(socket, tls, Protocols::Grpc, max_connections, cut.clone());
+        let capacity = self.capacity(max_connections);
+        let incoming = listen::secured(socket, tls, Protocols::Grpc, &capacity, cut.clone());
         self.serve_incoming(incoming, signals, cut).await
     }
 
@@ -231,17 +241,22 @@ impl Server {
         Ok(())
     }
 
+    fn capacity(&self, connections: NonZeroU32) -> Capacity {
+        Capacity {
+            connections,
+            handshake: self.config.handshake(),
+            shed: self.shed.clone(),
+        }
+    }
+
     /// What every request passes. `I` is what tonic knows of its connection below TLS.
     fn layered<I: Clone + Send + Sync + 'static>(
         &self,
-        routes: Routes,
-    ) -> impl GrpcService + Clone + Send + 'static {
-        let gate = Gate::<_, I>::new(routes, self.security.guard.clone());
-        let service = CatchPanic::new(DeadlineLayer::new(
-            gate,
-            self.config.unary_deadline(),
-            self.streams.clone(),
-        ));
+        limited: Limiter<RetireLayer<Routes>>,
+    ) -> impl GrpcService + Clone + Send + use<I> + 'static {
+        let gate = Gate::<_, I>::new(limited, self.security.guard.clone());
+        let (times, methods) = (self.config.times(), self.methods.clone());
+        let service = CatchPanic::new(DeadlineLayer::new(gate, times, methods));
         let served = self.served.iter().copied().chain(SERVED_BESIDE).collect();
         let meter = self.meter.clone();
         let metered = MetricsLayer::new(service, meter, &self.descriptors, &served);
@@ -250,7 +265,7 @@ impl Server {
 
     async fn serve_incoming<IO>(
         mut self,
-        incoming: impl Stream<Item = io::Result<Secured<IO>>> + Send + 'static,
+        incoming: impl Stream<Item = Secured<IO>> + Send + 'static,
         signals: impl Future<Output = ()>,
         cut: CancellationToken,
     ) -> Result<(), ServeError>
@@ -262,31 +277,27 @@ impl Server {
         let routes = std::mem::take(&mut self.routes)
             .add_service(health)
             .prepare();
+        // Who comes over which address makes no difference: the places are the same.
+        let limits = Limits::new(&self.config, self.methods.clone(), &self.shed);
+        let limited = Limiter::new(RetireLayer::new(routes, self.methods.clone()), limits);
         let stop = CancellationToken::new();
         let web = self.web.take().map(|web| {
-            let service = self.layered::<TcpConnectInfo>(routes.clone());
-            let tls = self.security.tls.clone();
+            let service = self.layered::<TcpConnectInfo>(limited.clone());
+            let capacity = self.capacity(web.max_connections());
             let ends = [stop.clone(), cut.clone()];
-            web.serve(self.config.transport(), service, tls, ends)
+            let tls = self.security.tls.clone();
+            web.serve(service, self.config.with_http1(), tls, capacity, ends)
         });
-        let serving = self.config.transport().serve_with_incoming_shutdown(
-            self.layered::<IO::ConnectInfo>(routes),
-            incoming,
-            stop.clone().cancelled_owned(),
-        );
+        let service = self.layered::<IO::ConnectInfo>(limited);
+        let bounds = self.config.connection();
+        let serving = connections::serve(incoming, service, bounds, stop.clone());
         let serving = async move {
-            let web = async move {
-                match web {
-                    Some(web) => web.await,
-                    None => Ok(()),
-                }
-            };
-            tokio::try_join!(serving, web).map(drop)
+            tokio::join!(serving, OptionFuture::from(web));
         };
         let mut serving = AbortOnDropHandle::new(tokio::spawn(serving));
 
         tokio::select! {
-            ended = &mut serving => return outcome(ended),
+            ended = &mut serving => return ended.map_err(ServeError::AcceptLoop),
             () = signals => tracing::info!("asked to end by a signal, draining"),
             () = self.shutdown.cancelled() => tracing::info!("asked to end, draining"),
         }
@@ -294,26 +305,18 @@ impl Server {
         self.shutdown.cancel();
         stop.cancel();
         if let Ok(ended) = tokio::time::timeout(self.config.drain(), &mut serving).await {
-            return outcome(ended);
+            return ended.map_err(ServeError::AcceptLoop);
         }
         tracing::warn!("calls were still running at the end of the drain and are cut off");
         cut.cancel();
         match tokio::time::timeout(CUT_GRACE, &mut serving).await {
-            Ok(ended) => outcome(ended),
+            Ok(ended) => ended.map_err(ServeError::AcceptLoop),
             Err(_) => {
                 serving.abort();
                 Ok(())
             }
         }
     }
-}
-
-fn outcome(
-    ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>,
-) -> Result<(), ServeError> {
-    ended
-        .map_err(ServeError::AcceptLoop)?
-        .map_err(ServeError::Transport)
 }
 
 /// Ready at the first SIGTERM or SIGINT after this call.

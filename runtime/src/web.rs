@@ -15,15 +15,16 @@ mod origin;
 
 pub use origin::Origin;
 
+use crate::connections::{self, ConnectionBounds};
 use crate::layers::GrpcService;
-use crate::listen::{self, Listener, Socket};
+use crate::listen::{self, Capacity, Listener, Protocols, Socket};
 use crate::security::TlsFiles;
 use crate::{ConfigError, ListenAddress, ListenConfig, Reach, ServeError};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use tonic::transport;
 
 /// The table `[web]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,23 +89,25 @@ impl Web {
         self.listener.address()
     }
 
+    pub(crate) fn max_connections(&self) -> NonZeroU32 {
+        self.listener.max_connections
+    }
+
     /// Serves until `stop`; all connections break when `cut` is cancelled.
     pub(crate) async fn serve(
         self,
-        transport: transport::Server,
         service: impl GrpcService + Clone + Send + 'static,
+        bounds: ConnectionBounds,
         tls: Option<Arc<TlsFiles>>,
+        capacity: Capacity,
         [stop, cut]: [CancellationToken; 2],
-    ) -> Result<(), transport::Error> {
+    ) {
+        // No configuration has another one.
         let Socket::Tcp(socket) = self.listener.socket else {
-            return Ok(());
+            return;
         };
-        let max = self.listener.max_connections;
-        let incoming = listen::secured(socket, tls, listen::Protocols::Web, max, cut);
+        let incoming = listen::secured(socket, tls, Protocols::Web, &capacity, cut);
         let service = browser::service(service, &self.origins);
-        let transport = transport.accept_http1(true);
-        transport
-            .serve_with_incoming_shutdown(service, incoming, stop.cancelled_owned())
-            .await
+        connections::serve(incoming, service, bounds, stop).await;
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// Calls at once.
-const MOST: usize = 32;
+pub(crate) const MOST: usize = 32;
 /// How long a call waits for the others.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a look may take.

@@ -33,6 +33,12 @@ pub enum StorageError {
         /// What is busy.
         what: String,
     },
+    /// Too late: its time is over, or it is being freed.
+    #[error("{what} keeps its volume no longer")]
+    NotKept {
+        /// What was to be brought back.
+        what: String,
+    },
     /// The storage did not answer, or what it said cannot be told: try again, assume nothing.
     #[error("{what} cannot be reached")]
     Unreachable {
@@ -89,6 +95,7 @@ impl StorageError {
                 free: *free,
             },
             Self::Busy { what } => Self::Busy { what: what.clone() },
+            Self::NotKept { what } => Self::NotKept { what: what.clone() },
             Self::Unreachable { what, source } => Self::Unreachable {
                 what: what.clone(),
                 source: copy(source),

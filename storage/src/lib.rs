@@ -19,6 +19,8 @@ mod error;
 #[cfg(feature = "conformance")]
 pub mod faulty;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod image;
 mod lvm;
 mod making;

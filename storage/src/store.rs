@@ -219,8 +219,9 @@ pub trait VolumeStore: Send + Sync + 'static {
     /// Brings a condemned volume back under its name.
     ///
     /// # Errors
-    /// `NotFound` when there is no such removal; `Busy` when the time for it is over or its space
-    /// is being freed; `Invalid` when the name has been used again.
+    /// `NotFound` when there is no such removal; `NotKept` when the time for it is over or its space
+    /// is being freed; `Busy` while another call works on it; `InUse` while another volume of its name
+    /// is being removed; `Invalid` when the name has been used again.
     async fn restore(&self, removal: RemovalId) -> Result<VolumeInfo, StorageError>;
 
     /// What the volume's header names as backing; `None` for a base.

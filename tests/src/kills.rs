@@ -7,8 +7,8 @@
 //!                                                         images that it starts from
 //! ```
 //! The moment and the delay come from a seed; the exact instant is the machine's. What is killed, and
-//! what must be so then: [`machine`], [`disks`], [`host`], [`libvirtd`], [`agent`], [`start`],
-//! [`pivot`].
+//! what must be so then: [`machine`], [`switch`], [`disks`], [`host`], [`libvirtd`], [`agent`],
+//! [`start`], [`pivot`], [`server`].
 
 mod agent;
 mod disks;
@@ -17,11 +17,14 @@ mod host;
 mod libvirtd;
 mod machine;
 mod pivot;
+mod server;
 mod stage;
 mod start;
+mod switch;
 mod tally;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -46,6 +49,8 @@ const IN_PIVOT_US: u64 = 16_000;
 const LAST_WORDS: usize = 60;
 /// After so many failures the rest is not worth its time: it is counted as not done.
 const MOST_FAILURES: usize = 3;
+/// From so many kills around QEMU's switch on, both sides of it must have been hit.
+const HITS_BOTH_SIDES: usize = 50;
 /// Moments at which the kill's delay begins.
 const PHASES: [MergePhase; 5] = [
     MergePhase::Pending,
@@ -60,12 +65,16 @@ const PHASES: [MergePhase; 5] = [
 pub enum Victim {
     /// QEMU, while its only disk is merged.
     Machine,
+    /// QEMU, while it switches its guest.
+    MachineInPivot,
     /// QEMU, when the first of its two disks is merged and the second in any phase.
     MachineBetweenDisks,
     /// The agent, libvirt and QEMU at once, as by a power cut.
     Host,
     /// The libvirt daemon.
     Libvirtd,
+    /// The API server.
+    Server,
     /// The agent alone.
     Agent,
     /// The agent, and libvirt within it, while they start the block job.
@@ -74,7 +83,7 @@ pub enum Victim {
     AgentInPivot,
 }
 
-/// So many kills of a machine with one disk, and a quarter as many of each other victim, as a part
+/// So many kills of a machine within its pivot, and a quarter as many of each other victim, as a part
 /// of the sweep; or of these alone, if there are any. Prints how they ended.
 pub async fn sweep(kills: u32, seed: u64, victims: &[Victim]) -> Tally {
     let (half, quarter) = (kills / 2, kills.div_ceil(4));
@@ -85,8 +94,8 @@ pub async fn sweep(kills: u32, seed: u64, victims: &[Victim]) -> Tally {
     };
     let rounds = [
         [
-            (Victim::Machine, half, first),
-            (Victim::Machine, kills - half, second),
+            (Victim::MachineInPivot, half, first),
+            (Victim::MachineInPivot, kills - half, second),
         ],
         [
             (Victim::MachineBetweenDisks, quarter, first),
@@ -99,6 +108,10 @@ pub async fn sweep(kills: u32, seed: u64, victims: &[Victim]) -> Tally {
         [
             (Victim::Host, quarter, first),
             (Victim::Libvirtd, quarter, second),
+        ],
+        [
+            (Victim::Machine, quarter, first),
+            (Victim::Server, quarter, second),
         ],
     ];
     let mut done = BTreeMap::<Victim, Kills>::new();
@@ -113,8 +126,8 @@ pub async fn sweep(kills: u32, seed: u64, victims: &[Victim]) -> Tally {
         }
         let [one, other] = round;
         let (left, right) = tokio::join!(
-            Box::pin(run(one.0, one.1, one.2)),
-            Box::pin(run(other.0, other.1, other.2))
+            Box::pin(run(one.0, 0..one.1, one.2)),
+            Box::pin(run(other.0, 0..other.1, other.2))
         );
         for (victim, part) in [(one.0, left), (other.0, right)] {
             for (kill, error) in &part.failed {
@@ -127,19 +140,28 @@ pub async fn sweep(kills: u32, seed: u64, victims: &[Victim]) -> Tally {
         }
     }
     tally::print(&done);
+    let in_pivot = done.get(&Victim::MachineInPivot);
+    let enough = in_pivot.filter(|kills| kills.done.len() >= HITS_BOTH_SIDES);
+    if let Some(Err(one_sided)) = enough.map(|kills| switch::sides(&kills.done)) {
+        eprintln!("one side of the switch was never hit: {one_sided}");
+        tally.failed += 1;
+    }
     tally
 }
 
-/// So many kills, on one guest, or on another one after a kill that was followed by what must not
-/// be. The same seed gives the same moments and delays.
-pub async fn run(victim: Victim, kills: u32, seed: u64) -> Kills {
+/// The kills of these numbers, on one guest, or on another one after a kill that was followed by what
+/// must not be. The number gives the moment, and with the seed the delay.
+pub async fn run(victim: Victim, kills: Range<u32>, seed: u64) -> Kills {
     let mut all = Kills {
-        outstanding: kills as usize,
+        outstanding: kills.len(),
         ..Kills::default()
     };
     let mut random = SplitMix(seed);
     let mut on = None;
-    for number in 0..kills {
+    for _ in 0..kills.start {
+        random.next();
+    }
+    for number in kills {
         let mut kill = Kill::default();
         let drawn = random.next();
         let done = match on.take() {
@@ -185,9 +207,10 @@ fn tell_what_was_said(scene: &Scene) {
 
 async fn begin(victim: Victim) -> Result<Scene> {
     match victim {
-        Victim::Machine | Victim::Host | Victim::Libvirtd | Victim::Agent => {
+        Victim::Machine | Victim::Host | Victim::Libvirtd | Victim::Agent | Victim::Server => {
             Scene::begin_with_daemon(&["vda"], WORKLOAD).await
         }
+        Victim::MachineInPivot => Scene::begin_with_daemon_and_monitor(&["vda"], WORKLOAD).await,
         Victim::MachineBetweenDisks => Scene::begin_with_daemon(&["vda", "vdb"], WORKLOAD).await,
         Victim::AgentInPivot => Scene::begin(&["vda"], WORKLOAD).await,
         Victim::AgentAtStart => Scene::begin_with_monitor(&["vda"], WORKLOAD).await,
@@ -203,15 +226,17 @@ async fn one(
 ) -> Result<()> {
     let phase = PHASES[number as usize % PHASES.len()];
     let longest = match victim {
-        Victim::AgentInPivot => IN_PIVOT_US,
+        Victim::MachineInPivot | Victim::AgentInPivot => IN_PIVOT_US,
         _ => DELAY_US,
     };
     *kill = Kill::after(Duration::from_micros(drawn % longest));
     match victim {
         Victim::Machine => machine::kill(scene, kill, number, phase).await,
+        Victim::MachineInPivot => switch::kill(scene, kill, number).await,
         Victim::MachineBetweenDisks => disks::kill(scene, kill, number, phase).await,
         Victim::Host => host::kill(scene, kill, number, phase).await,
         Victim::Libvirtd => libvirtd::kill(scene, kill, number, phase).await,
+        Victim::Server => server::kill(scene, kill, number, drawn).await,
         Victim::Agent => agent::kill(scene, kill, number, phase).await,
         Victim::AgentAtStart => start::kill(scene, kill, number, drawn).await,
         Victim::AgentInPivot => pivot::kill(scene, kill, number).await,

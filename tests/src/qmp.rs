@@ -1,7 +1,7 @@
 //! A monitor of QEMU or of its storage daemon: commands and events, line by line.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -73,6 +73,19 @@ impl Qmp {
                 return Ok(event);
             }
         }
+    }
+
+    /// Whether an event that `wanted` takes was said before the monitor was closed, of a QEMU that is
+    /// dead. Those of [`Self::wait_for`] are not looked at again.
+    pub fn has_said(&mut self, wanted: impl Fn(&Value) -> bool) -> bool {
+        let mut said = String::new();
+        // What comes after a line that was cut is nothing, and so is what a reset leaves unread.
+        let _until_the_end = self.stream.read_to_string(&mut said);
+        let events = said
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let mut all = self.events.drain(..).chain(events);
+        all.any(|event| wanted(&event))
     }
 
     /// Writes through a guest's disk as the guest would, in steps that do not stop QEMU for long.

@@ -281,6 +281,7 @@ impl Rig {
             driver: Driver::Tcg,
             monitor: None,
             agent: None,
+            pairs: false,
         })
     }
 

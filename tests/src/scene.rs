@@ -55,7 +55,15 @@ impl Scene {
 
     /// As [`Self::begin`], with a second monitor of QEMU: see [`Self::monitor`].
     pub async fn begin_with_monitor(disks: &[&str], workload: Workload) -> Result<Self> {
-        let rig = Rig::new()?;
+        Self::begin_watched(Rig::new()?, disks, workload).await
+    }
+
+    /// As [`Self::begin_with_daemon`], with a second monitor of QEMU.
+    pub async fn begin_with_daemon_and_monitor(disks: &[&str], workload: Workload) -> Result<Self> {
+        Self::begin_watched(Rig::with_daemon()?, disks, workload).await
+    }
+
+    async fn begin_watched(rig: Rig, disks: &[&str], workload: Workload) -> Result<Self> {
         let mut spec = rig.describe(VM, disks, DISK_BYTES, workload)?;
         spec.monitor = Some(rig.path().join("monitor"));
         let guest = rig.start(spec)?;

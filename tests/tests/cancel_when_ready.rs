@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use livemerge_proto::problem::Problem;
+use livemerge_proto::reason::Reason;
 use livemerge_proto::v1::{self, MergeDirection, MergePhase, OperationState};
 use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::guest::oracle::Verdict;
@@ -74,7 +76,29 @@ async fn a_disk_that_has_caught_up_is_given_up_with_the_other_one() -> Result<()
     assert_eq!(listed[0].state(), v1::SnapshotState::Incomplete);
     scene.write_more(50).await?;
 
+    // The guest is switched, and the volumes' removal takes a while.
+    scene
+        .services
+        .agent
+        .fail_at("agent::before-removal=sleep(4000)");
+    scene.services.agent.stop()?;
+    scene.services.agent.start()?;
+    scene.api.wait_for_vm(vm, LIMIT).await?;
     let again = scene.api.delete(&snapshot).await?;
+    let look = async {
+        let merged = [MergePhase::Merged, MergePhase::Removing];
+        loop {
+            let disks = scene.api.operation(&again.id).await?.disks;
+            if disks.iter().any(|disk| merged.contains(&disk.phase())) {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, look).await??;
+    let too_late = scene.api.cancel(&again).await.unwrap_err();
+    let too_late = Problem::try_from(too_late)?;
+    assert_eq!(too_late.reason, Reason::PointOfNoReturn, "{too_late:?}");
     scene.api.succeeded(&again, LIMIT).await?;
     for (disk, chain) in ["vda", "vdb"].iter().zip(&chains) {
         assert_eq!(scene.images_of(disk).await?, chain[..1]);

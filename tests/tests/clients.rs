@@ -74,6 +74,7 @@ impl Place {
         for file in fs::read_dir(self.contracts.join("livemerge/v1"))? {
             command.arg(file?.path());
         }
+        command.arg(self.contracts.join("buf/validate/validate.proto"));
         run(&mut command).map(drop)
     }
 

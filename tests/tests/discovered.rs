@@ -210,11 +210,9 @@ async fn what_cannot_be_merged_is_refused_with_the_reason_and_without_a_trace() 
     let listed = until_listed(&mut scene, &all).await?;
     let before = (scene.images_of("vda").await?, files(&scene)?);
 
-    let deletion = scene.api.delete(&listed[2].id).await?;
-    let failed = scene.api.ended(&deletion, LIMIT).await?;
-    let failure = failed.failure.clone().unwrap_or_default();
-    assert_eq!(failure.reason, "STRATEGY_UNSUPPORTED", "{failed:?}");
-    assert!(failure.message.contains("nightly, weekly"), "{failure:?}");
+    let bitmaps = refusal(scene.api.delete(&listed[2].id).await.unwrap_err());
+    assert_eq!(bitmaps.reason, Reason::StrategyUnsupported);
+    assert!(bitmaps.message.contains("nightly, weekly"), "{bitmaps}");
     let again = scene.api.list(vm).await?;
     assert!(
         again

@@ -1,12 +1,16 @@
 //! Every kind of merge on the real thing, under a guest that writes.
 
-use anyhow::{Context, Result};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
 use livemerge_proto::v1::{self, MergeDirection, MergeKind, OperationState, SnapshotState};
 use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::guest::oracle::Verdict;
 use livemerge_tests::scene::{LIMIT, Scene};
 
 const MIB: i64 = 1 << 20;
+/// Each disk is looked at twice a second, and some changes come between.
+const MESSAGES_A_SECOND: f64 = 10.0;
 
 fn calm() -> Workload {
     Workload {
@@ -43,6 +47,47 @@ fn assert_nothing_lost(verdicts: &[Verdict]) {
         assert_eq!(verdict.lost, [0; 0]);
         assert!(verdict.acknowledged > 20, "{verdict:?}");
     }
+}
+
+/// A client that watches the copy sees its bytes rise, how fast, and how long it takes, and no more
+/// often than is good for it.
+async fn is_watched(scene: &mut Scene, operation: &v1::Operation) -> Result<()> {
+    let request = v1::WatchOperationRequest {
+        operation_id: operation.id.clone(),
+    };
+    let begun = Instant::now();
+    let watch = scene.api.operations.watch_operation(request).await?;
+    let mut watch = watch.into_inner();
+    let (mut messages, mut risen, mut before) = (0, 0, 0);
+    let watching = async {
+        loop {
+            let said = watch.message().await?.context("the watch has ended")?;
+            let shown = said.operation.unwrap_or_default();
+            messages += 1;
+            let done: i64 = shown.disks.iter().map(|disk| disk.done_bytes).sum();
+            ensure!(done >= before, "{done} bytes after {before}");
+            risen += u32::from(done > before);
+            before = done;
+            let copies = |disk: &v1::DiskProgress| {
+                disk.phase() == v1::MergePhase::Copying
+                    && disk.done_bytes > 0
+                    && disk.done_bytes < disk.total_bytes
+                    && disk.bytes_per_second > 0
+                    && disk.time_left.is_some()
+            };
+            if risen >= 4 && shown.disks.len() == 2 && shown.disks.iter().all(copies) {
+                return Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, watching).await??;
+    let most = MESSAGES_A_SECOND * (1.0 + begun.elapsed().as_secs_f64());
+    ensure!(
+        f64::from(messages) <= most,
+        "{messages} messages in {:?}",
+        begun.elapsed()
+    );
+    Ok(())
 }
 
 async fn snapshots(scene: &mut Scene, count: usize) -> Result<Vec<String>> {
@@ -160,6 +205,7 @@ async fn a_slow_merge_is_limited_cancelled_and_deleted_again() -> Result<()> {
     for merge in &merges {
         assert_eq!(merge.bytes_per_second, MIB, "the limit is shared");
     }
+    is_watched(&mut scene, &deletion).await?;
     let cancelled = scene.api.cancel(&deletion).await?;
     assert!(cancelled.cancel_requested);
     let ended = scene.api.ended(&deletion, LIMIT).await?;

@@ -4,12 +4,14 @@
 #![allow(clippy::print_stdout, reason = "the measurements")]
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::guest::oracle::{self, Verdict};
+use livemerge_tests::guest::pairs;
 use livemerge_tests::process::run;
 use livemerge_tests::rig::{Guest, Rig};
 
@@ -31,7 +33,9 @@ fn workload() -> Workload {
 
 async fn boot(rig: &Rig) -> Result<Guest> {
     let started = Instant::now();
-    let guest = rig.start_guest("vm", &DISKS, DISK_BYTES, workload())?;
+    let mut spec = rig.describe("vm", &DISKS, DISK_BYTES, workload())?;
+    spec.pairs = true;
+    let guest = rig.start(spec)?;
     guest.acks.wait_for("vda", 0, BOOT).await?;
     println!(
         "first acknowledgement {:?} after the start",
@@ -116,6 +120,57 @@ fn overwrite(guest: &Guest, at: u64) -> Result<()> {
     let mut command = Command::new("qemu-io");
     command.args(["-f", "qcow2", "-c", &format!("write -z {at} 4096")]);
     run(command.arg(&guest.spec.disks[0].path))?;
+    Ok(())
+}
+
+/// Waits until a disk has more pairs in an image than that.
+async fn until_pairs(disk: &str, image: &Path, beyond: u64) -> Result<()> {
+    let look = async {
+        while pairs::newest(disk, image)? <= beyond {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(LIMIT, look).await?
+}
+
+/// Puts an overlay on one disk: without a word of the other one libvirt takes it, too.
+fn freeze_alone(rig: &Rig, disk: &str, overlay: &Path, other: &str) -> Result<()> {
+    let own = format!("{disk},snapshot=external,file={}", overlay.display());
+    let other = format!("{other},snapshot=no");
+    rig.virsh().call(&[
+        "snapshot-create-as",
+        "vm",
+        "--no-metadata",
+        "--disk-only",
+        "--diskspec",
+        &own,
+        "--diskspec",
+        &other,
+    ])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn layers_that_were_not_frozen_together_are_told_from_those_that_were() -> Result<()> {
+    let rig = Rig::new()?;
+    let virsh = rig.virsh();
+    let guest = boot(&rig).await?;
+    let bases = [0, 1].map(|disk| guest.spec.disks[disk].path.as_path());
+    let overlay = |disk: &str, number: u32| rig.path().join(format!("{disk}.{number}"));
+    until_pairs("vdb", bases[1], 0).await?;
+
+    let first = DISKS.map(|disk| overlay(disk, 1));
+    virsh.snapshot("vm", &[("vda", &first[0]), ("vdb", &first[1])])?;
+    pairs::together(DISKS, bases)?;
+
+    let second = DISKS.map(|disk| overlay(disk, 2));
+    freeze_alone(&rig, "vda", &second[0], "vdb")?;
+    let number = pairs::newest("vda", &first[0])?;
+    until_pairs("vdb", &first[1], number).await?;
+    freeze_alone(&rig, "vdb", &second[1], "vda")?;
+    let torn = pairs::together(DISKS, [&first[0], &first[1]]);
+    assert!(torn.is_err(), "{torn:?}");
     Ok(())
 }
 

@@ -3,9 +3,12 @@
 use anyhow::Result;
 use livemerge_proto::v1;
 use livemerge_tests::guest::domain::Workload;
-use livemerge_tests::guest::oracle::Verdict;
+use livemerge_tests::guest::oracle::{self, Verdict};
+use livemerge_tests::guest::pairs;
 use livemerge_tests::journal::starts;
+use livemerge_tests::rig::Rig;
 use livemerge_tests::scene::{LIMIT, Scene};
+use livemerge_tests::services::{Reach, Services};
 
 const SLOTS: u64 = 256;
 /// Heavy enough that its copy takes some hundred milliseconds here.
@@ -45,19 +48,28 @@ fn types(log: &[v1::Event], operation: &v1::Operation) -> Vec<v1::EventType> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_middle_and_the_newest_snapshot_of_two_disks_are_deleted_and_nothing_is_lost()
 -> Result<()> {
-    let mut scene = Scene::begin(&["vda", "vdb"], calm()).await?;
+    let disks = ["vda", "vdb"];
+    let rig = Rig::new()?;
+    let mut spec = rig.describe("vm", &disks, 2 << 30, calm())?;
+    spec.pairs = true;
+    let guest = rig.start(spec)?;
+    let mut scene = Scene::around(rig, guest).await?;
     let vm = scene.vm();
     let mut snapshots = Vec::new();
     for name in ["first", "second", "third"] {
         snapshots.push(scene.snapshot(name).await?);
     }
     let mut before = Vec::new();
-    for disk in ["vda", "vdb"] {
+    for disk in disks {
         before.push(scene.images_of(disk).await?);
     }
+    let pair = |layer: usize| pairs::together(disks, [&before[0][layer], &before[1][layer]]);
+    let [first, _, third] = [pair(0)?, pair(1)?, pair(2)?];
 
     let middle = scene.api.delete(&snapshots[1]).await?;
     let middle = scene.api.succeeded(&middle, LIMIT).await?;
+    // The second one's volumes have the third one's data now.
+    assert_eq!([pair(0)?, pair(1)?], [first, third]);
     let newest = scene.api.delete(&snapshots[2]).await?;
     let newest = scene.api.succeeded(&newest, LIMIT).await?;
     scene.write_more(20).await?;
@@ -67,7 +79,8 @@ async fn the_middle_and_the_newest_snapshot_of_two_disks_are_deleted_and_nothing
     };
     assert_eq!(kinds(&middle), [v1::MergeKind::IntermediateCommit; 2]);
     assert_eq!(kinds(&newest), [v1::MergeKind::ActiveCommit; 2]);
-    for (disk, images) in ["vda", "vdb"].iter().zip(&before) {
+    assert_eq!(pair(0)?, first);
+    for (disk, images) in disks.iter().zip(&before) {
         assert_eq!(scene.images_of(disk).await?, images[..2], "{disk}");
         for gone in &images[2..] {
             assert!(!gone.exists(), "{} is still there", gone.display());
@@ -198,6 +211,82 @@ async fn the_machine_dies_in_mid_merge_and_its_snapshot_stays() -> Result<()> {
     assert!(!images[1].exists());
     assert_eq!(scene.api.list(vm).await?, []);
     scene.agrees().await?;
+    assert_nothing_lost(&scene.verdicts().await?);
+    Ok(())
+}
+
+/// The operations that wait for their turn: their ids, why, and their places.
+async fn queue(scene: &mut Scene) -> Result<Vec<(String, String, i32)>> {
+    let request = v1::ListOperationsRequest {
+        states: vec![v1::OperationState::Queued.into()],
+        ..Default::default()
+    };
+    let listed = scene.api.operations.list_operations(request).await?;
+    let place = |operation: v1::Operation| {
+        let waiting = operation.waiting.unwrap_or_default();
+        (operation.id, waiting.reason, waiting.queue_position)
+    };
+    Ok(listed
+        .into_inner()
+        .operations
+        .into_iter()
+        .map(place)
+        .collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_machines_of_a_host_that_merges_one_at_a_time_queue_in_order() -> Result<()> {
+    let rig = Rig::with_daemon()?;
+    let guest = rig.start_guest("vm", &["vda"], 2 << 30, calm())?;
+    let other = rig.start_guest("other", &["vda"], 2 << 30, calm())?;
+    other.acks.wait_for("vda", 20, LIMIT).await?;
+    let mut services = Services::new(&rig, Reach::Unix)?;
+    services.api.set("merge.max_per_host=1");
+    let mut scene = Scene::with(rig, guest, services).await?;
+    let vms = [scene.vm(), other.spec.uuid];
+    scene.api.wait_for_vm(vms[1], LIMIT).await?;
+    let first = scene.snapshot("nightly").await?;
+    let second = scene.api.snapshot(vms[1], "nightly").await?;
+    other.acks.wait_for_more("vda", 20, LIMIT).await?;
+
+    let slow = v1::MergeOptions {
+        direction: v1::MergeDirection::Commit.into(),
+        bytes_per_second: 64 << 10,
+    };
+    let running = scene.api.delete_with(&first, slow).await?;
+    scene.until_copying().await?;
+    let waiting = scene.api.delete(&second).await?;
+    let wanted = [(waiting.id.clone(), "MERGE_LIMIT_REACHED".to_owned(), 1)];
+    let listed = async {
+        while queue(&mut scene).await? != wanted {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(LIMIT, listed).await??;
+    assert_eq!(scene.merges().await?.len(), 1, "the other one has begun");
+
+    scene.api.limit(&running, 0).await?;
+    scene.api.succeeded(&running, LIMIT).await?;
+    scene.api.succeeded(&waiting, LIMIT).await?;
+    assert_eq!(queue(&mut scene).await?, []);
+    let merges = scene.merges().await?;
+    let of: Vec<_> = merges.iter().map(|merge| merge.vm_id.clone()).collect();
+    assert_eq!(of, vms.map(|vm| vm.to_string()));
+    let nanos = |at: &Option<prost_types::Timestamp>| at.map(|at| (at.seconds, at.nanos));
+    let (ended, begun) = (&merges[0].ended_at, &merges[1].accepted_at);
+    assert!(nanos(ended) < nanos(begun), "{merges:?}");
+    for vm in vms {
+        assert_eq!(scene.api.list(vm).await?, []);
+    }
+    other.acks.wait_for_more("vda", 20, LIMIT).await?;
+    scene.write_more(20).await?;
+    scene.agrees().await?;
+    scene.rig.virsh().power_off("other")?;
+    other.acks.catch_up().await?;
+    let acks = other.acks.acknowledged("vda");
+    let base = &other.spec.disks[0].path;
+    assert_nothing_lost(&[oracle::verify("vda", base, SLOTS, &acks)?]);
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())
 }

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use livemerge_proto::v1::{self, MergeDirection, MergePhase};
+use livemerge_proto::v1::{self, MergeDirection, MergePhase, SnapshotState};
 use livemerge_tests::guest::domain::Workload;
+use livemerge_tests::guest::oracle::frozen_slots;
 use livemerge_tests::qmp::Qmp;
 use livemerge_tests::scene::{LIMIT, Scene};
 use serde_json::json;
@@ -16,6 +17,8 @@ const DEVICE: &str = "/machine/peripheral/virtio-disk0/virtio-backend";
 /// Written at the end of the disk: QEMU is there at once, and has copied next to nothing.
 const HEAVY_AT_MIB: u64 = 1900;
 const HEAVY_MIB: u64 = 96;
+/// More than the guest's records take, in clusters.
+const MEANWHILE: i64 = 6 << 20;
 const CALM: Workload = Workload {
     slots: 256,
     fill_mib: 0,
@@ -66,14 +69,63 @@ async fn counts_bytes(heavy: Heavy, direction: MergeDirection) -> Result<()> {
     let second = shown(&scene).await?;
     ensure!(first <= second, "{first} MiB, then {second}");
 
+    let deletion = match direction {
+        MergeDirection::Commit => cancelled_and_asked_for_again(&mut scene, deletion).await?,
+        _ => deletion,
+    };
     scene.api.limit(&deletion, 0).await?;
     let done = scene.api.succeeded(&deletion, LIMIT).await?;
     let disk = &done.disks[0];
     assert_eq!(disk.done_bytes, disk.total_bytes);
+    as_planned(disk)?;
     for verdict in scene.verdicts().await? {
         assert_eq!(verdict.lost, [0; 0]);
     }
     Ok(())
+}
+
+/// What was planned is what was done, but for what the guest writes meanwhile.
+fn as_planned(disk: &v1::DiskProgress) -> Result<()> {
+    let heavy = i64::try_from(HEAVY_MIB * MIB)?;
+    ensure!(!disk.planned_bytes_guessed, "{disk:?}");
+    for (planned, real) in [
+        (disk.planned_bytes, disk.done_bytes),
+        (disk.planned_freed_bytes, disk.freed_bytes),
+    ] {
+        let differs = (planned - real).abs();
+        ensure!(differs <= MEANWHILE, "{planned} became {real}: {disk:?}");
+        ensure!(real >= heavy, "{real}: {disk:?}");
+    }
+    Ok(())
+}
+
+/// Gives up the commit below the younger snapshot: chain and younger snapshot are as they were. Returns
+/// the delete that is asked for then.
+async fn cancelled_and_asked_for_again(
+    scene: &mut Scene,
+    deletion: v1::Operation,
+) -> Result<v1::Operation> {
+    let (vm, images) = (scene.vm(), scene.images_of("vda").await?);
+    let younger = &images[images.len() - 2];
+    let reads = frozen_slots(younger, CALM.slots)?;
+    scene.api.cancel(&deletion).await?;
+    let ended = scene.api.ended(&deletion, LIMIT).await?;
+    ensure!(
+        ended.state() == v1::OperationState::Cancelled
+            && ended.disks[0].kind() == v1::MergeKind::IntermediateCommit
+            && ended.disks[0].phase() == MergePhase::Cancelled,
+        "{ended:?}"
+    );
+    ensure!(scene.images_of("vda").await? == images);
+    let listed = scene.api.list(vm).await?;
+    let states: Vec<_> = listed.iter().map(v1::Snapshot::state).collect();
+    assert_eq!(states, [SnapshotState::Incomplete, SnapshotState::Ready]);
+    ensure!(
+        frozen_slots(younger, CALM.slots)? == reads,
+        "it reads otherwise"
+    );
+    scene.write_more(20).await?;
+    Ok(scene.api.delete(&ended.snapshot_id).await?)
 }
 
 /// Waits until the agent shows some of the copy, and QEMU is where the bytes lie: spread evenly

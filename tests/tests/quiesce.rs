@@ -121,6 +121,26 @@ async fn a_guest_is_frozen_while_its_snapshot_is_taken_and_writes_on_afterwards(
     assert!(gap < WHILE, "the file system was silent for {gap:?}");
     let layer = frozen_layer(&mut scene).await?;
     assert!(files::needs_recovery(&layer)?, "the journal is in use");
+    deleted_and_nothing_is_lost(scene, &[frozen.id, not_frozen.id]).await
+}
+
+/// Merges all layers, and looks for what was acknowledged: on the bare disk, and in the file.
+async fn deleted_and_nothing_is_lost(mut scene: Scene, snapshots: &[String]) -> Result<()> {
+    let (vm, options) = (scene.vm(), v1::MergeOptions::default());
+    let deletion = scene.api.delete_batch(vm, snapshots, options).await?;
+    scene.api.succeeded(&deletion, LIMIT).await?;
+    scene.write_more(20).await?;
+    let bare = scene.images_of(BARE).await?;
+    let files = scene.images_of(FILES).await?;
+    ensure!(bare.len() == 1 && files.len() == 1, "{bare:?}, {files:?}");
+    scene.services.agent.stop()?;
+    scene.rig.virsh().kill_qemu(&scene.guest.spec.name)?;
+    scene.guest.acks.catch_up().await?;
+    let file = files::records(&files[0])?;
+    for verdict in [scene.look(BARE, &bare[0])?, scene.look(FILES, file.path())?] {
+        ensure!(verdict.lost.is_empty(), "{verdict:?}");
+        ensure!(verdict.acknowledged > 20, "{verdict:?}");
+    }
     Ok(())
 }
 

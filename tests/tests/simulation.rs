@@ -344,7 +344,7 @@ fn a_merge_that_is_not_marked_is_found() {
         operation: wrong,
         ..Steps::default()
     };
-    breaks(&["I4"], steps);
+    breaks(&["I2", "I3", "I4", "I5", "left"], steps);
 }
 
 #[test]

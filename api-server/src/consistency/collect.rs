@@ -144,7 +144,7 @@ async fn explaining(
 async fn one_host(handle: HostHandle) -> (HostId, Result<HostSeen, Problem>) {
     let silent =
         |text: String| Problem::new(Reason::HostUnreachable, text).with("host", &handle.id);
-    if handle.view.borrow().status == HostStatus::Unresponsive {
+    if handle.view.borrow().status != HostStatus::Up {
         let text = format!("the agent of host {} does not answer", handle.id);
         return (handle.id.clone(), Err(silent(text)));
     }

@@ -87,6 +87,7 @@ pub(super) fn host(record: HostRecord, view: &HostView, maintenance: bool) -> v1
         HostStatus::Up if maintenance => v1::HostStatus::Maintenance,
         HostStatus::Up => v1::HostStatus::Up,
         HostStatus::Unresponsive => v1::HostStatus::Unresponsive,
+        HostStatus::Incompatible => v1::HostStatus::Incompatible,
     };
     v1::Host {
         id: record.id.to_string(),
@@ -97,6 +98,7 @@ pub(super) fn host(record: HostRecord, view: &HostView, maintenance: bool) -> v1
         last_seen_at: view.last_seen_at.map(time),
         hypervisor_connected: view.hypervisor_connected,
         maintenance,
+        api_version: view.api_version,
     }
 }
 
@@ -172,6 +174,8 @@ fn layer(layer: Layer) -> v1::ChainLayer {
         virtual_bytes: number(layer.virtual_bytes),
         allocated_bytes: number(layer.allocated_bytes),
         shared_with: layer.shared_with,
+        encrypted: layer.encrypted,
+        dirty_bitmaps: layer.bitmaps,
     }
 }
 
@@ -230,6 +234,7 @@ pub(super) fn event_kind(wanted: v1::EventType) -> Option<EventKind> {
         v1::EventType::VolumeRemovalRefused => EventKind::VolumeRemovalRefused,
         v1::EventType::RepairRequested => EventKind::RepairRequested,
         v1::EventType::RepairApplied => EventKind::RepairApplied,
+        v1::EventType::VolumeRestoreRequested => EventKind::VolumeRestoreRequested,
         v1::EventType::VolumeRestored => EventKind::VolumeRestored,
         v1::EventType::HostMaintenanceChanged => EventKind::HostMaintenanceChanged,
         v1::EventType::OperationResumed => EventKind::OperationResumed,
@@ -273,6 +278,7 @@ pub(super) fn event_type(kind: EventKind) -> v1::EventType {
         EventKind::VolumeRemovalRefused => v1::EventType::VolumeRemovalRefused,
         EventKind::RepairRequested => v1::EventType::RepairRequested,
         EventKind::RepairApplied => v1::EventType::RepairApplied,
+        EventKind::VolumeRestoreRequested => v1::EventType::VolumeRestoreRequested,
         EventKind::VolumeRestored => v1::EventType::VolumeRestored,
         EventKind::HostMaintenanceChanged => v1::EventType::HostMaintenanceChanged,
         EventKind::OperationResumed => v1::EventType::OperationResumed,

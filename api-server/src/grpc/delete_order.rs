@@ -3,25 +3,22 @@
 use super::snapshot_service::fingerprint;
 use crate::snapshot::{DeleteOrder, Direction, MergeOptions};
 use crate::store::RequestRecord;
-use livemerge_proto::fields::Fields;
+use livemerge_proto::fields::{Fields, unsigned};
 use livemerge_proto::ids::{RequestId, SnapshotId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use std::collections::BTreeSet;
 
-/// So many snapshots are deleted in one operation at most.
-const MOST: usize = 1000;
-
 pub(super) fn batch(
     request: v1::BatchDeleteSnapshotsRequest,
     caller: String,
 ) -> Result<DeleteOrder, Problem> {
-    let mut fields = Fields::new();
+    let mut fields = Fields::of(&request);
     let id = fields.parse::<RequestId>("request_id", &request.request_id);
     let vm = fields.parse("vm_id", &request.vm_id);
     let snapshots = snapshots(&mut fields, &request.snapshot_ids);
-    let options = options(&mut fields, request.options);
-    let ((id, vm), (snapshots, options)) = fields.finish(id.zip(vm).zip(snapshots.zip(options)))?;
+    let ((id, vm), snapshots) = fields.finish(id.zip(vm).zip(snapshots))?;
+    let options = options(request.options);
     let allow_missing = request.allow_missing;
     let mut payload = vec![
         request.vm_id,
@@ -44,13 +41,9 @@ pub(super) fn batch(
     })
 }
 
-/// The ids of 1 to [`MOST`] snapshots, none twice, in order.
+/// The ids of snapshots, none twice, in order.
 pub(super) fn snapshots(fields: &mut Fields, ids: &[String]) -> Option<Vec<SnapshotId>> {
     let field = "snapshot_ids";
-    if ids.is_empty() || ids.len() > MOST {
-        fields.reject(field, format_args!("must name 1 to {MOST} snapshots"));
-        return None;
-    }
     let parsed: Vec<Option<SnapshotId>> = (0..)
         .zip(ids)
         .map(|(place, id): (usize, _)| fields.parse(&format!("{field}[{place}]"), id))
@@ -58,32 +51,23 @@ pub(super) fn snapshots(fields: &mut Fields, ids: &[String]) -> Option<Vec<Snaps
     let parsed: Option<Vec<_>> = parsed.into_iter().collect();
     let all = parsed?;
     let once: BTreeSet<_> = all.iter().copied().collect();
+    // Spelled otherwise: the rule looks at the letters.
     if once.len() < all.len() {
         fields.reject(field, "must not name a snapshot twice");
-        return None;
     }
     Some(once.into_iter().collect())
 }
 
-pub(super) fn options(
-    fields: &mut Fields,
-    options: Option<v1::MergeOptions>,
-) -> Option<MergeOptions> {
+pub(super) fn options(options: Option<v1::MergeOptions>) -> MergeOptions {
     let options = options.unwrap_or_default();
-    let direction = match v1::MergeDirection::try_from(options.direction) {
-        Ok(v1::MergeDirection::Unspecified) => Some(None),
-        Ok(v1::MergeDirection::Commit) => Some(Some(Direction::Commit)),
-        Ok(v1::MergeDirection::Pull) => Some(Some(Direction::Pull)),
-        Err(_) => {
-            fields.reject("options.direction", "must be COMMIT, PULL or unset");
-            None
-        }
-    };
-    let bytes_per_second = fields.bytes("options.bytes_per_second", options.bytes_per_second);
-    Some(MergeOptions {
-        direction: direction?,
-        bytes_per_second: bytes_per_second?,
-    })
+    MergeOptions {
+        direction: match options.direction() {
+            v1::MergeDirection::Unspecified => None,
+            v1::MergeDirection::Commit => Some(Direction::Commit),
+            v1::MergeDirection::Pull => Some(Direction::Pull),
+        },
+        bytes_per_second: unsigned(options.bytes_per_second),
+    }
 }
 
 /// Tells options from others.

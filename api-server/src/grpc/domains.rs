@@ -4,7 +4,7 @@ use super::page::Pager;
 use super::{caller, convert, detached};
 use crate::domains::{Domains, RestoreOrder};
 use crate::hosts::{DomainSeen, RemovalSeen, no_host, volume_ref};
-use livemerge_proto::fields::Fields;
+use livemerge_proto::fields::{Fields, page_size};
 use livemerge_proto::ids::{HostId, RequestId};
 use livemerge_proto::v1;
 use livemerge_storage::{RemovalId, StorageId};
@@ -16,10 +16,10 @@ pub(super) async fn removals(
     domains: &Domains,
     request: v1::InventoryServiceListRemovalsRequest,
 ) -> Result<Response<v1::InventoryServiceListRemovalsResponse>, Status> {
-    let mut fields = Fields::new();
+    let mut fields = Fields::of(&request);
     let storage = fields.parse_optional::<StorageId>("storage", &request.storage);
-    let size = fields.page_size("page_size", request.page_size);
-    let (storage, size) = fields.finish(storage.zip(size))?;
+    let storage = fields.finish(storage)?;
+    let size = page_size(request.page_size);
     let pager = Pager::new(("removals", &storage), size);
     let page = pager.page::<String>(&request.page_token)?;
     let listed = domains.removals(storage.as_ref()).await;
@@ -38,10 +38,10 @@ pub(super) async fn storages(
     domains: &Domains,
     request: v1::InventoryServiceListStoragesRequest,
 ) -> Result<Response<v1::InventoryServiceListStoragesResponse>, Status> {
-    let mut fields = Fields::new();
+    let mut fields = Fields::of(&request);
     let host = fields.parse_optional::<HostId>("host_id", &request.host_id);
-    let size = fields.page_size("page_size", request.page_size);
-    let (host, size) = fields.finish(host.zip(size))?;
+    let host = fields.finish(host)?;
+    let size = page_size(request.page_size);
     let pager = Pager::new(("storages", &host), size);
     let page = pager.page::<String>(&request.page_token)?;
     if let Some(host) = host.as_ref().filter(|host| !domains.knows(host)) {
@@ -75,7 +75,7 @@ pub(super) async fn restore(
 ) -> Result<Response<v1::InventoryServiceRestoreVolumeResponse>, Status> {
     let caller = caller(&request);
     let request = request.into_inner();
-    let mut fields = Fields::new();
+    let mut fields = Fields::of(&request);
     let id = fields.parse::<RequestId>("request_id", &request.request_id);
     let storage = fields.parse::<StorageId>("storage", &request.storage);
     let removal = fields.parse::<RemovalId>("removal_id", &request.removal_id);

@@ -9,7 +9,7 @@ use crate::hosts::{
 };
 use crate::snapshot::{HostRecord, VmRecord, no_vm};
 use crate::store::{RequestRecord, Store, VmFilter};
-use livemerge_proto::fields::Fields;
+use livemerge_proto::fields::{Fields, page_size, unsigned};
 use livemerge_proto::ids::{DiskTarget, HostId, RequestId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
@@ -18,9 +18,6 @@ use livemerge_runtime::{Caller, Clock};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
-const MAX_ENDPOINT: usize = 512;
-const MAX_VERSION: usize = 64;
-const MAX_VM_NAME: usize = 256;
 /// Findings of one answer.
 const MAX_FINDINGS: usize = 1000;
 
@@ -60,10 +57,8 @@ impl InventoryService for InventoryApi {
         request: Request<v1::ListHostsRequest>,
     ) -> Result<Response<v1::ListHostsResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
-        let size = fields.page_size("page_size", request.page_size);
-        let size = fields.finish(size)?;
-        let pager = Pager::new("hosts", size);
+        Fields::of(&request).check()?;
+        let pager = Pager::new("hosts", page_size(request.page_size));
         let page = pager.page::<HostId>(&request.page_token)?;
         let mut found = self.hosts.all();
         found.retain(|(host, _)| page.after.as_ref().is_none_or(|after| host.id > *after));
@@ -79,8 +74,9 @@ impl InventoryService for InventoryApi {
         &self,
         request: Request<v1::GetHostRequest>,
     ) -> Result<Response<v1::GetHostResponse>, Status> {
-        let mut fields = Fields::new();
-        let id = fields.parse::<HostId>("host_id", &request.get_ref().host_id);
+        let request = request.get_ref();
+        let mut fields = Fields::of(request);
+        let id = fields.parse::<HostId>("host_id", &request.host_id);
         let id = fields.finish(id)?;
         let known = self.hosts.get(&id).ok_or_else(|| no_host(&id))?;
         Ok(Response::new(v1::GetHostResponse {
@@ -94,7 +90,7 @@ impl InventoryService for InventoryApi {
     ) -> Result<Response<v1::SetHostMaintenanceResponse>, Status> {
         let caller = caller(&request);
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let id = fields.parse::<RequestId>("request_id", &request.request_id);
         let host = fields.parse::<HostId>("host_id", &request.host_id);
         let (id, host) = fields.finish(id.zip(host))?;
@@ -117,16 +113,14 @@ impl InventoryService for InventoryApi {
         request: Request<v1::ListVmsRequest>,
     ) -> Result<Response<v1::ListVmsResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let host = fields.parse_optional("host_id", &request.host_id);
-        let name = fields.text("name", request.name, MAX_VM_NAME);
-        let size = fields.page_size("page_size", request.page_size);
-        let ((host, name), size) = fields.finish(host.zip(name).zip(size))?;
+        let host = fields.finish(host)?;
         let filter = VmFilter {
             host,
-            name: Some(name).filter(|name| !name.is_empty()),
+            name: Some(request.name).filter(|name| !name.is_empty()),
         };
-        let pager = Pager::new(("vms", &filter), size);
+        let pager = Pager::new(("vms", &filter), page_size(request.page_size));
         let page = pager.page(&request.page_token)?;
         let mut found = self.store.vms(&filter, &page).await.map_err(problem)?;
         let next_page_token = pager.cut(&mut found, |vm| vm.id);
@@ -141,8 +135,9 @@ impl InventoryService for InventoryApi {
         &self,
         request: Request<v1::GetVmRequest>,
     ) -> Result<Response<v1::GetVmResponse>, Status> {
-        let mut fields = Fields::new();
-        let id = fields.parse::<VmId>("vm_id", &request.get_ref().vm_id);
+        let request = request.get_ref();
+        let mut fields = Fields::of(request);
+        let id = fields.parse::<VmId>("vm_id", &request.vm_id);
         let id = fields.finish(id)?;
         let record = self
             .store
@@ -160,7 +155,7 @@ impl InventoryService for InventoryApi {
         request: Request<v1::GetVolumeChainRequest>,
     ) -> Result<Response<v1::GetVolumeChainResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let vm = fields.parse::<VmId>("vm_id", &request.vm_id);
         let disk = fields.parse_optional::<DiskTarget>("disk", &request.disk);
         let (vm, disk) = fields.finish(vm.zip(disk))?;
@@ -211,7 +206,7 @@ impl InventoryService for InventoryApi {
         request: Request<v1::CheckConsistencyRequest>,
     ) -> Result<Response<v1::CheckConsistencyResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let vm = fields.parse_optional::<VmId>("vm_id", &request.vm_id);
         let host = fields.parse_optional::<HostId>("host_id", &request.host_id);
         let (vm, host) = fields.finish(vm.zip(host))?;
@@ -238,7 +233,7 @@ impl InventoryService for InventoryApi {
     ) -> Result<Response<v1::ApplyRepairResponse>, Status> {
         let caller = caller(&request);
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let id = fields.parse::<RequestId>("request_id", &request.request_id);
         let finding = fields.parse("finding_id", &request.finding_id);
         let (id, finding) = fields.finish(id.zip(finding))?;
@@ -272,30 +267,18 @@ impl InventoryApi {
 }
 
 fn parse_registration(request: v1::RegisterHostRequest) -> Result<HostRecord, Problem> {
-    let mut fields = Fields::new();
+    let mut fields = Fields::of(&request);
     // Registering is the same however often it is done, so the id is only looked at.
     let request_id = fields.parse::<RequestId>("request_id", &request.request_id);
     let id = fields.parse("host_id", &request.host_id);
-    let endpoint = endpoint(&mut fields, request.endpoint);
-    let generation = fields.generation("generation", request.generation);
-    let version = fields.text("version", request.version, MAX_VERSION);
-    let parsed = request_id
-        .zip(id.zip(endpoint))
-        .zip(generation.zip(version));
-    let ((_, (id, endpoint)), (generation, version)) = fields.finish(parsed)?;
+    if !is_endpoint(&request.endpoint) {
+        fields.reject("endpoint", ENDPOINT_FORM);
+    }
+    let (_, id) = fields.finish(request_id.zip(id))?;
     Ok(HostRecord {
         id,
-        endpoint,
-        generation,
-        version,
+        endpoint: request.endpoint,
+        generation: unsigned(request.generation),
+        version: request.version,
     })
-}
-
-fn endpoint(fields: &mut Fields, endpoint: String) -> Option<String> {
-    let endpoint = fields.text("endpoint", endpoint, MAX_ENDPOINT)?;
-    if is_endpoint(&endpoint) {
-        return Some(endpoint);
-    }
-    fields.reject("endpoint", ENDPOINT_FORM);
-    None
 }

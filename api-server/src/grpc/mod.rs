@@ -9,7 +9,6 @@ mod event_watch;
 mod finding;
 mod forecast;
 mod inventory_service;
-mod labels;
 mod operation;
 mod operation_service;
 mod page;

@@ -4,7 +4,7 @@ use super::{caller, detached, operation, page::Pager, snapshot_service::problem}
 use crate::snapshot::{OperationView, Snapshots, Wish};
 use crate::store::{OperationFilter, StateName, Store};
 use futures::Stream;
-use livemerge_proto::fields::Fields;
+use livemerge_proto::fields::{Fields, duration, page_size, unsigned};
 use livemerge_proto::ids::OperationId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -42,7 +42,8 @@ impl OperationService for OperationApi {
         &self,
         request: Request<v1::GetOperationRequest>,
     ) -> Result<Response<v1::GetOperationResponse>, Status> {
-        let id = parse_id(&request.get_ref().operation_id)?;
+        let request = request.get_ref();
+        let id = parse_id(request, &request.operation_id)?;
         let operation = Some(operation::operation(
             self.snapshots.operation_view(id).await?,
         ));
@@ -54,18 +55,13 @@ impl OperationService for OperationApi {
         request: Request<v1::ListOperationsRequest>,
     ) -> Result<Response<v1::ListOperationsResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let vm = fields.parse_optional("vm_id", &request.vm_id);
-        let states: Vec<_> = request
-            .states
-            .iter()
-            .map(|state| state_name(&mut fields, *state))
-            .collect();
-        let size = fields.page_size("page_size", request.page_size);
+        let vm = fields.finish(vm)?;
         // A set: what is named twice is asked for once.
-        let states: Option<BTreeSet<_>> = states.into_iter().collect();
-        let states = states.map(Vec::from_iter);
-        let ((vm, states), size) = fields.finish(vm.zip(states).zip(size))?;
+        let states: BTreeSet<_> = request.states().filter_map(state_name).collect();
+        let states = Vec::from_iter(states);
+        let size = page_size(request.page_size);
         let pager = Pager::new(("operations", vm, &states), size);
         let page = pager.page(&request.page_token)?;
         let filter = OperationFilter { vm, states };
@@ -91,7 +87,8 @@ impl OperationService for OperationApi {
         &self,
         request: Request<v1::WatchOperationRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let id = parse_id(&request.get_ref().operation_id)?;
+        let request = request.get_ref();
+        let id = parse_id(request, &request.operation_id)?;
         let first = self.snapshots.operation_view(id).await?;
         let stream = watch_stream(
             Arc::clone(&self.snapshots),
@@ -108,16 +105,9 @@ impl OperationService for OperationApi {
     ) -> Result<Response<v1::WaitOperationResponse>, Status> {
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
-        let mut fields = Fields::new();
-        let id = fields.parse("operation_id", &request.operation_id);
+        let id = parse_id(&request, &request.operation_id)?;
         let unset = deadline.unwrap_or(WAIT_DEFAULT).min(WAIT_MOST);
-        let time = fields.duration(
-            "timeout",
-            request.timeout,
-            Duration::ZERO..=WAIT_MOST,
-            unset,
-        );
-        let (id, time) = fields.finish(id.zip(time))?;
+        let time = duration(request.timeout, unset);
         let time = deadline.map_or(time, |deadline| time.min(deadline));
         let operation = Some(operation::operation(self.wait(id, time).await?));
         Ok(Response::new(v1::WaitOperationResponse { operation }))
@@ -128,7 +118,8 @@ impl OperationService for OperationApi {
         request: Request<v1::CancelOperationRequest>,
     ) -> Result<Response<v1::CancelOperationResponse>, Status> {
         let caller = caller(&request);
-        let id = parse_id(&request.get_ref().operation_id)?;
+        let request = request.get_ref();
+        let id = parse_id(request, &request.operation_id)?;
         let snapshots = Arc::clone(&self.snapshots);
         let view = detached(async move { snapshots.wish(id, Wish::Cancel, &caller).await }).await?;
         let operation = Some(operation::operation(view));
@@ -141,10 +132,8 @@ impl OperationService for OperationApi {
     ) -> Result<Response<v1::UpdateOperationResponse>, Status> {
         let caller = caller(&request);
         let request = request.into_inner();
-        let mut fields = Fields::new();
-        let id = fields.parse("operation_id", &request.operation_id);
-        let limit = fields.bytes("bytes_per_second", request.bytes_per_second);
-        let (id, limit) = fields.finish(id.zip(limit))?;
+        let id = parse_id(&request, &request.operation_id)?;
+        let limit = unsigned(request.bytes_per_second);
         let snapshots = Arc::clone(&self.snapshots);
         let view =
             detached(async move { snapshots.wish(id, Wish::Limit(limit), &caller).await }).await?;
@@ -199,26 +188,21 @@ fn watch_stream(
     }
 }
 
-fn parse_id(text: &str) -> Result<OperationId, Problem> {
-    let mut fields = Fields::new();
-    let id = fields.parse("operation_id", text);
+/// The id of a request that names an operation and nothing else to be parsed.
+fn parse_id(request: &impl prost::Name, id: &str) -> Result<OperationId, Problem> {
+    let mut fields = Fields::of(request);
+    let id = fields.parse("operation_id", id);
     fields.finish(id)
 }
 
-fn state_name(fields: &mut Fields, state: i32) -> Option<StateName> {
-    match v1::OperationState::try_from(state) {
-        Ok(v1::OperationState::Queued) => Some(StateName::Queued),
-        Ok(v1::OperationState::Running) => Some(StateName::Running),
-        Ok(v1::OperationState::Succeeded) => Some(StateName::Succeeded),
-        Ok(v1::OperationState::Failed) => Some(StateName::Failed),
-        Ok(v1::OperationState::Cancelled) => Some(StateName::Cancelled),
-        Ok(v1::OperationState::Unspecified) | Err(_) => {
-            fields.reject(
-                "states",
-                format_args!("has {state}, which is no state of an operation"),
-            );
-            None
-        }
+fn state_name(state: v1::OperationState) -> Option<StateName> {
+    match state {
+        v1::OperationState::Queued => Some(StateName::Queued),
+        v1::OperationState::Running => Some(StateName::Running),
+        v1::OperationState::Succeeded => Some(StateName::Succeeded),
+        v1::OperationState::Failed => Some(StateName::Failed),
+        v1::OperationState::Cancelled => Some(StateName::Cancelled),
+        v1::OperationState::Unspecified => None,
     }
 }
 

@@ -1,18 +1,17 @@
 //! `livemerge.v1.SnapshotService`.
 
-use super::{caller, convert, delete_order, detached, forecast, labels, operation, page::Pager};
+use super::{caller, convert, delete_order, detached, forecast, operation, page::Pager};
 use crate::snapshot::{CreateOrder, DeleteOrder, Quiesce, Snapshots, UpdateOrder, no_snapshot};
 use crate::store::{RequestRecord, Store};
-use livemerge_proto::fields::Fields;
+use livemerge_proto::fields::{Fields, page_size};
 use livemerge_proto::ids::{RequestId, SnapshotId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use livemerge_proto::v1::snapshot_service_server::SnapshotService;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
-
-const MAX_DESCRIPTION: usize = 1024;
 
 /// Serves snapshots.
 pub struct SnapshotApi {
@@ -31,16 +30,15 @@ impl SnapshotService for SnapshotApi {
         let caller = caller(&request);
         let request = request.into_inner();
         let quiesce = convert::quiesce(request.quiesce());
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let id = fields.parse::<RequestId>("request_id", &request.request_id);
         let vm = fields.parse("vm_id", &request.vm_id);
         let name = fields.parse("name", &request.name);
-        let labels = labels::labels(&mut fields, "labels", request.labels);
-        let description = fields.text("description", request.description, MAX_DESCRIPTION);
-        let ((id, vm), ((name, description), labels)) =
-            fields.finish(id.zip(vm).zip(name.zip(description).zip(labels)))?;
+        let ((id, vm), name) = fields.finish(id.zip(vm).zip(name))?;
+        let description = request.description;
+        let labels = BTreeMap::from_iter(request.labels);
         let deletion_protected = request.deletion_protected;
-        let noted = labels::text(&labels);
+        let noted = format!("{labels:?}");
         let mut payload = vec![&*request.vm_id, &request.name, &description];
         // What is not asked for is left out, so that a repetition is known over an upgrade.
         payload.extend((!labels.is_empty()).then_some(&*noted));
@@ -75,8 +73,9 @@ impl SnapshotService for SnapshotApi {
         &self,
         request: Request<v1::GetSnapshotRequest>,
     ) -> Result<Response<v1::GetSnapshotResponse>, Status> {
-        let mut fields = Fields::new();
-        let id = fields.parse::<SnapshotId>("snapshot_id", &request.get_ref().snapshot_id);
+        let request = request.get_ref();
+        let mut fields = Fields::of(request);
+        let id = fields.parse::<SnapshotId>("snapshot_id", &request.snapshot_id);
         let id = fields.finish(id)?;
         let found = self
             .store
@@ -94,15 +93,14 @@ impl SnapshotService for SnapshotApi {
         request: Request<v1::ListSnapshotsRequest>,
     ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let vm: Option<Option<VmId>> = if request.vm_id == "-" {
             Some(None)
         } else {
             fields.parse("vm_id", &request.vm_id).map(Some)
         };
-        let size = fields.page_size("page_size", request.page_size);
-        let (vm, size) = fields.finish(vm.zip(size))?;
-        let pager = Pager::new(("snapshots", vm), size);
+        let vm = fields.finish(vm)?;
+        let pager = Pager::new(("snapshots", vm), page_size(request.page_size));
         let page = pager.page(&request.page_token)?;
         let mut found = self.store.snapshots(vm, &page).await.map_err(problem)?;
         let next_page_token = pager.cut(&mut found, |snapshot| snapshot.id);
@@ -132,12 +130,12 @@ impl SnapshotService for SnapshotApi {
     ) -> Result<Response<v1::DeleteSnapshotResponse>, Status> {
         let caller = caller(&request);
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let id = fields.parse::<RequestId>("request_id", &request.request_id);
         let snapshot = fields.parse("snapshot_id", &request.snapshot_id);
         let revision = revision(&mut fields, &request.etag);
-        let options = delete_order::options(&mut fields, request.options);
-        let ((id, snapshot), options) = fields.finish(id.zip(snapshot).zip(options))?;
+        let (id, snapshot) = fields.finish(id.zip(snapshot))?;
+        let options = delete_order::options(request.options);
         let allow_missing = request.allow_missing;
         let payload = [
             &*request.snapshot_id,
@@ -179,10 +177,10 @@ impl SnapshotService for SnapshotApi {
         request: Request<v1::PlanDeleteSnapshotRequest>,
     ) -> Result<Response<v1::PlanDeleteSnapshotResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let snapshots = delete_order::snapshots(&mut fields, &request.snapshot_ids);
-        let options = delete_order::options(&mut fields, request.options);
-        let (snapshots, options) = fields.finish(snapshots.zip(options))?;
+        let snapshots = fields.finish(snapshots)?;
+        let options = delete_order::options(request.options);
         let forecast = self.snapshots.forecast(&snapshots, &options).await?;
         Ok(Response::new(forecast::answer(&forecast)))
     }
@@ -200,31 +198,23 @@ fn update_order(
     request: v1::UpdateSnapshotRequest,
     caller: String,
 ) -> Result<UpdateOrder, Problem> {
-    let mut fields = Fields::new();
+    let mut fields = Fields::of(&request);
     // A repetition is told by what the snapshot is then, so the id is only checked.
     let id = fields.parse::<RequestId>("request_id", &request.request_id);
     let snapshot = fields.parse("snapshot_id", &request.snapshot_id);
     let revision = revision(&mut fields, &request.etag);
-    let name = request.name.map(|name| fields.parse("name", &name));
-    let description = request
-        .description
-        .map(|text| fields.text("description", text, MAX_DESCRIPTION));
-    let labels = request
-        .labels
-        .map(|given| labels::labels(&mut fields, "labels.labels", given.labels));
-    let ((_, snapshot), order) = fields.finish(id.zip(snapshot).zip(Some((
-        name.flatten(),
-        description.flatten(),
-        labels.flatten(),
-    ))))?;
-    let (name, description, labels) = order;
+    let name = request.name.as_ref();
+    let name = name.map(|name| fields.parse("name", name));
+    let (_, snapshot) = fields.finish(id.zip(snapshot))?;
     Ok(UpdateOrder {
         caller,
         snapshot,
         revision,
-        name,
-        description,
-        labels,
+        name: name.flatten(),
+        description: request.description,
+        labels: request
+            .labels
+            .map(|given| BTreeMap::from_iter(given.labels)),
         deletion_protected: request.deletion_protected,
     })
 }

@@ -1,19 +1,15 @@
 //! [`HostAgent`] over gRPC.
-//!
-//! Whether an error is a *no* or no answer at all is decided here, by its reason. A time-out, a
-//! broken line, an error without a reason of ours: no answer.
 
+use super::answer::{classify, incompatible};
 use super::convert;
 use super::types::{
-    DomainSeen, HostError, HostReport, Measured, MergeOrder, OverlayOrder, Promised, RemovalOrder,
-    RemovalSeen, Removed, VmChains, VolumeSeen,
+    DomainSeen, HostError, HostReport, HostStatus, HostView, Measured, MergeOrder, OverlayOrder,
+    Promised, RemovalOrder, RemovalSeen, Removed, VmChains, VolumeSeen,
 };
 use super::{HostAgent, volume_ref};
 use crate::snapshot::{Consistency, Mark};
 use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
-use livemerge_proto::problem::Problem;
-use livemerge_proto::reason::Reason;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
@@ -23,8 +19,10 @@ use livemerge_runtime::client::{CallPolicy, Methods, Patience, Patient};
 use livemerge_runtime::metrics::{Calls, ClientMeter};
 use livemerge_storage::{RemovalId, StorageId};
 use std::num::NonZeroU32;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
@@ -57,11 +55,26 @@ fn patience(answer: Duration) -> Patience {
     Patience::new(METHODS.clone(), policy)
 }
 
+/// Counts the orders of this start of the server, over all hosts and all lines to them, so that an
+/// agent knows a late one from the latest.
+#[derive(Debug, Default)]
+pub(super) struct Orders(AtomicI64);
+
+impl Orders {
+    /// 1 or more, and more each time.
+    fn next(&self) -> i64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
 /// An agent behind a channel.
 pub(super) struct GrpcAgent {
     host: HostId,
     channel: Line,
+    /// What its link has found it to be.
+    view: watch::Receiver<HostView>,
     generation: i64,
+    orders: Arc<Orders>,
     /// For calls that answer at once.
     answer: Duration,
     calls: ClientMeter,
@@ -74,14 +87,18 @@ impl GrpcAgent {
     pub(super) fn new(
         host: HostId,
         channel: Line,
+        view: watch::Receiver<HostView>,
         generation: u64,
+        orders: Arc<Orders>,
         answer: Duration,
         calls: ClientMeter,
     ) -> Self {
         Self {
             host,
             channel,
+            view,
             generation: i64::try_from(generation).unwrap_or(i64::MAX),
+            orders,
             answer,
             calls,
             patience: patience(answer),
@@ -89,8 +106,16 @@ impl GrpcAgent {
         }
     }
 
-    fn channel(&self) -> Patient<Calls<Line>> {
-        self.patience.over(self.calls.over(self.channel.clone()))
+    /// # Errors
+    /// The agent is of a version that is not worked with. It may be another one tomorrow, so that this
+    /// is no *no*: what waits goes on then.
+    fn channel(&self) -> Result<Patient<Calls<Line>>, HostError> {
+        let view = self.view.borrow();
+        if view.status == HostStatus::Incompatible {
+            let problem = incompatible(&self.host, view.api_version);
+            return Err(HostError::Unknown(problem));
+        }
+        Ok(self.patience.over(self.calls.over(self.channel.clone())))
     }
 
     /// What a failed call means. That the agent does not let this server in is said once in a while,
@@ -128,7 +153,7 @@ impl HostAgent for GrpcAgent {
             vm_id: vm.to_string(),
             disk: disk.map(ToString::to_string).unwrap_or_default(),
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client
             .get_volume_chain(self.at_once(request))
             .await
@@ -148,8 +173,9 @@ impl HostAgent for GrpcAgent {
             vm_id: order.vm.to_string(),
             overlays: overlays.collect(),
             quiesce: convert::quiesce(order.quiesce).into(),
+            sequence: self.orders.next(),
         };
-        let mut client = HostServiceClient::new(self.channel());
+        let mut client = HostServiceClient::new(self.channel()?);
         let answer = client
             .create_overlays(self.works(request))
             .await
@@ -168,7 +194,7 @@ impl HostAgent for GrpcAgent {
             disks: runs.iter().map(convert::disk_range).collect(),
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client.plan_merge(self.works(request)).await;
         let plans = answer
             .map_err(|status| self.failed(status))?
@@ -198,8 +224,9 @@ impl HostAgent for GrpcAgent {
             vm_id: first.vm.to_string(),
             disks: orders.iter().map(convert::disk_merge).collect(),
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
+            sequence: self.orders.next(),
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client.start_merge(self.at_once(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))
     }
@@ -209,7 +236,7 @@ impl HostAgent for GrpcAgent {
             merge_id: merge.to_string(),
             generation: self.generation,
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client.cancel_merge(self.at_once(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))
     }
@@ -220,7 +247,7 @@ impl HostAgent for GrpcAgent {
             generation: self.generation,
             bytes_per_second: i64::try_from(bytes_per_second).unwrap_or(i64::MAX),
         };
-        let mut client = MergeServiceClient::new(self.channel());
+        let mut client = MergeServiceClient::new(self.channel()?);
         let answer = client.set_merge_bandwidth(self.at_once(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))
     }
@@ -232,7 +259,7 @@ impl HostAgent for GrpcAgent {
             volume: Some(volume_ref(&order.volume.volume)),
             identity: order.volume.identity.to_string(),
         };
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let answer = client
             .remove_volume(self.works(request))
             .await
@@ -251,7 +278,7 @@ impl HostAgent for GrpcAgent {
             storage: storage.to_string(),
             removal_id: removal.to_string(),
         };
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let answer = client.restore_volume(self.works(request)).await;
         let volume = answer
             .map_err(|status| self.failed(status))?
@@ -261,7 +288,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn report(&self) -> Result<HostReport, HostError> {
-        let mut client = HostServiceClient::new(self.channel());
+        let mut client = HostServiceClient::new(self.channel()?);
         let request = v1::HostServiceGetHostRequest {};
         let answer = client
             .get_host(self.at_once(request))
@@ -271,7 +298,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn domains(&self) -> Result<Vec<DomainSeen>, HostError> {
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let (mut domains, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = v1::ListStoragesRequest {
@@ -291,7 +318,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn volumes(&self, storage: &StorageId) -> Result<Vec<VolumeSeen>, HostError> {
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let (mut volumes, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = v1::ListVolumesRequest {
@@ -312,7 +339,7 @@ impl HostAgent for GrpcAgent {
     }
 
     async fn removals(&self, storage: &StorageId) -> Result<Vec<RemovalSeen>, HostError> {
-        let mut client = VolumeServiceClient::new(self.channel());
+        let mut client = VolumeServiceClient::new(self.channel()?);
         let request = v1::ListRemovalsRequest {
             storage: storage.to_string(),
         };
@@ -340,105 +367,4 @@ pub(super) async fn identity(channel: Line) -> Option<(String, u64)> {
     let answer = HostServiceClient::new(channel).get_host(asked).await.ok()?;
     let host = answer.into_inner().host?;
     Some((host.host_id, u64::try_from(host.generation).ok()?))
-}
-
-fn classify(status: Status) -> HostError {
-    match Problem::try_from(status) {
-        // Not what was asked is refused, but this server; who has asked it shall not think that
-        // it is they.
-        Ok(problem) if is_about_us(problem.reason) => {
-            let text = format!("the host's agent does not let this server in: {problem}");
-            HostError::Unknown(
-                Problem::new(Reason::HostUnreachable, text).with("agent_reason", problem.reason),
-            )
-        }
-        Ok(problem) if problem.reason == Reason::DeadlineExceeded => {
-            let text = "the host's agent does not answer in time";
-            let silent = Problem::new(Reason::HostUnreachable, text);
-            HostError::Unknown(silent.with("code", problem.reason.code()))
-        }
-        Ok(problem) if is_a_no(problem.reason) => HostError::Refused(problem),
-        Ok(problem) => HostError::Unknown(problem),
-        Err(status) => {
-            let text = format!("the host's agent does not answer: {}", status.message());
-            HostError::Unknown(
-                Problem::new(Reason::HostUnreachable, text).with("code", status.code()),
-            )
-        }
-    }
-}
-
-/// Whether the agent refuses this server's credentials, or lacks a role for it.
-fn is_about_us(reason: Reason) -> bool {
-    matches!(
-        reason.code(),
-        Code::Unauthenticated | Code::PermissionDenied
-    )
-}
-
-/// Whether the agent has understood and done nothing, and would say the same again.
-pub fn is_a_no(reason: Reason) -> bool {
-    match reason.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Cancelled => false,
-        // A configuration that somebody mends.
-        Code::Unauthenticated | Code::PermissionDenied => false,
-        Code::ResourceExhausted => reason == Reason::InsufficientSpace,
-        // It is this server that is too old, or restored; what it has ordered goes on.
-        _ => reason != Reason::StaleGeneration,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_may_be_answered_otherwise_later_is_no_no() {
-        let open = [
-            Reason::StaleGeneration,
-            Reason::HostUnreachable,
-            Reason::HypervisorUnreachable,
-            Reason::StorageUnreachable,
-            Reason::StoreUnavailable,
-            Reason::PivotPutOff,
-            Reason::VmBusy,
-            Reason::MergeLimitReached,
-            Reason::ServerDraining,
-            Reason::DeadlineExceeded,
-            Reason::CredentialsMissing,
-            Reason::CredentialsInvalid,
-            Reason::MethodNotPermitted,
-            Reason::MergeIoError,
-            Reason::InternalBug,
-        ];
-        for reason in Reason::ALL {
-            assert_eq!(is_a_no(*reason), !open.contains(reason), "{reason}");
-        }
-    }
-
-    #[test]
-    fn an_error_of_nobody_we_know_is_no_answer() {
-        let no = Problem::new(Reason::PointOfNoReturn, "too late");
-        assert_eq!(classify(no.clone().into()), HostError::Refused(no));
-        let HostError::Unknown(shut_out) =
-            classify(Problem::new(Reason::MethodNotPermitted, "not you").into())
-        else {
-            panic!("it is no answer");
-        };
-        assert_eq!(shut_out.reason, Reason::HostUnreachable);
-        let HostError::Unknown(slow) =
-            classify(Problem::new(Reason::DeadlineExceeded, "its clock").into())
-        else {
-            panic!("it is no answer");
-        };
-        assert_eq!(slow.reason, Reason::HostUnreachable);
-        let silent = Problem::new(Reason::StoreUnavailable, "later");
-        assert_eq!(classify(silent.clone().into()), HostError::Unknown(silent));
-        for code in [Code::FailedPrecondition, Code::NotFound, Code::Unavailable] {
-            let HostError::Unknown(problem) = classify(Status::new(code, "a proxy's")) else {
-                panic!("{code} is no answer of an agent");
-            };
-            assert_eq!(problem.reason, Reason::HostUnreachable);
-        }
-    }
 }

@@ -151,6 +151,7 @@ pub(super) fn promised_room(promised: &Promised) -> v1::PromisedRoom {
         kept_bytes: promised
             .kept_bytes
             .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        kept_room_bytes: Some(i64::try_from(promised.kept_room_bytes).unwrap_or(i64::MAX)),
     }
 }
 
@@ -231,6 +232,8 @@ fn layer(layer: v1::ChainLayer) -> Result<Layer, Status> {
         allocated_bytes: bytes(layer.allocated_bytes),
         locator: layer.locator,
         shared_with: layer.shared_with,
+        encrypted: layer.encrypted,
+        bitmaps: layer.dirty_bitmaps,
     })
 }
 

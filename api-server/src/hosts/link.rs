@@ -6,15 +6,21 @@
 //!        └────────── silent for too long ◀── reconnecting ◀───┘
 //! ```
 //!
+//! An agent of a version that is not worked with is INCOMPATIBLE instead of UP: it is asked for its version
+//! again and again, and for nothing else.
+//!
 //! While reconnecting, merges and machines are unknown; only the status waits for the silence to
 //! be too long, so that a short break of the line is no event.
 
 mod watches;
 
 use super::Hosts;
+use super::answer;
 use super::convert;
 use super::types::{HostStatus, HostView, MergeSeen, VmSeen};
+use livemerge_proto::agent_api;
 use livemerge_proto::ids::{HostId, MergeId, VmId};
+use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use livemerge_proto::v1::{watch_host_response, watch_merges_response};
 use livemerge_runtime::client::{Seen, Watch, WatchPolicy};
@@ -111,6 +117,11 @@ impl Link {
                 Ok(Seen::Lost(status) | Seen::Afresh(status)) | Err(status) => status,
             };
             tracing::info!(host = %self.host, code = ?broken.code(), "the line broke: {}", broken.message());
+            if answer::is_missing(&broken) {
+                // It lacks a watch, and says no number without one.
+                let said = self.view.borrow().api_version;
+                self.is_incompatible(said);
+            }
             self.forget();
             self.check_silence().await;
         }
@@ -139,8 +150,8 @@ impl Link {
 
     /// When the host will have been silent for too long, as long as it is not said to be.
     fn silent_at(&self) -> Option<Instant> {
-        let is_up = self.view.borrow().status == HostStatus::Up;
-        is_up.then(|| self.last_heard + self.hosts.policy.silence)
+        let is_silent = self.view.borrow().status == HostStatus::Unresponsive;
+        (!is_silent).then(|| self.last_heard + self.hosts.policy.silence)
     }
 
     /// Behind an endpoint that was given away another agent may answer: what it shows is not this
@@ -154,11 +165,38 @@ impl Link {
         Err(Status::failed_precondition(text))
     }
 
+    /// What is not understood is not used, whatever else it shows.
+    fn check_version(&mut self, number: i32) -> Result<(), Status> {
+        if agent_api::is_understood(number) {
+            self.show(|view| view.api_version = number);
+            return Ok(());
+        }
+        Err(self.is_incompatible(number).into())
+    }
+
+    /// Said once for each that comes.
+    fn is_incompatible(&mut self, number: i32) -> Problem {
+        let problem = answer::incompatible(&self.host, number);
+        let was = self.view.borrow().status;
+        if was != HostStatus::Incompatible {
+            tracing::error!(host = %self.host, "{problem}");
+        }
+        self.last_heard = Instant::now();
+        let now = self.hosts.clock.now();
+        self.show(|view| {
+            view.status = HostStatus::Incompatible;
+            view.api_version = number;
+            view.last_seen_at = Some(now);
+        });
+        problem
+    }
+
     async fn heard_of_host(&mut self, item: watch_host_response::Item) -> Result<(), Status> {
         use watch_host_response::Item;
         match item {
             Item::State(state) => {
                 self.check_host(state.host.as_ref())?;
+                self.check_version(state.host.as_ref().map_or(0, |host| host.api_version))?;
                 let vms: Vec<VmSeen> = state
                     .vms
                     .iter()
@@ -287,7 +325,7 @@ impl Link {
 
     async fn check_silence(&self) {
         let silent = self.last_heard.elapsed() >= self.hosts.policy.silence;
-        if silent && self.view.borrow().status == HostStatus::Up {
+        if silent && self.view.borrow().status != HostStatus::Unresponsive {
             self.show(|view| view.status = HostStatus::Unresponsive);
             self.hosts
                 .note_status(&self.host, HostStatus::Unresponsive)

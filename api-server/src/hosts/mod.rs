@@ -9,6 +9,7 @@
 //! What a silent host has is *unknown*: its machines and merges leave the view with its voice.
 
 mod agent;
+mod answer;
 mod convert;
 mod endpoint;
 mod link;
@@ -16,7 +17,7 @@ mod maintenance;
 mod notes;
 mod types;
 
-pub use agent::is_a_no;
+pub use answer::is_a_no;
 pub(crate) use convert::volume_ref;
 pub use endpoint::{ENDPOINT_FORM, is_endpoint, is_near};
 pub use maintenance::MaintenanceOrder;
@@ -29,7 +30,7 @@ pub use types::{
 
 use crate::snapshot::{Consistency, EventKind, HostRecord, Mark, Severity, VmRecord};
 use crate::store::{Page, Store, StoreError, VmFilter};
-use agent::GrpcAgent;
+use agent::{GrpcAgent, Orders};
 use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
@@ -140,6 +141,7 @@ pub struct Hosts {
     dial: Dial,
     policy: LinkPolicy,
     generation: u64,
+    orders: Arc<Orders>,
     shutdown: Shutdown,
     calls: ClientMeter,
     known: RwLock<BTreeMap<HostId, Known>>,
@@ -181,6 +183,7 @@ impl Hosts {
             dial,
             policy,
             generation,
+            orders: Arc::default(),
             shutdown,
             calls: ClientMeter::default(),
             known: RwLock::default(),
@@ -219,8 +222,8 @@ impl Hosts {
             );
             return Err(Problem::new(Reason::StaleGeneration, text).with("host", &record.id));
         }
-        let up = |(_, view): (HostRecord, HostView)| view.status == HostStatus::Up;
-        if self.get(&record.id).is_some_and(up) {
+        let answers = |(_, view): (HostRecord, HostView)| view.status != HostStatus::Unresponsive;
+        if self.get(&record.id).is_some_and(answers) {
             self.check_successor(&record).await?;
         }
         self.register(record, Some(caller)).await
@@ -344,14 +347,6 @@ impl Hosts {
             tracing::error!(host = %record.id, endpoint = record.endpoint, error, "may not be called");
             Line::barred(&error)
         });
-        let id = record.id.clone();
-        let agent = Arc::new(GrpcAgent::new(
-            id,
-            channel.clone(),
-            self.generation,
-            self.policy.answer,
-            self.calls.clone(),
-        ));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         // Whoever watches the host goes on watching it.
         let shown = match known.remove(&record.id) {
@@ -361,6 +356,15 @@ impl Hosts {
             }
             None => watch::Sender::new(HostView::unheard()),
         };
+        let agent = Arc::new(GrpcAgent::new(
+            record.id.clone(),
+            channel.clone(),
+            shown.subscribe(),
+            self.generation,
+            Arc::clone(&self.orders),
+            self.policy.answer,
+            self.calls.clone(),
+        ));
         let ended = self.shutdown.child_token();
         let link = link::Link::new(Arc::clone(self), record.id.clone(), channel, shown.clone());
         if !barred {

@@ -53,6 +53,8 @@ impl Hosts {
                     format!("host {host} does not answer; nothing is assumed about its machines");
                 self.event(EventKind::HostUnresponsive, Severity::Warning, host, text)
             }
+            // The link has said so, and the record's words for hosts are answers and silence.
+            HostStatus::Incompatible => return,
         };
         if let Err(error) = self.store.add_events(&[event]).await {
             tracing::warn!(%host, error = &error as &dyn std::error::Error, "a host's state could not be noted");

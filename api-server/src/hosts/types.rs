@@ -53,6 +53,8 @@ pub enum HostStatus {
     Up,
     /// It does not: nothing is known of its machines.
     Unresponsive,
+    /// It answers, in a version that this server does not work with: as if nothing were known.
+    Incompatible,
 }
 
 /// What is known of a host now.
@@ -70,6 +72,8 @@ pub struct HostView {
     pub merges: Option<Arc<BTreeMap<MergeId, MergeSeen>>>,
     /// Files of its agent's journal that were damaged, and of which the audit log tells.
     pub damaged_journals: BTreeSet<String>,
+    /// Number of the contract that its agent speaks; 0 also before it was heard.
+    pub api_version: i32,
 }
 
 impl HostView {
@@ -82,6 +86,7 @@ impl HostView {
             vms: None,
             merges: None,
             damaged_journals: BTreeSet::new(),
+            api_version: 0,
         }
     }
 
@@ -231,6 +236,10 @@ pub struct Layer {
     pub allocated_bytes: u64,
     /// What outside this chain is built on it.
     pub shared_with: Vec<String>,
+    /// Whether nobody reads its data without a key.
+    pub encrypted: bool,
+    /// The names of the dirty bitmaps that it keeps for backups.
+    pub bitmaps: Vec<String>,
 }
 
 /// The format of a layer.
@@ -414,6 +423,8 @@ pub struct Promised {
     /// Bytes that the volume took when that was foreseen; `None` when how it grows does not show what the
     /// merge takes.
     pub kept_bytes: Option<u64>,
+    /// The same where the volume has only the room that it is given: there it always shows.
+    pub kept_room_bytes: u64,
 }
 
 /// What merging costs one way.

@@ -1,6 +1,6 @@
 //! Taking a snapshot, step by step. Pure.
 
-use super::plan::{Mint, mark};
+use super::plan::{Mint, encrypted, mark};
 use super::step::{Answer, Ask, Draft, Step, put};
 use super::types::{
     Consistency, CreatePhase, EventKind, Failure, NewEvent, NewOverlay, OperationState, Quiesce,
@@ -176,12 +176,12 @@ fn plan_overlay(chain: &Chain, mint: Mint<'_>) -> Result<NewOverlay, Problem> {
         let text = format!("a block job runs on disk {}", chain.disk);
         return Err(Problem::new(Reason::ConcurrentChange, text).with("disk", &chain.disk));
     }
-    let below = chain
-        .layers
-        .last()
-        .ok_or_else(|| no_layers(&chain.disk))
-        .and_then(mark)?
-        .volume;
+    let active = chain.layers.last().ok_or_else(|| no_layers(&chain.disk))?;
+    // The overlay would get what the guest writes unencrypted.
+    if let Some(refusal) = encrypted(active) {
+        return Err(refusal.with("disk", &chain.disk));
+    }
+    let below = mark(active)?.volume;
     let name: VolumeName = format!("{}.qcow2", mint())
         .parse()
         .expect("a UUID and a suffix are a volume's name");

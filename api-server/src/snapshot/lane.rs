@@ -15,12 +15,13 @@
 use super::asking::put_to;
 use super::foreseen::rate_of;
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
+use super::needed::needed_by;
 use super::plan::Wanted;
 use super::promised::promised_elsewhere;
 use super::stand_in::stand_in;
-use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
+use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, next_removal, step};
 use super::turns::{Turn, Turns};
-use super::types::{DeletePhase, Operation, Snapshot, Work};
+use super::types::{DeletePhase, Mark, Operation, Snapshot, Work};
 use crate::hosts::{HostAgent, HostError, HostHandle, HostView, Hosts, MergeSight, Promised};
 use crate::store::{Change, Page, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
@@ -162,6 +163,9 @@ impl Run {
             .as_mut()
             .map(|host| host.view.borrow_and_update().clone());
         let merges = self.sights(view.as_ref());
+        let needed = self.needed().await?;
+        // It is looked up again, later each time, as a refusal is asked about again.
+        self.attempts += u32::from(needed.is_some());
         let unseen = self.unseen(&merges);
         let is_seen = |sight: &MergeSight| matches!(sight, MergeSight::Seen(_));
         self.begun |= merges.values().any(is_seen);
@@ -171,6 +175,7 @@ impl Run {
             host: host.as_ref().map(|host| &host.id),
             merges,
             unseen,
+            needed: needed.as_ref(),
             answer: self.answer.as_ref(),
             attempts: self.attempts,
             begun: self.begun,
@@ -211,6 +216,17 @@ impl Run {
         }
         let host = self.answered_by.as_ref();
         rate_of(host, self.around.store.as_ref()).await
+    }
+
+    /// Who else in the record needs what is to be removed next.
+    async fn needed(&self) -> Result<Option<Problem>, StoreError> {
+        let Some(Mark { volume, .. }) = next_removal(&self.operation) else {
+            return Ok(None);
+        };
+        let store = self.around.store.as_ref();
+        let snapshots = store.snapshots_that_need(volume).await?;
+        let open = store.open_operations().await?;
+        Ok(needed_by(volume, self.operation.id, &snapshots, &open))
     }
 
     fn sights(&self, view: Option<&HostView>) -> BTreeMap<MergeId, MergeSight> {

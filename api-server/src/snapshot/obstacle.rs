@@ -73,23 +73,23 @@ fn waits(wait: Wait, draft: &Draft<'_>) -> Step {
 /// An answer counts at once; silence has to last, and what the host waits for as well.
 fn lasts(wait: &Wait, draft: &Draft<'_>) -> bool {
     matches!(draft.seen.answer, Some(Answer::Error(_)))
+        || draft.seen.needed.is_some()
         || draft.seen.unseen >= UNSEEN
         || wait.by_host.is_some_and(|(_, tries)| tries >= TRIED)
 }
 
 fn waiting(cause: &Failure, draft: &Draft<'_>) -> NewEvent {
     // Of all that may be refused, only a removal is asked for again.
-    let refused = matches!(
-        draft.seen.answer,
-        Some(Answer::Error(HostError::Refused(_)))
-    );
-    let (kind, what) = if refused {
-        (
+    let (kind, what) = match draft.seen.answer {
+        _ if draft.seen.needed.is_some() => (
+            EventKind::VolumeRemovalRefused,
+            "the host is not asked for the removal yet",
+        ),
+        Some(Answer::Error(HostError::Refused(_))) => (
             EventKind::VolumeRemovalRefused,
             "the host does not remove the volume yet",
-        )
-    } else {
-        (EventKind::OperationWaiting, "the operation waits")
+        ),
+        _ => (EventKind::OperationWaiting, "the operation waits"),
     };
     let mut event = draft.failed(kind, what, cause);
     event.severity = Severity::Warning;

@@ -14,6 +14,7 @@
 
 mod run;
 
+pub(super) use self::run::encrypted;
 use self::run::{Run, Site, runs};
 use super::foreseen::Foreseen;
 use super::types::{

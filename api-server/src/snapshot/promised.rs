@@ -77,6 +77,7 @@ fn promise(task: &DiskTask) -> Promised {
         // Of a pull the guest fills the kept volume, too: how it grows tells nothing.
         kept_bytes: (task.kind.direction() == Direction::Commit)
             .then_some(task.foreseen.kept_bytes),
+        kept_room_bytes: task.foreseen.kept_bytes,
     }
 }
 
@@ -125,6 +126,7 @@ mod tests {
             },
             bytes,
             kept_bytes: None,
+            kept_room_bytes: 0,
         };
         let mut all: Vec<_> = (100..300).map(|bytes| promised("many", bytes)).collect();
         all.push(promised("own", 1));

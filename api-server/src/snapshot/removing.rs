@@ -5,12 +5,29 @@ use super::delete::Delete;
 use super::details;
 use super::follow::{Changed, goes_with};
 use super::step::{Answer, Ask, Step, Wait};
-use super::types::{DiskState, DiskTask, EventKind, SnapshotState};
+use super::types::{DeletePhase, DiskState, DiskTask, EventKind, Mark, SnapshotState};
 use crate::hosts::{HostError, RemovalOrder, Removed};
+
+/// The volume that is removed next, if the removals of a round have begun.
+pub(super) fn next(phase: &DeletePhase) -> Option<&Mark> {
+    let DeletePhase::Disks(tasks) = phase else {
+        return None;
+    };
+    let round = tasks.iter().find(|task| !task.is_removed())?.round;
+    let of_round = || tasks.iter().filter(|task| task.round == round);
+    if of_round().any(|task| task.state == DiskState::Merging) {
+        return None;
+    }
+    of_round().find_map(|task| match task.state {
+        DiskState::Removing { gone, .. } => Some(&task.leaving(gone).volume),
+        _ => None,
+    })
+}
 
 impl Delete<'_> {
     /// A removal may wait for as long as somebody uses the volume. Whoever does not want to wait
-    /// cancels: what is merged stays merged, and a later delete removes it.
+    /// cancels: what is merged stays merged, and a later delete removes it. What the record itself needs is
+    /// not even asked for.
     pub(super) fn removing(&self, tasks: &[DiskTask], current: usize) -> Step {
         match self.draft.seen.answer {
             Some(Answer::Removal(removed)) if removed.over() => {
@@ -18,6 +35,7 @@ impl Delete<'_> {
             }
             _ if self.draft.operation.removal_is_given_up() => self.cancelled(Some(tasks.to_vec())),
             Some(Answer::Removal(_)) => Step::Wait(Wait::for_a_sign()),
+            _ if let Some(needed) = self.draft.seen.needed => self.draft.remove_again(needed),
             Some(Answer::Error(HostError::Refused(problem))) => self.draft.remove_again(problem),
             Some(Answer::Error(HostError::Unknown(problem))) => self.draft.again(problem),
             _ => {

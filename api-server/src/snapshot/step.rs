@@ -12,10 +12,10 @@
 
 use super::plan::Mint;
 use super::types::{
-    Consistency, EventKind, Failure, NewEvent, Operation, OperationState, Severity, Snapshot,
+    Consistency, EventKind, Failure, Mark, NewEvent, Operation, OperationState, Severity, Snapshot,
     SnapshotDisk, SnapshotState, Work,
 };
-use super::{create, delete, obstacle};
+use super::{create, delete, obstacle, removing};
 use crate::hosts::{
     HostError, Measured, MergeOrder, MergeSight, MergeWaiting, OverlayOrder, RemovalOrder, Removed,
     VmChains,
@@ -41,6 +41,8 @@ pub struct Observation<'a> {
     pub merges: BTreeMap<MergeId, MergeSight>,
     /// For how long it could not be told how they stand.
     pub unseen: Duration,
+    /// What in the record, also of other machines, needs the volume that is to be removed next.
+    pub needed: Option<&'a Problem>,
     /// What the last question was answered with, since the record last changed.
     pub answer: Option<&'a Answer>,
     /// How often in a row the answer was no answer.
@@ -186,6 +188,14 @@ pub fn awaited_merges(operation: &Operation) -> Vec<MergeId> {
     match &operation.work {
         Work::Delete(phase) => delete::awaited_merges(phase),
         Work::Create(_) => vec![],
+    }
+}
+
+/// The volume that the operation has removed next, when nothing goes before that.
+pub fn next_removal(operation: &Operation) -> Option<&Mark> {
+    match &operation.work {
+        Work::Delete(phase) => removing::next(phase),
+        Work::Create(_) => None,
     }
 }
 

@@ -50,13 +50,13 @@ impl Delete<'_> {
     }
 
     /// Whether a merge that is refused has never begun and never will: nobody has ever shown or
-    /// accepted it (a journal can be damaged: that it has no such merge now proves nothing), the
-    /// host's journal cannot have forgotten one, and no earlier copy of the order is under way.
+    /// accepted it (a journal can be damaged: that it has no such merge now proves nothing), and the
+    /// host's journal cannot have forgotten one. However often it was ordered: a copy of an earlier try
+    /// that comes after this one is late, and the agent carries out none.
     fn never_began(&self, problem: &Problem) -> bool {
         let since = self.draft.operation.started_at.unwrap_or(self.draft.now);
         !self.draft.seen.begun
             && problem.reason != Reason::MergeIdConflict
-            && self.draft.seen.attempts <= 1
             && self.draft.now.duration_since(since) < REMEMBERED
     }
 

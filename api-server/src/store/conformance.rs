@@ -6,6 +6,7 @@
 //!   requests   repetition, reuse, races, forgetting
 //!   lists      pages, filters, order under insertion, open operations
 //!   audit      the log only grows, and a follower misses nothing
+//!   needed     who names a volume
 //!   inventory  generations, hosts, machines
 //!   round_trip what is written is what is read, whatever it holds
 //! ```
@@ -18,6 +19,7 @@ mod audit;
 mod changes;
 mod inventory;
 mod lists;
+mod needed;
 pub mod records;
 mod requests;
 mod round_trip;
@@ -84,6 +86,9 @@ pub const CHECKS: &[(&str, Check)] = &[
     }),
     ("operations are filtered", |store| {
         lists::filtered_operations(store).boxed_local()
+    }),
+    ("who needs a volume is found", |store| {
+        needed::found(store).boxed_local()
     }),
     ("events are filtered", |store| {
         lists::filtered_events(store).boxed_local()

@@ -24,6 +24,7 @@ use crate::snapshot::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, OperationId, RequestId, SnapshotId, VmId};
+use livemerge_storage::VolumeRef;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use tokio::sync::watch;
@@ -67,6 +68,9 @@ pub trait Store: Send + Sync + 'static {
         vm: Option<VmId>,
         page: &Page<SnapshotId>,
     ) -> Result<Vec<Snapshot>, StoreError>;
+
+    /// The snapshots of all machines whose data are in a volume, or are being merged into it.
+    async fn snapshots_that_need(&self, volume: &VolumeRef) -> Result<Vec<Snapshot>, StoreError>;
 
     /// One operation.
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError>;

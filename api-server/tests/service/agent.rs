@@ -31,6 +31,10 @@ pub(crate) struct Script {
     pub(crate) measured: BTreeMap<String, Vec<v1::MergeOption>>,
     /// Calls that are answered by nobody until they leave this set.
     pub(crate) silent: BTreeSet<&'static str>,
+    /// Calls that this agent is too old to know.
+    pub(crate) lacks: BTreeSet<&'static str>,
+    /// Number of the contract that it speaks.
+    pub(crate) api_version: i32,
     /// Calls that were asked and are not answered until they leave this set.
     pub(crate) held: BTreeSet<&'static str>,
     /// Somebody uses the volumes that are to be removed.
@@ -41,7 +45,7 @@ pub(crate) struct Script {
     pub(crate) still_frozen: bool,
     /// The machine is shut off.
     pub(crate) off: bool,
-    /// The next removal is done, kept, and not answered.
+    /// The next removal is done, kept, and not answered; so is the next restoration.
     pub(crate) lost_once: bool,
     /// The machine is not here.
     pub(crate) absent: bool,
@@ -188,6 +192,9 @@ impl Agent {
             return Err(Status::unavailable("silence"));
         }
         script.asked.push(format!("{call} {note}"));
+        if script.lacks.contains(call) {
+            return Err(Status::unimplemented(""));
+        }
         Ok(script)
     }
 
@@ -217,12 +224,14 @@ impl Agent {
     }
 
     fn info(&self) -> v1::HostInfo {
+        let script = self.script();
         v1::HostInfo {
             host_id: self.host.to_owned(),
             generation: 1,
             hypervisor_connected: true,
             storages: vec![STORAGE.to_owned()],
-            damaged_journals: self.script().damaged.clone(),
+            damaged_journals: script.damaged.clone(),
+            api_version: script.api_version,
             ..v1::HostInfo::default()
         }
     }
@@ -412,7 +421,7 @@ impl MergeService for Agent {
             format: v1::VolumeFormat::Qcow2.into(),
             virtual_bytes: 1 << 30,
             allocated_bytes: *bytes,
-            shared_with: vec![],
+            ..v1::ChainLayer::default()
         };
         let chains = script.chains.iter().map(|(disk, layers)| v1::VolumeChain {
             vm_id: self.vm.clone(),

@@ -38,6 +38,7 @@ async fn a_host_is_told_what_merges_of_others_will_still_take() {
         (told[0].bytes, told[0].kept_bytes),
         (NEEDED, Some(64 << 20))
     );
+    assert_eq!(told[0].kept_room_bytes, Some(64 << 20));
     let kept = told[0].kept.clone().unwrap().volume.unwrap();
     assert_eq!(kept.name, "vda-base");
 

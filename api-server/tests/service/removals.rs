@@ -112,6 +112,39 @@ async fn removals_are_listed_once_and_restored_by_who_keeps_them() {
     }
 }
 
+/// The answer is lost, here on its way from the host.
+#[tokio::test]
+async fn a_restoration_whose_answer_was_lost_is_answered_when_it_is_asked_for_again() {
+    let mut rig = Rig::open(&["vda"]).await;
+    let [removal, gone, request, other] = [any_id(), any_id(), any_id(), any_id()];
+    for (id, name) in [(&removal, "v"), (&gone, "w")] {
+        rig.agent.script().kept.push(kept(id, name));
+    }
+    until("the host", async || {
+        (rig.removals(0).await.len() == 2).then_some(())
+    })
+    .await;
+    rig.agent.script().lost_once = true;
+    let lost = refusal(rig.restore_as(&request, "default", &removal).await);
+    assert_eq!(lost.reason, Reason::HostUnreachable);
+    let asked = rig.events_of(v1::EventType::VolumeRestoreRequested).await;
+    assert_eq!(asked[0].details["identity"], "of-v");
+    for _repeated in 0..2 {
+        let back = rig.restore_as(&request, "default", &removal).await.unwrap();
+        assert_eq!(back.into_inner().volume.unwrap().name, "v");
+    }
+    assert_eq!(rig.agent.was_asked("restore"), 1);
+    assert_eq!(rig.events_of(v1::EventType::VolumeRestored).await.len(), 1);
+    let again = refusal(rig.restore("default", &removal).await);
+    assert_eq!(again.reason, Reason::RemovalNotFound);
+    // One that is gone again since is not back.
+    rig.agent.script().lost_once = true;
+    refusal(rig.restore_as(&other, "default", &gone).await);
+    rig.agent.script().stored.retain(|name| name != "w");
+    let removed = refusal(rig.restore_as(&other, "default", &gone).await);
+    assert_eq!(removed.reason, Reason::RemovalNotFound);
+}
+
 #[tokio::test]
 async fn the_domains_of_all_hosts_are_shown_and_who_is_silent_is_named() {
     let vm = any_id();

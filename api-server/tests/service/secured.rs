@@ -37,7 +37,7 @@ pub(crate) struct Secured {
     pub(crate) web: String,
     dir: TempDir,
     shutdown: Shutdown,
-    _agent: Agent,
+    pub(crate) agent: Agent,
 }
 
 impl Drop for Secured {
@@ -110,7 +110,7 @@ impl Secured {
             web: web_address,
             dir,
             shutdown,
-            _agent: agent,
+            agent,
         }
     }
 

@@ -10,6 +10,7 @@ mod full;
 mod history;
 mod open;
 mod rows;
+mod upgrade;
 
 use livemerge_api_server::store::{SqliteStore, Store, StoreError, conformance};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};

@@ -38,6 +38,9 @@ pub(super) fn hint(reason: Reason) -> &'static str {
         Reason::HostInMaintenance => {
             "`livemerge host maintenance HOST off` ends it; what was accepted before goes on then"
         }
+        Reason::AgentIncompatible => {
+            "`livemerge host list` names the versions; upgrade the server first, then its agents"
+        }
         Reason::GuestAgentUnavailable => {
             "see to the agent in the guest, or take the snapshot with `--quiesce if-possible`"
         }

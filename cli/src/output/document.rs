@@ -357,6 +357,8 @@ struct LayerDocument<'a> {
     virtual_bytes: i64,
     allocated_bytes: i64,
     shared_with: &'a [String],
+    encrypted: bool,
+    dirty_bitmaps: &'a [String],
     /// The guest writes this layer.
     active: bool,
     /// What the layer froze.
@@ -401,14 +403,9 @@ impl<'a> ChainDocument<'a> {
 }
 
 impl<'a> From<Layer<'a>> for LayerDocument<'a> {
-    fn from(
-        Layer {
-            layer,
-            active,
-            snapshots,
-        }: Layer<'a>,
-    ) -> Self {
-        let frozen = snapshots.into_iter().map(|snapshot| FrozenDocument {
+    fn from(of: Layer<'a>) -> Self {
+        let (layer, active) = (of.layer, of.active);
+        let frozen = of.snapshots.into_iter().map(|snapshot| FrozenDocument {
             id: &snapshot.id,
             name: &snapshot.name,
             state: snapshot_state(snapshot),
@@ -421,6 +418,8 @@ impl<'a> From<Layer<'a>> for LayerDocument<'a> {
             virtual_bytes: layer.virtual_bytes,
             allocated_bytes: layer.allocated_bytes,
             shared_with: &layer.shared_with,
+            encrypted: layer.encrypted,
+            dirty_bitmaps: &layer.dirty_bitmaps,
             active,
             snapshots: frozen.collect(),
         }

@@ -68,6 +68,7 @@ fn hosts() -> Vec<v1::Host> {
         last_seen_at: at(0),
         hypervisor_connected: status == v1::HostStatus::Up,
         maintenance: false,
+        api_version: 1,
     };
     let never_seen = v1::Host {
         id: "host-3".into(),
@@ -161,8 +162,8 @@ fn chain(disk: &str) -> v1::VolumeChain {
             format: v1::VolumeFormat::Qcow2.into(),
             virtual_bytes: 10 * GIB,
             allocated_bytes: [3 * GIB / 2, 64 * MIB, 0][usize::try_from(index).unwrap()],
-            shared_with: Vec::new(),
             volume: Some(volume(&name)),
+            ..v1::ChainLayer::default()
         }
     };
     let mut layers: Vec<_> = (0..3).map(layer).collect();

@@ -23,6 +23,7 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::SnapshotAlreadyExists
         | Reason::MergeIdConflict
         | Reason::EtagMismatch
+        | Reason::WatchConsumerTooSlow
         | Reason::ConcurrentChange
         | Reason::SnapshotIsActiveLayer
         | Reason::SnapshotSharedBase
@@ -30,7 +31,9 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::SnapshotProtected
         | Reason::VmStateUnknown
         | Reason::HostInMaintenance
+        | Reason::AgentIncompatible
         | Reason::VmNotRunning
+        | Reason::VmMigrating
         | Reason::GuestAgentUnavailable
         | Reason::ChainDiverged
         | Reason::ChainLacksData
@@ -45,6 +48,8 @@ fn exit_of(reason: Reason) -> i32 {
         | Reason::CredentialsInvalid
         | Reason::MethodNotPermitted => 4,
         Reason::InsufficientSpace
+        | Reason::ServerOverloaded
+        | Reason::WatchLimitReached
         | Reason::HostUnreachable
         | Reason::HypervisorUnreachable
         | Reason::StorageUnreachable

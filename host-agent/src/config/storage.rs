@@ -61,6 +61,9 @@ impl StorageConfig {
 pub struct FileConfig {
     /// The directory, an absolute path. It must exist.
     pub path: PathBuf,
+    /// The most that a wipe writes in a second, in MiB, 1 or more.
+    #[serde(default = "wipe_mib_per_second")]
+    pub wipe_mib_per_second: u64,
     /// How its volumes are removed.
     #[serde(default)]
     pub removal: RemovalConfig,
@@ -86,7 +89,7 @@ pub struct LvmConfig {
     #[serde(default)]
     pub shared: bool,
     /// The most that a wipe writes in a second, in MiB, 1 or more.
-    #[serde(default = "LvmConfig::wipe_mib_per_second")]
+    #[serde(default = "wipe_mib_per_second")]
     pub wipe_mib_per_second: u64,
     /// How its volumes are removed.
     #[serde(default)]
@@ -114,13 +117,31 @@ pub struct ObjectConfig {
     pub quota_gib: Option<NonZeroU32>,
 }
 
+fn wipe_mib_per_second() -> u64 {
+    200
+}
+
+fn bytes_per_second(wipe_mib_per_second: u64) -> anyhow::Result<u64> {
+    anyhow::ensure!(
+        wipe_mib_per_second > 0,
+        "wipe_mib_per_second is 0: nothing would ever be wiped"
+    );
+    Ok(wipe_mib_per_second.saturating_mul(1 << 20))
+}
+
+impl FileConfig {
+    /// The most that a wipe writes in a second, in bytes.
+    ///
+    /// # Errors
+    /// When it is out of its range.
+    pub fn wiped_per_second(&self) -> anyhow::Result<u64> {
+        bytes_per_second(self.wipe_mib_per_second)
+    }
+}
+
 impl LvmConfig {
     fn chunk_mib() -> u64 {
         1024
-    }
-
-    fn wipe_mib_per_second() -> u64 {
-        200
     }
 
     /// As the storage takes it.
@@ -134,15 +155,11 @@ impl LvmConfig {
             "chunk_mib is {}, not within 4 to 1048576",
             self.chunk_mib
         );
-        anyhow::ensure!(
-            self.wipe_mib_per_second > 0,
-            "wipe_mib_per_second is 0: nothing would ever be wiped"
-        );
         Ok(livemerge_storage::LvmConfig {
             devices: self.devices.clone(),
             chunk_bytes: self.chunk_mib << 20,
             shared: self.shared,
-            wipe_bytes_per_second: self.wipe_mib_per_second.saturating_mul(1 << 20),
+            wipe_bytes_per_second: bytes_per_second(self.wipe_mib_per_second)?,
             ..livemerge_storage::LvmConfig::of(&self.group)
         })
     }

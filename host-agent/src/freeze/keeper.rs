@@ -143,9 +143,11 @@ impl Keeper {
                 Err(NotFrozen::Perhaps(unavailable(self.vm, why)))
             }
             Ok(_) => Ok(()),
-            Err(HypervisorError::Refused(why) | HypervisorError::NotFound(why)) => {
-                Err(NotFrozen::Surely(unavailable(self.vm, &why)))
-            }
+            Err(
+                HypervisorError::Refused(why)
+                | HypervisorError::Migrating(why)
+                | HypervisorError::NotFound(why),
+            ) => Err(NotFrozen::Surely(unavailable(self.vm, &why))),
             Err(HypervisorError::Unknown(why)) if freezes.hypervisor.connected() => {
                 Err(NotFrozen::Perhaps(unavailable(self.vm, &why)))
             }

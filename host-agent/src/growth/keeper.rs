@@ -139,7 +139,12 @@ impl Keeper {
     async fn look_at(&self, vm: VmId) {
         let _one_of_many = self.looks.acquire().await;
         match self.provide(vm).await {
-            Ok(()) | Err(HypervisorError::NotFound(_) | HypervisorError::Refused(_)) => {}
+            Ok(())
+            | Err(
+                HypervisorError::NotFound(_)
+                | HypervisorError::Refused(_)
+                | HypervisorError::Migrating(_),
+            ) => {}
             Err(error) => tracing::warn!(%vm, %error, "whether its disks have room cannot be told"),
         }
     }

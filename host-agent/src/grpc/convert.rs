@@ -90,6 +90,8 @@ fn layer(layer: ChainLayer) -> v1::ChainLayer {
         virtual_bytes: known.map_or(0, |known| bytes(known.virtual_bytes)),
         allocated_bytes: known.map_or(0, |known| bytes(known.allocated_bytes)),
         shared_with: layer.shared_with,
+        encrypted: known.is_some_and(|known| known.encrypted),
+        dirty_bitmaps: known.map(|known| known.bitmaps.clone()).unwrap_or_default(),
     }
 }
 

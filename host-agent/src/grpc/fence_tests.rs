@@ -63,16 +63,7 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
     let state = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     config.host.state_dir = state.path().to_owned();
-    let domains = vec![Domain::plain(Arc::clone(&rig.store) as _)];
-    let agent = agent::open(
-        &config,
-        Arc::new(SystemClock),
-        rig.hypervisor(),
-        domains,
-        Shutdown::new(),
-    )
-    .await
-    .unwrap();
+    let agent = open(&rig, &config).await;
     let identity = volume.identity.to_string();
     // What the newer server orders is not there to be worked on.
     for order in ORDERS {
@@ -87,22 +78,20 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
         rig.store.stat(&volume.volume.name).await.unwrap().identity,
         volume.identity
     );
-    let looks = ["vms", "vm", "job", "references", "kept_snapshots"];
+    let looks = [
+        "vms",
+        "vm",
+        "job",
+        "migrates",
+        "references",
+        "kept_snapshots",
+    ];
     for call in rig.host.calls() {
         assert!(looks.contains(&call.name()), "{call:?}");
     }
     // The same server goes on, and so does a newer one, also after the agent's restart.
     drop(agent);
-    let domains = vec![Domain::plain(Arc::clone(&rig.store) as _)];
-    let agent = agent::open(
-        &config,
-        Arc::new(SystemClock),
-        rig.hypervisor(),
-        domains,
-        Shutdown::new(),
-    )
-    .await
-    .unwrap();
+    let agent = open(&rig, &config).await;
     let removal = ORDERS[3];
     assert_eq!(
         give(&agent, removal, 6, &identity).await,
@@ -113,6 +102,34 @@ async fn every_order_of_an_older_server_is_refused_and_does_nothing() {
         rig.store.stat(&volume.volume.name).await.is_err(),
         "it is removed"
     );
+}
+
+/// Whatever the server's generation is, it is this agent's that is too low.
+#[tokio::test]
+async fn an_agent_that_was_replaced_takes_no_order_until_it_is_started_again() {
+    let rig = Rig::new().await;
+    let volume = rig.volume("left.qcow2", None).await;
+    let state = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.host.state_dir = state.path().to_owned();
+    let identity = volume.identity.to_string();
+    let agent = open(&rig, &config).await;
+    agent.tenure.replaced();
+    for order in ORDERS {
+        let refused = give(&agent, order, 7, &identity).await;
+        assert_eq!(refused, Some(Reason::StaleGeneration), "{order}");
+    }
+    assert!(rig.store.stat(&volume.volume.name).await.is_ok());
+    drop(agent);
+    let agent = open(&rig, &config).await;
+    assert_eq!(give(&agent, ORDERS[3], 7, &identity).await, None);
+}
+
+async fn open(rig: &Rig, config: &Config) -> Agent {
+    let domains = vec![Domain::plain(Arc::clone(&rig.store) as _)];
+    let clock = Arc::new(SystemClock);
+    let opened = agent::open(config, clock, rig.hypervisor(), domains, Shutdown::new());
+    opened.await.unwrap()
 }
 
 fn named(name: &str) -> Option<v1::VolumeRef> {
@@ -170,6 +187,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 vm_id: id,
                 disks: vec![disk],
                 promised_elsewhere: vec![],
+                sequence: 2,
             };
             refused(merges.start_merge(request).await)
         }
@@ -184,6 +202,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 generation,
                 vm_id: id,
                 overlays: vec![overlay],
+                sequence: 1,
                 ..v1::CreateOverlaysRequest::default()
             };
             refused(host.create_overlays(request).await)

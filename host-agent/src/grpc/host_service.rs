@@ -2,12 +2,14 @@
 
 use super::{convert, detached, merge_service::draining};
 use crate::hypervisor::{Hypervisor, VmView};
+use crate::latest::Given;
 use crate::machines::Inventory;
 use crate::merge::{Fence, Merges};
 use crate::overlays::{NewOverlay, OverlayOrder, Overlays};
 use crate::volumes::Volumes;
 use futures::Stream;
-use livemerge_proto::fields::Fields;
+use livemerge_proto::agent_api::SPOKEN;
+use livemerge_proto::fields::{Fields, duration, unsigned};
 use livemerge_proto::ids::{HostId, RequestId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1::host_service_server::HostService;
@@ -20,10 +22,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-const HEARTBEAT_BOUNDS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(50)..=Duration::from_secs(15);
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(5);
-const MAX_OVERLAYS: usize = 64;
 
 /// Serves the host and its machines.
 #[derive(Clone)]
@@ -74,15 +73,9 @@ impl HostService for HostApi {
         &self,
         request: Request<v1::WatchHostRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let mut fields = Fields::new();
-        let every = request.into_inner().heartbeat_interval;
-        let every = fields.duration(
-            "heartbeat_interval",
-            every,
-            HEARTBEAT_BOUNDS,
-            HEARTBEAT_DEFAULT,
-        );
-        let every = fields.finish(every)?;
+        let request = request.into_inner();
+        Fields::of(&request).check()?;
+        let every = duration(request.heartbeat_interval, HEARTBEAT_DEFAULT);
         Ok(Response::new(Box::pin(self.clone().watch(every))))
     }
 
@@ -121,6 +114,7 @@ impl HostApi {
                 .iter()
                 .map(|path| path.display().to_string())
                 .collect(),
+            api_version: SPOKEN,
         };
         let vms = inventory.vms.iter().flatten();
         let vms = vms.map(|(_, vm)| self.vm(vm)).collect();
@@ -197,17 +191,10 @@ async fn changed(
 }
 
 fn parse_overlays(request: v1::CreateOverlaysRequest) -> Result<(u64, OverlayOrder), Problem> {
-    let mut fields = Fields::new();
+    let mut fields = Fields::of(&request);
     let id = fields.parse::<RequestId>("request_id", &request.request_id);
-    let generation = fields.generation("generation", request.generation);
     let vm = fields.parse("vm_id", &request.vm_id);
     let quiesce = convert::quiesce(request.quiesce());
-    if !(1..=MAX_OVERLAYS).contains(&request.overlays.len()) {
-        fields.reject(
-            "overlays",
-            format_args!("must have 1 to {MAX_OVERLAYS} entries"),
-        );
-    }
     let mut overlays = Vec::new();
     for (index, overlay) in request.overlays.into_iter().enumerate() {
         overlays.extend(parse_overlay(&mut fields, index, overlay));
@@ -216,19 +203,20 @@ fn parse_overlays(request: v1::CreateOverlaysRequest) -> Result<(u64, OverlayOrd
     if targets.len() < overlays.len() {
         fields.reject("overlays", "must name each disk once");
     }
-    let order = || {
-        Some((
-            generation?,
-            OverlayOrder {
-                request: id?.into(),
-                vm: vm?,
-                overlays,
-                quiesce,
-            },
-        ))
+    let (id, vm) = fields.finish(id.zip(vm))?;
+    let generation = unsigned(request.generation);
+    let given = Given {
+        generation,
+        sequence: unsigned(request.sequence),
     };
-    let order = order();
-    fields.finish(order)
+    let order = OverlayOrder {
+        request: id.into(),
+        given: Some(given),
+        vm,
+        overlays,
+        quiesce,
+    };
+    Ok((generation, order))
 }
 
 fn parse_overlay(fields: &mut Fields, index: usize, overlay: v1::Overlay) -> Option<NewOverlay> {

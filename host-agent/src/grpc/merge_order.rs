@@ -2,30 +2,29 @@
 
 use super::convert;
 use crate::merge::{Direction, Elsewhere, MergeOrder, Promise, VolumeMark};
-use livemerge_proto::fields::Fields;
+use livemerge_proto::fields::{Fields, unsigned};
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 use std::collections::BTreeSet;
 
-/// The merges that a request asks for, and what other hosts' merges will take.
+/// The merges that a request asks for, its place among its server's orders, and what other hosts'
+/// merges will take.
 ///
 /// # Errors
 /// Names every field that is missing or malformed.
 pub(super) fn parse(
     request: v1::StartMergeRequest,
-) -> Result<(Vec<MergeOrder>, Vec<Elsewhere>), Problem> {
-    let mut fields = Fields::new();
-    let generation = fields.generation("generation", request.generation);
+) -> Result<(Vec<MergeOrder>, u64, Vec<Elsewhere>), Problem> {
+    let mut fields = Fields::of(&request);
+    let generation = unsigned(request.generation);
+    let sequence = unsigned(request.sequence);
     let vm = fields.parse("vm_id", &request.vm_id);
     let ids = request
         .disks
         .iter()
         .filter_map(|disk| disk.merge_id.parse().ok());
     let together: Vec<MergeId> = ids.collect();
-    if request.disks.is_empty() {
-        fields.reject("disks", "must name at least one disk");
-    }
     let (mut disks, mut merges) = (BTreeSet::new(), BTreeSet::new());
     let mut orders = Some(Vec::new());
     for (place, disk) in request.disks.into_iter().enumerate() {
@@ -36,14 +35,16 @@ pub(super) fn parse(
         if !merges.insert(disk.merge_id.clone()) {
             fields.reject(&field("merge_id"), "must not be named twice");
         }
-        let order = one(&mut fields, &field, disk, vm.zip(generation), &together);
+        let order = vm.map(|vm| (vm, generation));
+        let order = one(&mut fields, &field, disk, order, &together);
         orders = orders.zip(order).map(|(mut orders, order)| {
             orders.push(order);
             orders
         });
     }
     let elsewhere = elsewhere(&mut fields, request.promised_elsewhere);
-    fields.finish(orders.zip(elsewhere))
+    let (orders, elsewhere) = fields.finish(orders.zip(elsewhere))?;
+    Ok((orders, sequence, elsewhere))
 }
 
 /// What merges of other hosts will still take.
@@ -54,18 +55,16 @@ pub(super) fn elsewhere(
     let promised = promised.into_iter().enumerate().map(|(place, promised)| {
         let field = |name: &str| format!("promised_elsewhere[{place}].{name}");
         let kept = mark(fields, &field("kept"), promised.kept);
-        let bytes = fields.bytes(&field("bytes"), promised.bytes);
-        let kept_bytes = match promised.kept_bytes {
-            Some(bytes) => fields.bytes(&field("kept_bytes"), bytes),
-            None => Some(u64::MAX),
-        };
-        let ((kept, bytes), kept_bytes) = kept.zip(bytes).zip(kept_bytes)?;
         let promise = Promise {
-            bytes,
-            kept_bytes,
+            bytes: unsigned(promised.bytes),
+            kept_bytes: promised.kept_bytes.map_or(u64::MAX, unsigned),
             kept_data_bytes: None,
         };
-        Some(Elsewhere { kept, promise })
+        kept.map(|kept| Elsewhere {
+            kept,
+            promise,
+            kept_room_bytes: promised.kept_room_bytes.map(unsigned),
+        })
     });
     // All of them, so that every bad field is named.
     let promised: Vec<Option<Elsewhere>> = promised.collect();
@@ -82,18 +81,12 @@ fn one(
     let direction = match disk.direction() {
         v1::MergeDirection::Commit => Some(Direction::Commit),
         v1::MergeDirection::Pull => Some(Direction::Pull),
-        v1::MergeDirection::Unspecified => {
-            fields.reject(&field("direction"), "must be COMMIT or PULL");
-            None
-        }
+        v1::MergeDirection::Unspecified => None,
     };
     let id = fields.parse(&field("merge_id"), &disk.merge_id);
     let target = fields.parse(&field("disk"), &disk.disk);
     let kept = mark(fields, &field("kept"), disk.kept);
     let mut removed = Some(Vec::new());
-    if disk.removed.is_empty() {
-        fields.reject(&field("removed"), "must name at least one volume");
-    }
     for (place, volume) in disk.removed.into_iter().enumerate() {
         let volume = mark(fields, &field(&format!("removed[{place}]")), Some(volume));
         removed = removed.zip(volume).map(|(mut removed, volume)| {
@@ -105,7 +98,6 @@ fn one(
         Some(spare) => Some(convert::parse_volume(fields, &field("spare"), Some(spare))),
         None => Some(None),
     };
-    let bytes_per_second = fields.bytes(&field("bytes_per_second"), disk.bytes_per_second);
     let (vm, generation) = order?;
     Some(MergeOrder {
         id: id?,
@@ -116,7 +108,7 @@ fn one(
         kept: kept?,
         removed: removed?,
         together: together.to_vec(),
-        bytes_per_second: bytes_per_second?,
+        bytes_per_second: unsigned(disk.bytes_per_second),
         spare: spare?,
     })
 }

@@ -6,7 +6,7 @@ use crate::hypervisor::Hypervisor;
 use crate::merge::{Merges, Views};
 use crate::volumes::Volumes;
 use futures::Stream;
-use livemerge_proto::fields::Fields;
+use livemerge_proto::fields::{Fields, page_size, unsigned};
 use livemerge_proto::ids::{DiskTarget, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -55,9 +55,11 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::StartMergeRequest>,
     ) -> Result<Response<v1::StartMergeResponse>, Status> {
-        let (orders, elsewhere) = merge_order::parse(request.into_inner())?;
+        let (orders, sequence, elsewhere) = merge_order::parse(request.into_inner())?;
         let merges = Arc::clone(&self.merges);
-        let views = detached(async move { merges.start_beside(orders, elsewhere).await }).await?;
+        let started =
+            detached(async move { merges.start_beside(orders, sequence, elsewhere).await });
+        let views = started.await?;
         let merges = views.into_iter().map(convert::merge).collect();
         Ok(Response::new(v1::StartMergeResponse { merges }))
     }
@@ -67,10 +69,10 @@ impl MergeService for MergeApi {
         request: Request<v1::CancelMergeRequest>,
     ) -> Result<Response<v1::CancelMergeResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let id = fields.parse::<MergeId>("merge_id", &request.merge_id);
-        let generation = fields.generation("generation", request.generation);
-        let (id, generation) = fields.finish(id.zip(generation))?;
+        let id = fields.finish(id)?;
+        let generation = unsigned(request.generation);
         let merges = Arc::clone(&self.merges);
         let view = detached(async move { merges.cancel(id, generation).await }).await?;
         let merge = Some(convert::merge(view));
@@ -82,11 +84,11 @@ impl MergeService for MergeApi {
         request: Request<v1::SetMergeBandwidthRequest>,
     ) -> Result<Response<v1::SetMergeBandwidthResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let id = fields.parse::<MergeId>("merge_id", &request.merge_id);
-        let generation = fields.generation("generation", request.generation);
-        let limit = fields.bytes("bytes_per_second", request.bytes_per_second);
-        let ((id, generation), limit) = fields.finish(id.zip(generation).zip(limit))?;
+        let id = fields.finish(id)?;
+        let generation = unsigned(request.generation);
+        let limit = unsigned(request.bytes_per_second);
         let merges = Arc::clone(&self.merges);
         let view = detached(async move { merges.limit(id, generation, limit).await }).await?;
         let merge = Some(convert::merge(view));
@@ -97,8 +99,9 @@ impl MergeService for MergeApi {
         &self,
         request: Request<v1::GetMergeRequest>,
     ) -> Result<Response<v1::GetMergeResponse>, Status> {
-        let mut fields = Fields::new();
-        let id = fields.parse::<MergeId>("merge_id", &request.get_ref().merge_id);
+        let request = request.get_ref();
+        let mut fields = Fields::of(request);
+        let id = fields.parse::<MergeId>("merge_id", &request.merge_id);
         let id = fields.finish(id)?;
         let view = self.merges.get(id).ok_or_else(|| {
             let text = format!("merge {id} is not in this host's journal");
@@ -114,14 +117,12 @@ impl MergeService for MergeApi {
         request: Request<v1::ListMergesRequest>,
     ) -> Result<Response<v1::ListMergesResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
-        let size = fields.page_size("page_size", request.page_size);
-        let size = fields.finish(size)?;
+        Fields::of(&request).check()?;
         let views = self.merges.watch().borrow().clone();
         let (views, next_page_token) = page(
             views.values().cloned(),
             |view| view.record.order.id,
-            size,
+            page_size(request.page_size),
             &request.page_token,
         )?;
         let merges = views.into_iter().map(convert::merge).collect();
@@ -146,7 +147,7 @@ impl MergeService for MergeApi {
         request: Request<v1::MergeServiceGetVolumeChainRequest>,
     ) -> Result<Response<v1::MergeServiceGetVolumeChainResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let vm = fields.parse::<VmId>("vm_id", &request.vm_id);
         let disk = fields.parse_optional::<DiskTarget>("disk", &request.disk);
         let (vm, disk) = fields.finish(vm.zip(disk))?;

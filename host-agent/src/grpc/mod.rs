@@ -8,6 +8,8 @@ mod merge_order;
 mod merge_service;
 mod page;
 mod plan;
+#[cfg(test)]
+mod rule_tests;
 mod volume_service;
 #[cfg(test)]
 mod volume_tests;

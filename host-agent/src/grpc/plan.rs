@@ -17,11 +17,8 @@ use std::collections::BTreeSet;
 pub(super) fn parse(
     request: v1::PlanMergeRequest,
 ) -> Result<(VmId, Vec<DiskRange>, Vec<Elsewhere>), Problem> {
-    let mut fields = Fields::new();
+    let mut fields = Fields::of(&request);
     let vm = fields.parse("vm_id", &request.vm_id);
-    if request.disks.is_empty() {
-        fields.reject("disks", "must name at least one disk");
-    }
     let mut runs = BTreeSet::new();
     let mut ranges = Some(Vec::new());
     for (place, disk) in request.disks.into_iter().enumerate() {
@@ -146,6 +143,7 @@ mod tests {
                 kept: Some(wire("theirs.qcow2")),
                 bytes: 7,
                 kept_bytes: None,
+                kept_room_bytes: Some(9),
             }],
         }
     }
@@ -165,6 +163,7 @@ mod tests {
             (elsewhere[0].promise.bytes, elsewhere[0].promise.kept_bytes),
             (7, u64::MAX)
         );
+        assert_eq!(elsewhere[0].kept_room_bytes, Some(9));
     }
 
     #[test]
@@ -185,10 +184,10 @@ mod tests {
         assert_eq!(
             named(request(vec![asked("vda"), same, bare])),
             [
-                "disks[1].disk",
-                "disks[1].youngest",
                 "disks[2].disk",
-                "disks[2].lowest"
+                "disks[2].lowest",
+                "disks[1].disk",
+                "disks[1].youngest"
             ]
         );
         assert_eq!(named(request(vec![])), ["disks"]);
@@ -197,12 +196,14 @@ mod tests {
                 kept: None,
                 bytes: -1,
                 kept_bytes: Some(-1),
+                kept_room_bytes: Some(-1),
             }],
             ..request(vec![asked("vda")])
         };
         assert_eq!(
             named(promised),
-            ["kept", "bytes", "kept_bytes"].map(|name| format!("promised_elsewhere[0].{name}"))
+            ["kept", "bytes", "kept_bytes", "kept_room_bytes"]
+                .map(|name| format!("promised_elsewhere[0].{name}"))
         );
         let nameless = v1::PlanMergeRequest {
             vm_id: String::new(),

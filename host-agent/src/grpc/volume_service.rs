@@ -3,7 +3,7 @@
 use super::{convert, detached, page::page};
 use crate::merge::{Fence, Merges, VolumeMark};
 use crate::volumes::Volumes;
-use livemerge_proto::fields::Fields;
+use livemerge_proto::fields::{Fields, page_size, unsigned};
 use livemerge_proto::ids::RequestId;
 use livemerge_proto::v1;
 use livemerge_proto::v1::volume_service_server::VolumeService;
@@ -28,9 +28,8 @@ impl VolumeService for VolumeApi {
         request: Request<v1::ListStoragesRequest>,
     ) -> Result<Response<v1::ListStoragesResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
-        let size = fields.page_size("page_size", request.page_size);
-        let size = fields.finish(size)?;
+        Fields::of(&request).check()?;
+        let size = page_size(request.page_size);
         let ids: Vec<StorageId> = self.volumes.ids().cloned().collect();
         // Before they are looked at: what is on another page is not waited for.
         let (ids, next_page_token) = page(ids, StorageId::clone, size, &request.page_token)?;
@@ -59,10 +58,10 @@ impl VolumeService for VolumeApi {
         request: Request<v1::ListVolumesRequest>,
     ) -> Result<Response<v1::ListVolumesResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let storage = fields.parse::<StorageId>("storage", &request.storage);
-        let size = fields.page_size("page_size", request.page_size);
-        let (storage, size) = fields.finish(storage.zip(size))?;
+        let storage = fields.finish(storage)?;
+        let size = page_size(request.page_size);
         let volumes = self.volumes.list(&storage).await?;
         let key = |info: &livemerge_storage::VolumeInfo| -> VolumeName { info.volume.name.clone() };
         let (volumes, next_page_token) = page(volumes, key, size, &request.page_token)?;
@@ -78,13 +77,12 @@ impl VolumeService for VolumeApi {
         request: Request<v1::RemoveVolumeRequest>,
     ) -> Result<Response<v1::RemoveVolumeResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         let id = fields.parse("request_id", &request.request_id);
-        let generation = fields.generation("generation", request.generation);
         let volume = convert::parse_volume(&mut fields, "volume", request.volume);
         let identity = fields.parse("identity", &request.identity);
-        let parsed = id.zip(generation).zip(volume.zip(identity));
-        let ((id, generation), (volume, identity)) = fields.finish(parsed)?;
+        let (id, (volume, identity)) = fields.finish(id.zip(volume.zip(identity)))?;
+        let generation = unsigned(request.generation);
         let order = RemovalOrder::new(id, volume.name, identity);
         let (volumes, fence) = (Arc::clone(&self.volumes), Arc::clone(&self.fence));
         let removal = detached(async move {
@@ -101,8 +99,9 @@ impl VolumeService for VolumeApi {
         &self,
         request: Request<v1::ListRemovalsRequest>,
     ) -> Result<Response<v1::ListRemovalsResponse>, Status> {
-        let mut fields = Fields::new();
-        let storage = fields.parse::<StorageId>("storage", &request.get_ref().storage);
+        let request = request.get_ref();
+        let mut fields = Fields::of(request);
+        let storage = fields.parse::<StorageId>("storage", &request.storage);
         let storage = fields.finish(storage)?;
         let removals = self.volumes.removals(&storage).await?;
         let removals = removals.iter().map(convert::removal).collect();
@@ -114,12 +113,11 @@ impl VolumeService for VolumeApi {
         request: Request<v1::RestoreVolumeRequest>,
     ) -> Result<Response<v1::RestoreVolumeResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
-        let generation = fields.generation("generation", request.generation);
+        let mut fields = Fields::of(&request);
         let storage = fields.parse::<StorageId>("storage", &request.storage);
         let removal = fields.parse("removal_id", &request.removal_id);
-        let parsed = generation.zip(storage.zip(removal));
-        let (generation, (storage, removal)) = fields.finish(parsed)?;
+        let (storage, removal) = fields.finish(storage.zip(removal))?;
+        let generation = unsigned(request.generation);
         let (volumes, fence) = (Arc::clone(&self.volumes), Arc::clone(&self.fence));
         let restored = detached(async move {
             fence.pass(generation).await?;
@@ -136,15 +134,14 @@ impl VolumeService for VolumeApi {
         request: Request<v1::GrowVolumeRequest>,
     ) -> Result<Response<v1::GrowVolumeResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::new();
+        let mut fields = Fields::of(&request);
         // Growing to a size is the same however often it is done, so the id is only looked at.
         let id = fields.parse::<RequestId>("request_id", &request.request_id);
-        let generation = fields.generation("generation", request.generation);
         let volume = convert::parse_volume(&mut fields, "volume", request.volume);
         let identity = fields.parse("identity", &request.identity);
-        let bytes = size_to_be(&mut fields, request.virtual_bytes);
-        let parsed = id.zip(generation).zip(volume.zip(identity).zip(bytes));
-        let ((id, generation), ((volume, identity), bytes)) = fields.finish(parsed)?;
+        let (id, (volume, identity)) = fields.finish(id.zip(volume.zip(identity)))?;
+        let generation = unsigned(request.generation);
+        let bytes = unsigned(request.virtual_bytes);
         let mark = VolumeMark { volume, identity };
         let (volumes, fence) = (Arc::clone(&self.volumes), Arc::clone(&self.fence));
         let grown = detached(async move {
@@ -158,13 +155,4 @@ impl VolumeService for VolumeApi {
             volume: Some(convert::volume(grown)),
         }))
     }
-}
-
-fn size_to_be(fields: &mut Fields, virtual_bytes: i64) -> Option<u64> {
-    let bytes = fields.bytes("virtual_bytes", virtual_bytes)?;
-    if bytes == 0 {
-        fields.reject("virtual_bytes", "must be more than 0");
-        return None;
-    }
-    Some(bytes)
 }

@@ -12,10 +12,12 @@
 mod events;
 mod fill;
 mod guest;
+mod job;
 
 pub(super) use events::{Signal, Subscription};
 pub(super) use fill::{Stat, block_stats, disks_without_room};
 pub(super) use guest::{freeze, set_agent_limit, thaw};
+pub(super) use job::domain_job;
 
 use std::ffi::{CStr, CString, c_int};
 use std::io::{self, ErrorKind};

@@ -14,6 +14,8 @@
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod ffi;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod libvirt;
 mod types;
 mod xml;
@@ -48,6 +50,10 @@ pub trait Hypervisor: Send + Sync + 'static {
         vm: VmId,
         disk: &DiskTarget,
     ) -> Result<Option<JobProgress>, HypervisorError>;
+
+    /// Whether a running machine is on its way to another host, or comes from one. Neither a block job nor
+    /// an overlay is begun meanwhile: the other side opens the images that it was told of.
+    async fn migrates(&self, vm: VmId) -> Result<bool, HypervisorError>;
 
     /// Puts existing volumes on top of the disks' active layers, all or none, without metadata. A
     /// machine that is shut off has them from its next start on.

@@ -281,6 +281,9 @@ pub enum HypervisorError {
     /// The hypervisor understood and said no: nothing was done.
     #[error("{0}")]
     Refused(String),
+    /// The same, because the machine is on its way to another host, or comes from one.
+    #[error("the virtual machine is being migrated: {0}")]
+    Migrating(String),
     /// It cannot be told whether it was done: look again later, assume nothing.
     #[error("the hypervisor does not answer: {0}")]
     Unknown(String),

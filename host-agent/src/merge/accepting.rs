@@ -1,7 +1,7 @@
 //! Orders for merges: what is looked at before one is accepted, and what is written down of it.
 //!
 //! ```text
-//!   generation ─▶ known? ─▶ fits? ─▶ room is promised ─▶ journal ─▶ driven
+//!   generation ─▶ known? ─▶ late? ─▶ fits? ─▶ room is promised ─▶ journal ─▶ driven
 //! ```
 //! All of a machine's disks are accepted, or none.
 
@@ -9,8 +9,9 @@ use super::Merges;
 use super::board::MergeView;
 use super::check::{Fit, check};
 use super::driver::blocking;
-use super::room::Elsewhere;
+use super::elsewhere::Elsewhere;
 use super::types::{MergeOrder, MergeRecord};
+use crate::latest::Given;
 use futures::future::try_join_all;
 use livemerge_proto::ids::MergeId;
 use livemerge_proto::problem::Problem;
@@ -26,25 +27,30 @@ impl Merges {
         self: &Arc<Self>,
         orders: Vec<MergeOrder>,
     ) -> Result<Vec<MergeView>, Problem> {
-        self.start_beside(orders, vec![]).await
+        static ORDERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let sequence = ORDERS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.start_beside(orders, sequence, vec![]).await
     }
 
     /// Accepts the merges that go together, one a disk of one machine: all or none, beside what merges
-    /// of other hosts were promised. Repeating them returns them as they stand.
+    /// of other hosts were promised. Repeating them returns them as they stand. `sequence`: the server's
+    /// how manyth order it is.
     ///
     /// # Errors
     /// Says why not; nothing was touched then.
     pub async fn start_beside(
         self: &Arc<Self>,
         orders: Vec<MergeOrder>,
+        sequence: u64,
         elsewhere: Vec<Elsewhere>,
     ) -> Result<Vec<MergeView>, Problem> {
         let Some(first) = orders.first() else {
             return Ok(vec![]);
         };
-        self.fence.pass(first.generation).await?;
+        let (vm, generation) = (first.vm, first.generation);
+        self.fence.pass(generation).await?;
         let (ids, machines) = &self.accepting;
-        let _one_of_a_machine = machines.of(first.vm).lock_owned().await;
+        let _one_of_a_machine = machines.of(vm).lock_owned().await;
         let mut sorted: Vec<MergeId> = orders.iter().map(|order| order.id).collect();
         sorted.sort_unstable();
         sorted.dedup();
@@ -61,14 +67,26 @@ impl Merges {
             None if orders.iter().all(|order| self.get(order.id).is_none()) => {}
             _ => return Err(another_payload(&orders)),
         }
+        let given = Given {
+            generation,
+            sequence,
+        };
+        self.latest.pass(vm, given).await?;
         let fits = try_join_all(orders.iter().map(|order| self.fit(order))).await?;
         let promising = self.promising(&orders).await;
-        let mut room = self.room(elsewhere);
+        let mut room = self.room(elsewhere.clone());
         let mut records = Vec::with_capacity(orders.len());
         for (fit, order) in fits.into_iter().zip(orders) {
             let promise = room.promise(&order, &fit.work, &self.volumes).await?;
             let record = MergeRecord::new(order, fit, self.around.clock.now());
-            records.push(MergeRecord { promise, ..record });
+            let storage = &record.order.kept.volume.storage;
+            let in_domain = |other: &&Elsewhere| other.kept.volume.storage == *storage;
+            let elsewhere = elsewhere.iter().filter(in_domain).cloned().collect();
+            records.push(MergeRecord {
+                promise,
+                elsewhere,
+                ..record
+            });
         }
         self.accept(&records).await?;
         let views: Vec<_> = records.iter().cloned().map(MergeView::new).collect();

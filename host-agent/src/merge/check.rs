@@ -74,6 +74,7 @@ pub(super) async fn fits(
         .vm(order.vm)
         .await
         .map_err(|error| chains::vm_error(order.vm, &error))?;
+    chains::stays(&vm, hypervisor).await?;
     let kept = same_volume(&order.kept, volumes).await?;
     chains::readable(&kept)?;
     let (mut copy_bytes, mut virtual_bytes) = (0, 0);

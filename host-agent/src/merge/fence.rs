@@ -1,12 +1,14 @@
-//! Refuses orders of a server that a newer one has replaced.
+//! Refuses orders of a server that a newer one has replaced, and every order once this agent was replaced.
 //!
 //! The highest generation ever seen is kept in a file, so that a restart forgets nothing. The
 //! same directory counts the agent's own starts, which is the generation that it registers with.
 
 use livemerge_proto::{problem::Problem, reason::Reason};
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// The highest generation of the API server that this agent has obeyed.
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex};
 pub struct Fence {
     file: PathBuf,
     highest: Mutex<u64>,
+    closed: AtomicBool,
 }
 
 impl Fence {
@@ -25,6 +28,7 @@ impl Fence {
         let file = dir.join("server-generation");
         Ok(Self {
             highest: Mutex::new(read(&file)?),
+            closed: AtomicBool::new(false),
             file,
         })
     }
@@ -32,7 +36,7 @@ impl Fence {
     /// Lets an order of this generation through, or not.
     ///
     /// # Errors
-    /// `STALE_GENERATION` for an older one; `STORE_UNAVAILABLE` when a newer one cannot be written
+    /// `STALE_GENERATION` for an older one, or when it is this agent that is too old; `STORE_UNAVAILABLE` when a newer one cannot be written
     /// down: then it is not obeyed yet.
     pub async fn pass(self: &Arc<Self>, given: u64) -> Result<(), Problem> {
         let fence = Arc::clone(self);
@@ -40,11 +44,20 @@ impl Fence {
         passed.unwrap_or_else(|died| Err(Problem::new(Reason::InternalBug, died.to_string())))
     }
 
+    /// Lets nothing through from now on: this agent was replaced.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
     fn pass_blocking(&self, given: u64) -> Result<(), Problem> {
         let mut highest = self
             .highest
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.closed.load(Ordering::SeqCst) {
+            let text = "a newer agent has taken this one's place: it takes no orders";
+            return Err(Problem::new(Reason::StaleGeneration, text));
+        }
         if given < *highest {
             let text = format!("generation {highest} has given orders, {given} is older");
             let problem = Problem::new(Reason::StaleGeneration, text);
@@ -88,10 +101,11 @@ fn read(file: &Path) -> io::Result<u64> {
     }
 }
 
-fn write(file: &Path, number: u64) -> io::Result<()> {
+/// Writes a file of one line: it is there whole, or as it was before. Blocks.
+pub(crate) fn write(file: &Path, line: impl Display) -> io::Result<()> {
     let temporary = file.with_extension("new");
     let mut out = File::create(&temporary)?;
-    writeln!(out, "{number}")?;
+    writeln!(out, "{line}")?;
     out.sync_all()?;
     fs::rename(&temporary, file)?;
     let dir = file.parent().unwrap_or(Path::new("."));

@@ -3,6 +3,7 @@
 //! Measured again for each start of a job: one that was begun before has left less to copy.
 
 use super::bytes::{Work, largest, measure};
+use super::chunks::Given;
 use super::driver::Surroundings;
 use super::member::Member;
 use super::plan::MAP_LIMIT;
@@ -17,9 +18,6 @@ use livemerge_storage::{Format, VolumeRef};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
-
-/// More than the tables of an image need for what is copied.
-const SPARE_BYTES: u64 = 16 << 20;
 
 /// How long one is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +44,7 @@ impl Member {
             AbortOnDropHandle::new(tokio::spawn(giving))
         });
         let shown = || {
-            let (hangs, now) = (Told::NoRoom(unanswered()), self.around.clock.now());
+            let (hangs, now) = (Told::NotStarted(unanswered()), self.around.clock.now());
             self.show_waiting(again_for(&self.record, &hangs, now, ROOM_AGAIN));
         };
         match in_time(&mut giving, &self.wished, PATIENCE, shown).await {
@@ -87,29 +85,37 @@ async fn give_room(around: &Surroundings, record: &MergeRecord) -> Result<(), Pr
     info.virtual_bytes = largest(&layers, volumes).await?;
     let has = info.allocated_bytes;
     let unused = record.promise.unused(has, work.kept_data_bytes);
-    let lacking = work.beside(unused).space_needed_bytes;
-    let free = volumes.space(&kept.storage).await?.free_bytes;
-    // What the merge was promised comes before what was promised later; what else it needs, after all.
-    let first = lacking <= record.promise.left(has);
-    let others = promised_to_others(around, record, first).await;
-    let free = free.saturating_sub(others);
-    let room = if work.estimated {
-        has.saturating_add(guess(lacking, free, volumes.chunk(&kept.storage)))
-    } else {
-        room_for(has, work.space_needed_bytes, unused)
+    let giving = Given {
+        has,
+        unused,
+        chunk: volumes.chunk(&kept.storage).unwrap_or(1),
+        // What a full volume has is room for everything.
+        most: volumes.most_room(&info).unwrap_or(u64::MAX),
     };
-    // What a full volume has is room for everything.
-    let room = room.min(volumes.most_room(&info).unwrap_or(room));
-    let missing = room.saturating_sub(has);
-    if missing > free && !work.estimated {
+    let needed = work.space_needed_bytes;
+    let all = volumes.space(&kept.storage).await?.free_bytes;
+    // What the merge was promised comes before what was promised later; what else it needs, after all.
+    let first = giving.taken(needed) <= record.promise.left(has);
+    let others = promised_to_others(around, record, first).await;
+    let free = all.saturating_sub(others);
+    let (least, room) = if work.estimated {
+        let guessed = guess(work.beside(unused).space_needed_bytes, free, giving.chunk);
+        (has, has.saturating_add(guessed).min(giving.most.max(has)))
+    } else {
+        (giving.least(needed), giving.room(needed))
+    };
+    let missing = least - has;
+    // A chunk that is not there as a whole is given in part, but not what others were promised of it.
+    let taken = if others > 0 { room - has } else { missing };
+    if !work.estimated && taken > free {
         // What is left is for the guests, and for other merges.
-        return Err(no_room(&kept, missing, free));
+        return Err(no_room(&kept, taken, free));
     }
     let given = volumes.provide_for(&kept, room, info.virtual_bytes).await?;
-    tracing::info!(merge = %order.id, volume = %kept, lacking, room = given, "room for the merge");
-    match room.saturating_sub(given) {
+    tracing::info!(merge = %order.id, volume = %kept, missing, room = given, "room for the merge");
+    match least.saturating_sub(given) {
         // Others have taken it meanwhile.
-        missing if missing > 0 && !work.estimated => Err(no_room(&kept, missing, 0)),
+        missing if missing > 0 => Err(no_room(&kept, missing, 0)),
         _ => Ok(()),
     }
 }
@@ -122,8 +128,8 @@ async fn estimate(record: &MergeRecord, volumes: &Volumes) -> Result<Work, Probl
     Ok(Work::estimate(taken))
 }
 
-/// What the other merges of this host will still take in the same domain; `first`: those that were
-/// accepted before this one.
+/// What the other merges of this host will still take in the same domain, `first`: those that were
+/// accepted before this one; and those of other hosts that were told with its order.
 async fn promised_to_others(around: &Surroundings, record: &MergeRecord, first: bool) -> u64 {
     let before = |other: &MergeRecord| {
         (other.accepted_at, other.order.id) < (record.accepted_at, record.order.id)
@@ -135,17 +141,14 @@ async fn promised_to_others(around: &Surroundings, record: &MergeRecord, first: 
         .filter(|other| other.order.id != record.order.id && (!first || before(other)));
     let open = others.filter_map(Promise::open).collect();
     let storage = &record.order.kept.volume.storage;
-    let room = Room::beside(open, vec![]);
+    let room = Room::beside(open, record.elsewhere.clone());
     room.promised(storage, &around.volumes).await
 }
 
 /// The room for bytes that are only guessed: a chunk, so that the job can begin, if nobody else needs it.
 /// More is given as it is filled.
-fn guess(lacking: u64, free: u64, chunk: Option<u64>) -> u64 {
-    match chunk {
-        Some(chunk) if chunk <= free => lacking.min(chunk),
-        _ => 0,
-    }
+fn guess(lacking: u64, free: u64, chunk: u64) -> u64 {
+    if chunk <= free { lacking.min(chunk) } else { 0 }
 }
 
 async fn in_time<T>(
@@ -170,12 +173,6 @@ async fn in_time<T>(
 fn unanswered() -> Problem {
     let text = "storage has not said yet whether it gives the room for the merge";
     Problem::new(Reason::StorageUnreachable, text)
-}
-
-/// The room for so many bytes more, of which there is some that lies unused.
-fn room_for(has: u64, needed: u64, unused: u64) -> u64 {
-    let wanted = needed.saturating_add(SPARE_BYTES.min(needed));
-    has.saturating_add(wanted.saturating_sub(unused))
 }
 
 fn no_room(kept: &VolumeRef, missing: u64, free: u64) -> Problem {
@@ -222,21 +219,6 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_unused_is_not_given_again() {
-        let all = 12 * GIB + SPARE_BYTES;
-        for (has, needed, unused, room) in [
-            (2 * GIB, 10 * GIB, 0, all),
-            // The job has ended before it began.
-            (all, 10 * GIB, 10 * GIB + SPARE_BYTES, all),
-            // 8 GiB were copied, and the guest has written 9 GiB on.
-            (all, 11 * GIB, 2 * GIB + SPARE_BYTES, all + 9 * GIB),
-            (all, 0, 0, all),
-        ] {
-            assert_eq!(room_for(has, needed, unused), room, "{needed} {unused}");
-        }
-    }
-
-    #[test]
     fn a_guess_takes_no_more_than_a_chunk_of_what_nobody_needs() {
         for (lacking, free, given) in [
             (100 * GIB, 50 * GIB, GIB),
@@ -245,7 +227,7 @@ mod tests {
             (100 * GIB, GIB - 1, 0),
             (100 * GIB, 0, 0),
         ] {
-            assert_eq!(guess(lacking, free, Some(GIB)), given, "{lacking} {free}");
+            assert_eq!(guess(lacking, free, GIB), given, "{lacking} {free}");
         }
     }
 }

@@ -8,21 +8,26 @@
 //!
 //! - A change is one appended line and one `fdatasync`; what [`Journal::write`] returned for is
 //!   on disk. The last whole line is the record; the lines before it are its history.
+//! - The first line is written beside, as `*.new`, and gets its name once it is on disk: what bears a
+//!   merge's name begins with a whole line. What is left beside was never acknowledged, and goes.
 //! - A last line without its end, or with a wrong sum, was never acknowledged (the machine stopped
-//!   in the middle of it): it is cut off. Any other damage is somebody's doing: the file is set
-//!   aside as `*.corrupt`, reported, and the other merges go on.
+//!   in the middle of it): it is cut off. Any other damage, and a file without a whole line, is
+//!   somebody's doing: the file is set aside as `*.corrupt`, reported, and the other merges go on.
 //! - A record of a merge that ended long ago is removed when the journal is opened; while it is
 //!   open, when it is told so.
 
 use super::types::MergeRecord;
 use jiff::Timestamp;
 use livemerge_proto::ids::MergeId;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const SUFFIX: &str = "merge";
+/// Of a file that is not one of the journal yet.
+const UNFINISHED: &str = "new";
 /// Of a file that cannot be read.
 const LOST: &str = "corrupt";
 
@@ -53,13 +58,17 @@ impl Journal {
         let mut contents = Contents::default();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
-            if path.extension().is_none_or(|suffix| suffix != SUFFIX) {
+            let suffix = path.extension().and_then(OsStr::to_str);
+            if suffix == Some(UNFINISHED) {
+                fs::remove_file(&path)?;
+                tracing::warn!(file = %path.display(), "a merge that was never accepted was dropped");
+            }
+            if suffix != Some(SUFFIX) {
                 continue;
             }
             match read_file(&path)? {
                 Found::Record(record) if outlived(&record, keep, now) => fs::remove_file(&path)?,
                 Found::Record(record) => contents.records.push(*record),
-                Found::NeverAcknowledged => drop_unfinished(&path)?,
                 Found::Corrupt => set_aside(&path)?,
             }
         }
@@ -77,23 +86,32 @@ impl Journal {
     pub(super) fn write(&self, record: &MergeRecord) -> io::Result<()> {
         fail::fail_point!("agent::before-journal");
         let path = self.path(record.order.id);
-        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
-        let before = file.metadata()?.len();
-        if before == 0 {
-            // First the name: a line that is refused must not be there after a restart.
-            self.sync_dir()?;
-        }
         let line = encode(record)?;
-        let written = file
-            .write_all(line.as_bytes())
-            .and_then(|()| file.sync_data());
-        if let Err(error) = written {
-            // Half a line must not stay in the way of the next one.
-            file.set_len(before)?;
-            return Err(error);
+        match OpenOptions::new().append(true).open(&path) {
+            Ok(file) => append(file, &line)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.begin(&path, &line)?,
+            Err(error) => return Err(error),
         }
         fail::fail_point!("agent::after-journal");
         Ok(())
+    }
+
+    /// The first line of a file. One that is refused must not be there after a restart.
+    fn begin(&self, path: &Path, line: &str) -> io::Result<()> {
+        let unfinished = path.with_extension(UNFINISHED);
+        let begun = File::create(&unfinished)
+            .and_then(|mut file| {
+                file.write_all(line.as_bytes())?;
+                file.sync_data()
+            })
+            .and_then(|()| fs::rename(&unfinished, path))
+            .and_then(|()| self.sync_dir());
+        begun.inspect_err(|_| {
+            for left in [&unfinished, path] {
+                // What cannot be taken away is found by the next start.
+                let _ = fs::remove_file(left);
+            }
+        })
     }
 
     /// Forgets a merge that has ended.
@@ -137,46 +155,57 @@ impl Journal {
     }
 }
 
-enum Found {
+/// What a file holds.
+pub(super) enum Found {
     Record(Box<MergeRecord>),
-    NeverAcknowledged,
     Corrupt,
 }
 
 /// Reads one file, and cuts off a last line that was never acknowledged.
 fn read_file(path: &Path) -> io::Result<Found> {
     let bytes = fs::read(path)?;
-    let mut last = None;
-    let mut good = 0;
-    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        match decode(line) {
-            Line::Record(record) => {
-                last = Some(*record);
-                good += line.len();
-            }
-            // Whole, and acknowledged: only another version of the agent can tell what it says.
-            Line::Foreign => return Ok(Found::Corrupt),
-            Line::Torn if good + line.len() == bytes.len() => break,
-            Line::Torn => return Ok(Found::Corrupt),
-        }
-    }
-    let Some(record) = last else {
-        return Ok(if bytes.contains(&b'\n') {
-            Found::Corrupt
-        } else {
-            Found::NeverAcknowledged
-        });
-    };
-    if good < bytes.len() {
+    let (found, good) = read(&bytes);
+    if matches!(found, Found::Record(_)) && good < bytes.len() {
         tracing::warn!(file = %path.display(), "the unfinished last line of a merge's journal was cut off");
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(good as u64)?;
         file.sync_all()?;
     }
-    Ok(Found::Record(Box::new(record)))
+    Ok(found)
 }
 
-fn encode(record: &MergeRecord) -> io::Result<String> {
+fn append(mut file: File, line: &str) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    let written = file
+        .write_all(line.as_bytes())
+        .and_then(|()| file.sync_data());
+    if written.is_err() {
+        // Half a line must not stay in the way of the next one.
+        file.set_len(before)?;
+    }
+    written
+}
+
+/// What a file holds, and how many of its bytes were acknowledged.
+pub(super) fn read(bytes: &[u8]) -> (Found, usize) {
+    let mut last = None;
+    let mut good = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        match decode(line) {
+            Line::Record(record) => {
+                last = Some(record);
+                good += line.len();
+            }
+            // Whole, and acknowledged: only another version of the agent can tell what it says.
+            Line::Foreign => return (Found::Corrupt, good),
+            Line::Torn if good + line.len() == bytes.len() => break,
+            Line::Torn => return (Found::Corrupt, good),
+        }
+    }
+    (last.map_or(Found::Corrupt, Found::Record), good)
+}
+
+pub(super) fn encode(record: &MergeRecord) -> io::Result<String> {
     let json = serde_json::to_string(record).map_err(io::Error::other)?;
     Ok(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())))
 }
@@ -203,16 +232,10 @@ fn checked(line: &[u8]) -> Option<&str> {
     (sum == crc32fast::hash(json.as_bytes())).then_some(json)
 }
 
-fn outlived(record: &MergeRecord, keep: Duration, now: Timestamp) -> bool {
+pub(super) fn outlived(record: &MergeRecord, keep: Duration, now: Timestamp) -> bool {
     let ended_at = record.phase.ended_at();
     ended_at
         .is_some_and(|at| Duration::try_from(now.duration_since(at)).is_ok_and(|age| age > keep))
-}
-
-fn drop_unfinished(path: &Path) -> io::Result<()> {
-    fs::remove_file(path)?;
-    tracing::warn!(file = %path.display(), "a merge's journal without a whole line was dropped");
-    Ok(())
 }
 
 fn set_aside(path: &Path) -> io::Result<()> {
@@ -278,17 +301,57 @@ mod tests {
         let file = only_file(dir.path());
         let bytes = fs::read(&file).unwrap();
         let first_len = encode(&first).unwrap().len();
-        for cut in 0..bytes.len() {
+        for cut in first_len..bytes.len() {
             fs::write(&file, &bytes[..cut]).unwrap();
             let contents = reopen(dir.path());
             assert!(lost(dir.path()).is_empty(), "cut at {cut}");
-            let wanted = if cut >= first_len {
-                vec![first.clone()]
-            } else {
-                vec![]
-            };
-            assert_eq!(contents.records, wanted, "cut at {cut}");
+            assert_eq!(
+                contents.records,
+                std::slice::from_ref(&first),
+                "cut at {cut}"
+            );
         }
+    }
+
+    /// It was acknowledged once, so what is lost is told of.
+    #[test]
+    fn a_file_without_a_whole_line_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), KEEP, now()).unwrap();
+        let record = record(true);
+        journal.write(&record).unwrap();
+        let file = only_file(dir.path());
+        let bytes = fs::read(&file).unwrap();
+        for cut in 0..bytes.len() {
+            fs::write(&file, &bytes[..cut]).unwrap();
+            assert_eq!(reopen(dir.path()).records, [], "cut at {cut}");
+            let aside = file.with_extension("corrupt");
+            assert_eq!(
+                lost(dir.path()),
+                std::slice::from_ref(&aside),
+                "cut at {cut}"
+            );
+            assert!(journal.has_lost(record.order.id).unwrap());
+            fs::remove_file(aside).unwrap();
+        }
+    }
+
+    /// A crash before the first line was whole leaves nothing, and nothing to tell of.
+    #[test]
+    fn what_was_never_acknowledged_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), KEEP, now()).unwrap();
+        let record = record(true);
+        let bytes = encode(&record).unwrap().into_bytes();
+        for cut in [0, 1, bytes.len() - 1, bytes.len()] {
+            let unfinished = journal.path(record.order.id).with_extension("new");
+            fs::write(&unfinished, &bytes[..cut]).unwrap();
+            assert_eq!(reopen(dir.path()).records, [], "cut at {cut}");
+            assert!(lost(dir.path()).is_empty() && !unfinished.exists());
+        }
+        journal.write(&record).unwrap();
+        assert_eq!(reopen(dir.path()).records, [record]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -8,10 +8,12 @@ mod observe;
 use super::board::{MergeView, Waiting};
 use super::driver::{Surroundings, blocking};
 use super::job::{backing_of, job_order};
+use super::pivot::{is_put_off, runs_unwritten};
 use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, step};
-use super::types::{MergeKind, MergeRecord, Phase, Window};
+use super::types::{MergeKind, MergeRecord, Phase};
 use super::waits::{Waits, job_failed, put_off};
 use crate::hypervisor::{HypervisorError, HypervisorEvent};
+use crate::volumes::unanswered;
 use livemerge_proto::problem::Problem;
 use livemerge_storage::Locator;
 use std::fs::File;
@@ -44,6 +46,8 @@ pub(super) struct Member {
     off_without_spare: bool,
     fresh_start: bool,
     paused_at: Option<Instant>,
+    /// The guest was let run, and that could not be written down yet.
+    let_run: bool,
     waits: Waits,
     /// Who gives the kept volume room for the job that is to start next.
     pub(super) giving: Option<AbortOnDropHandle<Result<(), Problem>>>,
@@ -75,6 +79,7 @@ impl Member {
             off_without_spare: false,
             fresh_start: true,
             paused_at: None,
+            let_run: false,
             waits,
             giving: None,
             wished,
@@ -106,8 +111,12 @@ impl Member {
         let now = self.around.clock.now();
         if seen.machine != Machine::Unknown {
             self.waits.answered();
+            let limit = self.around.policy.pivot_limit;
+            let pivot = self.waits.pivot_unended(&self.record, seen, limit, now);
             let room = self.waits.lacks_room(&self.record, seen, now, time);
-            let again = room.or_else(|| job_failed(&self.record, seen, now, time));
+            let again = pivot
+                .or(room)
+                .or_else(|| job_failed(&self.record, seen, now, time));
             self.show_waiting(again.or_else(|| put_off(&self.record, now)));
             return time;
         }
@@ -143,7 +152,11 @@ impl Member {
 
     /// Writes the phase down, then acts. True when it was written.
     pub(super) async fn enter(&mut self, phase: Phase, action: Option<Action>) -> bool {
-        if !self.persist(phase).await {
+        if is_put_off(&self.record.phase, &phase) {
+            // While the journal still says that it may have been lifted.
+            self.limit_again().await;
+        }
+        if !self.persist(phase, action).await {
             return false;
         }
         let told = self.told.take();
@@ -182,7 +195,7 @@ impl Member {
         if matches!(phase, Phase::Merged { .. }) {
             self.note_slack().await;
         }
-        if self.persist(phase).await {
+        if self.persist(phase, None).await {
             let order = &self.record.order;
             match &self.record.phase {
                 Phase::Failed { failure, .. } => {
@@ -198,8 +211,9 @@ impl Member {
         }
     }
 
-    /// True when the record with this phase is durable and is now the record.
-    async fn persist(&mut self, phase: Phase) -> bool {
+    /// True when the record with this phase is durable and is now the record. If it is not, the action
+    /// that was to follow is not done, unless it lets a guest run that may run all the same.
+    async fn persist(&mut self, phase: Phase, action: Option<Action>) -> bool {
         let mut next = self.record.clone();
         if !same_step(&next.phase, &phase) {
             tracing::debug!(merge = %next.order.id, ?phase, "enters");
@@ -215,12 +229,15 @@ impl Member {
             next.relinked = Some(spare.clone());
             next.kind = MergeKind::Commit;
         }
+        let runs = runs_unwritten(&self.record.phase, &phase, action);
         next.phase = phase;
         let written = self.write(next).await;
         if written {
             self.phase_entered = Instant::now();
         } else {
-            self.release_unjournaled().await;
+            if runs {
+                self.release_unjournaled().await;
+            }
             tokio::time::sleep(self.pause).await;
         }
         written
@@ -254,6 +271,7 @@ impl Member {
             Ok(next) => {
                 fail::fail_point!("agent::after-persist");
                 self.waits.journal_written();
+                self.let_run = false;
                 self.record = next;
                 self.around.board.show(MergeView {
                     record: self.record.clone(),
@@ -272,24 +290,17 @@ impl Member {
         }
     }
 
-    /// A guest does not stand still for a journal that cannot be written. While no pivot was asked
-    /// for, letting it run is always right, and the journal already says that it may stand still.
+    /// A guest does not stand still for a journal that cannot be written. Once it was let run it is left
+    /// alone: whoever stops it then means it.
     async fn release_unjournaled(&mut self) {
-        let suspending = matches!(
-            self.record.phase,
-            Phase::Pivoting {
-                window: Window::Suspending,
-                suspended_at: Some(_),
-                ..
-            }
-        );
-        if suspending {
-            self.act(Action::Resume).await;
-            self.fresh_start = true;
+        if !self.let_run {
+            self.let_run = self.act(Action::Resume).await;
         }
+        self.fresh_start = true;
     }
 
-    async fn act(&mut self, action: Action) {
+    /// True when the hypervisor says that it is done.
+    async fn act(&mut self, action: Action) -> bool {
         let order = self.record.order.clone();
         let hypervisor = Arc::clone(&self.around.hypervisor);
         fail::fail_point!("agent::before-act");
@@ -301,8 +312,8 @@ impl Member {
                 }
                 Err(problem) => {
                     tracing::warn!(merge = %order.id, %problem, "no room for its data yet");
-                    self.hear(Told::NoRoom(problem));
-                    return;
+                    self.hear(Told::NotStarted(problem));
+                    return false;
                 }
             },
             Action::AbortJob => hypervisor.abort_job(order.vm, &order.disk).await,
@@ -311,7 +322,11 @@ impl Member {
                 self.paused_at = Some(Instant::now());
                 hypervisor.suspend(order.vm).await
             }
-            Action::Pivot => hypervisor.pivot(order.vm, &order.disk).await,
+            Action::Pivot => match self.lift_limit().await {
+                Ok(()) => hypervisor.pivot(order.vm, &order.disk).await,
+                // It might never end.
+                Err(error) => Err(error),
+            },
             Action::SetNextStart => {
                 let (removed, kept) = (&self.record.removed, &self.record.kept);
                 hypervisor
@@ -336,12 +351,20 @@ impl Member {
             }
         };
         fail::fail_point!("agent::after-act");
-        if let Err(error) = reply {
-            tracing::warn!(merge = %self.record.order.id, ?action, %error, "the hypervisor's reply");
-            if let HypervisorError::Refused(text) = error {
+        let Err(error) = reply else {
+            return true;
+        };
+        tracing::warn!(merge = %self.record.order.id, ?action, %error, "the hypervisor's reply");
+        match error {
+            HypervisorError::Migrating(_) if action == Action::StartJob => {
+                self.hear(Told::NotStarted(unanswered(&error)));
+            }
+            HypervisorError::Refused(text) | HypervisorError::Migrating(text) => {
                 self.hear(Told::Refused(text));
             }
+            HypervisorError::NotFound(_) | HypervisorError::Unknown(_) => {}
         }
+        false
     }
 
     /// So that the guest does not stand still for what can be done before.

@@ -1,7 +1,7 @@
 //! Merges: takes orders, and takes each merge to its end, whether or not anybody asks again.
 //!
 //! ```text
-//!   StartMerge ─▶ Merges::start ─▶ fence ─▶ checks ─▶ journal ─▶ accepted
+//!   StartMerge ─▶ Merges::start ─▶ not late ─▶ checks ─▶ journal ─▶ accepted
 //!                                                        │
 //!                             one lane a machine ◀───────┘      (driver.rs, member.rs)
 //!                                                               observe ─▶ step ─▶ journal ─▶ act
@@ -21,10 +21,14 @@ mod again;
 mod board;
 mod bytes;
 mod check;
+mod chunks;
 mod driver;
 #[cfg(test)]
 mod driver_tests;
+mod elsewhere;
 mod fence;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod giving;
 mod job;
 mod journal;
@@ -61,10 +65,13 @@ mod waits;
 pub use board::{MergeView, Views, Waiting};
 pub use bytes::Work;
 pub use check::{Fit, check};
+pub use elsewhere::Elsewhere;
+pub(crate) use fence::write as write_whole;
 pub use fence::{Fence, next_own_generation};
 pub use job::{backing_of, job_order};
+pub use pivot::runs_unwritten;
 pub use plan::{DiskPlan, DiskRange, MergeOption, plan};
-pub use room::{Elsewhere, Promise, Room};
+pub use room::{Promise, Room};
 pub use step::{PivotMode, Policy};
 pub use types::{
     Direction, Help, MergeKind, MergeOrder, MergeRecord, Overlaying, Phase, VolumeMark, Window,
@@ -72,6 +79,7 @@ pub use types::{
 
 use crate::hypervisor::Hypervisor;
 use crate::lanes::Lanes;
+use crate::latest::Latest;
 use crate::metrics::MergeMeter;
 use crate::overlays::Overlays;
 use crate::slack::marks::Marks;
@@ -103,6 +111,7 @@ pub struct Merges {
     around: Surroundings,
     volumes: Arc<Volumes>,
     fence: Arc<Fence>,
+    latest: Arc<Latest>,
     /// Held from the first check of an order until it is in the journal: one order with an id, one
     /// order for a machine.
     accepting: (Lanes<MergeId>, Lanes<VmId>),
@@ -137,10 +146,16 @@ impl Merges {
                 contents.records.retain(|record| record.order.id != id);
             }
             let slack = Marks::open(&dir.with_file_name("slack"))?;
-            Ok((journal, contents, slack))
+            let latest = Latest::open(&dir.with_file_name("orders"))?;
+            Ok((journal, contents, slack, latest))
         });
-        let (journal, contents, slack) = opened.await?;
-        let overlays = Overlays::new(Arc::clone(&hypervisor), Arc::clone(&volumes));
+        let (journal, contents, slack, latest) = opened.await?;
+        let latest = Arc::new(latest);
+        let overlays = Overlays::new(
+            Arc::clone(&hypervisor),
+            Arc::clone(&volumes),
+            Arc::clone(&latest),
+        );
         let around = Surroundings {
             journal: Arc::new(journal),
             slack: Arc::new(slack),
@@ -156,6 +171,7 @@ impl Merges {
             around,
             volumes,
             fence,
+            latest,
             accepting: Default::default(),
             promising: Lanes::default(),
             lanes: Lanes::default(),

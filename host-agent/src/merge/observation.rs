@@ -68,8 +68,9 @@ pub enum Told {
     Job(BlockJobOutcome),
     /// The hypervisor understood the last action and said no.
     Refused(String),
-    /// The job was not started: the kept volume was not given the room for its data.
-    NoRoom(Problem),
+    /// The job was not started: the kept volume was not given the room for its data, or the machine is being
+    /// migrated.
+    NotStarted(Problem),
 }
 
 impl Told {

@@ -73,6 +73,10 @@ impl Look<'_> {
         }
         let release = || self.enter(Window::Releasing, suspended_at, resume);
         match window {
+            // Somebody else has asked for it. What holds after the intent holds for that one, too.
+            Window::Suspending if self.pivot_asked() && self.removed_seen() => {
+                self.intent(suspended_at, resume).unwrap_or_else(release)
+            }
             Window::Suspending if self.seen.fresh_start || self.refused() => release(),
             Window::Suspending if self.record.pivots() && !self.may_pivot() => release(),
             Window::Suspending | Window::Intent if self.may_lack_data() => release(),
@@ -107,9 +111,7 @@ impl Look<'_> {
         let wait = Some(Step::Wait(Duration::from_millis(10)));
         let late = self.seen.in_phase >= self.policy.pivot_limit;
         let mirror = self.disk.mirror.as_ref();
-        let lost = mirror.is_some_and(|mirror| mirror.state == MirrorState::Pivoting)
-            && self.job.is_none()
-            && late;
+        let lost = self.pivot_asked() && self.job.is_none() && late;
         let switched = self.switched();
         // Whatever the mark says: a libvirt that was away meanwhile may show it as it was.
         if !self.removed_seen() || late && switched == Some(true) {
@@ -139,6 +141,12 @@ impl Look<'_> {
             _ if late => None,
             _ => wait,
         }
+    }
+
+    /// libvirt shows that a pivot was asked for: QEMU may switch at any time, however long that takes.
+    fn pivot_asked(&self) -> bool {
+        let mirror = self.disk.mirror.as_ref();
+        mirror.is_some_and(|mirror| mirror.state == MirrorState::Pivoting)
     }
 
     /// On with a pivot that was called off and has come about all the same: there is no way back.
@@ -178,6 +186,32 @@ impl Look<'_> {
             action,
         )
     }
+}
+
+/// Whether a guest that stands still is let run although the journal cannot be written, and says what it
+/// said. The way back from the intent must stand there first: the guest would write the overlay, and
+/// whoever starts again would ask for the same pivot. Everywhere else what the next start would open
+/// is what the guest writes, whatever comes.
+pub fn runs_unwritten(written: &Phase, next: &Phase, action: Option<Action>) -> bool {
+    let window = |phase: &Phase| match phase {
+        Phase::Pivoting { window, .. } => Some(*window),
+        _ => None,
+    };
+    written.suspended()
+        && match (window(written), window(next)) {
+            // No pivot was asked for.
+            (Some(Window::Suspending), _) => true,
+            (Some(Window::Intent), Some(Window::Releasing)) => false,
+            _ => action == Some(Action::Resume),
+        }
+}
+
+/// Whether a pivot that was tried is put off with this step.
+pub(super) fn is_put_off(before: &Phase, next: &Phase) -> bool {
+    matches!(
+        (before, next),
+        (Phase::Pivoting { .. }, Phase::Ready { .. })
+    )
 }
 
 fn until(now: Timestamp, then: Timestamp) -> Duration {

@@ -9,7 +9,7 @@
 //! their refusal is its blocker. What cannot be told is no blocker but an error of the whole plan.
 //! Planning changes nothing and waits for no merge.
 
-use super::bytes::{Work, measure, want_of_space};
+use super::bytes::{Work, measure};
 use super::check::fits;
 use super::room::Room;
 use super::types::{Direction, MergeOrder, VolumeMark};
@@ -148,11 +148,12 @@ async fn plan_disk(
             refused,
         } = draft;
         let free_bytes = room.free(&order.kept.volume.storage, volumes).await?;
-        let lacking = room.lacking(&order.kept, &work, volumes).await?;
-        let wanting = || want_of_space(&order.kept.volume, &lacking, free_bytes);
+        let wanting = room
+            .want((&order.kept, &order.removed), &work, volumes)
+            .await?;
         options.push(MergeOption {
             direction: order.direction,
-            blocker: refused.or_else(wanting),
+            blocker: refused.or(wanting),
             kept: order.kept,
             removed: order.removed,
             work,
@@ -167,7 +168,8 @@ async fn plan_disk(
         options,
     };
     if let Some(choice) = plan.choice() {
-        room.take(&choice.kept, &choice.work, volumes).await?;
+        room.take((&choice.kept, &choice.removed), &choice.work, volumes)
+            .await?;
     }
     Ok(plan)
 }

@@ -72,7 +72,8 @@ impl Host {
         };
         let fit = check(&order, &self.rig.host, &self.rig.volumes).await?;
         let mut room = Room::default();
-        room.take(&order.kept, &fit.work, &self.rig.volumes).await?;
+        room.take((&order.kept, &order.removed), &fit.work, &self.rig.volumes)
+            .await?;
         Ok(fit.copy_bytes)
     }
 

@@ -1,8 +1,9 @@
 //! What merges would cost beside those that are under way.
 
 use super::Merges;
+use super::elsewhere::Elsewhere;
 use super::plan::{DiskPlan, DiskRange, plan};
-use super::room::{Elsewhere, Promise, Room, given_before};
+use super::room::{Promise, Room, given_before};
 use livemerge_proto::ids::VmId;
 use livemerge_proto::problem::Problem;
 use livemerge_storage::StorageId;

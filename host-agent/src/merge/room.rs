@@ -5,11 +5,11 @@
 //!                             promised − (kept volume now − kept volume then)
 //! ```
 //!
-//! A promise stands in the merge's record, so it holds after a restart too. What a merge has taken of
+//! Where volumes are given their room that comes in chunks, and a promise is of whole ones. A promise stands in the merge's record, so it holds after a restart too. What a merge has taken of
 //! its promise shows in its kept volume and in the domain alike, and is not counted twice. Where volumes
 //! take what is written, the guest fills the kept volume of a pull as well: there the whole promise stands
 //! until it ends. What merges of other hosts were promised in one domain is told with each question and
-//! order.
+//! order, and stands in the record of what was ordered, which takes none of it however late it is given its room.
 //!
 //! Where volumes are given their room, that of a merge which came to nothing stays with its kept volume:
 //!
@@ -17,13 +17,14 @@
 //!   given since the first of them was accepted  −  filled since  =  unused, and not needed of the domain
 //! ```
 
-use super::bytes::{Work, want_of_space};
+use super::bytes::{Work, largest, want_of_space};
+use super::chunks::Given;
+use super::elsewhere::Elsewhere;
 use super::types::{Direction, MergeOrder, MergeRecord, Phase, VolumeMark};
 use crate::volumes::Volumes;
 use futures::future::join_all;
 use livemerge_proto::problem::Problem;
-use livemerge_proto::reason::Reason;
-use livemerge_storage::{StorageId, VolumeRef};
+use livemerge_storage::{Format, StorageId, VolumeRef};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -71,28 +72,6 @@ impl Promise {
     }
 }
 
-/// The room that a merge of another host was promised.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Elsewhere {
-    /// The volume that it writes.
-    pub kept: VolumeMark,
-    /// What it was promised.
-    pub promise: Promise,
-}
-
-impl Elsewhere {
-    /// What is left of it: nothing in a domain without that volume, which only has the id of the one that
-    /// is meant.
-    async fn left(&self, volumes: &Volumes) -> u64 {
-        match volumes.stat(&self.kept.volume).await {
-            Ok(info) if info.identity != self.kept.identity => 0,
-            Ok(info) => self.promise.left(info.allocated_bytes),
-            Err(problem) if problem.reason == Reason::VolumeNotFound => 0,
-            Err(_) => self.promise.left(0),
-        }
-    }
-}
-
 /// What is known of volumes in which the merges of these records ended that came to nothing, from the
 /// latest one of each on; nothing once one was merged.
 pub(super) fn given_before<'a>(
@@ -122,7 +101,15 @@ pub struct Room {
     open: Vec<(VolumeRef, Promise)>,
     elsewhere: Vec<Elsewhere>,
     given: Vec<(VolumeMark, Promise)>,
-    free_bytes: BTreeMap<StorageId, u64>,
+    left: BTreeMap<StorageId, Left>,
+}
+
+/// What is left in a domain.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    bytes: u64,
+    /// No other merge will take of it: what is there of a chunk may be given.
+    alone: bool,
 }
 
 impl Room {
@@ -133,7 +120,7 @@ impl Room {
             open,
             elsewhere,
             given: vec![],
-            free_bytes: BTreeMap::new(),
+            left: BTreeMap::new(),
         }
     }
 
@@ -164,20 +151,51 @@ impl Room {
 
     /// What is left in a domain.
     pub async fn free(&mut self, storage: &StorageId, volumes: &Volumes) -> Result<u64, Problem> {
-        if let Some(free) = self.free_bytes.get(storage) {
-            return Ok(*free);
-        }
-        let free = volumes.space(storage).await?.free_bytes;
-        let free = free.saturating_sub(self.promised(storage, volumes).await);
-        self.free_bytes.insert(storage.clone(), free);
-        Ok(free)
+        Ok(self.left(storage, volumes).await?.bytes)
     }
 
-    /// What a merge in this volume needs beside the room that was given to it before, and lies unused.
+    async fn left(&mut self, storage: &StorageId, volumes: &Volumes) -> Result<Left, Problem> {
+        if let Some(left) = self.left.get(storage) {
+            return Ok(*left);
+        }
+        let free = volumes.space(storage).await?.free_bytes;
+        let promised = self.promised(storage, volumes).await;
+        let left = Left {
+            bytes: free.saturating_sub(promised),
+            alone: promised == 0,
+        };
+        self.left.insert(storage.clone(), left);
+        Ok(left)
+    }
+
+    /// Why a merge of the removed volumes in the kept one does not have the room that it needs, if it does
+    /// not.
     ///
     /// # Errors
     /// What did not answer.
-    pub(super) async fn lacking(
+    pub(super) async fn want(
+        &mut self,
+        (kept, removed): (&VolumeMark, &[VolumeMark]),
+        work: &Work,
+        volumes: &Volumes,
+    ) -> Result<Option<Problem>, Problem> {
+        let left = self.left(&kept.volume.storage, volumes).await?;
+        let lacking = self.lacking(kept, work, volumes).await?;
+        let wanting = want_of_space(&kept.volume, &lacking, left.bytes);
+        if wanting.is_some() || left.alone {
+            return Ok(wanting);
+        }
+        let taken = Work {
+            space_needed_bytes: self.taken((kept, removed), work, volumes).await?,
+            ..lacking
+        };
+        let too_much = taken.space_needed_bytes > left.bytes;
+        let wanting = || want_of_space(&kept.volume, &taken, left.bytes);
+        Ok(too_much.then(wanting).flatten())
+    }
+
+    /// What a merge in this volume needs beside the room that was given to it before, and lies unused.
+    async fn lacking(
         &self,
         kept: &VolumeMark,
         work: &Work,
@@ -192,6 +210,38 @@ impl Room {
         }
     }
 
+    /// What it will take of its domain.
+    async fn taken(
+        &self,
+        (kept, removed): (&VolumeMark, &[VolumeMark]),
+        work: &Work,
+        volumes: &Volumes,
+    ) -> Result<u64, Problem> {
+        let lacking = self.lacking(kept, work, volumes).await?.space_needed_bytes;
+        let Some(chunk) = volumes.chunk(&kept.volume.storage).filter(|_| lacking > 0) else {
+            return Ok(lacking);
+        };
+        let mut info = volumes.stat(&kept.volume).await?;
+        if info.format == Format::Raw {
+            return Ok(lacking);
+        }
+        // It is made so large before it is given this.
+        let layers: Vec<_> = removed
+            .iter()
+            .chain([kept])
+            .map(|mark| &mark.volume)
+            .collect();
+        info.virtual_bytes = largest(&layers, volumes).await?;
+        let (has, before) = (info.allocated_bytes, self.before(kept));
+        let given = Given {
+            has,
+            unused: before.map_or(0, |before| before.unused(has, work.kept_data_bytes)),
+            chunk,
+            most: volumes.most_room(&info).unwrap_or(u64::MAX),
+        };
+        Ok(given.taken(work.space_needed_bytes))
+    }
+
     fn before(&self, kept: &VolumeMark) -> Option<Promise> {
         let mut given = self.given.iter();
         given
@@ -199,27 +249,31 @@ impl Room {
             .map(|(_, promise)| *promise)
     }
 
-    /// Takes what a merge in this volume needs.
+    /// Takes what a merge of the removed volumes in the kept one needs, and tells how much that is.
     ///
     /// # Errors
     /// `INSUFFICIENT_SPACE`, or what did not answer.
     pub async fn take(
         &mut self,
-        kept: &VolumeMark,
+        (kept, removed): (&VolumeMark, &[VolumeMark]),
         work: &Work,
         volumes: &Volumes,
-    ) -> Result<(), Problem> {
-        let storage = &kept.volume.storage;
-        let free = self.free(storage, volumes).await?;
-        let lacking = self.lacking(kept, work, volumes).await?;
-        if let Some(refused) = want_of_space(&kept.volume, &lacking, free) {
+    ) -> Result<u64, Problem> {
+        if let Some(refused) = self.want((kept, removed), work, volumes).await? {
             return Err(refused);
         }
-        if !work.estimated {
-            let left = free.saturating_sub(lacking.space_needed_bytes);
-            self.free_bytes.insert(storage.clone(), left);
+        if work.estimated {
+            return Ok(0);
         }
-        Ok(())
+        let storage = &kept.volume.storage;
+        let taken = self.taken((kept, removed), work, volumes).await?;
+        let left = self.left(storage, volumes).await?;
+        let left = Left {
+            bytes: left.bytes.saturating_sub(taken),
+            alone: left.alone && taken == 0,
+        };
+        self.left.insert(storage.clone(), left);
+        Ok(taken)
     }
 
     /// The same, and promises it to the merge.
@@ -233,7 +287,7 @@ impl Room {
         volumes: &Volumes,
     ) -> Result<Promise, Problem> {
         let kept = &order.kept;
-        self.take(kept, work, volumes).await?;
+        let taken = self.take((kept, &order.removed), work, volumes).await?;
         let known = volumes.gives(&kept.volume.storage) && work.kept_data_bytes.is_some();
         let needs = !work.estimated && work.space_needed_bytes > 0;
         let first = match (known || needs, order.direction) {
@@ -249,10 +303,15 @@ impl Room {
                 ..Promise::default()
             },
         };
-        let promise = self.before(kept).unwrap_or(first);
-        // What was filled before shows in the volume as what will be.
-        let filled = promise.filled(work.kept_data_bytes);
-        let bytes = work.space_needed_bytes.saturating_add(filled);
+        // What was given before shows in the volume as what will be.
+        let (promise, given) = match self.before(kept) {
+            Some(before) => {
+                let has = volumes.stat(&kept.volume).await?.allocated_bytes;
+                (before, has.saturating_sub(before.kept_bytes))
+            }
+            None => (first, 0),
+        };
+        let bytes = taken.saturating_add(given);
         Ok(Promise {
             bytes: if needs { bytes } else { 0 },
             ..promise

@@ -60,6 +60,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         backing_format: None,
         copy_bytes: 1 << 20,
         promise: Promise::default(),
+        elsewhere: vec![],
         profile: None,
         copied: Copied::default(),
         bytes_per_second: 0,

@@ -171,7 +171,7 @@ impl Look<'_> {
             let wait = Step::Wait(self.policy.look_every);
             return self.help().unwrap_or(wait);
         }
-        if let Some(Told::NoRoom(problem)) = &self.seen.told {
+        if let Some(Told::NotStarted(problem)) = &self.seen.told {
             return self.without_room(starts, problem);
         }
         self.start_again(starts)
@@ -375,7 +375,7 @@ impl Look<'_> {
             Told::Job(BlockJobOutcome::Cancelled) => "the block job was cancelled from outside",
             Told::Job(BlockJobOutcome::Ready | BlockJobOutcome::Completed)
             | Told::Refused(_)
-            | Told::NoRoom(_) => return None,
+            | Told::NotStarted(_) => return None,
         };
         Some(fail(Reason::MergeIoError, self.record, text))
     }

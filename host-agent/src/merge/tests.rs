@@ -422,7 +422,11 @@ async fn room_that_was_promised_elsewhere_is_not_free() {
             youngest: order.removed[0].clone(),
             forced: None,
         };
-        let elsewhere = vec![Elsewhere { kept, promise }];
+        let elsewhere = vec![Elsewhere {
+            kept,
+            promise,
+            kept_room_bytes: None,
+        }];
         let planned = host.merges.plan(order.vm, vec![range], elsewhere.clone());
         let planned = planned.await.unwrap();
         assert_eq!(planned[0].options[0].free_bytes, free, "{elsewhere:?}");
@@ -434,7 +438,8 @@ async fn room_that_was_promised_elsewhere_is_not_free() {
             kept_bytes: has,
             kept_data_bytes: None,
         },
+        kept_room_bytes: None,
     }];
-    let refused = host.merges.start_beside(vec![order], all).await;
+    let refused = host.merges.start_beside(vec![order], u64::MAX, all).await;
     assert_eq!(refused.unwrap_err().reason, Reason::InsufficientSpace);
 }

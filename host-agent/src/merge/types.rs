@@ -1,6 +1,7 @@
 //! The merge of one disk, as the journal keeps it.
 
 use super::check::Fit;
+use super::elsewhere::Elsewhere;
 use super::room::Promise;
 use jiff::Timestamp;
 use livemerge_proto::failure::Failure;
@@ -114,6 +115,9 @@ pub struct MergeRecord {
     /// The room in the kept volume's domain that it was promised.
     #[serde(default)]
     pub promise: Promise,
+    /// What merges of other hosts were promised in that domain by then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Elsewhere>,
     /// Where on the disk they lay then. `None` when that could not be read.
     #[serde(default)]
     pub profile: Option<Profile>,
@@ -203,6 +207,7 @@ impl MergeRecord {
             backing_format: fit.backing_format,
             copy_bytes: fit.copy_bytes,
             promise: Promise::default(),
+            elsewhere: vec![],
             profile: fit.profile,
             copied: Copied::default(),
             help: Help::default(),
@@ -332,7 +337,7 @@ impl Phase {
     }
 
     /// Whether the guest may stand still because it was told to.
-    pub(super) fn suspended(&self) -> bool {
+    pub fn suspended(&self) -> bool {
         let (Self::Pivoting { suspended_at, .. } | Self::Verifying { suspended_at }) = self else {
             return false;
         };

@@ -6,6 +6,7 @@
 //! | the journal, which cannot be written | a write succeeds |
 //! | libvirt, which does not answer | the machine is seen |
 //! | a guest that stands still for want of room, before its pivot | it runs, or is switched |
+//! | a pivot that was asked for, and whose end is not seen | it is seen |
 //! | a pivot that was put off | the guest is switched |
 //! | a job that has failed, or lacks room, and is started again | it runs |
 //!
@@ -14,8 +15,8 @@
 use super::again::most_starts;
 use super::board::Waiting;
 use super::step::{Machine, Observation, Told};
-use super::types::{MergeRecord, Phase};
-use crate::hypervisor::BlockJobOutcome;
+use super::types::{MergeRecord, Phase, Window};
+use crate::hypervisor::{BlockJobOutcome, MirrorState};
 use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::failure::Failure;
 use livemerge_proto::ids::MergeId;
@@ -34,6 +35,8 @@ pub(super) struct Waits {
     hypervisor: Tries,
     /// Looks at a guest that stands still for want of room.
     without_room: u32,
+    /// A pivot whose end is not seen, as it was told of last.
+    unended: Option<Waiting>,
 }
 
 impl Waits {
@@ -42,6 +45,7 @@ impl Waits {
             journal: Tries::new(JOURNAL, (merge, "journal")),
             hypervisor: Tries::new(HYPERVISOR, (merge, "hypervisor")),
             without_room: 0,
+            unended: None,
         }
     }
 
@@ -86,10 +90,68 @@ impl Waits {
         Some(waiting(cause, now, pause, self.without_room))
     }
 
+    /// Whether a pivot was asked for longer ago than `limit`, and its end is not seen. There is nothing to
+    /// do but to wait: QEMU may switch at any time. Each further such time counts as a try.
+    pub(super) fn pivot_unended(
+        &mut self,
+        record: &MergeRecord,
+        seen: &Observation,
+        limit: Duration,
+        now: Timestamp,
+    ) -> Option<Waiting> {
+        let limit = limit.max(Duration::from_millis(1));
+        let times = seen.in_phase.as_millis() / limit.as_millis();
+        let times = u32::try_from(times).unwrap_or(u32::MAX);
+        if times == 0 || !asked_to_pivot(record, seen) {
+            self.unended = None;
+            return None;
+        }
+        if self
+            .unended
+            .as_ref()
+            .is_none_or(|told| told.attempts < times)
+        {
+            let cause = pivot_has_no_end(record);
+            tracing::warn!(merge = %record.order.id, vm = %record.order.vm, disk = %record.order.disk, since = ?seen.in_phase, "{}", cause.message);
+            self.unended = Some(waiting(cause, now, limit, times));
+        }
+        self.unended.clone()
+    }
+
     /// It answered.
     pub(super) fn answered(&mut self) {
         self.hypervisor.succeeded();
     }
+}
+
+/// By this merge, or by somebody else while it holds the guest.
+fn asked_to_pivot(record: &MergeRecord, seen: &Observation) -> bool {
+    let Phase::Pivoting { window, .. } = record.phase else {
+        return false;
+    };
+    let Machine::Seen {
+        disk: Some(disk), ..
+    } = &seen.machine
+    else {
+        return false;
+    };
+    let mirror = disk.mirror.as_ref();
+    window != Window::Suspending || mirror.is_some_and(|it| it.state == MirrorState::Pivoting)
+}
+
+fn pivot_has_no_end(record: &MergeRecord) -> Failure {
+    let text = "a pivot was asked for, and its end is not seen: QEMU may wait for the storage of the \
+                volume that is kept";
+    let stands = if record.phase.suspended() {
+        "; the guest stands still until then"
+    } else {
+        ""
+    };
+    let cause = Failure::new(Reason::StorageUnreachable, format!("{text}{stands}"));
+    cause
+        .with("vm", record.order.vm)
+        .with("disk", &record.order.disk)
+        .with("kept", &record.order.kept.volume)
 }
 
 /// That the pivot was put off, and has not been done since. While one is tried that is shown still.
@@ -150,7 +212,7 @@ pub(super) fn again_for(
     let cause = match told {
         Told::Job(BlockJobOutcome::Failed) if is_left => again("the block job failed"),
         Told::Refused(why) if is_left => again(why),
-        Told::NoRoom(problem) => Failure::new(problem.reason, &problem.message),
+        Told::NotStarted(problem) => Failure::new(problem.reason, &problem.message),
         Told::Refused(_) | Told::Job(_) => return None,
     };
     let cause = cause.with("starts", starts);
@@ -168,10 +230,9 @@ fn waiting(cause: Failure, now: Timestamp, pause: Duration, attempts: u32) -> Wa
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{disk, job, now, record, seen};
-    use super::super::types::Window;
+    use super::super::samples::{disk, job, mirror, now, record, seen};
     use super::*;
-    use crate::hypervisor::{BlockJobKind, VmState};
+    use crate::hypervisor::{BlockJobKind, DiskView, VmState};
     use livemerge_proto::problem::Problem;
 
     #[test]
@@ -228,6 +289,49 @@ mod tests {
     }
 
     #[test]
+    fn a_pivot_without_an_end_is_shown_from_its_limit_on_and_not_anew_with_each_look() {
+        let limit = Duration::from_secs(2);
+        let mut waits = Waits::new(record(true).order.id);
+        let mut shown = |window, state, in_phase, suspended_at, now| {
+            let phase = Phase::Pivoting {
+                window,
+                since: now,
+                suspended_at,
+            };
+            let record = MergeRecord {
+                phase,
+                ..record(true)
+            };
+            let pivots = DiskView {
+                mirror: mirror(state),
+                ..disk(&["base", "top"])
+            };
+            let seen = Observation {
+                in_phase: Duration::from_millis(in_phase),
+                ..seen(VmState::Paused, pivots, None)
+            };
+            waits.pivot_unended(&record, &seen, limit, now)
+        };
+        let (asked, stopped) = (MirrorState::Pivoting, Some(now()));
+        assert_eq!(shown(Window::Intent, asked, 1999, stopped, now()), None);
+        let first = shown(Window::Intent, asked, 2000, stopped, now()).unwrap();
+        assert_eq!(first.cause.reason, Reason::StorageUnreachable);
+        assert!(first.cause.message.contains("the guest stands still"));
+        assert_eq!(first.attempts, 1);
+        let later = now() + SignedDuration::from_secs(1);
+        let same = shown(Window::Intent, asked, 3000, stopped, later);
+        assert_eq!(same, Some(first));
+        let third = shown(Window::Intent, asked, 6500, stopped, later).unwrap();
+        assert_eq!(third.attempts, 3);
+        let runs = shown(Window::Intent, asked, 9000, None, later).unwrap();
+        assert!(!runs.cause.message.contains("the guest stands still"));
+        // Somebody else's, and none at all.
+        let ready = MirrorState::Ready;
+        assert!(shown(Window::Suspending, asked, 2000, stopped, later).is_some());
+        assert_eq!(shown(Window::Suspending, ready, 9000, stopped, later), None);
+    }
+
+    #[test]
     fn a_job_that_has_failed_is_shown_until_it_is_started_again() {
         let of = |phase, told: &Told, job| {
             let record = MergeRecord {
@@ -257,7 +361,7 @@ mod tests {
             None
         );
         let refused = Told::Refused("no".to_owned());
-        let no_room = Told::NoRoom(Problem::new(Reason::StorageUnreachable, "away"));
+        let no_room = Told::NotStarted(Problem::new(Reason::StorageUnreachable, "away"));
         for told in [&failed, &refused] {
             assert_eq!(of(copying(3), told, None), None, "it is given up then");
         }

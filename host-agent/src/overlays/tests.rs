@@ -24,6 +24,7 @@ async fn ordered() -> (Rig, Overlays, OverlayOrder) {
     );
     let order = OverlayOrder {
         request: uuid::Uuid::from_u128(9),
+        given: None,
         vm,
         overlays: vec![NewOverlay {
             disk: vda(),
@@ -32,7 +33,7 @@ async fn ordered() -> (Rig, Overlays, OverlayOrder) {
         }],
         quiesce: Quiesce::IfPossible,
     };
-    let overlays = Overlays::new(rig.hypervisor(), Arc::clone(&rig.volumes));
+    let overlays = Overlays::new(rig.hypervisor(), Arc::clone(&rig.volumes), Arc::default());
     (rig, overlays, order)
 }
 
@@ -191,4 +192,90 @@ async fn a_volume_that_no_try_made_is_spared() {
     let refused = overlays.create(&order).await.unwrap_err();
     assert_eq!(refused.reason, Reason::FieldInvalid);
     assert!(there(&rig).await);
+}
+
+/// As its server gives it for the how manyth time.
+fn nth(order: &OverlayOrder, sequence: u64) -> OverlayOrder {
+    let given = Given {
+        generation: 1,
+        sequence,
+    };
+    OverlayOrder {
+        given: Some(given),
+        ..order.clone()
+    }
+}
+
+/// The snapshot is taken and deleted, and then an earlier try of its order arrives: the volume below is
+/// active again.
+#[tokio::test]
+async fn an_order_that_comes_late_is_not_carried_out_also_after_a_restart() {
+    let (rig, _, order) = ordered().await;
+    let orders = tempfile::tempdir().unwrap();
+    let opened = || {
+        let latest = Arc::new(Latest::open(orders.path()).unwrap());
+        Overlays::new(rig.hypervisor(), Arc::clone(&rig.volumes), latest)
+    };
+    let overlays = opened();
+    assert_on(&rig, overlays.create(&nth(&order, 2)).await);
+    // On they are no refusal, however late it is.
+    assert_on(&rig, overlays.create(&nth(&order, 1)).await);
+    rig.host.remove_vm(order.vm);
+    rig.machine(1, &[rig.locator("base.qcow2")]);
+    let name = "overlay.qcow2".parse().unwrap();
+    let left = rig.store.stat(&name).await.unwrap();
+    let removal = RemovalOrder::new(uuid::Uuid::from_u128(3).into(), name, left.identity);
+    rig.store.remove(&removal).await.unwrap();
+    for overlays in [overlays, opened()] {
+        for late in [1, 2] {
+            let refused = overlays.create(&nth(&order, late)).await.unwrap_err();
+            assert_eq!(refused.reason, Reason::StaleGeneration, "{refused}");
+        }
+    }
+    assert_eq!(added(&rig), 1);
+    assert!(!there(&rig).await);
+}
+
+#[tokio::test]
+async fn an_order_that_comes_after_its_refusal_is_not_carried_out() {
+    let (rig, overlays, order) = ordered().await;
+    // Of whatever kind it is, and by whoever.
+    refuse(&rig);
+    let refused = overlays.create(&nth(&order, 2)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::StrategyUnsupported);
+    let late = overlays.create(&nth(&order, 1)).await.unwrap_err();
+    assert_eq!(late.reason, Reason::StaleGeneration);
+    let gone = HypervisorError::NotFound("the machine".to_owned());
+    rig.host.fail_next("vm", gone);
+    let refused = overlays.create(&nth(&order, 4)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::VmNotFound);
+    let late = overlays.create(&nth(&order, 3)).await.unwrap_err();
+    assert_eq!(late.reason, Reason::StaleGeneration);
+    assert_eq!(added(&rig), 1);
+    assert!(!there(&rig).await);
+    assert_on(&rig, overlays.create(&nth(&order, 5)).await);
+}
+
+/// The other side opens the images that it was told of.
+#[tokio::test]
+async fn no_overlay_is_put_on_a_machine_that_is_on_its_way() {
+    let (rig, overlays, order) = ordered().await;
+    rig.host.set_migrating(order.vm, true);
+    let refused = overlays.create(&order).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::VmMigrating);
+    assert_eq!(added(&rig), 0);
+    assert!(!there(&rig).await);
+    // What cannot be told is no refusal.
+    let unknown = HypervisorError::Unknown("hangs".to_owned());
+    rig.host.fail_next("migrates", unknown);
+    let waits = overlays.create(&order).await.unwrap_err();
+    assert_eq!(waits.reason, Reason::HypervisorUnreachable);
+    // It has set out between the look and the call.
+    rig.host.set_migrating(order.vm, false);
+    let gone = HypervisorError::Migrating("held by another job".to_owned());
+    rig.host.fail_next("add_overlays", gone);
+    let refused = overlays.create(&order).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::VmMigrating);
+    assert!(!there(&rig).await);
+    assert_on(&rig, overlays.create(&order).await);
 }

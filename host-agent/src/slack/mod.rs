@@ -15,7 +15,8 @@
 //! - Off at two looks: a machine that is only restarted does not find its volume out of reach.
 //! - The machine's lane is held meanwhile, so that no merge of it begins. A layer that the guest writes
 //!   keeps what it has.
-//! - No merge waits for it, and none fails by it. What fails is tried again at the next look.
+//! - No merge waits for it, and none fails by it. What fails is tried again at the next look, which comes
+//!   later each time.
 
 pub(crate) mod marks;
 
@@ -24,7 +25,7 @@ use crate::merge::Merges;
 use crate::volumes::Volumes;
 use livemerge_proto::ids::{MergeId, VmId};
 use livemerge_proto::reason::Reason;
-use livemerge_runtime::Shutdown;
+use livemerge_runtime::{Backoff, Shutdown, Tries};
 use marks::Mark;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ use std::time::Duration;
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(30);
+/// When something fails at each.
+const AGAIN: Backoff = Backoff::new(EVERY, Duration::from_secs(300));
 
 /// Takes back room until the agent stops. Without a domain that gives volumes their room there is
 /// nothing to do.
@@ -39,11 +42,12 @@ pub(crate) async fn keep(slack: Slack, shutdown: Shutdown) {
     if !slack.volumes.any_provided() {
         return;
     }
-    let mut off = HashSet::new();
+    let mut seen = Looked::default();
+    let mut tries = Tries::new(AGAIN, "slack");
     let looks = async {
         loop {
-            off = slack.look(&off).await;
-            tokio::time::sleep(EVERY).await;
+            seen = slack.look(&seen.off).await;
+            tokio::time::sleep(tries.after(!seen.failed, EVERY)).await;
         }
     };
     shutdown.run_until_cancelled(looks).await;
@@ -54,6 +58,15 @@ pub(crate) struct Slack {
     pub(crate) merges: Arc<Merges>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) volumes: Arc<Volumes>,
+}
+
+/// What a look has come to.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    /// The machines that are off.
+    pub(crate) off: HashSet<VmId>,
+    /// Whether something that was due did not succeed.
+    pub(crate) failed: bool,
 }
 
 /// What is known of a machine whose volume was noted.
@@ -67,38 +80,45 @@ enum Found {
 }
 
 impl Slack {
-    /// Looks at all that is noted, and gives the machines that are off.
-    pub(crate) async fn look(&self, off_before: &HashSet<VmId>) -> HashSet<VmId> {
-        let mut off = HashSet::new();
+    /// Looks at all that is noted.
+    pub(crate) async fn look(&self, off_before: &HashSet<VmId>) -> Looked {
+        let mut looked = Looked::default();
         for (merge, mark) in self.merges.slack().await {
             match self.found(mark.vm).await {
                 Found::Off(_) => {
-                    off.insert(mark.vm);
+                    looked.off.insert(mark.vm);
                     if off_before.contains(&mark.vm) {
-                        self.look_at(merge, &mark).await;
+                        looked.failed |= !self.look_at(merge, &mark).await;
                     }
                 }
                 Found::On => {}
-                Found::Unreadable => self.make_readable(&mark).await,
+                Found::Unreadable => {
+                    self.make_readable(&mark).await;
+                    looked.failed = true;
+                }
                 Found::Gone => self.merges.settle_slack(merge).await,
             }
         }
-        off
+        looked
     }
 
-    /// Of a machine that was off at the last look, too.
-    async fn look_at(&self, merge: MergeId, mark: &Mark) {
+    /// Of a machine that was off at the last look, too. Whether nothing has failed.
+    async fn look_at(&self, merge: MergeId, mark: &Mark) -> bool {
         // While a merge goes on, or waits, the volume may be about to be written.
         let Ok(_alone) = self.merges.lane(mark.vm).try_lock_owned() else {
-            return;
+            return true;
         };
         let Found::Off(vm) = self.found(mark.vm).await else {
-            return;
+            return true;
         };
         match self.hypervisor.job(mark.vm, &mark.disk).await {
             Ok(None) if self.is_inner(&vm, mark) => self.reduce(merge, mark).await,
-            Ok(None) => self.merges.settle_slack(merge).await,
-            Ok(Some(_)) | Err(_) => {}
+            Ok(None) => {
+                self.merges.settle_slack(merge).await;
+                true
+            }
+            Ok(Some(_)) => true,
+            Err(_) => false,
         }
     }
 
@@ -130,22 +150,29 @@ impl Slack {
         }
     }
 
-    async fn reduce(&self, merge: MergeId, mark: &Mark) {
+    /// Whether it has succeeded, or never will.
+    async fn reduce(&self, merge: MergeId, mark: &Mark) -> bool {
         let volume = &mark.kept.volume;
         let had = match self.volumes.stat(volume).await {
             Ok(info) if info.identity == mark.kept.identity => info.allocated_bytes,
-            Ok(_) => return self.merges.settle_slack(merge).await,
+            Ok(_) => {
+                self.merges.settle_slack(merge).await;
+                return true;
+            }
             Err(problem) if problem.reason == Reason::VolumeNotFound => {
-                return self.merges.settle_slack(merge).await;
+                self.merges.settle_slack(merge).await;
+                return true;
             }
             Err(problem) => {
-                return tracing::debug!(%volume, %problem, "its room cannot be told");
+                tracing::debug!(%volume, %problem, "its room cannot be told");
+                return false;
             }
         };
         let reduced = self.volumes.reduce(volume).await;
         // The machine's next start opens it, wherever an earlier try has stopped.
         if let Err(problem) = self.volumes.activate(volume).await {
-            return tracing::warn!(%volume, %problem, "is not active after a look at its room");
+            tracing::warn!(%volume, %problem, "is not active after a look at its room");
+            return false;
         }
         match reduced {
             Ok(room) => {
@@ -157,9 +184,11 @@ impl Slack {
                 tracing::error!(%volume, %problem, "keeps its room");
             }
             Err(problem) => {
-                return tracing::warn!(%volume, %problem, "its room is not taken back yet");
+                tracing::warn!(%volume, %problem, "its room is not taken back yet");
+                return false;
             }
         }
         self.merges.settle_slack(merge).await;
+        true
     }
 }

@@ -228,7 +228,7 @@ async fn what_is_kept_is_brought_back_and_ends_when_its_time_is_over() {
     assert!(until(&first) > condemned_at);
     assert!(!rig.path("victim.qcow2").exists());
     // Looked at before its time is over nothing happens.
-    reap(storage, &volumes, condemned_at).await;
+    assert!(reap(storage, &volumes, condemned_at).await);
     let back = volumes.restore(storage, order(1).id).await.unwrap();
     assert_eq!(back.identity, identity);
     let again = volumes.restore(storage, order(1).id).await.unwrap_err();
@@ -256,6 +256,29 @@ async fn what_is_kept_is_brought_back_and_ends_when_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_restoration_that_meets_another_call_may_be_tried_again() {
+    let rig = Rig::new().await;
+    let victim = rig.volume("victim.qcow2", None).await;
+    let volumes = keeping(&rig, LONG);
+    let (name, identity) = (victim.volume.name.clone(), victim.identity.clone());
+    let order = RemovalOrder::new(Uuid::from_u128(1).into(), name, identity);
+    let storage = &victim.volume.storage;
+    volumes.remove(storage, &order).await.unwrap();
+    rig.store.inject(Fault {
+        call: Some(Call::Restore),
+        skip: 0,
+        moment: Moment::Before,
+        error: StorageError::Busy {
+            what: format!("removal {}", order.id),
+        },
+    });
+    let met = volumes.restore(storage, order.id).await.unwrap_err();
+    assert_eq!(met.reason, Reason::StorageUnreachable);
+    let back = volumes.restore(storage, order.id).await.unwrap();
+    assert_eq!(back.identity, victim.identity);
+}
+
+#[tokio::test]
 async fn what_is_kept_no_longer_is_not_brought_back() {
     let rig = Rig::new().await;
     let victim = rig.volume("victim.qcow2", None).await;
@@ -267,6 +290,11 @@ async fn what_is_kept_no_longer_is_not_brought_back() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let refused = brief.restore(storage, order.id).await.unwrap_err();
     assert_eq!(refused.reason, Reason::RemovalNotKept);
-    reap(storage, &brief, Timestamp::MAX).await;
+    // Until it succeeds the next look comes later each time.
+    for call in [Call::ListRemovals, Call::Remove] {
+        rig.store.lose(call, Moment::Before);
+        assert!(!reap(storage, &brief, Timestamp::MAX).await, "{call:?}");
+    }
+    assert!(reap(storage, &brief, Timestamp::MAX).await);
     assert_eq!(brief.removals(storage).await.unwrap(), []);
 }

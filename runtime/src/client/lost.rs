@@ -1,11 +1,15 @@
 //! Whether a call that failed may succeed if it is made again as it is.
 
+use crate::layers::status;
 use http::StatusCode;
 use http_body_util::LengthLimitError;
 use std::error::Error;
 use std::time::Duration;
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
+
+/// A server that takes no more for the moment.
+const OVERLOADED: [&str; 2] = ["SERVER_OVERLOADED", "WATCH_LIMIT_REACHED"];
 
 /// What the error says about the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +26,17 @@ impl Lost {
             Some(source) => is_broken(source).then_some(Lost {
                 retry_after: Duration::ZERO,
             }),
-            None if status.code() == Code::Unavailable => {
+            None => {
                 let details = status.get_error_details();
                 let retry = details.retry_info().and_then(|retry| retry.retry_delay);
-                Some(Lost {
-                    retry_after: retry.unwrap_or_default(),
-                })
+                match status.code() {
+                    Code::Unavailable => Some(retry.unwrap_or_default()),
+                    // Nothing was done, and there is room again in a while.
+                    Code::ResourceExhausted if status::is_any(status, &OVERLOADED) => retry,
+                    _ => None,
+                }
+                .map(|retry_after| Lost { retry_after })
             }
-            None => None,
         }
     }
 

@@ -1,8 +1,8 @@
 //! A stream that is opened again behind what was seen of it last.
 //!
 //! ```text
-//!               ┌────────────── pause ◀── Lost: UNAVAILABLE, no sign of life, a broken connection,
-//!               ▼                           the stream's end
+//!               ┌────────────── pause ◀── Lost: UNAVAILABLE, no place for it, read too slowly, no
+//!               ▼                           sign of life, a broken connection, the stream's end
 //!   token ─▶ opening ─▶ open ─▶ Piece, and its token
 //!               ▲
 //!               └── Afresh, without a token ◀── RESUME_TOKEN_EXPIRED
@@ -11,6 +11,7 @@
 //! ```
 
 use super::lost::Lost;
+use crate::layers::status::is_any;
 use crate::{Backoff, Tries};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -21,9 +22,9 @@ use std::hash::Hash;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Status;
-use tonic_types::StatusExt as _;
 
-const TOKEN_EXPIRED: &str = "RESUME_TOKEN_EXPIRED";
+const TOKEN_EXPIRED: [&str; 1] = ["RESUME_TOKEN_EXPIRED"];
+const TOO_SLOW: [&str; 1] = ["WATCH_CONSUMER_TOO_SLOW"];
 
 /// When a watch is given up, and how soon it is opened again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +62,19 @@ type Pieces<'a, P> = BoxStream<'a, Result<P, Status>>;
 type Opening<'a, P> = BoxFuture<'a, Result<Pieces<'a, P>, Status>>;
 
 enum State<'a, P> {
-    Resting { until: Instant },
-    Opening { stream: Opening<'a, P>, by: Instant },
-    Open { stream: Pieces<'a, P>, by: Instant },
+    Resting {
+        until: Instant,
+    },
+    Opening {
+        stream: Opening<'a, P>,
+        by: Instant,
+    },
+    Open {
+        stream: Pieces<'a, P>,
+        by: Instant,
+        /// The last piece is of use as soon as another one is asked for.
+        took: bool,
+    },
 }
 
 impl<'a, T: Clone, P> Watch<'a, T, P> {
@@ -115,12 +126,19 @@ impl<'a, T: Clone, P> Watch<'a, T, P> {
                 State::Opening { stream, by } => match timeout_at(*by, stream).await {
                     Ok(Ok(stream)) => {
                         let by = Instant::now() + self.policy.silence;
-                        self.state = State::Open { stream, by };
+                        self.state = State::Open {
+                            stream,
+                            by,
+                            took: false,
+                        };
                     }
                     Ok(Err(status)) => return self.failed(status),
                     Err(_elapsed) => return self.failed(Status::unavailable("no answer")),
                 },
-                State::Open { stream, by } => {
+                State::Open { stream, by, took } => {
+                    if std::mem::take(took) {
+                        self.tries.succeeded();
+                    }
                     let status = match timeout_at(*by, stream.next()).await {
                         Ok(Some(Ok(piece))) => return Ok(self.took(piece)),
                         Ok(Some(Err(status))) => status,
@@ -133,7 +151,8 @@ impl<'a, T: Clone, P> Watch<'a, T, P> {
         }
     }
 
-    /// What came cannot be used: the stream is left, and opened again after a pause.
+    /// What came cannot be used: the stream is left, and opened again after a pause, which is longer
+    /// each time.
     pub fn leave(&mut self) {
         self.rest(Duration::ZERO);
     }
@@ -144,9 +163,9 @@ impl<'a, T: Clone, P> Watch<'a, T, P> {
     }
 
     fn took(&mut self, piece: P) -> Seen<P> {
-        self.tries.succeeded();
-        if let State::Open { by, .. } = &mut self.state {
+        if let State::Open { by, took, .. } = &mut self.state {
             *by = Instant::now() + self.policy.silence;
+            *took = true;
         }
         if let Some(token) = (self.token_of)(&piece) {
             self.token = Some(token);
@@ -155,7 +174,7 @@ impl<'a, T: Clone, P> Watch<'a, T, P> {
     }
 
     fn failed(&mut self, status: Status) -> Result<Seen<P>, Status> {
-        if self.token.is_some() && is_expired(&status) {
+        if self.token.is_some() && is_any(&status, &TOKEN_EXPIRED) {
             self.token = None;
             self.rest(Duration::ZERO);
             return Ok(Seen::Afresh(status));
@@ -164,6 +183,8 @@ impl<'a, T: Clone, P> Watch<'a, T, P> {
         self.rest(lost.map_or(Duration::ZERO, |lost| lost.retry_after));
         match lost {
             Some(_) => Ok(Seen::Lost(status)),
+            // A reader that stood still, as behind a pager, goes on where it was cut off.
+            None if is_any(&status, &TOO_SLOW) => Ok(Seen::Lost(status)),
             None => Err(status),
         }
     }
@@ -174,13 +195,6 @@ impl<'a, T: Clone, P> Watch<'a, T, P> {
             until: Instant::now() + least + self.tries.failed(),
         };
     }
-}
-
-fn is_expired(status: &Status) -> bool {
-    let details = status.get_error_details();
-    let ours = |info: &&tonic_types::ErrorInfo| info.domain == crate::layers::status::DOMAIN;
-    let info = details.error_info().filter(ours);
-    info.is_some_and(|info| info.reason == TOKEN_EXPIRED)
 }
 
 impl<T: fmt::Debug, P> fmt::Debug for Watch<'_, T, P> {

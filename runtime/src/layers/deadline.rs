@@ -1,20 +1,20 @@
-//! Deadlines: the client's `grpc-timeout`, and a bound of the server's own for unary calls.
+//! Deadlines: the client's `grpc-timeout`, and what the server makes of it.
 //!
-//! tonic's own timer answers CANCELLED and stops at the headers. This one answers
-//! DEADLINE_EXCEEDED and covers the body too. tonic's timer cannot be switched off and runs around
-//! this layer; it never wins, because this deadline is computed before tonic's and compared with
-//! the clock on every poll, and tonic polls inward first.
+//! | method | without a timeout | with one |
+//! |---|---|---|
+//! | unary | [`Times::unset`] | at most [`Times::most`] |
+//! | wait | [`Times::wait`] | at most that |
+//! | watch | none | as asked |
 //!
-//! An expired handler is dropped: whatever must finish runs in a task of its own.
+//! It answers DEADLINE_EXCEEDED and covers the body, too. An expired handler is dropped: whatever
+//! must finish runs in a task of its own.
 
-use super::{AnswerFuture, GrpcService, status};
+use super::{AnswerFuture, GrpcService, Kind, Methods, Until, status};
 use crate::client::deadline;
 use http_body::Frame;
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -22,33 +22,43 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
+/// How long calls may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// A unary call whose client says nothing of it.
+    pub(crate) unset: Duration,
+    /// A unary call whatever its client says.
+    pub(crate) most: Duration,
+    /// A wait.
+    pub(crate) wait: Duration,
+}
+
 /// Ends calls at their deadline.
 #[derive(Clone, Debug)]
 pub(crate) struct DeadlineLayer<S> {
     inner: S,
-    unary_bound: Duration,
-    streams: Arc<HashSet<String>>,
+    times: Times,
+    methods: Methods,
 }
 
 impl<S> DeadlineLayer<S> {
-    /// `streams` are the paths (`/package.Service/Method`) that have no bound of the server's;
-    /// a deadline of the client's holds for them as well.
-    pub(crate) fn new(inner: S, unary_bound: Duration, streams: HashSet<String>) -> Self {
+    pub(crate) fn new(inner: S, times: Times, methods: Methods) -> Self {
         DeadlineLayer {
             inner,
-            unary_bound,
-            streams: Arc::new(streams),
+            times,
+            methods,
         }
     }
 
     fn deadline<B>(&self, request: &http::Request<B>) -> Option<Deadline> {
         let asked = deadline::asked(request.headers());
-        let bound = (!self.streams.contains(request.uri().path())).then_some(self.unary_bound);
-        asked
-            .into_iter()
-            .chain(bound)
-            .min()
-            .and_then(Deadline::after)
+        let Times { unset, most, wait } = self.times;
+        let time = match self.methods.kind(request.uri().path()) {
+            Kind::Unary => asked.unwrap_or(unset).min(most),
+            Kind::Wait => asked.unwrap_or(wait).min(wait),
+            Kind::Watch => asked?,
+        };
+        Deadline::after(time)
     }
 }
 
@@ -68,20 +78,24 @@ impl<S: GrpcService> Service<http::Request<Body>> for DeadlineLayer<S> {
             return Box::pin(call);
         };
         // What is called on its behalf ends by then, too.
-        let call = deadline::serving(deadline.at, call);
+        let at = deadline.at;
+        let call = deadline::serving(at, call);
         Box::pin(async move {
             tokio::select! {
                 biased;
                 answer = call => answer.map(|response| {
-                    response.map(|inner| Body::new(TimedBody { inner, deadline, ended: false }))
+                    response.map(|inner| {
+                        let inner = Body::new(Serving { inner, until: at });
+                        Body::new(Until::new(inner, deadline))
+                    })
                 }),
-                () = &mut deadline => Ok(status::deadline_exceeded().into_http()),
+                status = &mut deadline => Ok(status.into_http()),
             }
         })
     }
 }
 
-/// Ready once the instant has passed.
+/// Ready, with what to answer, once the instant has passed.
 struct Deadline {
     at: Instant,
     timer: Pin<Box<Sleep>>,
@@ -99,23 +113,25 @@ impl Deadline {
 }
 
 impl Future for Deadline {
-    type Output = ();
+    type Output = Status;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.at {
-            return Poll::Ready(());
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Status> {
+        // The timer has the grain of a millisecond.
+        let over = Instant::now() >= self.at || self.timer.as_mut().poll(cx).is_ready();
+        match over {
+            true => Poll::Ready(status::deadline_exceeded()),
+            false => Poll::Pending,
         }
-        self.timer.as_mut().poll(cx)
     }
 }
 
-struct TimedBody {
+/// A body whose pieces are made for a call that is over then.
+struct Serving {
     inner: Body,
-    deadline: Deadline,
-    ended: bool,
+    until: Instant,
 }
 
-impl http_body::Body for TimedBody {
+impl http_body::Body for Serving {
     type Data = <Body as http_body::Body>::Data;
     type Error = Status;
 
@@ -123,20 +139,16 @@ impl http_body::Body for TimedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        // First the deadline: a producer that is always ready must not outrun it.
-        if Pin::new(&mut self.deadline).poll(cx).is_ready() {
-            self.ended = true;
-            return Poll::Ready(Some(Ok(status::trailers(&status::deadline_exceeded()))));
-        }
-        let at = self.deadline.at;
-        deadline::serving_now(at, || Pin::new(&mut self.inner).poll_frame(cx))
+        let until = self.until;
+        deadline::serving_now(until, || Pin::new(&mut self.inner).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.is_end_stream()
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
     }
 }
 
@@ -145,10 +157,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_bound_caps_unary_calls_and_not_streams() {
-        let bound = Duration::from_secs(60);
-        let streams = HashSet::from(["/p.S/Watch".to_owned()]);
-        let layer = DeadlineLayer::new((), bound, streams);
+    async fn each_kind_of_method_has_its_bounds() {
+        let times = Times {
+            unset: Duration::from_secs(60),
+            most: Duration::from_secs(600),
+            wait: Duration::from_secs(3600),
+        };
+        let mut methods = Methods::default();
+        methods.add_watches(["/p.S/Watch".to_owned()]);
+        methods.add_waits(["/p.S/Wait".to_owned()]);
+        let layer = DeadlineLayer::new((), times, methods);
         let left = |path: &str, asked: Option<&str>| {
             let mut request = http::Request::builder().uri(path);
             if let Some(asked) = asked {
@@ -157,10 +175,17 @@ mod tests {
             let deadline = layer.deadline(&request.body(()).unwrap());
             deadline.map(|d| (d.at - Instant::now()).as_secs_f64().round() as u64)
         };
-        assert_eq!(left("/p.S/Get", None), Some(60));
-        assert_eq!(left("/p.S/Get", Some("5S")), Some(5));
-        assert_eq!(left("/p.S/Get", Some("1H")), Some(60));
-        assert_eq!(left("/p.S/Watch", None), None);
-        assert_eq!(left("/p.S/Watch", Some("1H")), Some(3600));
+        for (path, none, short, long) in [
+            ("/p.S/Get", Some(60), Some(5), Some(600)),
+            ("/p.S/Wait", Some(3600), Some(5), Some(3600)),
+            ("/p.S/Watch", None, Some(5), Some(7200)),
+            ("/grpc.health.v1.Health/Check", Some(60), Some(5), Some(600)),
+            ("/grpc.health.v1.Health/Watch", None, Some(5), Some(7200)),
+        ] {
+            assert_eq!(left(path, None), none, "{path}");
+            assert_eq!(left(path, Some("5S")), short, "{path}");
+            assert_eq!(left(path, Some("2H")), long, "{path}");
+        }
+        assert_eq!(left("/p.S/Get", Some("90S")), Some(90));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-pub(crate) const DOMAIN: &str = "livemerge";
+const DOMAIN: &str = "livemerge";
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A bug of ours. The cause stands in the log, under the request's ids.
@@ -21,6 +21,38 @@ pub(crate) fn draining() -> Status {
     let mut details = ErrorDetails::with_error_info("SERVER_DRAINING", DOMAIN, HashMap::new());
     details.set_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(Code::Unavailable, "the server is shutting down", details)
+}
+
+/// The connection has reached its age; the next one is served.
+pub(crate) fn connection_retires() -> Status {
+    let mut details = ErrorDetails::with_error_info("SERVER_DRAINING", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_AFTER));
+    let message = "the connection is old and is closed: connect again";
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// There is no place for another call.
+pub(crate) fn overloaded(message: &str) -> Status {
+    exhausted("SERVER_OVERLOADED", message)
+}
+
+/// There is no place for another watch.
+pub(crate) fn too_many_watches(message: &str) -> Status {
+    exhausted("WATCH_LIMIT_REACHED", message)
+}
+
+fn exhausted(reason: &str, message: &str) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// The client has left its answer untaken for too long.
+pub(crate) fn reader_too_slow() -> Status {
+    let reason = "WATCH_CONSUMER_TOO_SLOW";
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    let message = "what was sent was not taken for too long";
+    Status::with_error_details(Code::Aborted, message, details)
 }
 
 /// The client's deadline, or the server's bound, has passed.
@@ -49,6 +81,13 @@ pub(crate) fn not_permitted(path: &str, caller: &str) -> Status {
     let details = ErrorDetails::with_error_info("METHOD_NOT_PERMITTED", DOMAIN, metadata);
     let message = format!("{caller} may not call {path}");
     Status::with_error_details(Code::PermissionDenied, message, details)
+}
+
+/// Whether it is an error of ours for one of these reasons.
+pub(crate) fn is_any(status: &Status, reasons: &[&str]) -> bool {
+    let details = status.get_error_details();
+    let info = details.error_info();
+    info.is_some_and(|info| info.domain == DOMAIN && reasons.contains(&info.reason.as_str()))
 }
 
 /// The status as the trailers that end a body.

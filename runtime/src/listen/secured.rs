@@ -5,10 +5,12 @@
 //! connection, and there are fewer of them. Each takes the certificate that is in use at its begin;
 //! the connections before keep theirs.
 
-use super::accept::{Accept, Connection, incoming};
+use super::accept::{Accept, Connection, Doors, incoming};
+use crate::limits::{Limit, Shares, Shed};
 use crate::security::{ConnectionInfo, Peer, TlsFiles};
 use futures::{Stream, StreamExt as _, future};
 use std::io;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,10 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
-/// The longest time of a handshake.
-const HANDSHAKE: Duration = Duration::from_secs(3);
 /// Handshakes at once.
-const HANDSHAKES: usize = 64;
+const HANDSHAKES: u32 = 64;
 
 /// What may be spoken over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +44,36 @@ impl Protocols {
     }
 }
 
-/// The connections to a socket, once they can be used, at most `max_connections` at once; those
-/// whose handshake fails are left out. All of them break when `cut` is cancelled.
+/// How many connections there may be, and how long one may take to be made.
+pub(crate) struct Capacity {
+    pub(crate) connections: NonZeroU32,
+    pub(crate) handshake: Duration,
+    pub(crate) shed: Shed,
+}
+
+/// The connections to a socket, once they can be used, at most so many at once; those whose
+/// handshake fails are left out. All of them break when `cut` is cancelled.
 pub(crate) fn secured<L: Accept>(
     socket: L,
     tls: Option<Arc<TlsFiles>>,
     protocols: Protocols,
-    max_connections: usize,
+    capacity: &Capacity,
     cut: CancellationToken,
-) -> impl Stream<Item = io::Result<Secured<L::Io>>> {
-    let connections = Arc::new(Semaphore::new(max_connections));
-    let (entries, at_once) = match &tls {
-        None => (Arc::clone(&connections), 1),
-        Some(_) => (Arc::new(Semaphore::new(HANDSHAKES)), HANDSHAKES),
+) -> impl Stream<Item = Secured<L::Io>> + use<L> {
+    let most = capacity.connections;
+    let connections = Arc::new(Semaphore::new(most.get() as usize));
+    let (permits, handshakes) = match &tls {
+        None => (Arc::clone(&connections), 0),
+        Some(_) => (Arc::new(Semaphore::new(HANDSHAKES as usize)), HANDSHAKES),
     };
+    let places = most.saturating_add(handshakes);
+    let doors = Doors {
+        permits,
+        shares: Shares::new(places, Limit::Connections, &capacity.shed),
+        opening: capacity.handshake,
+        cut,
+    };
+    let time = capacity.handshake;
     let ready = move |connection: Connection<L::Io>| {
         let (tls, connections) = (tls.clone(), Arc::clone(&connections));
         async move {
@@ -65,22 +81,24 @@ pub(crate) fn secured<L: Accept>(
                 None => Some(Secured::Plain(connection)),
                 // A task, because a handshake costs time that the others need not wait for.
                 Some(tls) => {
-                    let made = tokio::spawn(handshake(connection, tls, protocols, connections));
+                    let made = handshake(connection, tls, protocols, time, connections);
+                    let made = tokio::spawn(made);
                     AbortOnDropHandle::new(made).await.ok()?
                 }
             }
         }
     };
-    incoming(socket, entries, cut)
+    incoming(socket, doors)
         .map(ready)
-        .buffer_unordered(at_once)
-        .filter_map(|connection| future::ready(connection.map(Ok)))
+        .buffer_unordered(handshakes.max(1) as usize)
+        .filter_map(future::ready)
 }
 
 async fn handshake<IO>(
     connection: Connection<IO>,
     tls: Arc<TlsFiles>,
     protocols: Protocols,
+    time: Duration,
     connections: Arc<Semaphore>,
 ) -> Option<Secured<IO>>
 where
@@ -89,7 +107,7 @@ where
     let (remote, cut) = (connection.remote(), connection.cut());
     let (server, trust) = tls.handshake(protocols.names());
     let accept = TlsAcceptor::from(server).accept(connection);
-    let mut stream = match tokio::time::timeout(HANDSHAKE, accept).await {
+    let mut stream = match tokio::time::timeout(time, accept).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::info!(%error, ?remote, "a TLS handshake failed");

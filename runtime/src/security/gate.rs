@@ -3,13 +3,11 @@
 
 use super::guard::{Credentials, Guard};
 use super::peer::Peer;
-use crate::layers::{AnswerFuture, GrpcService, status};
+use crate::layers::{AnswerFuture, GrpcService, Until};
 use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
-use http_body::Frame;
 use std::convert::Infallible;
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::Status;
@@ -87,7 +85,7 @@ where
             tokio::select! {
                 biased;
                 answer = call => answer.map(|response| {
-                    response.map(|inner| Body::new(Admitted { inner, refused: Some(refused) }))
+                    response.map(|inner| Body::new(Until::new(inner, refused)))
                 }),
                 status = &mut refused => Ok(status.into_http()),
             }
@@ -96,34 +94,3 @@ where
 }
 
 type Refused = BoxFuture<'static, Status>;
-
-/// An answer that ends when its caller would be let in no more.
-struct Admitted {
-    inner: Body,
-    /// None at the end.
-    refused: Option<Refused>,
-}
-
-impl http_body::Body for Admitted {
-    type Data = <Body as http_body::Body>::Data;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        let Some(refused) = &mut self.refused else {
-            return Poll::Ready(None);
-        };
-        // First: a producer that is always ready must not outrun it.
-        if let Poll::Ready(status) = refused.as_mut().poll(cx) {
-            self.refused = None;
-            return Poll::Ready(Some(Ok(status::trailers(&status))));
-        }
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.refused.is_none() || self.inner.is_end_stream()
-    }
-}

@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
+use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use livemerge_runtime::{
@@ -32,6 +33,7 @@ pub(crate) fn hasty() -> ServerConfig {
     let second = NonZeroU64::new(1).unwrap();
     ServerConfig {
         unary_deadline_seconds: second,
+        max_deadline_seconds: second,
         drain_seconds: 1,
         ..ServerConfig::default()
     }
@@ -69,18 +71,30 @@ impl Running {
 
     /// Calls a method of the misbehaving service with an empty message.
     pub(crate) async fn call(&self, method: &str, headers: &[(&'static str, &str)]) -> Ended {
-        let uri = format!("http://{}/test.Misbehaving/{method}", self.address);
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_bytes()));
+        let path = format!("test.Misbehaving/{method}");
+        self.send(&path, headers.collect(), Vec::new()).await
+    }
+
+    /// Calls a method with these very bytes.
+    pub(crate) async fn send(
+        &self,
+        path: &str,
+        headers: Vec<(&'static str, &[u8])>,
+        body: Vec<u8>,
+    ) -> Ended {
+        let uri = format!("http://{}/{path}", self.address);
         let mut request = http::Request::post(uri).header("content-type", "application/grpc");
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            request = request.header(name, value);
         }
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .build_http();
-        let response = client
-            .request(request.body(Body::empty()).unwrap())
-            .await
-            .unwrap();
+        let body = Full::<<Body as http_body::Body>::Data>::from(body);
+        let response = client.request(request.body(body).unwrap()).await.unwrap();
         let (head, mut body) = response.into_parts();
         let mut status = Status::from_header_map(&head.headers);
         let mut messages = 0;

@@ -38,6 +38,8 @@ pub(super) struct Domain {
     pub(super) qemu_img: Program,
     pub(super) renames: Renames,
     pub(super) making: Making,
+    /// Whoever overwrites a volume has it.
+    pub(super) wiping: tokio::sync::Mutex<()>,
     calls: Calls,
 }
 
@@ -56,6 +58,7 @@ impl Domain {
             qemu_img: qemu_img::program(),
             renames: Renames::default(),
             making: Making::default(),
+            wiping: tokio::sync::Mutex::default(),
             calls: Calls::default(),
             root,
             dir,
@@ -125,6 +128,30 @@ impl Domain {
 
     pub(super) fn stat(&self, name: &VolumeName) -> Result<VolumeInfo, StorageError> {
         Ok(self.image(name)?.info(&self.root, self.volume(name)))
+    }
+
+    /// Passes when the chain below a volume has an end, as far as it lies in this domain: QEMU would open one
+    /// that has none until it is stopped.
+    pub(super) fn chain_ends(&self, name: &VolumeName) -> Result<(), StorageError> {
+        let (mut seen, mut top) = (vec![name.clone()], self.image(name)?);
+        loop {
+            let parent = top.parent(&self.root);
+            let Some(below) = parent.and_then(|parent| self.resolve(&parent.locator)) else {
+                return Ok(());
+            };
+            if seen.contains(&below) {
+                return Err(StorageError::Corrupt {
+                    what: format!("the chain of {}", self.what(name)),
+                    why: format!("it comes back to volume {below}"),
+                });
+            }
+            // What is missing, or cannot be read, QEMU names.
+            let Ok(image) = self.image(&below) else {
+                return Ok(());
+            };
+            top = image;
+            seen.push(below);
+        }
     }
 
     /// The names of all regular files of the directory, foreign ones too.

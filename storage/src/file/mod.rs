@@ -25,5 +25,6 @@ mod removal;
 mod removals;
 mod rename;
 mod volumes;
+mod wipe;
 
 pub use volumes::FileStore;

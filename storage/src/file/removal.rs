@@ -4,7 +4,7 @@
 //!   gate ─▶ order written, fsync ─▶ rename into ID/, fsync both ─▶ another file? ─▶ back again
 //!                                              │ condemned
 //!                                              ▼
-//!         keep_for over? ─▶ purging written ─▶ truncate in steps, unlink ─▶ ID/ removed ─▶ gone
+//!         keep_for over? ─▶ purging written ─▶ wipe ─▶ truncate in steps, unlink ─▶ ID/ removed ─▶ gone
 //! ```
 //!
 //! At every moment the volume is whole under its own name, or whole or shrinking under its
@@ -14,7 +14,7 @@
 
 use super::domain::Domain;
 use super::image;
-use super::purge::purge;
+use super::purge::{purge, take};
 use super::removals::sync_dir;
 use crate::condemned::{Condemned, now};
 use crate::error::io_error;
@@ -22,25 +22,62 @@ use crate::{Identity, Removal, RemovalId, RemovalOrder, StorageError, VolumeName
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::Arc;
+
+/// How far a removal has come.
+enum Begun {
+    /// As far as it goes by now.
+    Ended(Removal),
+    /// The volume is freed by this call, which has it alone; `None`: it was before.
+    Freeing(Condemned, Option<File>),
+}
 
 impl Domain {
-    pub(super) fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
+    pub(super) async fn remove(
+        self: Arc<Self>,
+        order: RemovalOrder,
+        wiped_per_second: u64,
+    ) -> Result<Removal, StorageError> {
+        let ordered = order.clone();
+        let begun = self.with(move |domain| domain.begin(&ordered)).await?;
+        let (written, volume) = match begun {
+            Begun::Ended(removal) => return Ok(removal),
+            Begun::Freeing(written, volume) => (written, volume),
+        };
+        let (volume, wiped) = match volume {
+            Some(volume) if written.wipe => {
+                let what = self.what(&order.volume);
+                let (volume, wiped) = self.wipe_in_turn(volume, what, wiped_per_second).await?;
+                (Some(volume), wiped)
+            }
+            volume => (volume, 0),
+        };
+        self.with(move |domain| {
+            let freed = wiped + domain.free(order.id, volume.as_ref())?;
+            Ok(order.gone(domain.id(), freed, Some(written.condemned_at)))
+        })
+        .await
+    }
+
+    /// As far as it goes before anything is freed.
+    fn begin(&self, order: &RemovalOrder) -> Result<Begun, StorageError> {
         if order.discard {
             let text = "files are not discarded: whoever mounts their file system decides that";
             return Err(StorageError::Invalid(text.to_owned()));
         }
-        let turn = self.turns.name()?;
+        let _turn = self.turns.name()?;
         let written = match self.condemned(order.id)? {
             Some(written) => written,
-            None if order.resumes => return Ok(order.gone(self.id(), 0, None)),
+            None if order.resumes => return Ok(Begun::Ended(order.gone(self.id(), 0, None))),
             None => match self.condemn(order)? {
                 Some(written) => written,
                 None => {
                     self.removals.forget(order.id)?;
-                    return Ok(order.gone(self.id(), 0, None));
+                    return Ok(Begun::Ended(order.gone(self.id(), 0, None)));
                 }
             },
         };
@@ -49,23 +86,27 @@ impl Domain {
             self.check_again(order)?;
         }
         if written.is_kept(now()) {
-            return Ok(written.removal(order.id, self.id()));
+            return Ok(Begun::Ended(written.removal(order.id, self.id())));
         }
-        let (at, wipe) = (written.condemned_at, written.wipe);
         if !written.purging {
-            self.removals.write(
-                order.id,
-                &Condemned {
-                    purging: true,
-                    ..written
-                },
-            )?;
+            let purging = Condemned {
+                purging: true,
+                ..written.clone()
+            };
+            self.removals.write(order.id, &purging)?;
         }
-        // Freeing takes its time, and concerns no name.
-        drop(turn);
-        let freed = purge(&self.removals.of(order.id), wipe)?;
-        self.removals.forget(order.id)?;
-        Ok(order.gone(self.id(), freed, Some(at)))
+        let volume = take(&self.removals.of(order.id))?;
+        Ok(Begun::Freeing(written, volume))
+    }
+
+    /// Takes its time, and concerns no name.
+    fn free(&self, id: RemovalId, volume: Option<&File>) -> Result<u64, StorageError> {
+        let freed = match volume {
+            Some(volume) => purge(&self.removals.of(id), volume)?,
+            None => 0,
+        };
+        self.removals.forget(id)?;
+        Ok(freed)
     }
 
     pub(super) fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
@@ -83,7 +124,7 @@ impl Domain {
             return Err(StorageError::NotFound { what });
         };
         if !order.is_kept(now()) {
-            return Err(StorageError::Busy { what });
+            return Err(StorageError::NotKept { what });
         }
         self.bring_back(id, &order.volume)?;
         Ok(order.volume)
@@ -186,7 +227,6 @@ mod tests {
     use super::*;
     use crate::RemovalState;
     use std::fs;
-    use std::fs::File;
     use std::time::Duration;
 
     /// A domain on which nothing is renamed in one step, with a volume, and an order for it.
@@ -203,6 +243,16 @@ mod tests {
         (domain, order)
     }
 
+    fn remove(domain: &Domain, order: &RemovalOrder) -> Result<Removal, StorageError> {
+        match domain.begin(order)? {
+            Begun::Ended(removal) => Ok(removal),
+            Begun::Freeing(written, volume) => {
+                let freed = domain.free(order.id, volume.as_ref())?;
+                Ok(order.gone(domain.id(), freed, Some(written.condemned_at)))
+            }
+        }
+    }
+
     fn bytes(file: &Path) -> usize {
         fs::read(file).map_or(0, |bytes| bytes.len())
     }
@@ -212,7 +262,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (domain, order) = on_nfs(dir.path());
         let own = dir.path().join("v.raw");
-        domain.remove(&order).unwrap();
+        remove(&domain, &order).unwrap();
         assert!(!own.exists());
         domain.restore(order.id).unwrap();
         assert_eq!(bytes(&own), 1 << 16);
@@ -220,7 +270,7 @@ mod tests {
             keep_for: Duration::ZERO,
             ..order
         };
-        let removal = domain.remove(&now).unwrap();
+        let removal = remove(&domain, &now).unwrap();
         assert_eq!(removal.state, RemovalState::Gone);
         assert!(removal.freed_bytes > 0);
         assert!(!own.exists());
@@ -232,7 +282,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (domain, order) = on_nfs(dir.path());
         let own = dir.path().join("v.raw");
-        domain.remove(&order).unwrap();
+        remove(&domain, &order).unwrap();
         fs::hard_link(domain.removals.condemned(order.id), &own).unwrap();
         let now = RemovalOrder {
             keep_for: Duration::ZERO,
@@ -240,7 +290,7 @@ mod tests {
         };
         let reader = File::options().read(true).write(true).open(&own).unwrap();
         let opened = crate::image::lock::take(&reader).unwrap();
-        let refused = domain.remove(&now);
+        let refused = remove(&domain, &now);
         assert!(
             matches!(refused, Err(StorageError::InUse { .. })),
             "{refused:?}"
@@ -252,7 +302,7 @@ mod tests {
             "{restored:?}"
         );
         drop(opened);
-        assert_eq!(domain.remove(&now).unwrap().state, RemovalState::Gone);
+        assert_eq!(remove(&domain, &now).unwrap().state, RemovalState::Gone);
         assert!(!own.exists());
     }
 }

@@ -18,7 +18,11 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct FileStore {
     domain: Arc<Domain>,
+    wiped_per_second: u64,
 }
+
+/// The most that a wipe writes in a second, unless something else is said.
+const WIPED_PER_SECOND: u64 = 200 << 20;
 
 impl FileStore {
     /// Opens a domain: a directory that exists. Its own subdirectory is made if it is missing, and
@@ -31,7 +35,16 @@ impl FileStore {
         let domain = blocking(move || Domain::open(id, &root)).await?;
         Ok(Self {
             domain: Arc::new(domain),
+            wiped_per_second: WIPED_PER_SECOND,
         })
+    }
+
+    /// The same, with so many bytes that a wipe writes in a second at most; 200 MiB without it.
+    pub fn wiping_at(self, bytes_per_second: u64) -> Self {
+        Self {
+            wiped_per_second: bytes_per_second,
+            ..self
+        }
     }
 }
 
@@ -100,8 +113,8 @@ impl VolumeStore for FileStore {
     }
 
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
-        let order = order.clone();
-        self.domain.with(move |domain| domain.remove(&order)).await
+        let (domain, order) = (Arc::clone(&self.domain), order.clone());
+        in_own_task(domain.remove(order, self.wiped_per_second)).await
     }
 
     async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
@@ -131,6 +144,7 @@ impl VolumeStore for FileStore {
     fn extents(&self, volume: &VolumeName) -> BoxStream<'_, Result<Extent, StorageError>> {
         let name = volume.clone();
         let begun = self.domain.look(move |domain| {
+            domain.chain_ends(&name)?;
             let (path, image) = (domain.path(&name), domain.image(&name)?);
             Ok(map::extents(
                 &domain.qemu_img,
@@ -173,5 +187,113 @@ impl LiveVolumes for FileStore {
             return Err(self.domain.in_use_by(volume, "a process that has it open"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RemovalState;
+    use crate::calls::MOST;
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    /// An image of 1 MiB that names another one of its directory, whatever that is.
+    fn image(dir: &Path, name: &str, below: &str) {
+        let mut create = std::process::Command::new("qemu-img");
+        create.args([
+            "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", below,
+        ]);
+        let made = create.arg(dir.join(name)).arg("1M").status();
+        assert!(made.expect("qemu-img is needed here").success());
+    }
+
+    async fn removed(store: &FileStore, name: &str) -> Result<RemovalState, StorageError> {
+        let name: VolumeName = name.parse().unwrap();
+        let identity = store.stat(&name).await.unwrap().identity;
+        let order = RemovalOrder::new(RemovalId::from(Uuid::new_v4()), name, identity);
+        store.remove(&order).await.map(|removal| removal.state)
+    }
+
+    #[tokio::test]
+    async fn a_header_that_names_itself_or_a_loop_ends_no_call() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, below) in [("own", "own"), ("one", "other"), ("other", "one")] {
+            image(
+                dir.path(),
+                &format!("{name}.qcow2"),
+                &format!("{below}.qcow2"),
+            );
+        }
+        let id = "domain".parse().unwrap();
+        let store = FileStore::open(id, dir.path()).await.unwrap();
+        let mut locators = Vec::new();
+        for name in ["own.qcow2", "one.qcow2", "other.qcow2"] {
+            let name: VolumeName = name.parse().unwrap();
+            locators.push(store.stat(&name).await.unwrap().locator);
+            let extents: Result<Vec<_>, _> = store.extents(&name).try_collect().await;
+            let corrupt = matches!(extents, Err(StorageError::Corrupt { .. }));
+            assert!(corrupt, "{extents:?}");
+        }
+        // What is built on itself needs nobody else.
+        assert_eq!(store.dependents(&locators).await.unwrap().len(), 2);
+        assert_eq!(
+            removed(&store, "own.qcow2").await.unwrap(),
+            RemovalState::Gone
+        );
+        for name in ["one.qcow2", "other.qcow2"] {
+            let refused = removed(&store, name).await;
+            assert!(
+                matches!(refused, Err(StorageError::InUse { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_is_no_volume_is_foreign() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["v.raw", "notes.txt", ".hidden.raw"] {
+            std::fs::write(dir.path().join(file), [7; 512]).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("sub.raw")).unwrap();
+        std::os::unix::fs::symlink("v.raw", dir.path().join("link.raw")).unwrap();
+        let id = "domain".parse().unwrap();
+        let store = FileStore::open(id, dir.path()).await.unwrap();
+        let foreign = [".hidden.raw", "link.raw", "notes.txt", "sub.raw"];
+        assert_eq!(store.foreign().await.unwrap(), foreign);
+    }
+
+    #[tokio::test]
+    async fn wipes_that_wait_for_their_turn_hold_up_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = "domain".parse().unwrap();
+        let store = FileStore::open(id, dir.path()).await.unwrap();
+        let store = store.wiping_at(u64::MAX);
+        let first = store.domain.wiping.lock().await;
+        let mut removals = Vec::new();
+        for number in 0..=MOST {
+            let name: VolumeName = format!("{number}.raw").parse().unwrap();
+            std::fs::write(dir.path().join(name.as_str()), [7; 4096]).unwrap();
+            let identity = store.stat(&name).await.unwrap().identity;
+            let order = RemovalOrder {
+                wipe: true,
+                ..RemovalOrder::new(RemovalId::from(Uuid::new_v4()), name, identity)
+            };
+            let store = store.clone();
+            removals.push(tokio::spawn(async move { store.remove(&order).await }));
+        }
+        // All of them have begun.
+        while !store.list().collect::<Vec<_>>().await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        store.space().await.unwrap();
+        assert_eq!(store.list_removals().await.unwrap().len(), MOST + 1);
+        drop(first);
+        for removal in removals {
+            let removal = removal.await.unwrap().unwrap();
+            assert_eq!(removal.state, RemovalState::Gone);
+            assert!(removal.freed_bytes > 0);
+        }
     }
 }

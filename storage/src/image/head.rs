@@ -103,7 +103,8 @@ impl ImageHead {
         }
     }
 
-    fn of(path: &Path, header: Header) -> Self {
+    /// The same out of a header that was read.
+    pub(crate) fn of(path: &Path, header: Header) -> Self {
         let dir = path.parent().unwrap_or(Path::new("/"));
         let parent = header.backing.as_deref().map(|backing| {
             let (locator, format) = backing::locate(dir, backing);

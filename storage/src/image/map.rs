@@ -38,7 +38,7 @@ pub(crate) fn extents(
 }
 
 /// The extent of a line, which must begin where the last one ended.
-fn parse(line: &str, begins: u64) -> Result<Option<Extent>, StorageError> {
+pub(crate) fn parse(line: &str, begins: u64) -> Result<Option<Extent>, StorageError> {
     let object = line.trim_matches(['[', ']', ',', ' ', '\n']);
     if object.is_empty() {
         return Ok(None);

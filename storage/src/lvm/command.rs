@@ -19,7 +19,13 @@ pub(super) struct Lvm {
     always: Vec<String>,
     /// How a volume is activated: alone, or so that other hosts can do so, too.
     activates: &'static str,
+    /// What else an extension is told.
+    extends: &'static [&'static str],
 }
+
+/// A volume that is active in shared mode is extended under the lock that it has: LVM would have it active
+/// nowhere else, and here alone. No other host is told, which only one of its two lock managers could do.
+const EXTENDS_SHARED: [&str; 2] = ["--lockopt", "shupdate,norefresh"];
 
 impl Lvm {
     pub(super) fn new(config: &LvmConfig, group: GroupName) -> Self {
@@ -36,6 +42,7 @@ impl Lvm {
             group,
             always,
             activates: if config.shared { "sy" } else { "y" },
+            extends: if config.shared { &EXTENDS_SHARED } else { &[] },
         }
     }
 
@@ -142,13 +149,11 @@ impl Changes<'_> {
             .await
     }
 
+    /// Other hosts that have it active see its old end until they load it again, or activate it.
     pub(super) async fn extend(&self, name: &str, bytes: u64) -> Result<(), StorageError> {
-        self.run(
-            "lvextend",
-            &["--size", &format!("{bytes}b")],
-            &self.full(&[name]),
-        )
-        .await
+        let size = format!("{bytes}b");
+        let args = [self.lvm.extends, &["--size", &size]].concat();
+        self.run("lvextend", &args, &self.full(&[name])).await
     }
 
     /// Loads what the group says of an active volume: a change that was cut short has left it otherwise.

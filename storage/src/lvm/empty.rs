@@ -26,6 +26,8 @@ use tokio::sync::oneshot;
 const STEP: usize = 4 << 20;
 /// What is discarded at once.
 const DISCARD: u64 = 1 << 30;
+/// What the kernel says of devices, by their numbers.
+const DEVICES: &str = "/sys/dev/block";
 
 impl Domain {
     /// Empties a condemned volume, which nobody can open by its name.
@@ -40,13 +42,13 @@ impl Domain {
         activated?;
         let bytes = volume.bytes;
         if wipe && !tag::is_wiped(&volume.tags) {
-            self.wipe_in_turn(volume).await?;
+            self.wipe_in_turn(volume.clone()).await?;
             if discard {
                 let wiped = [tag::WIPED.to_owned()];
                 self.lvm.alone().retag(&name, &wiped, &[]).await?;
             }
         }
-        if discard {
+        if discard && discards_whole(Path::new(DEVICES), &volume)? {
             self.discard(&name, bytes).await?;
         }
         self.lvm.alone().deactivate(&[&name]).await
@@ -132,24 +134,51 @@ fn pieces(bytes: u64) -> impl Iterator<Item = (u64, u64)> {
 }
 
 /// # Errors
-/// `Invalid` when a device that the volume lies on cannot discard.
+/// `Invalid` when a device that the volume lies on cannot discard. Of one that lies on them in another way than
+/// piece after piece only its own device knows that, which is there while it is active.
 pub(super) fn check_discard(volume: &Logical) -> Result<(), StorageError> {
+    let refused = |what: String| StorageError::Invalid(format!("{what} cannot discard"));
     for piece in volume.pieces.iter().flatten() {
         if !discards(&piece.device).map_err(io_error(piece.device.display()))? {
-            let text = format!("{} cannot discard", piece.device.display());
-            return Err(StorageError::Invalid(text));
+            return Err(refused(piece.device.display().to_string()));
         }
+    }
+    if !discards_whole(Path::new(DEVICES), volume)? {
+        return Err(refused(format!("logical volume {}", volume.name)));
     }
     Ok(())
 }
 
+/// Whether the device of a volume can discard, as far as can be told. What cannot has nothing to be told: once
+/// the volume is condemned that ends its removal, and does not hold it up for ever.
+fn discards_whole(devices: &Path, volume: &Logical) -> Result<bool, StorageError> {
+    let Some((major, minor)) = volume.device else {
+        return Ok(true);
+    };
+    let limit = limit(&devices.join(format!("{major}:{minor}")));
+    let limit = limit.map_err(io_error(format!("logical volume {}", volume.name)))?;
+    Ok(limit.is_none_or(|limit| limit > 0))
+}
+
 fn discards(device: &Path) -> io::Result<bool> {
     let number = fs::metadata(device)?.rdev();
-    let own = format!("/sys/dev/block/{}:{}", major(number), minor(number));
+    let own = Path::new(DEVICES).join(format!("{}:{}", major(number), minor(number)));
     // A partition has the queue of its disk.
-    let limit = fs::read_to_string(format!("{own}/queue/discard_max_bytes"))
-        .or_else(|_| fs::read_to_string(format!("{own}/../queue/discard_max_bytes")))?;
-    Ok(limit.trim() != "0")
+    let most = match limit(&own)? {
+        Some(most) => Some(most),
+        None => limit(&own.join(".."))?,
+    };
+    let most = most.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    Ok(most > 0)
+}
+
+/// The most that a device discards at once; `None` when it has no queue of its own.
+fn limit(device: &Path) -> io::Result<Option<u64>> {
+    match fs::read_to_string(device.join("queue/discard_max_bytes")) {
+        Ok(limit) => Ok(limit.trim().parse().ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn failure(status: ExitStatus, text: &str) -> StorageError {
@@ -175,6 +204,36 @@ mod tests {
         drop(waits);
         zeros(&file, bytes, u64::MAX, &wipes).unwrap_err();
         assert_eq!(file.metadata().unwrap().len(), 0);
+    }
+
+    /// Whatever it lies on: once there is no way back, it would be tried again for ever.
+    #[test]
+    fn a_volume_is_discarded_by_what_its_own_device_can() {
+        let devices = tempfile::tempdir().unwrap();
+        let queue = devices.path().join("253:7/queue");
+        fs::create_dir_all(&queue).unwrap();
+        let striped = |device| Logical {
+            name: "a".to_owned(),
+            identity: "id".parse().unwrap(),
+            tags: vec![],
+            bytes: 4 << 20,
+            origin: None,
+            device,
+            open: false,
+            autoactivates: true,
+            pieces: None,
+        };
+        for (limit, device, discards) in [
+            ("0\n", Some((253, 7)), false),
+            ("4096\n", Some((253, 7)), true),
+            // Not active, or not there any more.
+            ("0\n", None, true),
+            ("0\n", Some((253, 8)), true),
+        ] {
+            fs::write(queue.join("discard_max_bytes"), limit).unwrap();
+            let found = discards_whole(devices.path(), &striped(device)).unwrap();
+            assert_eq!(found, discards, "{limit:?} {device:?}");
+        }
     }
 
     #[test]

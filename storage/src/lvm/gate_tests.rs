@@ -2,6 +2,7 @@
 
 use super::scripted::{Scripted, order};
 use crate::{Locator, StorageError, VolumeStore as _};
+use futures::TryStreamExt as _;
 use std::time::Duration;
 
 /// What is said of the removal of a volume.
@@ -74,6 +75,24 @@ async fn an_image_that_is_nobodys_might_need_what_cannot_be_told() {
     // Whatever else it holds.
     group.write(&theirs, &[0; 4096]);
     assert_eq!(removal(&group, "base", &base).await, "gone");
+}
+
+#[tokio::test]
+async fn a_header_that_names_itself_ends_no_call() {
+    let group = Scripted::new();
+    let own = group.volume("own", Some("/dev/vg/own"));
+    let store = group.open().await;
+    let name = "own".parse().unwrap();
+    let locator = store.stat(&name).await.unwrap().locator;
+    assert_eq!(store.dependents(&[locator]).await.unwrap(), []);
+    let extents: Result<Vec<_>, _> = store.extents(&name).try_collect().await;
+    assert!(
+        matches!(extents, Err(StorageError::Invalid(_))),
+        "{extents:?}"
+    );
+    assert_eq!(group.calls(), Vec::<String>::new());
+    // What is built on itself needs nobody else.
+    assert_eq!(removal(&group, "own", &own).await, "gone");
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ impl Domain {
         };
         let written = self.written(volume)?;
         if !written.is_kept(now()) {
-            return Err(StorageError::Busy { what });
+            return Err(StorageError::NotKept { what });
         }
         self.bring_back(volume, &written.volume, &turn).await?;
         let mut back = group.clone();

@@ -25,6 +25,8 @@ mod create;
 mod device;
 mod domain;
 mod empty;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gate;
 #[cfg(test)]
 mod gate_tests;
@@ -40,6 +42,8 @@ mod room;
 mod room_tests;
 #[cfg(test)]
 mod scripted;
+#[cfg(test)]
+mod shared_tests;
 mod tag;
 mod turn;
 mod volumes;

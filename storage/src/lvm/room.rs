@@ -94,6 +94,8 @@ impl Domain {
     ) -> Result<VolumeInfo, StorageError> {
         let has = group.volume(name).map(|volume| volume.bytes);
         let has = has.ok_or_else(|| self.not_found(name))?;
+        // Another host has extended it since it was activated here, or a change was cut short: the device
+        // of this host ends before the volume does.
         if info.allocated_bytes < has {
             self.lvm.changes(turn).refresh(name.as_str()).await?;
         }

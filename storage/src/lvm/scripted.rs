@@ -60,7 +60,17 @@ impl Scripted {
     }
 
     pub(super) async fn open(&self) -> LvmStore {
+        self.opened(false).await
+    }
+
+    /// As a group that other hosts have, too.
+    pub(super) async fn open_shared(&self) -> LvmStore {
+        self.opened(true).await
+    }
+
+    async fn opened(&self, shared: bool) -> LvmStore {
         let config = LvmConfig {
+            shared,
             program: self.path("lvm"),
             locks: self.path("locks"),
             chunk_bytes: EXTENT,

@@ -8,7 +8,7 @@
 //!   program's hands. What was decided there holds until then, also when this process ends first.
 
 use super::domain::Domain;
-use crate::turn;
+use crate::turn::{self, Turns};
 use crate::{StorageError, StorageId};
 use std::io;
 use std::process::Stdio;
@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONG_PATIENCE: Duration = Duration::from_secs(120);
 /// Between two tries to have the lock beside other processes.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// One try to have a lock beside other processes: `None` while one of them is in the way.
+type Attempt = fn(&Turns) -> Result<Option<turn::Turn>, StorageError>;
 
 /// The order among the calls of this process.
 pub(super) type Order = Arc<RwLock<()>>;
@@ -67,12 +70,8 @@ impl Domain {
 
     async fn sole_turn(self: &Arc<Self>) -> Result<Turn, StorageError> {
         let own = Arc::clone(&self.order).write_owned().await;
-        loop {
-            if let Some(lock) = self.look(|domain| domain.turns.try_name()).await? {
-                return Ok(Turn::new(lock, Own::Alone(own)));
-            }
-            sleep(PAUSE).await;
-        }
+        let lock = self.lock(Turns::try_name).await?;
+        Ok(Turn::new(lock, Own::Alone(own)))
     }
 
     /// Whoever opens a volume for a look has it: an open volume counts as used.
@@ -83,9 +82,15 @@ impl Domain {
 
     async fn shared_turn(self: &Arc<Self>) -> Result<Turn, StorageError> {
         let own = Arc::clone(&self.order).read_owned().await;
+        let lock = self.lock(Turns::try_look).await?;
+        Ok(Turn::new(lock, Own::Shared(own)))
+    }
+
+    /// Tries until no other process is in the way.
+    async fn lock(self: &Arc<Self>, attempt: Attempt) -> Result<turn::Turn, StorageError> {
         loop {
-            if let Some(lock) = self.look(|domain| domain.turns.try_look()).await? {
-                return Ok(Turn::new(lock, Own::Shared(own)));
+            if let Some(lock) = self.look(move |domain| attempt(&domain.turns)).await? {
+                return Ok(lock);
             }
             sleep(PAUSE).await;
         }

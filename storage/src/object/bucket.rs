@@ -157,11 +157,18 @@ mod tests {
         let local = Url::from_directory_path(dir.path()).unwrap();
         for (url, prefix) in [
             ("s3://bucket/a/b", "a/b"),
+            ("gs://bucket/a/b", "a/b"),
+            ("abfss://container@account.dfs.core.windows.net/a", "a"),
             ("memory:///x", "x"),
             (local.as_str(), ""),
         ] {
             let bucket = Bucket::open(url, LIMIT).unwrap();
             assert_eq!(bucket.prefix.as_ref(), prefix, "{url}");
+        }
+        // Its account comes from the environment.
+        match Bucket::open("az://container/a", LIMIT) {
+            Ok(bucket) => assert_eq!(bucket.prefix.as_ref(), "a"),
+            Err(error) => assert!(error.to_string().contains("ccount"), "{error}"),
         }
         for bad in [
             "",

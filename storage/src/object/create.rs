@@ -1,8 +1,8 @@
 //! New volumes, and larger ones.
 //!
 //! ```text
-//!   there already? ─▶ image made here ─▶ its blocks and the manifest put ─▶ name given ─▶ parent
-//!                     by qemu-img        under a uuid that nobody knows                  still there?
+//!   there already? ─▶ image made here ─▶ its blocks and the manifest put ─▶ name given ─▶ not being taken,
+//!                     by qemu-img        under a uuid that nobody knows                  parent still there?
 //! ```
 //!
 //! A volume appears with its name, whole, or not at all. What a crash leaves before that has no name,
@@ -55,19 +55,18 @@ pub(super) async fn create(
         domain.discard(uuid).await;
         return Err(error);
     }
-    // While the name is being taken from another volume, what is built on that is still looked for by it.
-    match domain.is_being_taken(&volume.name).await {
-        Ok(false) => {}
-        taken => {
-            domain.discard(uuid).await;
-            let what = domain.what(&volume.name);
-            return Err(taken.err().unwrap_or(StorageError::Busy { what }));
-        }
+    if let Err(error) = domain.check_free(&volume.name).await {
+        domain.discard(uuid).await;
+        return Err(error);
     }
     // When that cannot be told, it may have the name.
     if domain.names.give(&volume.name, uuid).await? != uuid {
         // Somebody was quicker.
         domain.discard(uuid).await;
+    } else if let Err(error) = domain.check_free(&volume.name).await {
+        domain.names.take(&volume.name, uuid).await?;
+        domain.discard(uuid).await;
+        return Err(error);
     }
     if let Some((name, below)) = &parent
         && domain.names.holder(name).await? != Some(*below)
@@ -206,6 +205,19 @@ impl Domain {
         };
         let at = self.keys.manifest(uuid);
         self.records.create(&at, &manifest).await?;
+        Ok(())
+    }
+
+    /// While a name is being taken from another volume, that still looks for what is built on it. Looked at
+    /// before and after the name is given: a removal may begin and have taken it in between.
+    ///
+    /// # Errors
+    /// `Busy`.
+    async fn check_free(&self, name: &VolumeName) -> Result<(), StorageError> {
+        if self.is_being_taken(name, None).await? {
+            let what = self.what(name);
+            return Err(StorageError::Busy { what });
+        }
         Ok(())
     }
 

@@ -32,6 +32,7 @@ mod gate;
 mod guarded;
 mod image;
 mod keeper;
+mod kept;
 mod keys;
 mod lease;
 mod listing;

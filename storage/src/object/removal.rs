@@ -10,12 +10,14 @@
 //!
 //! - Whoever builds on a volume gives the new one its name first, and then looks whether what is
 //!   below still has its own; the gate looks the other way round. So one of the two sees the other.
-//! - Until then nobody is given the name of the volume that is being taken away: what had been built on
-//!   that would be built on the new one.
+//! - Until then nobody is given the name of the volume that is being taken away, neither a new one nor one
+//!   that is brought back: what had been built on that would be built on this one. They look before they
+//!   are given it, and again when they have it.
 //! - A tombstone is changed only as it was read. Purging is never taken back, and comes before the
 //!   first object is deleted.
 //! - While a volume has its name it is not condemned, whatever a tombstone says: it was on its way
-//!   there, or back.
+//!   there, or back. So whoever condemns it takes the tombstones away that others have left of it, before
+//!   it loses its name: they would free it when it is kept by the new one.
 
 use super::domain::Domain;
 use super::keys::Key;
@@ -27,7 +29,6 @@ use crate::{Removal, RemovalId, RemovalOrder, StorageError, VolumeName};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use object_store::UpdateVersion;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 use std::sync::PoisonError;
 use uuid::Uuid;
 
@@ -57,7 +58,7 @@ pub(super) struct Tombstone {
 }
 
 impl Tombstone {
-    fn at(&self, stage: Stage) -> Self {
+    pub(super) fn at(&self, stage: Stage) -> Self {
         let mut next = self.clone();
         next.stage = stage;
         next.order.purging = stage == Stage::Purging;
@@ -122,13 +123,27 @@ impl Domain {
             Some(stone) if !is_named && stone.record.stage == Stage::Kept => {
                 Ok(Some((stone.record, stone.version)))
             }
-            // What is built on the name is built on the one that has it by now. Who makes volumes is not
-            // given a name that is being taken: an earlier build was.
-            Some(stone) if !is_named && holder.is_some() => self.keep(order, stone).await.map(Some),
+            // What is built on the name is built on the one that has it by now, unless that is on its way
+            // back and will not be let have it. Nobody is given a name that is being taken: by an earlier
+            // build they were.
+            Some(stone) if !is_named && holder.is_some() => {
+                if self.comes_back(holder).await? {
+                    return Err(busy(order.id));
+                }
+                self.keep(order, stone).await.map(Some)
+            }
             Some(stone) if !is_named => self.look_again(order, uuid, stone).await.map(Some),
             stone if is_named && !order.resumes => self.condemn(order, uuid, stone).await,
             _ => Ok(None),
         }
+    }
+
+    /// Whether the one that has a name is being restored.
+    async fn comes_back(&self, holder: Option<Uuid>) -> Result<bool, StorageError> {
+        let holder = holder.map(|uuid| uuid.to_string());
+        let stones = self.tombstones().await?;
+        let mut stones = stones.iter();
+        Ok(stones.any(|(_, stone)| Some(stone.order.identity.as_str()) == holder.as_deref()))
     }
 
     async fn condemn(
@@ -148,6 +163,8 @@ impl Domain {
         }
         let alone = self.alone(&order.volume, uuid).await?;
         self.gate(order).await?;
+        // It has its name: what says otherwise is left of a removal, or of a restoration, that died.
+        let void = self.other_tombstones(order).await?;
         let stone = Tombstone {
             stage: Stage::Taking,
             order: Condemned::new(order, now()),
@@ -158,6 +175,10 @@ impl Domain {
             None => self.records.create(&at, &stone).await?,
         };
         let version = put.ok_or_else(|| busy(order.id))?;
+        // Only those that were there before this one: of two orders at once one stays written down.
+        for id in void {
+            self.records.delete(&self.keys.removal(id)).await?;
+        }
         self.names.take(&order.volume, uuid).await?;
         drop(alone);
         let read = Read {
@@ -165,6 +186,16 @@ impl Domain {
             version,
         };
         self.look_again(order, uuid, read).await.map(Some)
+    }
+
+    /// Other removals of the same volume that free nothing yet.
+    async fn other_tombstones(&self, order: &RemovalOrder) -> Result<Vec<RemovalId>, StorageError> {
+        let stones = self.tombstones().await?.into_iter();
+        let others = stones.filter(|(id, stone)| {
+            let same = stone.order.identity == order.identity;
+            *id != order.id && same && stone.stage != Stage::Purging
+        });
+        Ok(others.map(|(id, _)| id).collect())
     }
 
     /// Whether anything was built on the volume while its name was taken.
@@ -207,69 +238,6 @@ impl Domain {
         }
     }
 
-    pub(super) async fn restore(&self, id: RemovalId) -> Result<VolumeName, StorageError> {
-        let _turn = self.turn.lock().await;
-        let what = format!("removal {id}");
-        let not_found = || StorageError::NotFound { what: what.clone() };
-        let stone = self.tombstone(id).await?.ok_or_else(not_found)?;
-        let name = stone.record.order.volume.clone();
-        let uuid = Uuid::try_parse(stone.record.order.identity.as_str());
-        let uuid = uuid.map_err(|error| StorageError::Corrupt {
-            what: what.clone(),
-            why: error.to_string(),
-        })?;
-        let restored = stone.record.stage == Stage::Restored;
-        if !restored && self.names.holder(&name).await? == Some(uuid) {
-            // It was never condemned.
-            return Err(not_found());
-        }
-        if !restored && !stone.record.order.is_kept(now()) {
-            return Err(StorageError::Busy { what });
-        }
-        if self.names.give(&name, uuid).await? != uuid {
-            let text = format!("{} exists again", self.what(&name));
-            return Err(StorageError::Invalid(text));
-        }
-        if !restored {
-            let back = stone.record.at(Stage::Restored);
-            let at = self.keys.removal(id);
-            if self
-                .records
-                .replace(&at, &back, stone.version)
-                .await?
-                .is_none()
-            {
-                // Somebody else has begun to free it, or to restore it.
-                let now = self.tombstone(id).await?.map(|stone| stone.record.stage);
-                if now == Some(Stage::Purging) {
-                    self.names.take(&name, uuid).await?;
-                    return Err(StorageError::Busy { what });
-                }
-                // And has ended: then it is whole, or there is nothing of it.
-                match self.manifest(&name, uuid).await {
-                    Err(StorageError::NotFound { .. }) if now.is_none() => {
-                        self.names.take(&name, uuid).await?;
-                        return Err(not_found());
-                    }
-                    there => there.map(drop)?,
-                }
-            }
-        }
-        self.records.delete(&self.keys.removal(id)).await?;
-        Ok(name)
-    }
-
-    pub(super) async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
-        let (stones, named) = tokio::try_join!(self.tombstones(), self.names.all())?;
-        let named: HashSet<String> = named.iter().map(|(_, uuid)| uuid.to_string()).collect();
-        let condemned = stones.into_iter().filter(|(_, stone)| {
-            let purging = stone.stage == Stage::Purging;
-            purging || !named.contains(stone.order.identity.as_str())
-        });
-        let removals = condemned.map(|(id, stone)| stone.order.removal(id, &self.id));
-        Ok(removals.collect())
-    }
-
     /// All removals that are written down.
     pub(super) async fn tombstones(&self) -> Result<Vec<(RemovalId, Tombstone)>, StorageError> {
         let listed = listing::paths(&self.bucket.patient, &self.keys.removals()).await?;
@@ -288,15 +256,23 @@ impl Domain {
             .await
     }
 
-    /// Whether a removal has begun to take a name from its volume, and has not looked again for what is
-    /// built on that.
-    pub(super) async fn is_being_taken(&self, name: &VolumeName) -> Result<bool, StorageError> {
+    /// Whether another removal than this one has begun to take a name from its volume, and has not looked
+    /// again for what is built on that.
+    pub(super) async fn is_being_taken(
+        &self,
+        name: &VolumeName,
+        except: Option<RemovalId>,
+    ) -> Result<bool, StorageError> {
         let stones = self.tombstones().await?;
-        let mut stones = stones.iter().map(|(_, stone)| stone);
-        Ok(stones.any(|stone| stone.stage == Stage::Taking && stone.order.volume == *name))
+        let mut others = stones.iter().filter(|(id, _)| Some(*id) != except);
+        let takes = |stone: &Tombstone| stone.stage == Stage::Taking && stone.order.volume == *name;
+        Ok(others.any(|(_, stone)| takes(stone)))
     }
 
-    async fn tombstone(&self, id: RemovalId) -> Result<Option<Read<Tombstone>>, StorageError> {
+    pub(super) async fn tombstone(
+        &self,
+        id: RemovalId,
+    ) -> Result<Option<Read<Tombstone>>, StorageError> {
         self.records.read(&self.keys.removal(id)).await
     }
 

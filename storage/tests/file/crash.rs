@@ -229,7 +229,7 @@ async fn what_was_being_freed_or_kept_too_long_is_not_restored() {
         let store = stopped.rig.reopened().await;
         let answer = store.restore(stopped.order.id).await;
         assert!(
-            matches!(answer, Err(StorageError::Busy { .. })),
+            matches!(answer, Err(StorageError::NotKept { .. })),
             "{step:?} {answer:?}"
         );
         assert_eq!(
@@ -241,7 +241,7 @@ async fn what_was_being_freed_or_kept_too_long_is_not_restored() {
     stopped.set("keep_until", json!("2999-01-01T00:00:00Z"));
     let answer = stopped.rig.store.restore(stopped.order.id).await;
     assert!(
-        matches!(answer, Err(StorageError::Busy { .. })),
+        matches!(answer, Err(StorageError::NotKept { .. })),
         "{answer:?}"
     );
 }

@@ -244,7 +244,7 @@ async fn state(rig: &Rig, made: &VolumeInfo, order: &RemovalOrder) -> bool {
             assert_eq!(listed, [order.id]);
             let restored = store.restore(order.id).await;
             assert!(
-                matches!(restored, Err(StorageError::Busy { .. })),
+                matches!(restored, Err(StorageError::NotKept { .. })),
                 "{restored:?}"
             );
             true

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! guest-writer DISK[=FILE] SLOTS FILL_MIB BACKGROUND_KIB RATE
+//! guest-writer --pairs DISK DISK
 //!
-//!   disk:  | slots: record i at block i mod SLOTS | the rest: fill and background writes |
+//!   disk:  | slots: record i at block i mod SLOTS | the rest: fill and background writes | pairs |
 //!
 //!   RESUME vda 17     the writer starts, or starts again, with record 17
 //!   ACK vda 17        record 17 is on the disk: the write and the flush were acknowledged
@@ -14,6 +15,9 @@
 //! A write is `O_DIRECT | O_DSYNC`: it returns when the disk has acknowledged the data and a flush.
 //! With a FILE, which has the size already, that is written: the disk has a file system, which can be
 //! frozen. One record is in flight at a time. `RATE` bounds the records of a second, 0 does not.
+//!
+//! With `--pairs` it writes numbers and says nothing: each into the last block of the first disk, and
+//! then into that of the second.
 //!
 //! The image builder compiles this file by `rustc` alone, statically: only `std` may be used.
 
@@ -37,6 +41,9 @@ const O_DSYNC: i32 = 0o10_000;
 const O_DIRECT: i32 = 0o40_000;
 const CHUNK_BYTES: usize = 64 << 10;
 const RETRY: Duration = Duration::from_millis(100);
+/// What is left free for the pairs at the end of a disk.
+const PAIRS_BYTES: u64 = 1 << 20;
+const PAIRS_PAUSE: Duration = Duration::from_millis(5);
 
 /// Direct I/O wants aligned memory.
 #[repr(align(4096))]
@@ -121,7 +128,7 @@ impl Job {
     fn write_rest(&self) -> io::Result<()> {
         let mut file = self.open(0)?;
         let start = (self.slots * RECORD_BYTES as u64).next_multiple_of(1 << 20);
-        let end = file.seek(SeekFrom::End(0))?;
+        let end = file.seek(SeekFrom::End(0))?.saturating_sub(PAIRS_BYTES);
         let chunks = end.saturating_sub(start) / CHUNK_BYTES as u64;
         if chunks == 0 {
             return Ok(());
@@ -153,6 +160,34 @@ impl Job {
     }
 }
 
+/// Writes pairs from the number after the newest on.
+fn write_pairs(disks: [String; 2]) -> io::Result<()> {
+    let mut block = Box::new(Aligned([0; RECORD_BYTES]));
+    let mut newest = 0;
+    let mut ends = Vec::new();
+    for disk in disks {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(O_DIRECT | O_DSYNC)
+            .open(format!("/dev/{disk}"))?;
+        let at = file.seek(SeekFrom::End(0))? - RECORD_BYTES as u64;
+        file.read_exact_at(&mut block.0, at)?;
+        newest = newest.max(Record::decode(&block.0).map_or(0, |record| record.number));
+        ends.push((disk, file, at));
+    }
+    for number in newest + 1.. {
+        for (disk, file, at) in &ends {
+            Record::new(disk, number).encode(&mut block.0);
+            while file.write_all_at(&block.0, *at).is_err() {
+                thread::sleep(RETRY);
+            }
+        }
+        thread::sleep(PAIRS_PAUSE);
+    }
+    Ok(())
+}
+
 /// Sleeps until `done` things in `per_second` are due; 0 is without a bound.
 fn keep_pace(started: Instant, done: u64, per_second: u64) {
     if per_second > 0 {
@@ -162,6 +197,12 @@ fn keep_pace(started: Instant, done: u64, per_second: u64) {
 }
 
 fn main() -> io::Result<()> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if let [pairs, first, second] = arguments.as_slice()
+        && pairs == "--pairs"
+    {
+        return write_pairs([first.clone(), second.clone()]);
+    }
     let Some(job) = Job::from_args() else {
         return Err(io::Error::other(
             "usage: DISK[=FILE] SLOTS FILL_MIB BACKGROUND_KIB RATE",

@@ -61,6 +61,24 @@ pub struct Settings {
     pub least_guest_mib: Option<u64>,
     /// So many deletes merge at once on the host; 0 for no limit.
     pub max_per_host: u32,
+    /// The same, of a storage domain.
+    pub max_per_storage: u32,
+    /// So many bytes a second all jobs of the host copy, and all of a storage domain; 0 for no limit.
+    pub total_bytes_per_second: u32,
+    /// The guest runs on while it is switched.
+    pub pivots_running: bool,
+}
+
+impl Settings {
+    /// The server's limits.
+    fn of_merges(&self) -> String {
+        let (host, storage) = (self.max_per_host, self.max_per_storage);
+        let total = self.total_bytes_per_second;
+        format!(
+            "[merge]\nmax_per_host = {host}\nmax_per_storage = {storage}\n\
+             host_bytes_per_second = {total}\nstorage_bytes_per_second = {total}\n"
+        )
+    }
 }
 
 /// Both services, and the world that they work on.
@@ -166,7 +184,7 @@ impl Cluster {
         let line = self.line(Who::Server);
         let discovery = u32::from(self.discovers);
         let merge = match &*self.server_settings {
-            "" => format!("[merge]\nmax_per_host = {}\n", self.settings.max_per_host),
+            "" => self.settings.of_merges(),
             other => other.to_owned(),
         };
         let between = Arc::clone(&self.between);
@@ -229,6 +247,9 @@ impl Cluster {
         }
         if let Some(least) = self.settings.least_guest_mib {
             merge += &format!("least_guest_mib = {least}\n");
+        }
+        if self.settings.pivots_running {
+            merge += "pivot = \"running\"\n";
         }
         let metrics = Metrics::new("livemerge-host-agent");
         self.agent_metrics = metrics.clone();

@@ -139,6 +139,8 @@ pub struct GuestSpec {
     pub monitor: Option<PathBuf>,
     /// The agent in it. It must boot an image that has one.
     pub agent: Option<Agent>,
+    /// Whether it writes numbers on its first two disks in turn, too: see [`super::pairs`].
+    pub pairs: bool,
 }
 
 impl GuestSpec {
@@ -150,12 +152,13 @@ impl GuestSpec {
             Driver::Kvm => "kvm",
         };
         let command_line = format!(
-            "console=ttyS0 quiet loglevel=1 panic=-1 tsc=reliable no_timer_check {}{}",
+            "console=ttyS0 quiet loglevel=1 panic=-1 tsc=reliable no_timer_check {}{}{}",
             self.workload.command_line(),
             self.agent
                 .as_ref()
                 .map(Agent::command_line)
                 .unwrap_or_default(),
+            if self.pairs { " lm.pairs=yes" } else { "" },
         );
         format!(
             "<domain type='{kind}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
@@ -306,6 +309,7 @@ mod tests {
             driver: Driver::Tcg,
             monitor: None,
             agent: None,
+            pairs: false,
         }
     }
 

@@ -8,11 +8,13 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::NamedTempFile;
 
 use super::oracle::frozen_slots;
 use crate::filesystem::SmallFileSystem;
 use crate::process::run;
 
+const PLACE: &str = "/var/tmp";
 const SUPERBLOCK: usize = 1024;
 const MAGIC: usize = SUPERBLOCK + 0x38;
 const INCOMPATIBLE: usize = SUPERBLOCK + 0x60;
@@ -26,6 +28,25 @@ pub(crate) fn make(image: &Path, mib: u64) -> Result<()> {
     convert.args(["convert", "-f", "raw", "-O", "qcow2"]);
     run(convert.arg(&raw).arg(image))?;
     Ok(std::fs::remove_file(raw)?)
+}
+
+/// The file that the guest writes its records to, as whoever mounts an image next finds it. Nobody may
+/// write the image.
+pub fn records(image: &Path) -> Result<NamedTempFile> {
+    let raw = NamedTempFile::new_in(PLACE)?;
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-U", "-O", "raw"]);
+    run(convert.arg(image).arg(raw.path()))?;
+    // The journal is played back: 1 is for what was mended by that.
+    let mut check = Command::new("e2fsck");
+    let checked = check.arg("-fy").arg(raw.path()).output()?;
+    let sound = checked.status.code().is_some_and(|code| code <= 1);
+    let said = String::from_utf8_lossy(&checked.stdout);
+    ensure!(sound, "no sound ext4 in {}: {said}", image.display());
+    let records = NamedTempFile::new_in(PLACE)?;
+    let dump = format!("dump /records {}", records.path().display());
+    run(Command::new("debugfs").args(["-R", &dump]).arg(raw.path()))?;
+    Ok(records)
 }
 
 /// Whether the file system in a layer that nobody writes any more was mounted and not frozen.

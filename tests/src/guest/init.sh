@@ -1,7 +1,7 @@
 #!/bin/sh
 # The guest's first process: loads the drivers and starts one writer for each virtio disk.
 # The kernel's command line says what they write (lm.slots, lm.fill, lm.background, lm.rate), which
-# disk has a file system (lm.files), and what the guest's agent is like (lm.agent).
+# disk has a file system (lm.files), whether the first two get pairs (lm.pairs), and what the guest's agent is like (lm.agent).
 export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
@@ -9,7 +9,7 @@ mount -t sysfs sys /sys
 exec </dev/null >/dev/ttyS0 2>&1
 while read -r module; do insmod "/modules/$module.ko"; done </modules/order
 
-slots=1024 fill=0 background=0 rate=0 files= agent=
+slots=1024 fill=0 background=0 rate=0 files= agent= pairs=
 for word in $(cat /proc/cmdline); do
     case $word in
     lm.slots=*) slots=${word#*=} ;;
@@ -18,6 +18,7 @@ for word in $(cat /proc/cmdline); do
     lm.rate=*) rate=${word#*=} ;;
     lm.files=*) files=${word#*=} ;;
     lm.agent=*) agent=${word#*=} ;;
+    lm.pairs=*) pairs=${word#*=} ;;
     esac
 done
 
@@ -41,5 +42,9 @@ for disk in /dev/vd?; do
     guest-writer "$name" "$slots" "$fill" "$background" "$rate" &
     echo $! >>/writers
 done
+if [ -n "$pairs" ]; then
+    guest-writer --pairs vda vdb &
+    echo $! >>/writers
+fi
 echo BOOTED
 while :; do sleep 3600; done

@@ -8,6 +8,7 @@
 //!  serial file ---+--> acks     when each acknowledgement reached the host
 //!  disk images ---+--> oracle   is every acknowledged record still there?
 //!                 +--> files    was the file system frozen?
+//!                 +--> pairs    were two disks frozen at once?
 //! ```
 //! To end a guest cleanly press its power button (`virsh shutdown`): the writers stop between two
 //! records. To destroy it is as good for the oracle: what was acknowledged must be there anyway.
@@ -18,4 +19,5 @@ pub mod domain;
 pub mod files;
 pub mod image;
 pub mod oracle;
+pub mod pairs;
 pub mod record;

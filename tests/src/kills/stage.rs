@@ -28,12 +28,21 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) async fn set(scene: &mut Scene, number: u32) -> Result<Self> {
+        let younger = number % YOUNGER_EVERY == YOUNGER_EVERY - 1;
+        Self::lay(scene, number, younger).await
+    }
+
+    /// The same, always of the active layer.
+    pub(super) async fn of_active(scene: &mut Scene, number: u32) -> Result<Self> {
+        Self::lay(scene, number, false).await
+    }
+
+    async fn lay(scene: &mut Scene, number: u32, younger: bool) -> Result<Self> {
         let older = Frozen::take(scene, &format!("older-{number}")).await?;
         let snapshot = scene.snapshot(&format!("before-{number}")).await?;
-        let younger = if number % YOUNGER_EVERY == YOUNGER_EVERY - 1 {
-            Some(Frozen::take(scene, &format!("younger-{number}")).await?)
-        } else {
-            None
+        let younger = match younger {
+            true => Some(Frozen::take(scene, &format!("younger-{number}")).await?),
+            false => None,
         };
         let images = scene.images_of(DISK).await?;
         let top = images.len() - 1 - usize::from(younger.is_some());
@@ -114,16 +123,23 @@ impl Stage {
         let listed = self.listed(scene).await?;
         ensure!(listed.is_none(), "{listed:?} is left");
         ensure!(!self.top.exists(), "{} is left", self.top.display());
-        let starts_from = scene.rig.virsh().next_image(&scene.guest.spec.name, DISK)?;
+        let starts_from = self.starts_from(scene)?;
         let expected = match self.younger {
             Some(_) => self.images.last(),
             None => Some(&self.base),
         };
         ensure!(
-            Some(&PathBuf::from(&starts_from)) == expected,
-            "it starts from {starts_from}"
+            Some(&starts_from) == expected,
+            "it starts from {}",
+            starts_from.display()
         );
         Ok(())
+    }
+
+    /// The image that the machine starts from next.
+    pub(super) fn starts_from(&self, scene: &Scene) -> Result<PathBuf> {
+        let image = scene.rig.virsh().next_image(&scene.guest.spec.name, DISK)?;
+        Ok(PathBuf::from(image))
     }
 
     async fn failed(&self, scene: &mut Scene, ended: &v1::Operation) -> Result<()> {

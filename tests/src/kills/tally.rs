@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use livemerge_proto::v1::MergePhase;
 
-use super::Victim;
+use super::{Victim, switch};
 use crate::guest::oracle::Verdict;
 
 /// What came of one kill.
@@ -20,6 +20,10 @@ pub struct Kill {
     pub delay: Duration,
     /// Whether the merge had been won when the victim died.
     pub merged: bool,
+    /// Whether QEMU had said that it has switched the guest; only of kills around that.
+    pub switched: bool,
+    /// Whether the machine starts from the volume that is kept; only of those, too.
+    pub on_base: bool,
     /// Whether QEMU had a block job of which libvirt had not written anything down.
     pub unmarked: bool,
     /// Whether libvirt came back without the machine, which went on.
@@ -92,6 +96,10 @@ pub(super) fn print(done: &BTreeMap<Victim, Kills>) {
     for (victim, kills) in done {
         for row in rows(kills) {
             println!("  {victim:?}, {row}");
+        }
+        if *victim == Victim::MachineInPivot {
+            let (Ok(sides) | Err(sides)) = switch::sides(&kills.done);
+            println!("  {victim:?}: {sides}");
         }
         if kills.outstanding > 0 {
             println!("  {victim:?}: {} kills were not tried", kills.outstanding);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
+use livemerge_host_agent::latest::Latest;
 use livemerge_host_agent::merge::step::{Observation, Policy, Step};
 use livemerge_host_agent::merge::{MergeRecord, Phase};
 use livemerge_host_agent::overlays::Overlays;
@@ -17,7 +18,6 @@ use tokio::runtime::Runtime;
 use super::clock::WallClock;
 use super::driver::{Driver, Journal, Turn};
 use super::event::Did;
-use super::network::CallId;
 use super::orders::Order;
 use super::schedule::Seen;
 
@@ -45,8 +45,8 @@ pub(super) struct Agent {
     pub(super) half_accepted: Vec<MergeRecord>,
     /// The newest server that was obeyed.
     pub(super) fence: u64,
-    /// The latest call for overlays that it has taken.
-    pub(super) overlays: CallId,
+    /// The last order that it has taken.
+    pub(super) latest: Arc<Latest>,
     /// What it has asked of the hypervisor and must never.
     pub(super) wrong: Option<String>,
     pub(super) process: Option<Process>,
@@ -71,7 +71,7 @@ impl Agent {
             journal: Journal::new(),
             half_accepted: Vec::new(),
             fence: 0,
-            overlays: 0,
+            latest: Arc::default(),
             wrong: None,
             process: None,
         }

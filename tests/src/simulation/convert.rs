@@ -4,6 +4,7 @@ use livemerge_api_server::hosts::{self, Measured, MeasuredWay};
 use livemerge_api_server::snapshot::{self, Mark, plan::Range};
 use livemerge_host_agent::freeze::Quiesce;
 use livemerge_host_agent::hypervisor::{self, fake::FakeHypervisor};
+use livemerge_host_agent::latest::Given;
 use livemerge_host_agent::merge::{Direction, DiskPlan, DiskRange, MergeOrder, VolumeMark};
 use livemerge_host_agent::volumes::Volumes;
 use livemerge_host_agent::{chains, overlays};
@@ -33,8 +34,11 @@ pub(super) fn chains(
 
 fn chain(chain: chains::Chain) -> hosts::Chain {
     let layer = |layer: chains::ChainLayer| {
-        let allocated_bytes = layer.volume.as_ref().map(|known| known.allocated_bytes);
+        let known = layer.volume.as_ref();
+        let allocated_bytes = known.map(|known| known.allocated_bytes);
         hosts::Layer {
+            encrypted: known.is_some_and(|known| known.encrypted),
+            bitmaps: known.map(|known| known.bitmaps.clone()).unwrap_or_default(),
             mark: layer.volume.map(|known| Mark {
                 volume: known.volume,
                 identity: known.identity,
@@ -54,7 +58,7 @@ fn chain(chain: chains::Chain) -> hosts::Chain {
     }
 }
 
-pub(super) fn overlay_order(order: hosts::OverlayOrder) -> overlays::OverlayOrder {
+pub(super) fn overlay_order(order: hosts::OverlayOrder, given: Given) -> overlays::OverlayOrder {
     let overlays = order.overlays.into_iter().map(|new| overlays::NewOverlay {
         disk: new.disk,
         below: new.below,
@@ -62,6 +66,7 @@ pub(super) fn overlay_order(order: hosts::OverlayOrder) -> overlays::OverlayOrde
     });
     overlays::OverlayOrder {
         request: order.request,
+        given: Some(given),
         vm: order.vm,
         overlays: overlays.collect(),
         // No guest of this host has an agent.

@@ -19,7 +19,9 @@ use livemerge_host_agent::hypervisor::{
     Hypervisor, HypervisorError, HypervisorEvent, VmState, VmView,
 };
 use livemerge_host_agent::merge::step::{Action, Outcome, Peers, Policy, Step, Told};
-use livemerge_host_agent::merge::{Help, MergeRecord, Phase, Window, backing_of, job_order};
+use livemerge_host_agent::merge::{
+    Help, MergeRecord, Phase, backing_of, job_order, runs_unwritten,
+};
 use livemerge_proto::ids::MergeId;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
@@ -297,8 +299,11 @@ impl Turn<'_> {
     }
 
     fn persist(&mut self, phase: Phase, action: Option<Action>) -> Did {
+        self.limit_again(&phase);
         if self.luck != Luck::Good {
-            self.release_unjournaled();
+            if runs_unwritten(&self.record().phase, &phase, action) {
+                self.release_unjournaled();
+            }
             self.driver.todo = Todo::Retry(self.now + JOURNAL_RETRY);
             return Did::something("the journal cannot be written");
         }
@@ -322,26 +327,39 @@ impl Turn<'_> {
         did
     }
 
-    fn release_unjournaled(&mut self) {
-        let suspending = matches!(
-            self.record().phase,
-            Phase::Pivoting {
-                window: Window::Suspending,
-                suspended_at: Some(_),
-                ..
-            }
+    /// A pivot that is put off: the job goes on with the limit that was lifted for it.
+    fn limit_again(&mut self, next: &Phase) {
+        let record = self.record();
+        let put_off = matches!(
+            (&record.phase, next),
+            (Phase::Pivoting { .. }, Phase::Ready { .. })
         );
-        if suspending {
-            let _looked_at_anew = answered(self.hypervisor.resume(self.record().order.vm));
-            self.member().fresh_start = true;
+        let limit = record.bytes_per_second;
+        if put_off && record.pivots() && limit > 0 && !record.help.unlimited {
+            let order = &record.order;
+            let _as_slow_as_it_was =
+                answered(self.hypervisor.set_speed(order.vm, &order.disk, limit));
         }
+    }
+
+    fn release_unjournaled(&mut self) {
+        if !self.member().let_run {
+            let let_run = answered(self.hypervisor.resume(self.record().order.vm)).is_ok();
+            self.member().let_run = let_run;
+        }
+        self.member().fresh_start = true;
     }
 
     fn act(&mut self, action: Action) -> Did {
         let record = self.record().clone();
         let (vm, disk) = (record.order.vm, &record.order.disk);
         let hypervisor = self.hypervisor;
-        if action == Action::Suspend && record.pivots() && record.bytes_per_second > 0 {
+        let holds_up = match action {
+            Action::Suspend => record.pivots(),
+            Action::Pivot => !record.phase.suspended(),
+            _ => false,
+        };
+        if holds_up && record.bytes_per_second > 0 {
             // A limit would hold up the rest, too.
             let _as_fast_as_it_is = answered(hypervisor.set_speed(vm, disk, 0));
         }

@@ -22,6 +22,8 @@ pub(super) struct Member {
     pub(super) no_help_until: Option<Duration>,
     pub(super) inherited_help: bool,
     pub(super) fresh_start: bool,
+    /// The guest was let run, and that is not written down.
+    pub(super) let_run: bool,
 }
 
 impl Member {
@@ -35,6 +37,7 @@ impl Member {
             no_help_until: None,
             inherited_help: true,
             fresh_start: true,
+            let_run: false,
         }
     }
 
@@ -127,6 +130,7 @@ impl Member {
         self.phase_entered = now;
         self.told = None;
         self.fresh_start = false;
+        self.let_run = false;
     }
 }
 

@@ -26,7 +26,7 @@
 //! Not simulated: several hosts or machines; the limits of a host on merges side by side; storage
 //! that fails while an overlay is undone, or in a survey; an operator who resumes the guest within
 //! the pivot, or starts a machine before the agent has made its chain whole; a definition that lags
-//! behind the live chain; an order for overlays that comes twice or late, which nothing forbids yet.
+//! behind the live chain.
 
 mod agent;
 mod client;

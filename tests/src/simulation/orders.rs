@@ -3,6 +3,7 @@
 //! The checks, the plans, the overlays and the removals are the agent's own, on the simulated host.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use livemerge_api_server::hosts::{self, HostError, Measured, Removed, is_a_no};
 use livemerge_api_server::snapshot::Consistency;
 use livemerge_api_server::snapshot::plan::Range;
 use livemerge_api_server::snapshot::step::{Answer, Ask};
+use livemerge_host_agent::latest::{Given, Latest};
 use livemerge_host_agent::merge::{self, MergeOrder, MergeRecord, Room, check};
 use livemerge_host_agent::volumes::Volumes;
 use livemerge_proto::ids::VmId;
@@ -94,25 +96,6 @@ impl Agent {
             .collect()
     }
 
-    /// Orders for overlays are taken once, and in the order in which they were asked for, as one
-    /// connection and one lane a machine have it: true when this one is not taken. A late copy
-    /// after a refusal would bring a layer that no record knows. All other orders may come late.
-    pub(super) fn forget_late_overlays(&mut self, order: usize) -> bool {
-        let Some(process) = self.process.as_mut() else {
-            return false;
-        };
-        let order_ = &process.orders[order];
-        if !matches!(order_.ask(), Some(Ask::Overlays(_))) {
-            return false;
-        }
-        let late = order_.call <= self.overlays;
-        self.overlays = self.overlays.max(order_.call);
-        if late {
-            process.orders.remove(order);
-        }
-        late
-    }
-
     /// The next stage of an order, and its answer when there is one.
     pub(super) fn handle(
         &mut self,
@@ -128,7 +111,7 @@ impl Agent {
             stage,
         } = process.orders.remove(order);
         let answer = match stage {
-            Stage::Arrived(question) => match self.take(generation, question, around) {
+            Stage::Arrived(question) => match self.take(call, generation, question, around) {
                 Done::Told(told) => told,
                 Done::Accept(records) => {
                     let did = Did::nothing(("checked", call, records.len()));
@@ -176,7 +159,13 @@ impl Agent {
         }
     }
 
-    fn take(&mut self, generation: u64, question: Question, around: Around<'_>) -> Done {
+    fn take(
+        &mut self,
+        call: CallId,
+        generation: u64,
+        question: Question,
+        around: Around<'_>,
+    ) -> Done {
         let only_looks = matches!(
             question,
             Question::Measure(..) | Question::Ask(Ask::Chains(_) | Ask::Survey(_))
@@ -209,10 +198,15 @@ impl Agent {
                 let desk = Desk {
                     process,
                     journal: &self.journal,
+                    latest: &self.latest,
+                    given: Given {
+                        generation,
+                        sequence: call,
+                    },
                     around,
                     wall,
                 };
-                desk.take(generation, question)
+                desk.take(question)
             }
         }
     }
@@ -237,12 +231,14 @@ impl Done {
 struct Desk<'a> {
     process: &'a Process,
     journal: &'a Journal,
+    latest: &'a Arc<Latest>,
+    given: Given,
     around: Around<'a>,
     wall: Timestamp,
 }
 
 impl Desk<'_> {
-    fn take(self, generation: u64, question: Question) -> Done {
+    fn take(mut self, question: Question) -> Done {
         let ask = match question {
             Question::Ask(ask) => ask,
             Question::Measure(vm, ranges) => {
@@ -255,15 +251,18 @@ impl Desk<'_> {
         Done::of(match ask {
             Ask::Chains(vm) => convert::chains(vm, hypervisor, volumes).map(Answer::Chains),
             Ask::Overlays(order) => {
-                let order = convert::overlay_order(order);
+                let order = convert::overlay_order(order, self.given);
                 let done = answered(self.process.overlays.create(&order));
+                self.count_late(&done);
                 done.map(|_overlaid| Answer::OverlaysOn(Consistency::Crash))
             }
             Ask::Survey(vm) => convert::chains(vm, hypervisor, volumes)
                 .map(|chains| Answer::Survey(chains, vec![])),
             Ask::Merges(orders) => {
-                let orders = convert::merge_orders(orders, generation);
-                match self.accept(&orders) {
+                let orders = convert::merge_orders(orders, self.given.generation);
+                let accepted = self.accept(&orders);
+                self.count_late(&accepted);
+                match accepted {
                     Ok(records) if !records.is_empty() => return Done::Accept(records),
                     Ok(_known) => Ok(Answer::MergesAccepted),
                     Err(problem) => Err(problem),
@@ -272,6 +271,15 @@ impl Desk<'_> {
             Ask::Cancel(_) | Ask::Limit(..) => unreachable!("a wish goes to the driver"),
             Ask::Removal(order) => remove(&order, volumes, self.around).map(Answer::Removal),
         })
+    }
+
+    fn count_late<T>(&mut self, answer: &Result<T, Problem>) {
+        if answer
+            .as_ref()
+            .is_err_and(|no| no.reason == Reason::StaleGeneration)
+        {
+            self.around.seen.count("a late order is refused");
+        }
     }
 
     fn measure(&self, vm: VmId, ranges: Vec<Range>) -> Result<Vec<Measured>, Problem> {
@@ -302,6 +310,9 @@ impl Desk<'_> {
         if !known.is_empty() {
             let text = "a merge was ordered with another payload";
             return Err(Problem::new(Reason::MergeIdConflict, text));
+        }
+        if let Some(first) = orders.first() {
+            answered(self.latest.pass(first.vm, self.given))?;
         }
         let mut room = Room::default();
         let fitting = |order: &MergeOrder| {

@@ -14,8 +14,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use livemerge_api_server::hosts::{HostStatus, MergeSight, VmChains};
 use livemerge_api_server::snapshot::plan::{Mint, Range, Wanted, measurable};
-use livemerge_api_server::snapshot::step::{Answer, Observation, Sign, Step, awaited_merges};
-use livemerge_api_server::snapshot::{Operation, Snapshot};
+use livemerge_api_server::snapshot::step::{
+    Answer, Observation, Sign, Step, awaited_merges, next_removal,
+};
+use livemerge_api_server::snapshot::{Operation, Snapshot, needed_by};
 use livemerge_proto::ids::{HostId, MergeId, OperationId};
 
 use super::clock::WallClock;
@@ -250,6 +252,12 @@ impl Process {
         let is_seen = |sight: &MergeSight| matches!(sight, MergeSight::Seen(_));
         run.begun |= merges.values().any(is_seen);
         let unknown = merges.values().any(|sight| *sight == MergeSight::Unknown);
+        let removal = next_removal(&run.operation);
+        let needed = removal.and_then(|mark| {
+            let (snapshots, operations) = (record.snapshots.values(), record.operations.values());
+            needed_by(&mark.volume, run.operation.id, snapshots, operations)
+        });
+        run.attempts += u32::from(needed.is_some());
         let unseen_since = unknown.then(|| run.unseen_since.unwrap_or(now));
         run.unseen_since = unseen_since;
         let seen = Observation {
@@ -258,6 +266,7 @@ impl Process {
             host: Some(&self.host),
             merges,
             unseen: unseen_since.map_or(Duration::ZERO, |since| now - since),
+            needed: needed.as_ref(),
             answer: run.answer.as_ref(),
             attempts: run.attempts,
             begun: run.begun,

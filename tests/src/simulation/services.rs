@@ -155,9 +155,6 @@ impl World {
         let Some(order) = ready.choose(&mut self.rng).copied() else {
             return Did::nothing("there is none");
         };
-        if self.agent.forget_late_overlays(order) {
-            return Did::nothing("too late");
-        }
         if faults {
             self.spoil_a_call(order);
         }

@@ -130,7 +130,11 @@ impl World {
         let domains = vec![Domain::plain(Arc::new(self.storage.clone()))];
         let volumes = Arc::new(Volumes::new(domains, hypervisor.clone()));
         let process = Process {
-            overlays: Overlays::new(hypervisor.clone(), Arc::clone(&volumes)),
+            overlays: Overlays::new(
+                hypervisor.clone(),
+                Arc::clone(&volumes),
+                Arc::clone(&self.agent.latest),
+            ),
             hypervisor,
             volumes,
             orders: Vec::new(),

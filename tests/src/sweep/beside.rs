@@ -21,6 +21,8 @@ const STALLED: Duration = Duration::from_millis(300);
 const FIRST: Duration = Duration::from_millis(400);
 /// The time in which layers of others are listed, and the first merge begins.
 const LISTED: Duration = Duration::from_secs(120);
+/// What all jobs copy together: each of two has half of it.
+const TOTAL: u32 = 6_000_000;
 /// A volume that is built on the first snapshot's.
 pub(super) const CLONE: &str = "clone.qcow2";
 
@@ -33,6 +35,9 @@ impl Beside {
             // It is held back once.
             least_guest_mib: (self == Self::Flood).then_some(32),
             max_per_host: u32::from(self == Self::Queue),
+            max_per_storage: u32::from(self == Self::StorageQueue),
+            total_bytes_per_second: if self == Self::Rates { TOTAL } else { 0 },
+            pivots_running: self == Self::Running,
         }
     }
 }
@@ -47,7 +52,7 @@ pub(super) async fn set(
 ) -> Result<Option<World>> {
     let disk: DiskTarget = "vda".parse()?;
     match beside {
-        Beside::Nothing => {}
+        Beside::Nothing | Beside::Running => {}
         Beside::Rush => world.writes_at(Pace::Fast),
         Beside::Flood => world.writes_at(Pace::Flood),
         Beside::Clone => {
@@ -68,7 +73,7 @@ pub(super) async fn set(
             cluster.volumes.add_bitmap(&name(&active)?, "backup");
         }
         Beside::Frozen => freeze(cluster, world, ledger, vm, &disk).await?,
-        Beside::Queue => {
+        Beside::Queue | Beside::StorageQueue | Beside::Rates => {
             let first = cluster.add_vm("first", &["vda"]).await?;
             let snapshot = cluster.api.snapshot(first, "a").await?;
             let delete = cluster.api.delete(&snapshot).await?;

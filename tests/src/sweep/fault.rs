@@ -40,15 +40,16 @@ pub const POINTS: [Site; 21] = [
 /// The points that only a request passes.
 pub const ACCEPTANCE: [Site; 2] = ["api::before-accept", "api::after-accept"];
 
-/// The calls that cross a port. All machines (`hypervisor::vms`) are looked at only when a service has
-/// come back.
-pub const CALLS: [Site; 33] = [
+/// The calls that cross a port, of a run without faults. All machines (`hypervisor::vms`) are looked at only
+/// when a service has come back.
+pub const CALLS: [Site; 34] = [
     "hypervisor::abort_job",
     "hypervisor::add_overlays",
     "hypervisor::freeze_guest",
     "hypervisor::job",
     "hypervisor::kept_snapshots",
     "hypervisor::limit_writes",
+    "hypervisor::migrates",
     "hypervisor::pivot",
     "hypervisor::references",
     "hypervisor::resume",
@@ -78,6 +79,13 @@ pub const CALLS: [Site; 33] = [
     "store::repeated",
 ];
 
+/// The calls that a service makes only when it has come back, or after QEMU's death.
+pub const OF_RECOVERY: [Site; 3] = [
+    "hypervisor::restore_backing",
+    "hypervisor::set_next_start",
+    "hypervisor::vms",
+];
+
 /// What happens at a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
@@ -95,6 +103,16 @@ pub enum Fault {
     BreakLine,
     /// libvirt is gone for a while. QEMU goes on; its events are lost.
     Disconnect,
+    /// The agent dies, and libvirt within it, when the guest is switched: the definition still names
+    /// the image that the guest was switched from.
+    HalfWritten,
+    /// The block job fails.
+    JobFails,
+    /// Somebody else cancels the block job.
+    JobCancelled,
+    /// QEMU dies at the end of an intermediate commit: the overlay names the base already, and what was
+    /// committed is lost.
+    DiesAtTheEnd,
     /// The step ends in an error, and whether it was done cannot be told.
     Error,
     /// The call goes wrong.
@@ -117,6 +135,7 @@ impl Fault {
     pub fn may_fail_operations(self) -> bool {
         match self {
             Self::KillVm | Self::StartVm | Self::HostDies => true,
+            Self::JobFails | Self::JobCancelled | Self::DiesAtTheEnd => true,
             Self::Upset(Upset::Refused) => true,
             Self::Upset(Upset::Answers(reason)) => is_a_no(reason),
             _ => false,
@@ -135,6 +154,10 @@ impl fmt::Display for Fault {
             Self::HostDies => "host dies",
             Self::BreakLine => "line breaks",
             Self::Disconnect => "libvirt gone",
+            Self::HalfWritten => "libvirt dies half-way",
+            Self::JobFails => "job fails",
+            Self::JobCancelled => "job cancelled by another",
+            Self::DiesAtTheEnd => "machine killed at the commit's end",
             Self::Error => "error",
             Self::Upset(Upset::Refused) => "refused",
             Self::Upset(Upset::Unreached) => "not reached",
@@ -145,13 +168,17 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What QEMU does by itself. Between the last two it writes the base, and nobody knows.
+/// What QEMU does by itself: it has copied, it has switched, and that is known. Between the last two it
+/// writes the base, and nobody knows.
 pub const QEMU: [Site; 3] = ["qemu::copies", "qemu::switches", "qemu::notices"];
+
+/// A block job is about to go on; an intermediate commit.
+pub const JOBS: [Site; 2] = ["qemu::works", "qemu::commits"];
 
 /// All sites that some row passes in any run.
 pub fn sites() -> impl Iterator<Item = Site> {
     let points = POINTS.into_iter().chain(ACCEPTANCE);
-    points.chain(QEMU).chain(CALLS)
+    points.chain(QEMU).chain(JOBS).chain(CALLS)
 }
 
 /// Whether a call changes something: of what is refused none is made.
@@ -181,6 +208,11 @@ pub fn owner(site: Site) -> Option<Who> {
 
 /// What can happen at a site.
 pub fn faults_at(site: Site) -> Vec<Fault> {
+    match site {
+        "qemu::works" => return vec![Fault::JobFails, Fault::JobCancelled],
+        "qemu::commits" => return vec![Fault::DiesAtTheEnd],
+        _ => {}
+    }
     if owner(site).is_none() && !QEMU.contains(&site) {
         let upsets = upsets_at(site).iter().copied();
         return upsets.map(Fault::Upset).collect();
@@ -197,6 +229,9 @@ pub fn faults_at(site: Site) -> Vec<Fault> {
     if site.ends_with("-journal") {
         faults.push(Fault::Error);
     }
+    if site == "qemu::switches" {
+        faults.push(Fault::HalfWritten);
+    }
     faults
 }
 
@@ -209,6 +244,7 @@ fn upsets_at(site: Site) -> &'static [Upset] {
     const FULL: Upset = Answers(Reason::InsufficientSpace);
     const HYPERVISOR: Upset = Answers(Reason::HypervisorUnreachable);
     const IN_USE: Upset = Answers(Reason::VolumeInUse);
+    const STALE: Upset = Answers(Reason::StaleGeneration);
     const STORAGE: Upset = Answers(Reason::StorageUnreachable);
     const STORE: Upset = Answers(Reason::StoreUnavailable);
     match site {
@@ -216,18 +252,19 @@ fn upsets_at(site: Site) -> &'static [Upset] {
         | "hypervisor::vms"
         | "hypervisor::job"
         | "hypervisor::references"
-        | "hypervisor::kept_snapshots" => &[Unreached],
+        | "hypervisor::kept_snapshots"
+        | "hypervisor::migrates" => &[Unreached],
         "hypervisor::write_limit" => &[Refused, Unreached],
         "storage::stat" | "storage::list" => &[Unreached],
         "storage::create" => &[Unreached, Lost, FULL],
         "storage::remove" => &[Unreached, Lost, IN_USE, FULL],
         "store::accept" | "store::apply" => &[Unreached, Lost, BUSY],
         "store::repeated" | "store::put_vms" => &[Unreached],
-        "rpc::StartMerge" => &[Unreached, Lost, Late, BUSY, FULL, HYPERVISOR],
-        "rpc::RemoveVolume" => &[Unreached, Lost, Late, IN_USE, STORAGE],
-        "rpc::CreateOverlays" => &[Unreached, Lost, Late, FULL, HYPERVISOR],
+        "rpc::StartMerge" => &[Unreached, Lost, Late, BUSY, FULL, HYPERVISOR, STALE],
+        "rpc::RemoveVolume" => &[Unreached, Lost, Late, IN_USE, STORAGE, STALE],
+        "rpc::CreateOverlays" => &[Unreached, Lost, Late, FULL, HYPERVISOR, STALE],
         "rpc::GetVolumeChain" | "rpc::PlanMerge" => &[Unreached, Lost, Late, STORAGE],
-        "rpc::CancelMerge" | "rpc::SetMergeBandwidth" => &[Unreached, Lost, Late, DRAINING],
+        "rpc::CancelMerge" | "rpc::SetMergeBandwidth" => &[Unreached, Lost, Late, DRAINING, STALE],
         _ if site.starts_with("rpc::") => &[Unreached, Lost, Late, STORE],
         _ if site.starts_with("hypervisor::") => &[Refused, Unreached, Lost, Late],
         _ => &[],
@@ -244,11 +281,13 @@ pub fn certain_hits(site: Site) -> usize {
         "hypervisor::abort_job" => 1,
         "hypervisor::pivot" | "hypervisor::resume" | "hypervisor::suspend" => 1,
         _ if site.starts_with("rpc::") => 1,
-        "api::after-note" | "api::before-note" | "qemu::copies" => 1,
+        "api::after-note" | "api::before-note" => 1,
+        "qemu::commits" | "qemu::copies" | "qemu::works" => 1,
         "storage::list" | "storage::stat" => 1,
         "hypervisor::job"
         | "hypervisor::kept_snapshots"
         | "hypervisor::limit_writes"
+        | "hypervisor::migrates"
         | "hypervisor::references"
         | "hypervisor::vm"
         | "hypervisor::vms"
@@ -263,7 +302,7 @@ pub fn most_hits(site: Site) -> usize {
     match site {
         "hypervisor::vm" | "hypervisor::job" => 8,
         "hypervisor::vms" | "storage::stat" | "storage::list" => 6,
-        "qemu::copies" => 4,
+        "qemu::commits" | "qemu::copies" | "qemu::works" => 4,
         _ => usize::MAX,
     }
 }

@@ -281,6 +281,11 @@ impl Hypervisor for Host {
         self.real.references(locator).await
     }
 
+    async fn migrates(&self, vm: VmId) -> Answer<bool> {
+        self.unreached("hypervisor::migrates")?;
+        self.real.migrates(vm).await
+    }
+
     async fn kept_snapshots(&self, vm: VmId) -> Answer<Vec<KeptSnapshot>> {
         self.unreached("hypervisor::kept_snapshots")?;
         self.real.kept_snapshots(vm).await

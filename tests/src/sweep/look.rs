@@ -102,14 +102,7 @@ impl Client {
         let listed = self.api.list(self.vm).await?;
         let names: Vec<&str> = listed.iter().map(|snapshot| &*snapshot.name).collect();
         ensure!(names == self.scenario.left(), "the list has {names:?}");
-        // An order that the host refuses after a reply was lost may still be under way: nobody says that
-        // nothing was touched.
-        let refused = self.scenario.beside.is_refused_by_host();
-        let ready = |snapshot: &v1::Snapshot| match snapshot.state() {
-            v1::SnapshotState::Ready => true,
-            v1::SnapshotState::Incomplete => refused,
-            _ => false,
-        };
+        let ready = |snapshot: &v1::Snapshot| snapshot.state() == v1::SnapshotState::Ready;
         ensure!(listed.iter().all(ready), "not all are READY: {listed:?}");
         let mut all = Vec::new();
         for disk in self.scenario.disks {
@@ -173,11 +166,8 @@ impl Client {
         };
         let found = tokio::time::timeout(LIMIT, looking).await;
         let mut found = found.context("the record and storage cannot be compared")?;
-        // What stands beside the machine on purpose is found, too, and a snapshot that may be touched.
+        // What stands beside the machine on purpose is found, too.
         found.retain(|finding| !format!("{finding:?}").contains(CLONE));
-        if self.scenario.beside.is_refused_by_host() {
-            found.retain(|finding| finding.kind() != v1::FindingKind::SnapshotIncomplete);
-        }
         ensure!(found.is_empty(), "CheckConsistency finds {found:?}");
         Ok(())
     }

@@ -10,6 +10,7 @@ use livemerge_api_server::store::{
     Store, StoreError, VmFilter,
 };
 use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
+use livemerge_storage::VolumeRef;
 use tokio::sync::watch;
 use tonic::async_trait;
 
@@ -125,6 +126,10 @@ impl Store for Record {
 
     async fn snapshots(&self, vm: Option<VmId>, page: &Page<SnapshotId>) -> Answer<Vec<Snapshot>> {
         self.real.snapshots(vm, page).await
+    }
+
+    async fn snapshots_that_need(&self, volume: &VolumeRef) -> Answer<Vec<Snapshot>> {
+        self.real.snapshots_that_need(volume).await
     }
 
     async fn operation(&self, id: OperationId) -> Answer<Option<Operation>> {

@@ -3,10 +3,10 @@
 
 use super::Passed;
 use super::case::Case;
-use super::fault::{Fault, Site, certain_hits, faults_at, most_hits, owner, sites};
-use super::scenario::Scenario;
+use super::fault::{Fault, OF_RECOVERY, Site, certain_hits, faults_at, most_hits, owner, sites};
+use super::scenario::{Beside, Scenario, scenario};
 use super::stage::{Hits, Plan};
-use crate::cluster::{Upset, Who};
+use crate::cluster::Who;
 
 /// The sites around pivot, record and removal: after a first fault here a second one follows.
 const FIRSTS: [Site; 11] = [
@@ -35,7 +35,17 @@ pub struct LeftOut {
 pub fn singles(scenario: &'static Scenario, passed: &Hits) -> (Vec<Case>, Vec<LeftOut>) {
     let (mut cases, mut left_out) = (Vec::new(), Vec::new());
     for (site, hits) in passed {
-        let (most, faults) = (most_hits(site), faults_at(site));
+        let (most, mut faults) = (most_hits(site), faults_at(site));
+        let all = faults.len();
+        faults.retain(|fault| is_promised(scenario, site, *fault));
+        if faults.len() < all {
+            let what = format!(
+                "{} / deaths of QEMU at {site}: the configuration accepts their window",
+                scenario.name
+            );
+            let cases = (all - faults.len()) * hits.min(&most);
+            left_out.push(LeftOut { what, cases });
+        }
         for hit in 1..=(*hits).min(most) {
             let single = |fault: &Fault| single(scenario, site, hit, *fault);
             cases.extend(faults.iter().map(single));
@@ -55,6 +65,13 @@ pub fn singles(scenario: &'static Scenario, passed: &Hits) -> (Vec<Case>, Vec<Le
     (cases, left_out)
 }
 
+/// A guest that runs while it is switched may lose writes when QEMU dies then: nothing is promised of
+/// that. As long as the job copies it is not.
+fn is_promised(scenario: &Scenario, site: Site, fault: Fault) -> bool {
+    let dies = matches!(fault, Fault::KillVm | Fault::HostDies);
+    scenario.beside != Beside::Running || !dies || site == "qemu::copies"
+}
+
 fn single(scenario: &'static Scenario, site: Site, hit: usize, fault: Fault) -> Case {
     let fault = if scenario.off { fault.of_off() } else { fault };
     let plans = vec![Plan { site, hit, fault }];
@@ -72,6 +89,11 @@ pub fn representative(passed: &[Passed], times: usize) -> Vec<Case> {
             .filter_map(|(row, hits)| Some((*row, *hits.get(site)?)));
         let rows: Vec<_> = rows.collect();
         for fault in faults_at(site) {
+            let rows: Vec<_> = rows
+                .iter()
+                .filter(|(row, _)| is_promised(row, site, fault))
+                .copied()
+                .collect();
             for _ in 0..times.min(rows.len()) {
                 let (scenario, hits) = rows[turn % rows.len()];
                 let hit = 1 + (turn / rows.len()) % hits.min(certain_hits(site));
@@ -94,39 +116,28 @@ pub fn has_seconds(case: &Case) -> bool {
     let owner = owner(first.site).unwrap_or(Who::Agent);
     let dies = first.fault == Fault::Crash(owner);
     let around = FIRSTS.contains(&first.site) && (dies || first.fault == Fault::KillVm);
-    case.scenario.second_hits > 0 && around
+    let mends = matches!(first.fault, Fault::HalfWritten | Fault::DiesAtTheEnd);
+    mends || case.scenario.second_hits > 0 && around
 }
 
-/// A crash of either service at the points that the recovery from the first fault has passed.
+/// A crash of either service at the points that the recovery from the first fault has passed, and what
+/// may go wrong with the calls that it alone makes.
 pub fn seconds(case: &Case, passed: &Hits) -> (Vec<Case>, Vec<LeftOut>) {
     let (mut cases, mut beyond) = (Vec::new(), 0);
     let most = case.scenario.second_hits;
     for (site, hits) in passed {
-        if *site == "hypervisor::vms" {
-            let fault = Fault::Upset(Upset::Unreached);
-            let mut plans = case.plans.clone();
-            plans.push(Plan {
-                site,
-                hit: 1,
-                fault,
-            });
-            let scenario = case.scenario;
-            cases.push(Case { scenario, plans });
-            beyond += hits - 1;
+        if OF_RECOVERY.contains(site) {
+            let faults = faults_at(site);
+            beyond += (hits - 1) * faults.len();
+            cases.extend(faults.into_iter().map(|fault| then(case, site, 1, fault)));
         }
-        if owner(site).is_none() || site.ends_with("-journal") {
+        if most == 0 || owner(site).is_none() || site.ends_with("-journal") {
             continue;
         }
         beyond += hits.saturating_sub(most) * 2;
         for hit in 1..=(*hits).min(most) {
             for who in [Who::Server, Who::Agent] {
-                let fault = Fault::Crash(who);
-                let mut plans = case.plans.clone();
-                plans.push(Plan { site, hit, fault });
-                cases.push(Case {
-                    scenario: case.scenario,
-                    plans,
-                });
+                cases.push(then(case, site, hit, Fault::Crash(who)));
             }
         }
     }
@@ -134,9 +145,40 @@ pub fn seconds(case: &Case, passed: &Hits) -> (Vec<Case>, Vec<LeftOut>) {
         "{} / second faults after passing #{most} of a point: the recovery repeats itself",
         case.scenario.name
     );
-    let left_out = LeftOut {
+    let left_out = (beyond > 0).then_some(LeftOut {
         what,
         cases: beyond,
-    };
-    (cases, vec![left_out])
+    });
+    (cases, left_out.into_iter().collect())
+}
+
+/// The same with one more fault after the others.
+fn then(case: &Case, site: Site, hit: usize, fault: Fault) -> Case {
+    let mut case = case.clone();
+    case.plans.push(Plan { site, hit, fault });
+    case
+}
+
+/// What may go wrong with the calls that mend what a first fault has left, once each.
+pub fn mends() -> Vec<Case> {
+    let firsts = [
+        (
+            "active",
+            "qemu::switches",
+            Fault::HalfWritten,
+            "hypervisor::set_next_start",
+        ),
+        (
+            "middle",
+            "qemu::commits",
+            Fault::DiesAtTheEnd,
+            "hypervisor::restore_backing",
+        ),
+    ];
+    let cases = firsts.into_iter().flat_map(|(row, first, fault, site)| {
+        let first = scenario(row).map(|row| single(row, first, 1, fault));
+        let faults = faults_at(site).into_iter();
+        faults.filter_map(move |fault| Some(then(first.as_ref()?, site, 1, fault)))
+    });
+    cases.collect()
 }

@@ -63,6 +63,12 @@ pub enum Beside {
     Frozen,
     /// The host merges one machine at a time, and another one comes first.
     Queue,
+    /// The same, of the storage domain.
+    StorageQueue,
+    /// The jobs of all machines share a rate, and another one merges, too.
+    Rates,
+    /// The agent lets the guest run while it is switched (`merge.pivot = "running"`).
+    Running,
     /// Another volume is built on the first snapshot's: its merge is refused.
     Clone,
     /// libvirt has metadata of snapshots of its own: merges are refused.
@@ -74,11 +80,6 @@ pub enum Beside {
 }
 
 impl Beside {
-    /// Whether only the host knows that it refuses: the operation is accepted, and fails.
-    pub fn is_refused_by_host(self) -> bool {
-        matches!(self, Self::Encrypted | Self::Bitmap)
-    }
-
     /// What deletes are refused for.
     pub fn refuses(self) -> Option<Reason> {
         match self {
@@ -96,7 +97,7 @@ pub const FROZEN: [&str; 2] = ["discovered-vda-vm-vda", "discovered-vda-theirs"]
 const LARGE: u64 = 64 << 20;
 
 /// All rows.
-pub const SCENARIOS: [Scenario; 25] = [
+pub const SCENARIOS: [Scenario; 29] = [
     Scenario {
         second_hits: 2,
         ..row("active", &["vda"], &["a"], Work::Delete(&["a"]))
@@ -146,6 +147,10 @@ pub const SCENARIOS: [Scenario; 25] = [
     Scenario {
         also: Also::Cancel,
         ..row("cancel", &["vda", "vdb"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        also: Also::Cancel,
+        ..row("cancel-middle", &["vda"], &["a", "b"], Work::Delete(&["a"]))
     },
     Scenario {
         also: Also::Cancel,
@@ -204,6 +209,18 @@ pub const SCENARIOS: [Scenario; 25] = [
     Scenario {
         beside: Beside::Queue,
         ..row("queue", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::StorageQueue,
+        ..row("storage-queue", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Rates,
+        ..row("rates", &["vda", "vdb"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Running,
+        ..row("pivot-running", &["vda"], &["a"], Work::Delete(&["a"]))
     },
     Scenario {
         beside: Beside::Clone,

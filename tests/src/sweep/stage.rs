@@ -150,8 +150,10 @@ impl Stage {
                 props.crash_agent();
                 props.hypervisor.kill_vm(props.vm);
             }
+            Fault::HalfWritten => props.crash_agent(),
             Fault::Disconnect => props.hypervisor.disconnect(),
             Fault::BreakLine => props.network.break_line(Who::Agent.address()),
+            Fault::JobFails | Fault::JobCancelled | Fault::DiesAtTheEnd => return Some(fault),
             Fault::Error | Fault::Upset(_) => return Some(fault),
         }
         self.fallen.notify_one();

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use livemerge_host_agent::hypervisor::fake::FakeHypervisor;
-use livemerge_host_agent::hypervisor::{DiskView, Hypervisor, MirrorState, VmState, VmView};
+use livemerge_host_agent::hypervisor::{
+    BlockJobKind, DiskView, Hypervisor, MirrorState, VmState, VmView,
+};
 use livemerge_host_agent::merge::Policy;
 use livemerge_proto::ids::{DiskTarget, VmId};
 
+use super::fault::Fault;
 use super::ledger::Ledger;
 use super::stage::Stage;
 
@@ -140,13 +143,35 @@ impl World {
             return;
         }
         if !pivots {
-            self.hypervisor.advance(vm, target, COPIED);
-            self.stage.pass("qemu::copies");
+            if !self.ends_early(target) {
+                self.hypervisor.advance(vm, target, COPIED);
+                self.stage.pass("qemu::copies");
+            }
         } else if self.hypervisor.switch(vm, target) {
-            self.stage.pass("qemu::switches");
+            let half_written = self.stage.pass("qemu::switches") == Some(Fault::HalfWritten);
+            if let Some(left) = disk.chain.last().filter(|_| half_written) {
+                self.hypervisor.notice(vm, target);
+                self.hypervisor.set_next_start(vm, target, &left.locator);
+            }
         } else {
             self.stage.pass("qemu::notices");
         }
+    }
+
+    /// Whether a fault ends a job that was about to go on.
+    fn ends_early(&self, disk: &DiskTarget) -> bool {
+        let (vm, hypervisor) = (self.vm, &self.hypervisor);
+        match self.stage.pass("qemu::works") {
+            Some(Fault::JobFails) => hypervisor.fail_job(vm, disk),
+            Some(Fault::JobCancelled) => hypervisor.cancel_job(vm, disk),
+            _ => {
+                let job = hypervisor.running_job(vm, disk);
+                let below = job.is_some_and(|job| job.kind == BlockJobKind::Commit);
+                let dies = below && self.stage.pass("qemu::commits") == Some(Fault::DiesAtTheEnd);
+                return dies && hypervisor.dies_at_the_end(vm, disk);
+            }
+        }
+        true
     }
 
     /// Writes one block of each disk.

@@ -428,7 +428,7 @@ async fn every_bad_field_is_named() -> Result<()> {
     };
     assert_eq!(
         fields(api.operations.list_operations(request).await.unwrap_err()),
-        ["states", "page_size"]
+        ["states[0]", "page_size"]
     );
     let request = v1::WaitOperationRequest {
         operation_id: "x".to_owned(),
@@ -592,6 +592,7 @@ async fn an_older_agent_or_server_is_refused() -> Result<()> {
             spare: None,
         }],
         promised_elsewhere: vec![],
+        sequence: 1,
     };
     assert_eq!(
         reason(merges.start_merge(order(50)).await.unwrap_err()),

@@ -124,14 +124,14 @@ async fn what_cannot_be_asked_is_refused() -> Result<()> {
                 types: vec![9999],
                 ..from_start()
             },
-            "types",
+            "types[0]",
         ),
         (
             v1::WatchEventsRequest {
                 types: vec![0],
                 ..from_start()
             },
-            "types",
+            "types[0]",
         ),
         (
             v1::WatchEventsRequest {

@@ -33,6 +33,9 @@ async fn an_agent_that_wakes_up_replaced_is_refused_and_the_merge_is_done_once()
         tokio::time::sleep(POLL).await;
     }
     assert!(!second.log_text().contains("STALE_GENERATION"));
+    // Its job goes on by itself, so slowly that nothing is to be written down before it is refused.
+    let left = scene.journal().history(&merge.id)?;
+    assert_eq!(left.last().map(|line| &*line.phase), Some("copying"));
     let open = scene.api.operation(&deletion.id).await?;
     assert_eq!(open.state(), v1::OperationState::Running, "{open:?}");
     assert!(images[1].exists());
@@ -43,7 +46,9 @@ async fn an_agent_that_wakes_up_replaced_is_refused_and_the_merge_is_done_once()
     assert_eq!(own.merges(), std::slice::from_ref(&merge.id));
     let story = own.history(&merge.id)?;
     assert_eq!(story.last().map(|line| &*line.phase), Some("merged"));
-    for story in [story, scene.journal().history(&merge.id)?] {
+    let theirs = scene.journal().history(&merge.id)?;
+    assert_eq!(theirs, left, "the older one does nothing more");
+    for story in [story, theirs] {
         assert_eq!(starts(&story), 1, "{story:?}");
     }
     let log = scene.api.log(vm).await?;

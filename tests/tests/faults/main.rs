@@ -64,11 +64,19 @@ async fn libvirtd_is_killed_in_mid_merge_and_the_job_goes_on() -> Result<()> {
     Ok(())
 }
 
-/// A part of what `make sweep` does at length.
+/// A part of what `make sweep` does at length, as the next one.
 #[tokio::test(flavor = "multi_thread")]
-async fn qemu_is_killed_around_the_pivot_and_nothing_is_lost() -> Result<()> {
-    let kills = kills::run(Victim::Machine, 6, 1).await.all()?;
-    assert_eq!(kills.len(), 6);
+async fn qemu_is_killed_in_every_phase_and_nothing_is_lost() -> Result<()> {
+    let kills = kills::run(Victim::Machine, 0..5, 1).await.all()?;
+    assert_eq!(kills.len(), 5);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn qemu_is_killed_on_both_sides_of_its_switch_and_nothing_is_lost() -> Result<()> {
+    let kills = kills::run(Victim::MachineInPivot, 0..4, 8).await.all()?;
+    assert_eq!(kills.len(), 4);
+    assert!(kills.iter().any(|kill| kill.switched));
     Ok(())
 }
 

@@ -80,6 +80,8 @@ pub(super) fn layer(name: &str) -> Layer {
         virtual_bytes: 1,
         allocated_bytes: 1,
         shared_with: vec![],
+        encrypted: false,
+        bitmaps: vec![],
     }
 }
 

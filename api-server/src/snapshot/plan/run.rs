@@ -130,9 +130,17 @@ impl Run<'_> {
             Some(direction) => direction == Direction::Pull,
             None => {
                 let little = commit.is_some() && self.upper_bound() <= LITTLE;
-                self.can_pull() && pull_is_cheaper && !little
+                let pulls = self.can_pull() && pull_is_cheaper && !little;
+                // What refuses the one way need not refuse the other.
+                match self.refusal(pulls) {
+                    Some(_) if self.can_pull() => !pulls,
+                    _ => pulls,
+                }
             }
         };
+        if let Some(refusal) = self.refusal(pulls) {
+            return Err(refusal);
+        }
         let mut volumes = Vec::new();
         for layer in self.frozen.iter().chain([self.above]) {
             volumes.push(mark(layer)?);
@@ -173,6 +181,21 @@ impl Run<'_> {
         })
     }
 
+    /// What the layers' own headers have against a merge that way: nobody has the key of an encrypted
+    /// one, and the dirty bitmaps of one that leaves would go with it.
+    fn refusal(&self, pulls: bool) -> Option<Problem> {
+        let leaves = |place: usize| match pulls {
+            true => place < self.frozen.len(),
+            false => place > 0,
+        };
+        let layers = self.frozen.iter().chain([self.above]).enumerate();
+        let mut refusals = layers.filter_map(|(place, layer)| {
+            encrypted(layer).or_else(|| bitmaps(layer).filter(|_| leaves(place)))
+        });
+        let refusal = refusals.next()?;
+        Some(refusal.with("disk", &self.chain.disk))
+    }
+
     fn no_pull(&self) -> Problem {
         let why = match self.way {
             Way::Off => "the virtual machine does not run",
@@ -181,4 +204,32 @@ impl Run<'_> {
         let text = format!("disk {} cannot be merged by a pull: {why}", self.chain.disk);
         Problem::new(Reason::StrategyUnsupported, text).with("disk", &self.chain.disk)
     }
+}
+
+/// That a layer is encrypted, if it is.
+pub(in crate::snapshot) fn encrypted(layer: &Layer) -> Option<Problem> {
+    let name = name(layer);
+    layer.encrypted.then(|| {
+        let text = format!("{name} is encrypted: LiveMerge has no keys");
+        Problem::new(Reason::StrategyUnsupported, text).with("volume", name)
+    })
+}
+
+/// That a layer keeps dirty bitmaps, if it does.
+fn bitmaps(layer: &Layer) -> Option<Problem> {
+    let (name, bitmaps) = (name(layer), layer.bitmaps.join(", "));
+    (!layer.bitmaps.is_empty()).then(|| {
+        let text = format!(
+            "{name} keeps the dirty bitmaps {bitmaps}, which would go with it: delete the backup's \
+             checkpoints first, or remove the bitmaps with `qemu-img bitmap --remove` while the machine \
+             is off"
+        );
+        let problem = Problem::new(Reason::StrategyUnsupported, text);
+        problem.with("volume", name).with("bitmaps", bitmaps)
+    })
+}
+
+fn name(layer: &Layer) -> String {
+    let mark = layer.mark.as_ref();
+    mark.map_or_else(|| layer.locator.clone(), |mark| mark.volume.to_string())
 }

@@ -9,6 +9,7 @@ mod history;
 mod left;
 mod limit;
 mod look;
+mod needed;
 mod plan;
 mod properties;
 mod refusal;
@@ -18,9 +19,11 @@ mod together;
 mod told;
 
 use look::{Record, Seen};
+use needed::needed;
 
 use super::foreseen::Foreseen;
-use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
+use super::needed_by;
+use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, next_removal, step};
 use super::types::{
     Consistency, CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, EventKind,
     Failure, Leaving, Mark, MergeKind, MergeOptions, Merging, NewOverlay, Obstacle, Operation,
@@ -65,6 +68,8 @@ fn chain(disk: &str, layers: &[&str]) -> Chain {
         virtual_bytes: 1 << 30,
         allocated_bytes: 1 << 20,
         shared_with: vec![],
+        encrypted: false,
+        bitmaps: vec![],
     };
     Chain {
         disk: disk.parse().unwrap(),

@@ -66,6 +66,76 @@ fn plans_refuse_what_cannot_be_done() {
     assert_eq!(refused(foreign).reason, Reason::StrategyUnsupported);
 }
 
+/// What the headers have against a merge is known before it is accepted.
+#[test]
+fn encrypted_layers_and_those_that_leave_with_bitmaps_are_refused() {
+    let all = [
+        snapshot("s1", &[("vda", "a")]),
+        snapshot("s2", &[("vda", "b")]),
+    ];
+    let with = |change: &dyn Fn(&mut Chain)| {
+        let mut chain = chain("vda", &["z", "a", "b", "c"]);
+        change(&mut chain);
+        running(vec![chain])
+    };
+    let refused = |vm: &VmChains, direction| {
+        let options = MergeOptions {
+            direction,
+            ..DEFAULT
+        };
+        let wanted = Wanted {
+            deletes: &all,
+            others: &[],
+            options: &options,
+        };
+        plan_delete(&wanted, vm, &[], &mut Uuid::now_v7)
+    };
+    for place in 1..=3 {
+        let vm = with(&|chain| chain.layers[place].encrypted = true);
+        for direction in [None, Some(Direction::Commit), Some(Direction::Pull)] {
+            let refused = refused(&vm, direction).unwrap_err();
+            assert_eq!(refused.reason, Reason::StrategyUnsupported, "{place}");
+            assert_eq!(refused.metadata["disk"], "vda");
+            assert!(refused.message.contains("is encrypted"), "{refused}");
+        }
+    }
+    plan(&all, &with(&|chain| chain.layers[0].encrypted = true)).unwrap();
+    // The volume that is kept keeps its bitmaps; where only one way has them leave, the other is taken.
+    for (place, by_commit, by_pull) in [
+        (1, Ok(()), Err(())),
+        (2, Err(()), Err(())),
+        (3, Err(()), Ok(())),
+    ] {
+        let vm = with(&|chain| chain.layers[place].bitmaps = vec!["backup".to_owned()]);
+        let one = |direction| {
+            let planned = refused(&vm, Some(direction));
+            planned.map(drop).map_err(|refused| {
+                assert_eq!(refused.reason, Reason::StrategyUnsupported);
+                assert_eq!(refused.metadata["bitmaps"], "backup");
+            })
+        };
+        assert_eq!(one(Direction::Commit), by_commit, "{place}");
+        assert_eq!(one(Direction::Pull), by_pull, "{place}");
+        let free = refused(&vm, None).map(|tasks| tasks[0].kind);
+        let expected = match (by_commit, by_pull) {
+            (Ok(()), _) => Some(MergeKind::ActiveCommit),
+            (_, Ok(())) => Some(MergeKind::Pull),
+            _ => None,
+        };
+        assert_eq!(free.ok(), expected, "{place}");
+    }
+}
+
+#[test]
+fn no_overlay_is_planned_on_an_encrypted_layer() {
+    let mut chain = chain("vda", &["a", "b"]);
+    chain.layers[0].encrypted = true;
+    plan_create(&running(vec![chain.clone()]), &mut Uuid::now_v7).unwrap();
+    chain.layers[1].encrypted = true;
+    let refused = plan_create(&running(vec![chain]), &mut Uuid::now_v7).unwrap_err();
+    assert_eq!(refused.reason, Reason::StrategyUnsupported);
+}
+
 #[test]
 fn what_another_chain_needs_is_neither_written_nor_removed() {
     let all = ["s1", "s2", "s3"].map(|name| match name {

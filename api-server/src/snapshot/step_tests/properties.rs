@@ -152,6 +152,7 @@ struct Look {
     answer: Option<Answer>,
     attempts: u32,
     begun: bool,
+    needed: bool,
     cancel: bool,
 }
 
@@ -162,13 +163,15 @@ fn any_look() -> impl Strategy<Value = Look> {
         any_answer(),
         0..20_u32,
         any::<bool>(),
+        prop::bool::weighted(0.3),
         prop::bool::weighted(0.1),
     )
-        .prop_map(|(sights, answer, attempts, begun, cancel)| Look {
+        .prop_map(|(sights, answer, attempts, begun, needed, cancel)| Look {
             sights,
             answer,
             attempts,
             begun,
+            needed,
             cancel,
         })
 }
@@ -179,6 +182,7 @@ impl Record {
             answer: look.answer.clone(),
             attempts: look.attempts,
             begun: look.begun,
+            needed: look.needed.then(needed),
             ..self.seen()
         };
         let merges = awaited_merges(&self.operation);
@@ -218,7 +222,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     /// From any point, whatever is seen and answered then: no volume is removed whose merge was not
-    /// shown as merged, and no row goes before the volumes of its merges.
+    /// shown as merged or that the record needs, and no row goes before the volumes of its merges.
     #[test]
     fn nothing_goes_before_its_merge_was_seen(
         mut record in any_delete(), looks in prop::collection::vec(any_look(), 1..24),
@@ -236,6 +240,8 @@ proptest! {
                     let named = |task: &&DiskTask| task.removed.iter().any(|it| it.removal == order.id);
                     let task = record.tasks().iter().find(named);
                     prop_assert!(task.is_some_and(|task| proven.0.contains(&task.merge)), "{order:?}");
+                    prop_assert!(!look.needed, "{order:?}");
+                    prop_assert_eq!(next_removal(&record.operation), Some(&order.volume));
                 }
                 Step::Enter(entered) => {
                     let was_planning = record.of_operation().is_none();
@@ -249,6 +255,12 @@ proptest! {
                     record.apply(&entered);
                     if was_planning {
                         proven.planned(&record);
+                    }
+                    // The record follows the data first, so what leaves with a merge nobody names.
+                    if let Some(next) = next_removal(&record.operation) {
+                        let own = record.operation.id;
+                        let needed = needed_by(&next.volume, own, &record.snapshots, [&record.operation]);
+                        prop_assert_eq!(needed, None);
                     }
                 }
                 Step::Note(noted) => record.apply(&noted),

@@ -53,12 +53,16 @@ fn marked(name: &str, disks: &[(&str, &str, Option<&str>)]) -> Snapshot {
 }
 
 /// What a refusal of the merges that are ordered now leaves of the snapshot.
-fn left_by(snapshot: &Snapshot, tasks: Vec<DiskTask>, reason: Reason) -> Snapshot {
+fn left_by(
+    snapshot: &Snapshot,
+    tasks: Vec<DiskTask>,
+    (reason, attempts): (Reason, u32),
+) -> Snapshot {
     let mut record = Record::of(std::slice::from_ref(snapshot), disks(tasks));
     let refused_now = |record: &Record| {
         let seen = Seen {
             answer: Some(refused(reason)),
-            attempts: 1,
+            attempts,
             ..record.seen()
         };
         change(seen.decide(&record.operation))
@@ -80,7 +84,12 @@ fn left_by(snapshot: &Snapshot, tasks: Vec<DiskTask>, reason: Reason) -> Snapsho
 fn merges_that_were_refused_leave_the_snapshot_whole() {
     let snapshot = marked("s", &[("vda", "a", Some("b")), ("vdb", "c", Some("d"))]);
     let of = std::slice::from_ref(&snapshot);
-    for second in [DiskState::Merging, DiskState::Pending] {
+    // Also after answers that were lost: no earlier copy of the order is carried out any more.
+    for (second, attempts) in [
+        (DiskState::Merging, 1),
+        (DiskState::Pending, 1),
+        (DiskState::Merging, 3),
+    ] {
         let tasks = vec![
             task(of, "vda", "a", &["b"], DiskState::Merging),
             DiskTask {
@@ -88,7 +97,7 @@ fn merges_that_were_refused_leave_the_snapshot_whole() {
                 ..task(of, "vdb", "c", &["d"], second)
             },
         ];
-        let left = left_by(&snapshot, tasks, Reason::ConcurrentChange);
+        let left = left_by(&snapshot, tasks, (Reason::ConcurrentChange, attempts));
         assert_eq!(left.state, SnapshotState::Ready);
         assert!(left.disks.iter().all(|disk| disk.merging.is_none()));
         assert_eq!(left.disks.len(), 2);
@@ -107,7 +116,7 @@ fn a_refusal_after_another_disk_was_merged_unmarks_the_disk_alone() {
             ..task(of, "vdc", "e", &["f"], DiskState::Pending)
         },
     ];
-    let left = left_by(&snapshot, tasks, Reason::VmNotRunning);
+    let left = left_by(&snapshot, tasks, (Reason::VmNotRunning, 1));
     assert_eq!(left.state, SnapshotState::Incomplete);
     assert!(left.disks.iter().all(|disk| disk.merging.is_none()));
 }
@@ -120,7 +129,7 @@ fn a_refusal_gives_back_what_an_earlier_delete_had_marked() {
     let mut begun = task(of, "vda", "a", &["b"], DiskState::Merging);
     begun.deletes[0].earlier = Some(merging("a", &["b", "x"]));
     let tasks = vec![begun, task(of, "vdb", "c", &["d"], DiskState::Merging)];
-    let left = left_by(&snapshot, tasks, Reason::SnapshotSharedBase);
+    let left = left_by(&snapshot, tasks, (Reason::SnapshotSharedBase, 1));
     assert_eq!(left.state, SnapshotState::Incomplete);
     assert_eq!(left.disks[0].merging, Some(merging("a", &["b", "x"])));
     assert_eq!(left.disks[1].merging, None);
@@ -136,10 +145,9 @@ fn a_refusal_is_no_proof_when_the_merge_may_have_begun() {
         started_at: Some(now() - jiff::SignedDuration::from_hours(25)),
         ..whole.clone()
     };
-    // A lost answer before; a journal that has forgotten; one that has another merge of that id;
-    // one that was damaged after the order was accepted.
+    // A journal that has forgotten; one that has another merge of that id; one that was damaged after the
+    // order was accepted.
     let cases = [
-        (&whole, 2, Reason::ChainDiverged, false),
         (&old, 1, Reason::ChainDiverged, false),
         (&whole, 1, Reason::MergeIdConflict, false),
         (&whole, 1, Reason::ConcurrentChange, true),

@@ -47,6 +47,7 @@ pub enum EventKind {
     OperationRecovered,
     RepairRequested,
     RepairApplied,
+    VolumeRestoreRequested,
     VolumeRestored,
 }
 

@@ -6,6 +6,7 @@
 //!
 //! There is no store in memory: readers and writer would each have their own.
 
+mod backup;
 mod open;
 mod read;
 mod write;
@@ -19,6 +20,7 @@ use crate::snapshot::{Event, HostRecord, NewEvent, Operation, Snapshot, VmRecord
 use async_trait::async_trait;
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
+use livemerge_storage::VolumeRef;
 use sqlx::sqlite::SqlitePool;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -98,6 +100,10 @@ impl Store for SqliteStore {
         page: &Page<SnapshotId>,
     ) -> Result<Vec<Snapshot>, StoreError> {
         read::snapshots(&self.readers, vm, page).await
+    }
+
+    async fn snapshots_that_need(&self, volume: &VolumeRef) -> Result<Vec<Snapshot>, StoreError> {
+        read::snapshots_that_need(&self.readers, volume).await
     }
 
     async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {

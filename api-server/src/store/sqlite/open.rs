@@ -1,6 +1,7 @@
-//! Opens the file: lock, settings, migrations.
+//! Opens the file: lock, settings, a copy if it is to be migrated, migrations.
 
 use super::SqliteStore;
+use super::backup;
 use super::writer::Writer;
 use crate::store::StoreError;
 use rustix::fs::{FlockOperation, flock};
@@ -35,15 +36,13 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY);
-    let writer = Writer::open(path, options.clone()).await?;
+    let writer = Writer::open(path.clone(), options.clone()).await?;
+    backup::before(&MIGRATIONS, writer.pool(), &path).await?;
     MIGRATIONS
         .run(writer.pool())
         .await
         .map_err(|error| match error {
-            MigrateError::VersionMissing(version) => {
-                let text = format!("its schema {version} is newer than this program knows");
-                unavailable(io::Error::new(ErrorKind::Unsupported, text))
-            }
+            MigrateError::VersionMissing(version) => newer(&path, version),
             other => unavailable(other),
         })?;
     let readers = SqlitePoolOptions::new()
@@ -58,6 +57,24 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         readers,
         _lock: lock,
     })
+}
+
+/// Refuses what a newer program has made.
+fn newer(path: &Path, version: i64) -> StoreError {
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max();
+    let known = known.unwrap_or_default();
+    let copy = match backup::of_schema(path, known) {
+        Some(copy) => format!(
+            ", or put {} in its place, which lacks what happened since",
+            copy.display()
+        ),
+        None => String::new(),
+    };
+    let text = format!(
+        "its schema {version} is newer than this program knows, which is {known}: start the newer \
+         livemerge-api-server{copy}"
+    );
+    unavailable(io::Error::new(ErrorKind::Unsupported, text))
 }
 
 /// Held as long as the file is open; the kernel lets go of it when the process ends, however.

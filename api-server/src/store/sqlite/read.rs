@@ -6,6 +6,7 @@ use crate::store::{
     EventFilter, LogEnd, OperationFilter, Page, RequestRecord, StateName, StoreError, VmFilter,
 };
 use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
+use livemerge_storage::VolumeRef;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
@@ -105,6 +106,24 @@ pub(super) async fn snapshots(
         .iter()
         .map(snapshot_record)
         .collect()
+}
+
+/// The name is searched for in the whole record: it is written there as it is.
+pub(super) async fn snapshots_that_need(
+    readers: &SqlitePool,
+    volume: &VolumeRef,
+) -> Result<Vec<Snapshot>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, revision, record FROM snapshots WHERE instr(record, ?) > 0 ORDER BY id",
+    );
+    let rows = rows.bind(volume.name.to_string()).fetch_all(readers).await;
+    let found = rows.map_err(unavailable)?;
+    let mut found: Vec<Snapshot> = found
+        .iter()
+        .map(snapshot_record)
+        .collect::<Result<_, _>>()?;
+    found.retain(|snapshot| snapshot.needs(volume));
+    Ok(found)
 }
 
 fn snapshot_record(row: &SqliteRow) -> Result<Snapshot, StoreError> {

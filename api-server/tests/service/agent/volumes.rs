@@ -104,6 +104,11 @@ impl VolumeService for Agent {
         let Some(kept) = kept.map(|place| script.kept.remove(place)) else {
             return Err(Problem::new(Reason::RemovalNotFound, "it keeps nothing").into());
         };
+        let name = kept.volume.iter().map(|volume| volume.name.clone());
+        script.stored.extend(name);
+        if std::mem::take(&mut script.lost_once) {
+            return Err(Status::unavailable("the answer is lost"));
+        }
         Ok(Response::new(v1::RestoreVolumeResponse {
             volume: Some(v1::Volume {
                 volume: kept.volume,

@@ -19,6 +19,7 @@ mod fill;
 mod guest;
 mod images;
 mod machine;
+mod migration;
 mod port;
 mod script;
 #[cfg(test)]
@@ -70,6 +71,7 @@ struct Host {
     machines: BTreeMap<VmId, Machine>,
     kept: BTreeMap<VmId, Vec<KeptSnapshot>>,
     unsupported: BTreeMap<VmId, Vec<UnsupportedDisk>>,
+    migrating: BTreeSet<VmId>,
     script: Script,
 }
 
@@ -80,6 +82,7 @@ impl FakeHypervisor {
             connected: true,
             machines: BTreeMap::new(),
             unsupported: BTreeMap::new(),
+            migrating: BTreeSet::new(),
             kept: BTreeMap::new(),
             script: Script::default(),
         };

@@ -84,8 +84,13 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    async fn migrates(&self, vm: VmId) -> Answer<bool> {
+        self.answer(Call::Migrates(vm), |host| Ok(host.migrating.contains(&vm)))
+    }
+
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Answer<()> {
         let put_on = self.answer(Call::AddOverlays(vm, overlays.to_vec()), |host| {
+            host.stays(vm)?;
             let machine = host.machine(vm)?;
             machine.refresh(&self.images)?;
             // All or none.
@@ -116,6 +121,7 @@ impl Hypervisor for FakeHypervisor {
 
     async fn start_job(&self, vm: VmId, order: &JobOrder) -> Answer<()> {
         self.answer(Call::StartJob(vm, order.clone()), |host| {
+            host.stays(vm)?;
             let machine = host.machine(vm)?;
             if order.kind == BlockJobKind::Offline {
                 off(machine)?.refresh(&self.images)?;

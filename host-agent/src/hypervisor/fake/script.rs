@@ -14,6 +14,7 @@ pub enum Call {
     Vms,
     Vm(VmId),
     Job(VmId, DiskTarget),
+    Migrates(VmId),
     AddOverlays(VmId, Vec<Overlay>),
     StartJob(VmId, JobOrder),
     Pivot(VmId, DiskTarget),
@@ -35,10 +36,11 @@ pub enum Call {
 }
 
 impl Call {
-    const NAMES: [&'static str; 21] = [
+    const NAMES: [&'static str; 22] = [
         "vms",
         "vm",
         "job",
+        "migrates",
         "add_overlays",
         "start_job",
         "pivot",
@@ -65,6 +67,7 @@ impl Call {
             Self::Vms => "vms",
             Self::Vm(_) => "vm",
             Self::Job(..) => "job",
+            Self::Migrates(_) => "migrates",
             Self::AddOverlays(..) => "add_overlays",
             Self::StartJob(..) => "start_job",
             Self::Pivot(..) => "pivot",
@@ -93,6 +96,7 @@ impl Call {
             Self::Vms
                 | Self::Vm(_)
                 | Self::Job(..)
+                | Self::Migrates(_)
                 | Self::References(_)
                 | Self::KeptSnapshots(_)
                 | Self::WriteLimit(..)

@@ -83,6 +83,16 @@ impl Connection {
         }
     }
 
+    pub(super) fn migrates(&self, vm: VmId) -> Answer<bool> {
+        let domain = self.domain(vm)?;
+        match told(ffi::domain_job(&domain)) {
+            Ok(job) => Ok(job.is_some_and(|job| job.migrates())),
+            // Without a QEMU nothing is under way.
+            Err(HypervisorError::Refused(_)) if !present(&domain)?.live => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Answer<()> {
         let domain = self.domain(vm)?;
         let now = present(&domain)?;

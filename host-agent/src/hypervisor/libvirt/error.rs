@@ -8,23 +8,35 @@ use crate::hypervisor::HypervisorError;
 /// monitor, as an internal error, and only the text tells them apart.
 const QEMU_REFUSED: &str = "unable to execute QEMU command";
 
+/// What libvirt says when it has waited for the end of another job on the machine, and what it calls
+/// those that migrate it, on either side: `remoteDispatchDomainMigratePerform3Params`, for example.
+/// Nothing was done then.
+const HELD: &str = "cannot acquire state change lock";
+const BY_MIGRATION: &str = "Migrate";
+
 /// Of all errors only those count as a refusal that libvirt raises without, or before, doing
 /// anything; the rest leaves open what was done. `OperationFailed` does: it is also what a QEMU
 /// that dies during a command is reported as.
 pub(super) fn meaning(error: &Error) -> HypervisorError {
+    of(error.code().known(), error.message().to_owned())
+}
+
+fn of(number: Option<ErrorNumber>, text: String) -> HypervisorError {
     use ErrorNumber::{
         AccessDenied, ArgumentUnsupported, BlockCopyActive, ConfigUnsupported, DeviceMissing,
         InternalError, InvalidArg, NoDomain, NoSupport, OperationDenied, OperationInvalid,
-        OperationUnsupported, ResourceBusy, XmlDetail, XmlError,
+        OperationTimeout, OperationUnsupported, ResourceBusy, XmlDetail, XmlError,
     };
-    let text = error.message().to_owned();
-    match error.code().known() {
+    match number {
         Some(NoDomain) => HypervisorError::NotFound(text),
         Some(
             AccessDenied | ArgumentUnsupported | BlockCopyActive | ConfigUnsupported
             | DeviceMissing | InvalidArg | NoSupport | OperationDenied | OperationInvalid
             | OperationUnsupported | ResourceBusy | XmlDetail | XmlError,
         ) => HypervisorError::Refused(text),
+        Some(OperationTimeout) if text.contains(HELD) && text.contains(BY_MIGRATION) => {
+            HypervisorError::Migrating(text)
+        }
         Some(InternalError) if text.contains(QEMU_REFUSED) => HypervisorError::Refused(text),
         _ => HypervisorError::Unknown(text),
     }
@@ -34,6 +46,29 @@ pub(super) fn meaning(error: &Error) -> HypervisorError {
 mod tests {
     use super::*;
     use virt::connect::Connect;
+
+    /// What libvirt says after it has waited in vain for its lock of the machine.
+    #[test]
+    fn a_lock_that_a_migration_holds_is_a_refusal_and_any_other_is_unknown() {
+        let held_by = |who: &str| {
+            let text = format!("Timed out during operation: {HELD} (held by monitor={who})");
+            of(Some(ErrorNumber::OperationTimeout), text)
+        };
+        for who in [
+            "remoteDispatchDomainMigratePerform3Params",
+            "remoteDispatchDomainMigratePrepare3Params",
+        ] {
+            let migrating = held_by(who);
+            assert!(
+                matches!(migrating, HypervisorError::Migrating(_)),
+                "{migrating}"
+            );
+        }
+        let other = held_by("remoteDispatchDomainBackupBegin");
+        assert!(matches!(other, HypervisorError::Unknown(_)), "{other}");
+        let silent = of(Some(ErrorNumber::OperationTimeout), "Migrate".to_owned());
+        assert!(matches!(silent, HypervisorError::Unknown(_)), "{silent}");
+    }
 
     #[test]
     fn only_a_missing_machine_is_not_found() {

@@ -34,6 +34,9 @@ mod switched;
 mod turns;
 mod view;
 
+#[cfg(feature = "fuzzing")]
+pub(super) use switched::which as which_is_written;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,6 +209,10 @@ impl Hypervisor for Libvirt {
             job => Ok(job),
         })
         .await
+    }
+
+    async fn migrates(&self, vm: VmId) -> Result<bool, HypervisorError> {
+        self.look(vm, move |libvirt| libvirt.migrates(vm)).await
     }
 
     async fn add_overlays(&self, vm: VmId, overlays: &[Overlay]) -> Result<(), HypervisorError> {

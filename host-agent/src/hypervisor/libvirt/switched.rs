@@ -50,7 +50,7 @@ pub(super) fn settle(domain: &Domain, disk: &mut DiskView) {
 
 /// Whether a device is on the image `to`, and none on `from`. `None` when it is neither so nor the
 /// other way round.
-fn which(answer: &str, from: &Locator, to: &Locator) -> Option<bool> {
+pub(in crate::hypervisor) fn which(answer: &str, from: &Locator, to: &Locator) -> Option<bool> {
     let answer: Value = serde_json::from_str(answer).ok()?;
     let devices = answer.get("return")?.as_array()?;
     let files: Vec<Identity> = devices

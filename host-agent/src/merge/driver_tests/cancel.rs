@@ -153,7 +153,7 @@ async fn a_merge_that_has_failed_is_not_given_up_again() {
 /// The reply is lost, or the call was: it is asked for until the job is gone.
 #[tokio::test]
 async fn an_abort_without_an_answer_is_repeated() {
-    use crate::hypervisor::HypervisorError::{Refused, Unknown};
+    use HypervisorError::{Refused, Unknown};
     for lost in [Unknown("no answer".to_owned()), Refused("busy".to_owned())] {
         let host = Host::new(&["vda"]).await;
         let id = host.started(&["vda"]).await[0];
@@ -175,7 +175,7 @@ async fn what_has_ended_by_itself_meanwhile_is_merged() {
     let id = order.id;
     host.merges.start(vec![order]).await.unwrap();
     host.job(&vda()).await;
-    let lost = crate::hypervisor::HypervisorError::Unknown("no answer".to_owned());
+    let lost = HypervisorError::Unknown("no answer".to_owned());
     host.qemu().fail_next("abort_job", lost);
     host.cancel(id).await.unwrap();
     host.qemu().advance(host.vm, &vda(), usize::MAX);

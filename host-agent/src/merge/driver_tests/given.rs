@@ -84,9 +84,10 @@ async fn what_was_filled_of_such_room_is_not_unused() {
     host.rig.write("vda-top.qcow2", 256..768);
     host.merges.cancel(first, GENERATION).await.unwrap();
     host.ended(first).await;
+    host.lose(Asked::Activate, 0);
     let second = host.accepted(host.commit(&vda(), 0, 2)).await;
-    // It needs 512 KiB, and 256 KiB lie unused.
-    assert_eq!(host.merges.promised(&storage()).await, 256 * KIB);
+    // It needs 512 KiB, with as much to spare, and 256 KiB lie unused: more than it is ever given.
+    assert_eq!(host.merges.promised(&storage()).await, 9 * CHUNK);
     host.job(&vda()).await;
     assert_eq!(host.merges.promised(&storage()).await, 0);
     let most = 18 * CHUNK;
@@ -153,4 +154,84 @@ async fn room_that_was_promised_to_another_merge_is_not_given_away() {
     assert_eq!(failed_with(&ended), Some(Reason::InsufficientSpace));
     assert!(cancelled(&host.ended(ids[1]).await));
     assert_eq!(host.room("vda-base.qcow2").await, CHUNK);
+}
+
+/// Of a chunk the rest is not free either.
+#[tokio::test]
+async fn a_merge_is_promised_the_chunks_that_it_will_be_given() {
+    const LARGE: u64 = 32 << 20;
+    let host = host(&["vda", "vdb"]).await;
+    host.rig.store.seem_given(LARGE);
+    for base in ["vda-base.qcow2", "vdb-base.qcow2"] {
+        let grown = host.rig.store.grow(&base.parse().unwrap(), 64 << 20).await;
+        grown.unwrap();
+    }
+    for top in ["vda-top.qcow2", "vdb-top.qcow2"] {
+        host.rig.write(top, 0..256);
+    }
+    // Two would fit, but for the chunks.
+    host.rig.store.seem_free(LARGE + (18 << 20));
+    let both = host.merges.start(host.group(&["vda", "vdb"])).await;
+    assert_eq!(both.unwrap_err().reason, Reason::InsufficientSpace);
+    // One alone is given what there is of a chunk.
+    host.rig.store.seem_free(18 << 20);
+    let one = host.accepted(host.commit(&vda(), 0, 2)).await;
+    host.job(&vda()).await;
+    assert_eq!(host.room("vda-base.qcow2").await, LARGE + (18 << 20));
+    host.merges.cancel(one, GENERATION).await.unwrap();
+}
+
+/// Also once it has been accepted: it may be given its room much later.
+#[tokio::test]
+async fn room_that_was_promised_to_a_merge_of_another_host_is_not_given_away() {
+    let host = host(&["vda", "vdb"]).await;
+    host.rig.write("vda-top.qcow2", 0..256);
+    host.lose(Asked::Activate, 0);
+    let theirs = Elsewhere {
+        kept: mark(&host.chain_of(&vdb())[0]),
+        promise: Promise {
+            bytes: 512 * KIB,
+            kept_bytes: CHUNK,
+            kept_data_bytes: None,
+        },
+        kept_room_bytes: None,
+    };
+    let order = host.commit(&vda(), 0, 2);
+    let id = order.id;
+    let started = host.merges.start_beside(vec![order], 0, vec![theirs]).await;
+    started.unwrap();
+    eventually("a try", || host.rig.store.pending() == 0).await;
+    host.rig.write("vda-top.qcow2", 256..512);
+    host.rig.store.seem_free(1216 * KIB);
+    let ended = host.ended(id).await;
+    assert_eq!(failed_with(&ended), Some(Reason::InsufficientSpace));
+    assert_eq!(host.room("vda-base.qcow2").await, CHUNK);
+}
+
+/// The guest fills the kept volume of a pull, and takes nothing of the domain by that.
+#[tokio::test]
+async fn what_a_pull_of_another_host_was_given_is_not_counted_once_more() {
+    let host = host(&["vda"]).await;
+    let theirs = |kept_room_bytes| Elsewhere {
+        kept: mark(&host.chain_of(&vda())[2]),
+        promise: Promise {
+            bytes: 512 * KIB,
+            kept_bytes: u64::MAX,
+            kept_data_bytes: None,
+        },
+        kept_room_bytes,
+    };
+    let counted = async |kept_room_bytes| {
+        let room = Room::beside(vec![], vec![theirs(kept_room_bytes)]);
+        room.promised(&storage(), &host.rig.volumes).await
+    };
+    // As much to spare as it needs.
+    assert_eq!(counted(Some(CHUNK)).await, 1024 * KIB);
+    assert_eq!(counted(None).await, 512 * KIB);
+    let top = "vda-top.qcow2".parse().unwrap();
+    for (room, left) in [(CHUNK + 256 * KIB, 768 * KIB), (CHUNK + 1024 * KIB, 0)] {
+        host.rig.store.provide(&top, room).await.unwrap();
+        assert_eq!(counted(Some(CHUNK)).await, left);
+        assert_eq!(counted(None).await, 512 * KIB);
+    }
 }

@@ -1,6 +1,7 @@
 //! How fast a merge's job may copy.
 
 use super::*;
+use crate::hypervisor::{Hypervisor as _, HypervisorError};
 
 impl Host {
     fn speed(&self) -> Option<u64> {
@@ -49,6 +50,123 @@ async fn the_guest_never_stands_still_for_a_limited_job() {
     let stopped = place(&|call| matches!(call, Call::Suspend(_)));
     assert!(lifted < stopped);
     host.guest_is_well();
+}
+
+/// What was asked of the job: its speed, or a pivot.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Speed(u64),
+    Pivot,
+}
+
+impl Host {
+    /// With `merge.pivot = "running"`.
+    async fn running() -> Self {
+        let policy = Policy {
+            pivot: PivotMode::Running,
+            ..patient()
+        };
+        Self::with(&["vda"], policy).await
+    }
+
+    /// Waits until the pivot was put off, and lets it be time for the next try.
+    async fn put_off(&self, merge: MergeId) {
+        let put_off = || {
+            let record = self.merges.get(merge).unwrap().record;
+            record.pivot_attempts > 0 && ready(&record.phase)
+        };
+        eventually("that it is put off", put_off).await;
+        self.clock.advance(jiff::SignedDuration::from_secs(1));
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        let calls = self.qemu().calls().into_iter();
+        let asked = calls.filter_map(|call| match call {
+            Call::SetSpeed(_, _, speed) => Some(Asked::Speed(speed)),
+            Call::Pivot(..) => Some(Asked::Pivot),
+            _ => None,
+        });
+        asked.collect()
+    }
+}
+
+fn refused() -> HypervisorError {
+    HypervisorError::Refused("no".to_owned())
+}
+
+/// A guest that writes more than the limit lets copy would never be switched.
+#[tokio::test]
+async fn the_limit_is_lifted_for_a_guest_that_runs_through_its_pivot_and_set_again_when_put_off() {
+    let host = Host::running().await;
+    let id = host.limited(4096).await;
+    host.qemu().fail_next("pivot", refused());
+    host.copy(&vda()).await;
+    host.put_off(id).await;
+    host.switch(&vda()).await;
+    assert!(merged(&host.ended(id).await));
+    use Asked::{Pivot, Speed};
+    let wanted = [Speed(0), Pivot, Speed(4096), Speed(0), Pivot];
+    assert_eq!(host.asked(), wanted);
+    assert_eq!(host.count(|call| matches!(call, Call::Suspend(_))), 0);
+    host.guest_is_well();
+}
+
+#[tokio::test]
+async fn no_pivot_is_asked_for_under_a_limit_that_cannot_be_lifted() {
+    let host = Host::running().await;
+    let id = host.limited(4096).await;
+    host.qemu().fail_next("set_speed", refused());
+    host.copy(&vda()).await;
+    host.put_off(id).await;
+    host.switch(&vda()).await;
+    assert!(merged(&host.ended(id).await));
+    use Asked::{Pivot, Speed};
+    let wanted = [Speed(0), Speed(4096), Speed(0), Pivot];
+    assert_eq!(host.asked(), wanted);
+}
+
+#[tokio::test]
+async fn a_limited_job_whose_pivot_is_put_off_is_limited_again() {
+    let host = Host::new(&["vda"]).await;
+    let id = host.limited(4096).await;
+    host.qemu().fail_next("pivot", refused());
+    host.copy(&vda()).await;
+    host.put_off(id).await;
+    host.switch(&vda()).await;
+    assert!(merged(&host.ended(id).await));
+    use Asked::{Pivot, Speed};
+    let wanted = [Speed(0), Pivot, Speed(4096), Speed(0), Pivot];
+    assert_eq!(host.asked(), wanted);
+}
+
+/// It ended before it could: the journal says that the limit may be lifted.
+#[tokio::test]
+async fn an_agent_that_starts_again_in_the_pivot_sets_the_limit_again() {
+    let mut host = Host::running().await;
+    let id = host.limited(4096).await;
+    host.stop().await;
+    let now = samples::now();
+    let phase = Phase::Pivoting {
+        window: Window::Intent,
+        since: now,
+        suspended_at: None,
+    };
+    let record = MergeRecord {
+        phase,
+        pivot_attempts: 1,
+        ..host.merges.get(id).unwrap().record
+    };
+    let dir = host.state.path().join("merges");
+    let (journal, _) = Journal::open(&dir, KEEP, now).unwrap();
+    journal.write(&record).unwrap();
+    host.copy(&vda()).await;
+    host.qemu().set_speed(host.vm, &vda(), 0).await.unwrap();
+    host.start_again().await;
+    let limited = || host.asked().get(1) == Some(&Asked::Speed(4096));
+    eventually("the limit", limited).await;
+    host.put_off(id).await;
+    host.switch(&vda()).await;
+    assert!(merged(&host.ended(id).await));
 }
 
 /// The first start fails without a word; the job of the second one is as slow.

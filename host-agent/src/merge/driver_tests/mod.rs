@@ -7,18 +7,23 @@ mod cancel;
 mod commit_end;
 mod given;
 mod ladder;
+mod late;
 mod limit;
+mod migrating;
 mod overlaying;
 mod pull;
+mod replaced;
 mod restart;
 mod room;
 mod slack;
 mod together;
+mod unwritten;
 
 use super::*;
-use crate::hypervisor::VmState;
 use crate::hypervisor::fake::{Call, FakeHypervisor};
+use crate::hypervisor::{HypervisorError, VmState};
 use crate::rig::Rig;
+use crate::tenure::Tenure;
 use livemerge_proto::ids::DiskTarget;
 use livemerge_runtime::{Backoff, ManualClock};
 use livemerge_storage::{Locator, VolumeInfo};
@@ -35,21 +40,27 @@ struct Host {
     disks: Vec<(DiskTarget, Vec<VolumeInfo>)>,
     merges: Arc<Merges>,
     shutdown: Shutdown,
+    tenure: Tenure,
     state: tempfile::TempDir,
-    stalled_after: Duration,
+    policy: Policy,
+    clock: Arc<ManualClock>,
 }
 
 impl Host {
     async fn new(disks: &[&str]) -> Self {
-        Self::with(disks, Policy::default().stalled_after).await
+        Self::with(disks, patient()).await
     }
 
     /// With an agent that soon does something about a copy that stands still.
     async fn impatient(disks: &[&str]) -> Self {
-        Self::with(disks, Duration::from_millis(20)).await
+        let policy = Policy {
+            stalled_after: Duration::from_millis(20),
+            ..patient()
+        };
+        Self::with(disks, policy).await
     }
 
-    async fn with(disks: &[&str], stalled_after: Duration) -> Self {
+    async fn with(disks: &[&str], policy: Policy) -> Self {
         let (rig, state) = (Rig::new().await, tempfile::tempdir().unwrap());
         let mut chains = vec![];
         for disk in disks {
@@ -75,9 +86,12 @@ impl Host {
             }
         }
         let shutdown = Shutdown::new();
-        let merges = open(&rig, state.path(), stalled_after, &shutdown).await;
+        let clock = Arc::new(ManualClock::new(samples::now()));
+        let (merges, tenure) = open(&rig, state.path(), &policy, &clock, &shutdown).await;
         Self {
-            stalled_after,
+            tenure,
+            policy,
+            clock,
             rig,
             vm,
             disks: chains,
@@ -105,7 +119,9 @@ impl Host {
     async fn start_again(&mut self) {
         self.shutdown = Shutdown::new();
         let state = self.state.path();
-        self.merges = open(&self.rig, state, self.stalled_after, &self.shutdown).await;
+        let (policy, clock) = (&self.policy, &self.clock);
+        let opened = open(&self.rig, state, policy, clock, &self.shutdown).await;
+        (self.merges, self.tenure) = opened;
     }
 
     /// Commits the disk's layers between `kept` and `youngest` into `kept`.
@@ -233,33 +249,38 @@ impl Host {
     }
 }
 
-/// An agent that looks often and is slow to nothing.
-async fn open(
-    rig: &Rig,
-    state: &Path,
-    stalled_after: Duration,
-    shutdown: &Shutdown,
-) -> Arc<Merges> {
-    let policy = Policy {
+/// Of an agent that looks often and is slow to nothing.
+fn patient() -> Policy {
+    Policy {
         retry: Backoff::new(Duration::from_millis(10), Duration::from_millis(10)),
-        stalled_after,
         settle: Duration::from_millis(50),
         look_every: Duration::from_millis(5),
         pause_limit: Duration::from_secs(5),
         pivot_limit: Duration::from_secs(5),
         ..Policy::default()
-    };
+    }
+}
+
+async fn open(
+    rig: &Rig,
+    state: &Path,
+    policy: &Policy,
+    clock: &Arc<ManualClock>,
+    shutdown: &Shutdown,
+) -> (Arc<Merges>, Tenure) {
     let dir = state.join("merges");
+    let fence = Arc::new(Fence::open(state).unwrap());
+    let tenure = Tenure::new(Arc::clone(&fence), shutdown);
     let opened = Merges::open(
         &dir,
         rig.hypervisor(),
         Arc::clone(&rig.volumes),
-        Arc::new(Fence::open(state).unwrap()),
-        Arc::new(ManualClock::new(samples::now())),
-        policy,
-        shutdown.clone(),
+        fence,
+        Arc::clone(clock) as _,
+        policy.clone(),
+        tenure.work().clone(),
     );
-    opened.await.unwrap()
+    (opened.await.unwrap(), tenure)
 }
 
 fn mark(info: &VolumeInfo) -> VolumeMark {

@@ -1,7 +1,7 @@
 //! Room that a commit has left its volume is taken back once nobody can need it.
 
 use super::*;
-use crate::slack::Slack;
+use crate::slack::{Looked, Slack};
 use livemerge_storage::faulty::{self, Moment};
 use std::collections::HashSet;
 
@@ -27,10 +27,10 @@ impl Host {
     }
 
     /// Two looks: what is off has to be so for a while.
-    async fn look_twice(&self) {
+    async fn look_twice(&self) -> Looked {
         let slack = self.slack();
-        let off = slack.look(&HashSet::new()).await;
-        slack.look(&off).await;
+        let first = slack.look(&HashSet::new()).await;
+        slack.look(&first.off).await
     }
 
     fn stored(&self, call: faulty::Call) -> usize {
@@ -50,7 +50,7 @@ async fn it_is_taken_back_when_the_machine_is_off_and_not_before() {
     assert_eq!(host.stored(faulty::Call::Reduce), 0, "QEMU has it open");
     host.restart().await;
     host.qemu().kill_vm(host.vm);
-    let off = host.slack().look(&HashSet::new()).await;
+    let off = host.slack().look(&HashSet::new()).await.off;
     assert_eq!(host.stored(faulty::Call::Reduce), 0, "it may be restarting");
     assert_eq!(off, HashSet::from([host.vm]));
     for _ in 0..2 {
@@ -68,11 +68,11 @@ async fn what_fails_is_tried_again_and_leaves_the_volume_for_the_next_start() {
     for moment in [Moment::Before, Moment::After] {
         host.rig.store.lose(faulty::Call::Reduce, moment);
         let active = host.stored(faulty::Call::Activate);
-        host.look_twice().await;
+        assert!(host.look_twice().await.failed);
         assert_eq!(host.noted().await, 1);
         assert_eq!(host.stored(faulty::Call::Activate), active + 1);
     }
-    host.look_twice().await;
+    assert!(!host.look_twice().await.failed);
     assert_eq!(host.noted().await, 0);
     assert_eq!(host.stored(faulty::Call::Reduce), 3);
 }

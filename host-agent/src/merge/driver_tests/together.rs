@@ -101,7 +101,7 @@ async fn a_job_that_fails_before_the_first_pivot_cancels_the_others() {
 #[tokio::test]
 async fn a_job_that_cannot_be_started_cancels_what_was_not_begun() {
     let host = Host::new(&["vda", "vdb"]).await;
-    let refused = crate::hypervisor::HypervisorError::Refused("no".to_owned());
+    let refused = HypervisorError::Refused("no".to_owned());
     host.qemu().fail_next("start_job", refused);
     let ids = host.started(&["vda", "vdb"]).await;
     let failed = host.ended(ids[0]).await;

@@ -144,11 +144,32 @@ impl Member {
     }
 
     pub(super) async fn set_speed(&self, bytes_per_second: u64) {
+        let _as_fast_as_it_is = self.try_speed(bytes_per_second).await;
+    }
+
+    async fn try_speed(&self, bytes_per_second: u64) -> Result<(), HypervisorError> {
         let order = &self.record.order;
         let hypervisor = &self.around.hypervisor;
         let set = hypervisor.set_speed(order.vm, &order.disk, bytes_per_second);
-        if let Err(error) = set.await {
+        set.await.inspect_err(|error| {
             tracing::warn!(merge = %order.id, %error, "the job's speed cannot be set");
+        })
+    }
+
+    /// A guest that runs through its pivot may write faster than a limited job copies: QEMU would copy
+    /// for ever and never switch. For one that was stopped it is lifted before that.
+    pub(super) async fn lift_limit(&self) -> Result<(), HypervisorError> {
+        if self.record.bytes_per_second == 0 || self.record.phase.suspended() {
+            return Ok(());
+        }
+        self.try_speed(0).await
+    }
+
+    /// The job goes on for now, with the limit that was lifted for its pivot.
+    pub(super) async fn limit_again(&self) {
+        let limit = self.record.bytes_per_second;
+        if self.record.pivots() && limit > 0 && !self.record.help.unlimited {
+            self.set_speed(limit).await;
         }
     }
 
@@ -253,6 +274,7 @@ fn overlay_order(record: &MergeRecord) -> Option<OverlayOrder> {
     };
     Some(OverlayOrder {
         request: order.id.into(),
+        given: None,
         vm: order.vm,
         overlays: vec![overlay],
         // It is no snapshot: the guest goes on.

@@ -144,7 +144,7 @@ fn an_intermediate_commit_ends_by_itself() {
 fn a_job_without_room_waits_for_storage_and_ends_where_there_is_none() {
     // To ask may have taken as long as it likes.
     let seen_with = |reason, told_for| Observation {
-        told: Some(Told::NoRoom(Problem::new(reason, "no"))),
+        told: Some(Told::NotStarted(Problem::new(reason, "no"))),
         told_for,
         ..late(seen(VmState::Running, disk(&BEFORE), None))
     };

@@ -8,6 +8,7 @@ mod properties;
 mod release;
 mod window;
 
+use super::pivot::runs_unwritten;
 use super::samples::{disk, job, mirror, now, record, seen};
 use super::step::{Action, Machine, Observation, Outcome, PivotMode, Policy, Step, Told, step};
 use super::types::{Help, MergeRecord, Phase, Throttle, Window};

@@ -195,3 +195,83 @@ fn a_switch_that_libvirt_notices_late_is_waited_for() {
     let merged = Step::Finish(Outcome::Merged);
     assert_eq!(decide(&verifying, &noticed), merged);
 }
+
+/// Another agent of the host that is still at work, or a hand: QEMU may switch at any time.
+#[test]
+fn a_guest_is_not_let_run_while_anybodys_pivot_is_on_its_way() {
+    let suspending = at(pivoting(Window::Suspending));
+    let on_its_way = late(stopped(MirrorState::Pivoting));
+    let refused = Observation {
+        told: Some(Told::Refused("no".to_owned())),
+        ..on_its_way.clone()
+    };
+    for look in [on_its_way.clone(), fresh(on_its_way), refused] {
+        let next = decide(&suspending, &look);
+        assert!(matches!(next, Step::Wait(_)), "{next:?}");
+    }
+    // It has come about, or has come to nothing.
+    let merged = late(seen(VmState::Paused, disk(&AFTER), None));
+    let not = late(stopped(MirrorState::Ready));
+    let lost = late(seen(
+        VmState::Paused,
+        with_mirror(MirrorState::Pivoting),
+        None,
+    ));
+    for look in [merged, fresh(not), lost.clone()] {
+        assert_eq!(decide(&suspending, &look), released());
+    }
+    // It has come about, and libvirt will never notice.
+    let mut switched = lost;
+    if let Machine::Seen {
+        disk: Some(disk), ..
+    } = &mut switched.machine
+    {
+        disk.mirror.as_mut().unwrap().switched = Some(true);
+    }
+    let told = Step::Enter(pivoting(Window::Intent), Some(Action::SetNextStart));
+    assert_eq!(decide(&suspending, &switched), told);
+}
+
+/// I7. But who starts again with the intent would ask for the pivot again: no way back without a word.
+#[test]
+fn without_the_journal_a_guest_runs_wherever_it_may_run_whatever_comes() {
+    let [suspending, intent, releasing] =
+        [Window::Suspending, Window::Intent, Window::Releasing].map(pivoting);
+    let verifying = Phase::Verifying {
+        suspended_at: Some(now()),
+    };
+    let resume = Some(Action::Resume);
+    for (written, next, action) in [
+        (&suspending, &intent, Some(Action::Pivot)),
+        (&suspending, &releasing, resume),
+        (&intent, &verifying, resume),
+        (&releasing, &releasing, resume),
+        (&releasing, &verifying, resume),
+        (&verifying, &verifying, resume),
+    ] {
+        assert!(
+            runs_unwritten(written, next, action),
+            "{written:?} {next:?}"
+        );
+    }
+    let next_start = Some(Action::SetNextStart);
+    for (written, next, action) in [
+        (&intent, &releasing, resume),
+        (&intent, &intent, Some(Action::Pivot)),
+        (&intent, &intent, next_start),
+        (&releasing, &intent, next_start),
+        (&verifying, &verifying, next_start),
+    ] {
+        assert!(
+            !runs_unwritten(written, next, action),
+            "{written:?} {next:?}"
+        );
+    }
+    let stopped_by_others = Phase::Pivoting {
+        window: Window::Intent,
+        since: now(),
+        suspended_at: None,
+    };
+    let next = Phase::Verifying { suspended_at: None };
+    assert!(!runs_unwritten(&stopped_by_others, &next, None));
+}

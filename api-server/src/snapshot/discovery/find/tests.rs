@@ -22,6 +22,8 @@ fn layer(name: &str) -> Layer {
         virtual_bytes: 1,
         allocated_bytes: 1,
         shared_with: vec![],
+        encrypted: false,
+        bitmaps: vec![],
     }
 }
 

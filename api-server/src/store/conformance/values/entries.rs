@@ -18,7 +18,7 @@ pub(in crate::store::conformance) fn kinds() -> Vec<EventKind> {
         OperationResumed, OperationWaiting, RepairApplied, RepairRequested, SnapshotCreateFailed,
         SnapshotCreateRequested, SnapshotCreated, SnapshotDeleteFailed, SnapshotDeleteRequested,
         SnapshotDeleted, SnapshotDiscovered, SnapshotUpdated, SnapshotVanished,
-        VolumeRemovalRefused, VolumeRemoved, VolumeRestored,
+        VolumeRemovalRefused, VolumeRemoved, VolumeRestoreRequested, VolumeRestored,
     };
     let next = |kind: &EventKind| match kind {
         HostRegistered => Some(HostUp),
@@ -57,7 +57,8 @@ pub(in crate::store::conformance) fn kinds() -> Vec<EventKind> {
         OperationCancelled => Some(OperationLimited),
         OperationLimited => Some(RepairRequested),
         RepairRequested => Some(RepairApplied),
-        RepairApplied => Some(VolumeRestored),
+        RepairApplied => Some(VolumeRestoreRequested),
+        VolumeRestoreRequested => Some(VolumeRestored),
         VolumeRestored => None,
     };
     successors(Some(HostRegistered), next).collect()
