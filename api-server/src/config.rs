@@ -10,7 +10,7 @@ use crate::snapshot::{Limit, Limits};
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{
     AuthConfig, ClientConfig, ListenConfig, LogConfig, MetricsConfig, Reach, Security,
-    ServerConfig, TlsConfig, TracesConfig,
+    ServerConfig, TlsConfig, TracesConfig, WebConfig,
 };
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -22,6 +22,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 pub struct Config {
     /// Where the server serves gRPC.
     pub listen: ListenConfig,
+    /// Where browsers are served, by gRPC-Web.
+    pub web: WebConfig,
     /// Bounds of the server.
     pub server: ServerConfig,
     /// What is logged, and how.
@@ -52,6 +54,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: ListenConfig::loopback(7420),
+            web: WebConfig::default(),
             server: ServerConfig::default(),
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
@@ -80,6 +83,7 @@ impl Config {
     /// Names the key that cannot stand as it does.
     pub fn check(&self, insecure: bool) -> anyhow::Result<()> {
         self.listen.admit(self.reach(insecure))?;
+        self.web.admit(self.reach(insecure))?;
         self.metrics.admit(insecure)?;
         self.traces.check()?;
         Security::check(&self.tls, self.auth.as_ref())?;
@@ -110,7 +114,7 @@ impl Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// The SQLite file, an absolute path; its directory must exist.
+    /// The SQLite file, an absolute path; its directory may come later.
     #[serde(deserialize_with = "absolute_file")]
     pub path: PathBuf,
 }

@@ -18,6 +18,7 @@ pub mod fuzzing;
 pub mod grpc;
 pub mod hosts;
 mod metrics;
+mod opening;
 pub mod server;
 pub mod snapshot;
 pub mod store;

@@ -7,18 +7,17 @@ use crate::domains::Domains;
 use crate::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
 use crate::hosts::{Dial, Hosts};
 use crate::metrics;
+use crate::opening::{LateServices, Opening};
 use crate::snapshot::{Discovery, HostRecord, Snapshots};
-use crate::store::{SqliteStore, Store};
+use crate::store::Store;
 use anyhow::Context as _;
-use jiff::SignedDuration;
 use livemerge_proto::DESCRIPTORS;
 use livemerge_proto::v1::event_service_server::EventServiceServer;
 use livemerge_proto::v1::inventory_service_server::InventoryServiceServer;
 use livemerge_proto::v1::operation_service_server::OperationServiceServer;
 use livemerge_proto::v1::snapshot_service_server::SnapshotServiceServer;
-use livemerge_runtime::{Clock, Metrics, Readiness, Security, Server, Shutdown, SystemClock};
+use livemerge_runtime::{Clock, Metrics, Security, Server, Shutdown, bounded};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Calls that go on until their client, their subject or the server ends them.
 const STREAMS: [&str; 2] = [
@@ -27,9 +26,6 @@ const STREAMS: [&str; 2] = [
 ];
 /// Calls that are answered when something has happened.
 const WAITS: [&str; 1] = ["/livemerge.v1.OperationService/WaitOperation"];
-/// How long a request's id is remembered.
-const REMEMBER_REQUESTS: SignedDuration = SignedDuration::from_hours(48);
-const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
 /// The services of one API server.
 pub struct Services {
@@ -102,88 +98,90 @@ pub async fn open(
         Arc::clone(&snapshots),
         Arc::clone(&clock),
     );
-    let limit = config.server.max_message_bytes();
     tracing::info!(generation, "the server has read its record");
     Ok(Services {
         running: Arc::clone(&snapshots),
         hosts: Arc::clone(&hosts),
         clock: Arc::clone(&clock),
-        snapshots: SnapshotServiceServer::new(SnapshotApi {
-            snapshots: Arc::clone(&snapshots),
-            store: Arc::clone(&store),
-        })
-        .max_decoding_message_size(limit),
-        operations: OperationServiceServer::new(OperationApi {
-            snapshots,
-            store: Arc::clone(&store),
-            shutdown: shutdown.clone(),
-        })
-        .max_decoding_message_size(limit),
-        inventory: InventoryServiceServer::new(InventoryApi {
-            domains: Arc::new(Domains::new(
-                Arc::clone(&hosts),
-                Arc::clone(&store),
-                Arc::clone(&clock),
-            )),
-            hosts,
-            store: Arc::clone(&store),
-            clock,
-            consistency: Arc::new(consistency),
-        })
-        .max_decoding_message_size(limit),
-        events: EventServiceServer::new(EventApi { store, shutdown })
-            .max_decoding_message_size(limit),
+        snapshots: bounded!(
+            SnapshotServiceServer::new(SnapshotApi {
+                snapshots: Arc::clone(&snapshots),
+                store: Arc::clone(&store),
+            }),
+            &config.server
+        ),
+        operations: bounded!(
+            OperationServiceServer::new(OperationApi {
+                snapshots,
+                store: Arc::clone(&store),
+                shutdown: shutdown.clone(),
+            }),
+            &config.server
+        ),
+        inventory: bounded!(
+            InventoryServiceServer::new(InventoryApi {
+                domains: Arc::new(Domains::new(
+                    Arc::clone(&hosts),
+                    Arc::clone(&store),
+                    Arc::clone(&clock),
+                )),
+                hosts,
+                store: Arc::clone(&store),
+                clock,
+                consistency: Arc::new(consistency),
+            }),
+            &config.server
+        ),
+        events: bounded!(
+            EventServiceServer::new(EventApi { store, shutdown }),
+            &config.server
+        ),
     })
 }
 
-/// Serves until told to stop. Operations go on with the next start.
+/// Serves until told to stop. Operations go on with the next start. A database that cannot be opened
+/// yet is tried until it can: until then nothing is ready.
 ///
 /// # Errors
 /// When the server cannot start, or breaks.
 pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
-    let path = &config.store.path;
-    let store = SqliteStore::open(path).await;
-    let store: Arc<dyn Store> =
-        Arc::new(store.with_context(|| format!("the database {}", path.display()))?);
     let metrics = Metrics::new(env!("CARGO_PKG_NAME"));
     let security = Security::open(&config.tls, config.auth.as_ref(), access::rules())?;
     let server = Server::new(config.server.clone())
         .metered(&metrics)
         .secured(security);
-    let (shutdown, readiness) = (server.shutdown(), server.readiness());
-    let services = open(
+    let shutdown = server.shutdown();
+    let opening = Opening {
         config,
-        Arc::new(SystemClock),
-        Arc::clone(&store),
-        crate::hosts::dial(config.client.open(insecure)?),
-        shutdown.clone(),
-    )
-    .await?;
-    services.observe(&metrics);
+        dial: crate::hosts::dial(config.client.open(insecure)?),
+        metrics: metrics.clone(),
+        readiness: server.readiness(),
+        shutdown: shutdown.clone(),
+        services: LateServices::default(),
+    };
+    let at_once = opening.once().await?;
     config.metrics.serve(insecure, &metrics, &shutdown).await?;
-    let listener = config.listen.bind(config.reach(insecure)).await?;
+    let reach = config.reach(insecure);
+    let listener = config.listen.bind(reach).await?;
+    let web = config.web.bind(&config.listen, reach).await?;
     tracing::info!(address = %listener.address()?, "the server serves");
-    tokio::spawn(follow_readiness(
-        Arc::clone(&store),
-        readiness,
-        shutdown.clone(),
-    ));
-    tokio::spawn(prune(store, shutdown));
-    let (operations_stopped, stopping) = (services.operations_stopped(), server.shutdown());
     let server = server
         .descriptors(DESCRIPTORS)
         .streams(STREAMS)
         .waits(WAITS)
-        .service(services.snapshots)
-        .service(services.operations)
-        .service(services.inventory)
-        .service(services.events);
-    let drain = config.server.drain();
+        .web(web);
+    let server = opening.services.added_to(server);
+    let (drain, stopping) = (config.server.drain(), shutdown);
     let drained = tokio::spawn(async move {
         stopping.cancelled().await;
         tokio::time::sleep(drain).await;
     });
-    server.serve(listener).await?;
+    let (opened, served) = tokio::join!(opening.after(at_once), server.serve(listener));
+    let opened = opened?;
+    served?;
+    let Some(operations_stopped) = opened else {
+        return Ok(());
+    };
     tokio::select! {
         () = operations_stopped => {}
         _ = drained => {
@@ -208,29 +206,4 @@ async fn register_configured(config: &Config, hosts: &Arc<Hosts>) -> anyhow::Res
             .with_context(|| format!("hosts.{id}"))?;
     }
     Ok(())
-}
-
-/// Ready means that the database answers, and takes changes: an empty one is tried.
-async fn follow_readiness(store: Arc<dyn Store>, readiness: Readiness, shutdown: Shutdown) {
-    while !shutdown.is_cancelled() {
-        let ready = store.hosts().await.is_ok() && store.add_events(&[]).await.is_ok();
-        readiness.set_all(ready);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-async fn prune(store: Arc<dyn Store>, shutdown: Shutdown) {
-    while !shutdown.is_cancelled() {
-        let before = SystemClock
-            .now()
-            .saturating_sub(REMEMBER_REQUESTS)
-            .expect("hours are no calendar unit");
-        if let Err(error) = store.prune_requests(before).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "old request ids could not be forgotten"
-            );
-        }
-        tokio::time::sleep(PRUNE_EVERY).await;
-    }
 }

@@ -4,11 +4,17 @@
 use crate::args::AccessArgs;
 use crate::connect::Server;
 use crate::failure::{Exit, Failure};
+use livemerge_proto::DESCRIPTORS;
+use livemerge_runtime::client::{CallPolicy, Methods, Patience, Patient};
 use livemerge_runtime::{ClientConfig, ConfigError, Line};
+use std::num::NonZeroU32;
 use tonic::transport::Endpoint;
 
 /// What the generated clients call through.
-pub(crate) type Wire = Line;
+pub(crate) type Wire = Patient<Line>;
+
+/// How often a call is made: somebody waits for the answer.
+const TRIES: NonZeroU32 = NonZeroU32::new(3).expect("not zero");
 
 /// Keys of a `[client]` table that are flags here, by another spelling.
 const FLAGS: [(&str, &str); 5] = [
@@ -41,7 +47,18 @@ pub(crate) fn wire(
     let admitted = config.admit(&server.to_string(), anywhere);
     admitted.map_err(usage)?;
     let client = config.open(anywhere).map_err(|error| refused(&error))?;
-    client.line(&server.to_string(), bounds).map_err(usage)
+    let line = client.line(&server.to_string(), bounds).map_err(usage)?;
+    Ok(patience().over(line))
+}
+
+/// What may be called again is, as the contracts say.
+fn patience() -> Patience {
+    let methods = Methods::of(DESCRIPTORS).expect("the build has made the descriptors");
+    let policy = CallPolicy {
+        tries: TRIES,
+        ..CallPolicy::default()
+    };
+    Patience::new(methods, policy)
 }
 
 fn refused(error: &ConfigError) -> Failure {

@@ -14,7 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 /// Where the server listens when nothing else is said.
@@ -22,6 +22,7 @@ pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:7420";
 
 /// For a call when `--timeout` says nothing.
 const CALL: Duration = Duration::from_secs(30);
+const ROUNDED: Duration = Duration::from_millis(2);
 const CONNECT: Duration = Duration::from_secs(10);
 /// A quiet connection is asked for a sign of life so often, and given up after the other.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -132,13 +133,20 @@ impl Session {
         send: impl AsyncFnOnce(Request<M>) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
         let time = self.time_left()?.unwrap_or(CALL);
+        let begun = Instant::now();
         let mut request = Request::new(message);
         request.set_timeout(time);
         if let Ok(traceparent) = self.traceparent().parse() {
             request.metadata_mut().insert("traceparent", traceparent);
         }
-        let answer = self.within(time, send(request)).await;
-        let answer = answer.map_err(|failure| failure.traced(&self.trace.simple().to_string()));
+        let answer = send(request).await.map_err(|status| {
+            // On the wire a time is rounded down.
+            let is_over = begun.elapsed() + ROUNDED >= time;
+            if status.code() == Code::DeadlineExceeded && is_over {
+                return Failure::out_of_time();
+            }
+            Failure::of_call(&status, &self.server).traced(&self.trace.simple().to_string())
+        });
         Ok(answer?.into_inner())
     }
 
@@ -148,30 +156,16 @@ impl Session {
         format!("00-{}-{span:016x}-01", self.trace.simple())
     }
 
-    /// Opens a stream, which may last longer than a call.
+    /// Works until the command's own time is over, if it has one.
     ///
     /// # Errors
-    /// What the server answers; no answer in time.
-    pub(crate) async fn open<T>(
-        &self,
-        sent: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, Failure> {
-        Ok(self.within(CALL, sent).await?.into_inner())
-    }
-
-    /// Gives an answer this time, or less when the command's own is over before.
-    ///
-    /// # Errors
-    /// What the server answers; no answer in time.
-    pub(crate) async fn within<T>(
-        &self,
-        time: Duration,
-        answer: impl Future<Output = Result<T, Status>>,
-    ) -> Result<T, Failure> {
-        let time = self.time_left()?.map_or(time, |left| left.min(time));
-        match tokio::time::timeout(time, answer).await {
-            Ok(answer) => answer.map_err(|status| Failure::of_call(&status, &self.server)),
-            Err(_elapsed) => Err(Failure::out_of_time()),
+    /// When it is over.
+    pub(crate) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        match self.deadline {
+            None => Ok(work.await),
+            Some(deadline) => tokio::time::timeout_at(deadline, work)
+                .await
+                .map_err(|_elapsed| Failure::out_of_time()),
         }
     }
 

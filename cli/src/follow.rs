@@ -1,9 +1,7 @@
 //! Follows the audit log.
 //!
 //! ```text
-//!            ┌──── back off, say so once, go on behind the last piece ◀───┐
-//!            ▼                                                            │
-//!   WatchEvents ──▶ write each event, keep its token ──▶ UNAVAILABLE, silence, the stream's end
+//!   WatchEvents ──▶ write each event, keep its token       (over restarts of the server: `watch`)
 //!            └──▶ --timeout: exit 5        Ctrl-C: exit 130, and the command that goes on
 //! ```
 //!
@@ -13,14 +11,11 @@ use crate::connect::Session;
 use crate::failure::{Exit, Failure};
 use crate::output::text::{escape, time_or_dash, word};
 use crate::output::{Format, Listed as _, Output, Stop};
-use crate::retry::Retry;
+use crate::watch::Watching;
 use livemerge_proto::v1;
 use serde::Serialize;
 use std::io::{self, Write as _};
-use std::time::Duration;
-
-/// A watch says something at least every 15 s; one that is silent for longer is dead.
-const SILENCE: Duration = Duration::from_secs(45);
+use tonic::Response;
 
 /// Writes events as they come, until something ends it. `wanted` says which, and where to begin.
 ///
@@ -35,7 +30,6 @@ pub(crate) async fn events(
         session,
         output,
         wanted,
-        retry: Retry::default(),
     };
     let stop = tokio::select! {
         stop = follower.follow() => stop,
@@ -63,42 +57,20 @@ struct Follower<'a> {
     session: &'a Session,
     output: Output,
     wanted: v1::WatchEventsRequest,
-    retry: Retry,
 }
 
 impl Follower<'_> {
     async fn follow(&mut self) -> Stop {
+        let mut watching = watch(self.session, self.wanted.clone());
         loop {
-            let failure = match self.once().await {
-                Stop::Failed(failure) => failure,
-                reader_gone => return reader_gone,
+            let taken = match watching.next(say).await {
+                Ok(piece) => self.take(piece),
+                Err(failure) => Err(failure.into()),
             };
-            let say_why = |why: &str| say(&format!("{why}; trying again"));
-            if let Err(failure) = self.retry.pause(self.session, failure, say_why).await {
-                return failure.into();
+            if let Err(stop) = taken {
+                return stop;
             }
         }
-    }
-
-    /// One stream, to its end.
-    async fn once(&mut self) -> Stop {
-        match self.take_all().await {
-            Ok(()) => Failure::new(Exit::Unavailable, "the server ended the watch").into(),
-            Err(stop) => stop,
-        }
-    }
-
-    async fn take_all(&mut self) -> Result<(), Stop> {
-        let mut client = self.session.events();
-        let opened = client.watch_events(self.wanted.clone());
-        let mut stream = self.session.open(opened).await?;
-        while let Some(piece) = self.session.within(SILENCE, stream.message()).await? {
-            if self.retry.answered() {
-                say("the server answers again");
-            }
-            self.take(piece)?;
-        }
-        Ok(())
     }
 
     fn take(&mut self, piece: v1::WatchEventsResponse) -> Result<(), Stop> {
@@ -106,7 +78,6 @@ impl Follower<'_> {
             self.write(event, &piece.resume_token)?;
         }
         self.wanted.resume_token = piece.resume_token;
-        self.wanted.from_start = false;
         Ok(())
     }
 
@@ -142,6 +113,24 @@ impl Follower<'_> {
         option("since-token", &self.wanted.resume_token);
         failure.hint(format!("go on: {}", self.session.command(&words.join(" "))))
     }
+}
+
+fn watch(
+    session: &Session,
+    wanted: v1::WatchEventsRequest,
+) -> Watching<'_, v1::WatchEventsResponse> {
+    let begun_behind = Some(wanted.resume_token.clone()).filter(|token| !token.is_empty());
+    let open = move |token: Option<String>| {
+        let mut client = session.events();
+        let request = v1::WatchEventsRequest {
+            from_start: wanted.from_start && token.is_none(),
+            resume_token: token.unwrap_or_default(),
+            ..wanted.clone()
+        };
+        async move { client.watch_events(request).await.map(Response::into_inner) }
+    };
+    let token_of = |piece: &v1::WatchEventsResponse| Some(piece.resume_token.clone());
+    Watching::new(session, "trying again", begun_behind, open, token_of)
 }
 
 /// A line of the log for people; no text in it steers the terminal.

@@ -13,7 +13,7 @@
 //! * `access` is what the server is shown, and what it must show; `connect` makes calls within the command's time; `page` reads lists to their end; `resolve`
 //!   finds machines and snapshots by name.
 //! * `wait` follows an operation, `follow` the audit log, both over restarts of the server
-//!   (`retry`).
+//!   (`watch`).
 //! * `output` writes answers for people or scripts, `chain` draws a disk's chain, `forecast`
 //!   what a delete would do, `diagnostics` packs an archive, `failure` says why something did not work and how the program ends.
 //!
@@ -35,8 +35,8 @@ mod forecast;
 mod output;
 mod page;
 mod resolve;
-mod retry;
 mod wait;
+mod watch;
 
 use args::Cli;
 use clap::Parser as _;

@@ -22,7 +22,7 @@ use livemerge_proto::v1::merge_service_server::MergeServiceServer;
 use livemerge_proto::v1::volume_service_server::VolumeServiceServer;
 use livemerge_runtime::metrics::ClientMeter;
 use livemerge_runtime::{
-    Clock, ListenAddress, Metrics, Readiness, Security, Server, Shutdown, SystemClock,
+    Clock, ListenAddress, Metrics, Readiness, Security, Server, Shutdown, SystemClock, bounded,
 };
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -128,7 +128,6 @@ pub async fn open(
     };
     tokio::spawn(slack::keep(slack, work.clone()));
     let overlays = merges.overlays().freezing(Arc::clone(&freezes));
-    let limit = config.server.max_message_bytes();
     let volume_merges = Arc::clone(&merges);
     Ok(Agent {
         running: Arc::clone(&merges),
@@ -136,34 +135,40 @@ pub async fn open(
         hypervisor: Arc::clone(&hypervisor),
         freezes: Arc::clone(&freezes),
         _owner: owner,
-        merges: MergeServiceServer::new(MergeApi {
-            merges: Arc::clone(&merges),
-            hypervisor: Arc::clone(&hypervisor),
-            volumes: Arc::clone(&volumes),
-            clock: Arc::clone(&clock),
-            shutdown: shutdown.clone(),
-        })
-        .max_decoding_message_size(limit),
-        host: HostServiceServer::new(HostApi {
-            host: config.host.id()?,
-            generation,
-            inventory: machines::watch(Arc::clone(&hypervisor)),
-            merges,
-            overlays: Arc::new(overlays),
-            stuck: freezes.stuck(),
-            hypervisor,
-            volumes: Arc::clone(&volumes),
-            fence: Arc::clone(&fence),
-            clock,
-            shutdown,
-        })
-        .max_decoding_message_size(limit),
-        volumes: VolumeServiceServer::new(VolumeApi {
-            volumes,
-            merges: volume_merges,
-            fence,
-        })
-        .max_decoding_message_size(limit),
+        merges: bounded!(
+            MergeServiceServer::new(MergeApi {
+                merges: Arc::clone(&merges),
+                hypervisor: Arc::clone(&hypervisor),
+                volumes: Arc::clone(&volumes),
+                clock: Arc::clone(&clock),
+                shutdown: shutdown.clone(),
+            }),
+            &config.server
+        ),
+        host: bounded!(
+            HostServiceServer::new(HostApi {
+                host: config.host.id()?,
+                generation,
+                inventory: machines::watch(Arc::clone(&hypervisor)),
+                merges,
+                overlays: Arc::new(overlays),
+                stuck: freezes.stuck(),
+                hypervisor,
+                volumes: Arc::clone(&volumes),
+                fence: Arc::clone(&fence),
+                clock,
+                shutdown,
+            }),
+            &config.server
+        ),
+        volumes: bounded!(
+            VolumeServiceServer::new(VolumeApi {
+                volumes,
+                merges: volume_merges,
+                fence,
+            }),
+            &config.server
+        ),
         generation,
         tenure,
     })

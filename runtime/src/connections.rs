@@ -1,4 +1,5 @@
-//! HTTP/2 on each accepted connection, from its first frame to its end.
+//! HTTP on each accepted connection, from its first byte to its end: HTTP/2, and HTTP/1.1 where browsers
+//! are served.
 //!
 //! ```text
 //!   open ──server stops, or the connection is old──▶ GOAWAY: takes no new calls ──calls done──▶ closed
@@ -12,9 +13,10 @@
 use crate::layers::GrpcService;
 use futures::{Stream, StreamExt as _};
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use std::error::Error;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,7 +30,7 @@ use uuid::Uuid;
 /// Bounds of each connection.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionBounds {
-    pub(crate) http2: http2::Builder<TokioExecutor>,
+    pub(crate) http: auto::Builder<TokioExecutor>,
     /// None: it may grow as old as it likes.
     pub(crate) age: Option<Duration>,
     /// For the calls of an old one to end.
@@ -80,7 +82,7 @@ where
         request.extensions_mut().insert(told.clone());
         service.clone().oneshot(request)
     });
-    let mut connection = pin!(bounds.http2.serve_connection(TokioIo::new(io), calls));
+    let mut connection = pin!(bounds.http.serve_connection(TokioIo::new(io), calls));
     let is_old = tokio::select! {
         ended = &mut connection => return log(ended),
         () = stop.cancelled() => false,
@@ -111,12 +113,9 @@ fn spread(age: Duration, drawn: u128) -> Duration {
     age - age / 10 + most * u32::from(drawn as u16) / u32::from(u16::MAX)
 }
 
-fn log(ended: hyper::Result<()>) {
+fn log(ended: Result<(), Box<dyn Error + Send + Sync>>) {
     if let Err(error) = ended {
-        tracing::debug!(
-            error = &error as &dyn std::error::Error,
-            "a connection broke"
-        );
+        tracing::debug!(error = error.as_ref() as &dyn Error, "a connection broke");
     }
 }
 

@@ -63,6 +63,16 @@ pub enum ConfigError {
         /// The endpoint as configured.
         endpoint: String,
     },
+    /// An address for browsers that other machines can reach, without both TLS and known callers,
+    /// and without `--insecure`.
+    #[error(
+        "web.listen: {address} can be reached from other machines and needs [tls] and [auth]; \
+         set both, listen on loopback, or pass --insecure"
+    )]
+    InsecureWeb {
+        /// The address that was refused.
+        address: SocketAddr,
+    },
     /// An address for metrics that other machines can reach, without `--insecure`.
     #[error(
         "metrics.listen: {address} can be reached from other machines, and metrics have no TLS; \

@@ -86,6 +86,7 @@
 //! }
 //! ```
 
+pub mod client;
 pub mod config;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -96,10 +97,12 @@ pub mod trace;
 mod args;
 mod backoff;
 mod clock;
+mod compression;
 mod connections;
 mod ended;
 mod error;
 mod health;
+mod late;
 mod layers;
 mod limits;
 mod listen;
@@ -107,13 +110,16 @@ mod probes;
 mod security;
 mod server;
 mod server_config;
+mod web;
 
 pub use args::Args;
 pub use backoff::{Backoff, Tries};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use compression::Compression;
 pub use ended::ended;
 pub use error::{ConfigError, ServeError};
 pub use health::Readiness;
+pub use late::Late;
 pub use layers::{RequestIds, RequestLayer, RequestSpan};
 pub use listen::{ListenAddress, ListenConfig, Listener};
 pub use metrics::{Metrics, MetricsConfig};
@@ -125,3 +131,4 @@ pub use server::{Server, Shutdown};
 pub use server_config::ServerConfig;
 pub use telemetry::{LogConfig, LogFormat};
 pub use trace::{DurableSpan, TraceContext, TracesConfig};
+pub use web::{Origin, Web, WebConfig};

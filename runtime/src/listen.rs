@@ -5,12 +5,13 @@
 //! health address may be anywhere, since there is nothing else to be had.
 
 mod accept;
+pub(crate) mod optional;
 mod secured;
 mod severable;
 mod unix;
 
 pub(crate) use accept::{Accept, Doors, incoming};
-pub(crate) use secured::{Capacity, Secured, secured};
+pub(crate) use secured::{Capacity, Protocols, Secured, secured};
 pub(crate) use severable::Severable;
 pub(crate) use unix::UnixSocketListener;
 

@@ -45,7 +45,8 @@ pub(crate) fn serve(
         ..config.connection()
     };
     bounds
-        .http2
+        .http
+        .http2()
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADER_BYTES);
     // Connections are tasks of their own.

@@ -13,17 +13,19 @@
 //! started them.
 
 use crate::connections;
-use crate::layers::{CatchPanic, DeadlineLayer, Methods, RequestSpan, RetireLayer};
+use crate::layers::{CatchPanic, DeadlineLayer, GrpcService, Methods, RequestSpan, RetireLayer};
 use crate::limits::{Limiter, Limits, Shed};
-use crate::listen::{self, Accept, Capacity, Listener, Secured, Socket};
+use crate::listen::{self, Accept, Capacity, Listener, Protocols, Secured, Socket};
 use crate::metrics::{Metrics, MetricsLayer, ServerMeter};
 use crate::probes;
-use crate::security::{Gate, Security};
-use crate::{Readiness, ServeError, ServerConfig};
+use crate::security::{Gate, Security, TlsFiles};
+use crate::{Readiness, ServeError, ServerConfig, Web};
 use futures::Stream;
+use futures::future::OptionFuture;
 use std::convert::Infallible;
 use std::io;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,7 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Service;
 
 /// Cancelled when the server begins to drain; cancelling it begins the drain. Watches end when it
@@ -49,7 +51,7 @@ const SERVED_BESIDE: [&str; 3] = [
 /// Time for the connections to notice that they were cut off.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// A server in the making. Health and reflection are always part of it.
+/// A server in the making. Health is always part of it, and reflection unless configured off.
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
@@ -62,6 +64,7 @@ pub struct Server {
     meter: ServerMeter,
     shed: Shed,
     security: Security,
+    web: Option<Web>,
 }
 
 impl Server {
@@ -85,6 +88,7 @@ impl Server {
             meter: ServerMeter::new(&Metrics::default()),
             shed: Shed::new(&Metrics::default()),
             security: Security::default(),
+            web: None,
         }
     }
 
@@ -140,6 +144,13 @@ impl Server {
         self
     }
 
+    /// Serves browsers beside, if there is an address for them: the same services, by gRPC-Web.
+    #[must_use]
+    pub fn web(mut self, web: Option<Web>) -> Self {
+        self.web = web;
+        self
+    }
+
     /// Names streaming methods (`/package.Service/Method`): they are exempt from the server's
     /// bound on the time of a call, though not from a deadline the client sets, and count as
     /// watches.
@@ -166,7 +177,9 @@ impl Server {
     /// Calls cut off at the end of the drain are logged and are no error.
     pub async fn serve(mut self, listener: Listener) -> Result<(), ServeError> {
         let signals = termination().map_err(ServeError::Signals)?;
-        self.add_reflection()?;
+        if self.config.reflection {
+            self.add_reflection()?;
+        }
         match listener.address() {
             Ok(address) => tracing::info!(%address, "serving"),
             Err(error) => tracing::warn!(%error, "serving on an address that cannot be told"),
@@ -176,32 +189,26 @@ impl Server {
             AbortOnDropHandle::new(tokio::spawn(probes))
         });
         let max = listener.max_connections;
+        let tls = self.security.tls.clone();
         match listener.socket {
-            Socket::Tcp(socket) => self.serve_socket(socket, max, signals).await,
-            Socket::Unix(socket) => {
-                // Only its owner can reach it, and nobody listens in.
-                self.security.tls = None;
-                self.serve_socket(socket, max, signals).await
-            }
+            Socket::Tcp(socket) => self.serve_socket(socket, tls, max, signals).await,
+            // Only its owner can reach it, and nobody listens in.
+            Socket::Unix(socket) => self.serve_socket(socket, None, max, signals).await,
         }
     }
 
     async fn serve_socket<L: Accept>(
         self,
         socket: L,
+        tls: Option<Arc<TlsFiles>>,
         max_connections: NonZeroU32,
         signals: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let files = self.security.follow_files().map_err(ServeError::Signals)?;
         let _files = AbortOnDropHandle::new(tokio::spawn(files));
         let cut = CancellationToken::new();
-        let tls = self.security.tls.clone();
-        let capacity = Capacity {
-            connections: max_connections,
-            handshake: self.config.handshake(),
-            shed: self.shed.clone(),
-        };
-        let incoming = listen::secured(socket, tls, &capacity, cut.clone());
+        let capacity = self.capacity(max_connections);
+        let incoming = listen::secured(socket, tls, Protocols::Grpc, &capacity, cut.clone());
         self.serve_incoming(incoming, signals, cut).await
     }
 
@@ -234,8 +241,30 @@ impl Server {
         Ok(())
     }
 
+    fn capacity(&self, connections: NonZeroU32) -> Capacity {
+        Capacity {
+            connections,
+            handshake: self.config.handshake(),
+            shed: self.shed.clone(),
+        }
+    }
+
+    /// What every request passes. `I` is what tonic knows of its connection below TLS.
+    fn layered<I: Clone + Send + Sync + 'static>(
+        &self,
+        limited: Limiter<RetireLayer<Routes>>,
+    ) -> impl GrpcService + Clone + Send + use<I> + 'static {
+        let gate = Gate::<_, I>::new(limited, self.security.guard.clone());
+        let (times, methods) = (self.config.times(), self.methods.clone());
+        let service = CatchPanic::new(DeadlineLayer::new(gate, times, methods));
+        let served = self.served.iter().copied().chain(SERVED_BESIDE).collect();
+        let meter = self.meter.clone();
+        let metered = MetricsLayer::new(service, meter, &self.descriptors, &served);
+        RequestSpan::new(metered)
+    }
+
     async fn serve_incoming<IO>(
-        self,
+        mut self,
         incoming: impl Stream<Item = Secured<IO>> + Send + 'static,
         signals: impl Future<Output = ()>,
         cut: CancellationToken,
@@ -245,18 +274,26 @@ impl Server {
     {
         let limit = self.config.max_message_bytes();
         let health = self.readiness.service().max_decoding_message_size(limit);
-        let routes = self.routes.add_service(health).prepare();
+        let routes = std::mem::take(&mut self.routes)
+            .add_service(health)
+            .prepare();
+        // Who comes over which address makes no difference: the places are the same.
         let limits = Limits::new(&self.config, self.methods.clone(), &self.shed);
         let limited = Limiter::new(RetireLayer::new(routes, self.methods.clone()), limits);
-        let gate = Gate::<_, IO::ConnectInfo>::new(limited, self.security.guard);
-        let times = self.config.times();
-        let service = CatchPanic::new(DeadlineLayer::new(gate, times, self.methods));
-        let served = self.served.iter().copied().chain(SERVED_BESIDE).collect();
-        let metered = MetricsLayer::new(service, self.meter, &self.descriptors, &served);
-        let service = RequestSpan::new(metered);
         let stop = CancellationToken::new();
+        let web = self.web.take().map(|web| {
+            let service = self.layered::<TcpConnectInfo>(limited.clone());
+            let capacity = self.capacity(web.max_connections());
+            let ends = [stop.clone(), cut.clone()];
+            let tls = self.security.tls.clone();
+            web.serve(service, self.config.with_http1(), tls, capacity, ends)
+        });
+        let service = self.layered::<IO::ConnectInfo>(limited);
         let bounds = self.config.connection();
         let serving = connections::serve(incoming, service, bounds, stop.clone());
+        let serving = async move {
+            tokio::join!(serving, OptionFuture::from(web));
+        };
         let mut serving = AbortOnDropHandle::new(tokio::spawn(serving));
 
         tokio::select! {

@@ -1,12 +1,14 @@
 //! The table `[server]`: bounds on what clients may take.
 
+use crate::Compression;
 use crate::connections::ConnectionBounds;
 use crate::layers::Times;
-use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
 use serde::{Deserialize, Serialize};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
+use tonic::codec::CompressionEncoding;
 
 /// Bounds of a server. Every one has a default that is safe to run with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,10 @@ pub struct ServerConfig {
     pub max_header_list_bytes: NonZeroU32,
     /// Interval of HTTP/2 pings on a connection, in seconds.
     pub keepalive_interval_seconds: NonZeroU64,
+    /// Whether clients may ask which services and messages there are.
+    pub reflection: bool,
+    /// How messages may be compressed, either way. A client that does not ask for it gets none.
+    pub compression: Vec<Compression>,
     /// Time for a ping to be answered before the connection is closed, in seconds.
     pub keepalive_timeout_seconds: NonZeroU64,
     /// Time for a new connection's TLS handshake, in seconds, and as long for the begin of HTTP/2.
@@ -56,6 +62,8 @@ impl Default for ServerConfig {
             drain_seconds: 20,
             max_concurrent_streams: const { NonZeroU32::new(256).expect("not zero") },
             max_message_bytes: const { NonZeroU32::new(4 << 20).expect("not zero") },
+            reflection: true,
+            compression: vec![Compression::Gzip, Compression::Zstd],
             max_header_list_bytes: const { NonZeroU32::new(16 << 10).expect("not zero") },
             keepalive_interval_seconds: const { NonZeroU64::new(30).expect("not zero") },
             keepalive_timeout_seconds: const { NonZeroU64::new(10).expect("not zero") },
@@ -71,6 +79,9 @@ impl Default for ServerConfig {
 const MAX_PENDING_ACCEPT_RESETS: usize = 20;
 const MAX_LOCAL_ERROR_RESETS: usize = 1024;
 
+/// hyper takes no smaller one.
+const LEAST_HTTP1_BUFFER: usize = 8 << 10;
+
 /// A wait may take an hour by its contract, and a little to be answered.
 const LONGEST_WAIT: Duration = Duration::from_secs(3660);
 
@@ -80,6 +91,11 @@ impl ServerConfig {
     #[must_use]
     pub fn max_message_bytes(&self) -> usize {
         self.max_message_bytes.get() as usize
+    }
+
+    /// How messages may be compressed, for [`bounded!`](crate::bounded).
+    pub fn encodings(&self) -> impl Iterator<Item = CompressionEncoding> + '_ {
+        self.compression.iter().map(|each| (*each).into())
     }
 
     pub(crate) fn times(&self) -> Times {
@@ -104,9 +120,26 @@ impl ServerConfig {
         Duration::from_secs(self.drain_seconds)
     }
 
+    /// For connections of HTTP/2 alone.
     pub(crate) fn connection(&self) -> ConnectionBounds {
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
+        self.bounds(auto::Builder::new(TokioExecutor::new()).http2_only())
+    }
+
+    /// As [`connection`](Self::connection), for HTTP/1.1, too.
+    pub(crate) fn with_http1(&self) -> ConnectionBounds {
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        let headers = self.max_header_list_bytes.get() as usize;
+        http.http1()
+            .timer(TokioTimer::new())
+            // Also for a connection that waits for its next request: nothing else notices that its
+            // client is gone.
+            .header_read_timeout(Duration::from_secs(self.keepalive_interval_seconds.get()))
+            .max_buf_size(headers.max(LEAST_HTTP1_BUFFER));
+        self.bounds(http)
+    }
+
+    fn bounds(&self, mut http: auto::Builder<TokioExecutor>) -> ConnectionBounds {
+        http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.max_concurrent_streams.get())
             .max_header_list_size(self.max_header_list_bytes.get())
@@ -116,7 +149,7 @@ impl ServerConfig {
             .max_local_error_reset_streams(MAX_LOCAL_ERROR_RESETS);
         let age = self.max_connection_age_seconds;
         ConnectionBounds {
-            http2,
+            http,
             age: (age > 0).then(|| Duration::from_secs(age)),
             grace: Duration::from_secs(self.connection_grace_seconds),
         }

@@ -275,6 +275,7 @@ fn what_would_be_open_to_others_is_refused() {
         (far.to_owned(), "listen.address"),
         (format!("{far}{cert}"), "listen.address"),
         (format!("{far}{auth}"), "listen.address"),
+        ("[web]\nlisten = '0.0.0.0:1'\n".to_owned(), "web.listen"),
         (
             "[client]\ntoken_file = '/t'\n".to_owned(),
             "client.token_file",
@@ -301,4 +302,22 @@ fn what_would_be_open_to_others_is_refused() {
     let missing = both.check_files().unwrap_err().to_string();
     assert!(missing.contains("cannot read /"), "{missing}");
     from_file(far).unwrap().check(true).unwrap();
+}
+
+#[test]
+fn pages_are_let_in_by_their_exact_origin() {
+    let origins = |list: &str| from_file(&format!("[web]\nallowed_origins = [{list}]\n"));
+    let config = origins("'https://console.example.org', 'http://127.0.0.1:8080'").unwrap();
+    assert_eq!(config.web.allowed_origins.len(), 2);
+    assert_eq!(Config::default().web.listen, None);
+    for bad in [
+        "*",
+        "null",
+        "https://*.example.org",
+        "console.example.org",
+        "https://a/",
+    ] {
+        let refused = origins(&format!("'{bad}'")).unwrap_err();
+        assert!(refused.contains(&format!("`{bad}`")), "{refused}");
+    }
 }

@@ -10,15 +10,17 @@ use super::{HostAgent, volume_ref};
 use crate::snapshot::{Consistency, Mark};
 use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
-use livemerge_proto::v1;
 use livemerge_proto::v1::host_service_client::HostServiceClient;
 use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::volume_service_client::VolumeServiceClient;
+use livemerge_proto::{DESCRIPTORS, v1};
 use livemerge_runtime::Line;
+use livemerge_runtime::client::{CallPolicy, Methods, Patience, Patient};
 use livemerge_runtime::metrics::{Calls, ClientMeter};
 use livemerge_storage::{RemovalId, StorageId};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,6 +35,25 @@ const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// Volumes of one page of a list.
 const PAGE: i32 = 1000;
+
+/// How often an agent is asked before it is said not to answer.
+const TRIES: NonZeroU32 = NonZeroU32::new(2).expect("not zero");
+
+/// What may be asked again here. An order is repeated by the lane that keeps it, which says that it
+/// waits, and for what.
+static METHODS: LazyLock<Methods> = LazyLock::new(|| {
+    let methods = Methods::of(DESCRIPTORS).expect("the build has made the descriptors");
+    methods.reads_alone()
+});
+
+fn patience(answer: Duration) -> Patience {
+    let policy = CallPolicy {
+        time: answer,
+        tries: TRIES,
+        ..CallPolicy::default()
+    };
+    Patience::new(METHODS.clone(), policy)
+}
 
 /// Counts the orders of this start of the server, over all hosts and all lines to them, so that an
 /// agent knows a late one from the latest.
@@ -57,6 +78,7 @@ pub(super) struct GrpcAgent {
     /// For calls that answer at once.
     answer: Duration,
     calls: ClientMeter,
+    patience: Patience,
     /// When it was last said that the agent does not let this server in.
     complained: Mutex<Option<Instant>>,
 }
@@ -79,6 +101,7 @@ impl GrpcAgent {
             orders,
             answer,
             calls,
+            patience: patience(answer),
             complained: Mutex::new(None),
         }
     }
@@ -86,13 +109,13 @@ impl GrpcAgent {
     /// # Errors
     /// The agent is of a version that is not worked with. It may be another one tomorrow, so that this
     /// is no *no*: what waits goes on then.
-    fn channel(&self) -> Result<Calls<Line>, HostError> {
+    fn channel(&self) -> Result<Patient<Calls<Line>>, HostError> {
         let view = self.view.borrow();
         if view.status == HostStatus::Incompatible {
             let problem = incompatible(&self.host, view.api_version);
             return Err(HostError::Unknown(problem));
         }
-        Ok(self.calls.over(self.channel.clone()))
+        Ok(self.patience.over(self.calls.over(self.channel.clone())))
     }
 
     /// What a failed call means. That the agent does not let this server in is said once in a while,

@@ -19,6 +19,11 @@ pub(super) fn classify(status: Status) -> HostError {
                 Problem::new(Reason::HostUnreachable, text).with("agent_reason", problem.reason),
             )
         }
+        Ok(problem) if problem.reason == Reason::DeadlineExceeded => {
+            let text = "the host's agent does not answer in time";
+            let silent = Problem::new(Reason::HostUnreachable, text);
+            HostError::Unknown(silent.with("code", problem.reason.code()))
+        }
         Ok(problem) if is_a_no(problem.reason) => HostError::Refused(problem),
         Ok(problem) => HostError::Unknown(problem),
         Err(status) if is_missing(&status) => {
@@ -123,6 +128,12 @@ mod tests {
             panic!("it is no answer");
         };
         assert_eq!(shut_out.reason, Reason::HostUnreachable);
+        let HostError::Unknown(slow) =
+            classify(Problem::new(Reason::DeadlineExceeded, "its clock").into())
+        else {
+            panic!("it is no answer");
+        };
+        assert_eq!(slow.reason, Reason::HostUnreachable);
         let silent = Problem::new(Reason::StoreUnavailable, "later");
         assert_eq!(classify(silent.clone().into()), HostError::Unknown(silent));
         for code in [Code::FailedPrecondition, Code::NotFound, Code::Unavailable] {

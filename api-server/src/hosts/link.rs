@@ -12,6 +12,8 @@
 //! While reconnecting, merges and machines are unknown; only the status waits for the silence to
 //! be too long, so that a short break of the line is no event.
 
+mod watches;
+
 use super::Hosts;
 use super::answer;
 use super::convert;
@@ -20,20 +22,18 @@ use livemerge_proto::agent_api;
 use livemerge_proto::ids::{HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
-use livemerge_proto::v1::host_service_client::HostServiceClient;
-use livemerge_proto::v1::merge_service_client::MergeServiceClient;
 use livemerge_proto::v1::{watch_host_response, watch_merges_response};
+use livemerge_runtime::client::{Seen, Watch, WatchPolicy};
 use livemerge_runtime::{Backoff, Line, Tries};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::Status;
+use watches::{MERGES_SILENCE, Piece};
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-/// An agent's watch of merges has a heartbeat each 10 s.
-const MERGES_SILENCE: Duration = Duration::from_secs(25);
 
 pub(super) struct Link {
     hosts: Arc<Hosts>,
@@ -58,13 +58,13 @@ impl Retry {
         }
         self.at = (!noted).then(|| Instant::now() + self.tries.failed());
     }
+}
 
-    /// Never, when there is nothing to try again.
-    async fn due(at: Option<Instant>) {
-        match at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
+/// Never without an instant.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -91,85 +91,67 @@ impl Link {
 
     /// Keeps the line until dropped.
     pub(super) async fn keep(mut self) {
-        let mut tries = Tries::new(BACKOFF, &self.host);
+        let mut watch = self.watch();
         loop {
-            let heard_before = self.last_heard;
-            if let Err(status) = self.hear().await {
-                tracing::info!(host = %self.host, code = ?status.code(), "the line broke: {}", status.message());
-                if answer::is_missing(&status) {
-                    // It lacks a watch, and says no number without one.
-                    let said = self.view.borrow().api_version;
-                    self.is_incompatible(said);
+            let (note_at, silent_at) = (self.notes.at, self.silent_at());
+            let seen = tokio::select! {
+                () = at(note_at) => {
+                    self.note_homes_again().await;
+                    continue;
                 }
+                () = at(silent_at) => {
+                    self.check_silence().await;
+                    continue;
+                }
+                seen = watch.next() => seen,
+            };
+            let broken = match seen {
+                Ok(Seen::Piece(piece)) => match self.take(piece).await {
+                    Ok(()) => continue,
+                    Err(status) => {
+                        watch.leave();
+                        status
+                    }
+                },
+                // Whatever it is, somebody mends it: the host stays, and is asked again.
+                Ok(Seen::Lost(status) | Seen::Afresh(status)) | Err(status) => status,
+            };
+            tracing::info!(host = %self.host, code = ?broken.code(), "the line broke: {}", broken.message());
+            if answer::is_missing(&broken) {
+                // It lacks a watch, and says no number without one.
+                let said = self.view.borrow().api_version;
+                self.is_incompatible(said);
             }
             self.forget();
-            let incompatible = self.view.borrow().status == HostStatus::Incompatible;
-            if self.last_heard > heard_before && !incompatible {
-                tries.succeeded();
-            }
-            self.check_silence().await;
-            tokio::time::sleep(tries.failed()).await;
             self.check_silence().await;
         }
     }
 
-    /// Listens until a watch breaks, ends or falls silent.
-    async fn hear(&mut self) -> Result<(), Status> {
+    /// Both watches in one, opened again together: each begins with the full state.
+    fn watch(&self) -> Watch<'static, (), Piece> {
         let silence = self.hosts.policy.silence;
-        let (mut machines, mut merges) = tokio::time::timeout(silence, self.open_watches())
-            .await
-            .map_err(|_elapsed| Status::unavailable("no answer"))??;
-        // Each watch has a time of its own: one that talks does not hide one that hangs.
-        let merges_silence = silence.max(MERGES_SILENCE);
-        let mut machines_by = Instant::now() + silence;
-        let mut merges_by = Instant::now() + merges_silence;
-        let quiet = |_elapsed| Status::unavailable("no heartbeat");
-        // Who it is and what it speaks, before anything else that it says.
-        let first = tokio::time::timeout_at(machines_by, machines.message()).await;
-        match first.map_err(quiet)??.and_then(|piece| piece.item) {
-            Some(item) => self.heard_of_host(item).await?,
-            None => return Ok(()),
-        }
-        loop {
-            let note_at = self.notes.at;
-            tokio::select! {
-                () = Retry::due(note_at) => self.note_homes_again().await,
-                piece = tokio::time::timeout_at(machines_by, machines.message()) => {
-                    let piece = piece.map_err(quiet)??;
-                    let Some(piece) = piece.and_then(|piece| piece.item) else { return Ok(()) };
-                    machines_by = Instant::now() + silence;
-                    self.heard_of_host(piece).await?;
-                }
-                piece = tokio::time::timeout_at(merges_by, merges.message()) => {
-                    let piece = piece.map_err(quiet)??;
-                    let Some(piece) = piece.and_then(|piece| piece.item) else { return Ok(()) };
-                    merges_by = Instant::now() + merges_silence;
-                    self.heard_of_merges(piece)?;
-                }
-            }
+        let policy = WatchPolicy {
+            open: silence,
+            silence: silence.max(MERGES_SILENCE),
+            backoff: BACKOFF,
+        };
+        let heartbeat = self.hosts.policy.heartbeat;
+        let channel = self.hosts.calls().over(self.channel.clone());
+        let open = move |_| watches::open(channel.clone(), heartbeat, silence);
+        Watch::new(policy, &self.host, None, open, |_| None)
+    }
+
+    async fn take(&mut self, piece: Piece) -> Result<(), Status> {
+        match piece {
+            Piece::Machines(item) => self.heard_of_host(item).await,
+            Piece::Merges(item) => self.heard_of_merges(*item),
         }
     }
 
-    async fn open_watches(
-        &self,
-    ) -> Result<
-        (
-            Streaming<v1::WatchHostResponse>,
-            Streaming<v1::WatchMergesResponse>,
-        ),
-        Status,
-    > {
-        let heartbeat_interval = prost_types::Duration::try_from(self.hosts.policy.heartbeat).ok();
-        let request = v1::WatchHostRequest { heartbeat_interval };
-        let calls = self.hosts.calls();
-        let machines = HostServiceClient::new(calls.over(self.channel.clone()))
-            .watch_host(request)
-            .await?;
-        let request = v1::WatchMergesRequest {};
-        let merges = MergeServiceClient::new(calls.over(self.channel.clone()))
-            .watch_merges(request)
-            .await?;
-        Ok((machines.into_inner(), merges.into_inner()))
+    /// When the host will have been silent for too long, as long as it is not said to be.
+    fn silent_at(&self) -> Option<Instant> {
+        let is_silent = self.view.borrow().status == HostStatus::Unresponsive;
+        (!is_silent).then(|| self.last_heard + self.hosts.policy.silence)
     }
 
     /// Behind an endpoint that was given away another agent may answer: what it shows is not this

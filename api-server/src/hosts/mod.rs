@@ -35,6 +35,7 @@ use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
+use livemerge_runtime::client::Pool;
 use livemerge_runtime::metrics::ClientMeter;
 use livemerge_runtime::{Client, Clock, Line, Shutdown};
 use livemerge_storage::{RemovalId, StorageId};
@@ -43,7 +44,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 /// What a host's agent is asked. Each call may be repeated.
 #[async_trait]
@@ -116,17 +116,11 @@ pub type Dial = Arc<dyn Fn(&str) -> Result<Line, String> + Send + Sync>;
 /// How long an agent that takes over may take to say who it is.
 const SUCCESSOR_LIMIT: Duration = Duration::from_secs(3);
 
-/// Lines over TCP, with or without TLS, or a Unix socket, opened when first needed.
+/// Lines over TCP, with or without TLS, or a Unix socket, opened when first needed; one connection
+/// an endpoint.
 pub fn dial(client: Client) -> Dial {
-    let bounds = |endpoint: Endpoint| {
-        endpoint
-            .connect_timeout(Duration::from_secs(3))
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true)
-    };
-    Arc::new(move |endpoint| client.line(endpoint, bounds))
+    let pool = Pool::new(client, Pool::alive);
+    Arc::new(move |endpoint| pool.line(endpoint))
 }
 
 /// A host that can be asked.

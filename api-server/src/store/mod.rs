@@ -26,6 +26,7 @@ use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, OperationId, RequestId, SnapshotId, VmId};
 use livemerge_storage::VolumeRef;
 use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
 use tokio::sync::watch;
 
 /// What the API server remembers.
@@ -254,4 +255,22 @@ pub enum StoreError {
     /// hand.
     #[error("a stored record cannot be read: {0}")]
     Corrupt(String),
+}
+
+impl StoreError {
+    /// Whether a database that does not open for this may be there later, without anybody's help: a
+    /// file system that is not mounted yet, a server that does not listen yet. One that another
+    /// server has, or a newer one has written, is not.
+    pub fn may_pass(&self) -> bool {
+        let StoreError::Unavailable(source) = self else {
+            return false;
+        };
+        let error = match source.downcast_ref::<sqlx::Error>() {
+            Some(sqlx::Error::Io(error)) => Some(error),
+            Some(_) => None,
+            None => source.downcast_ref::<io::Error>(),
+        };
+        let helpless = [ErrorKind::ResourceBusy, ErrorKind::Unsupported];
+        error.is_some_and(|error| !helpless.contains(&error.kind()))
+    }
 }

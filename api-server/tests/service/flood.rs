@@ -2,6 +2,7 @@
 
 use crate::secured::Secured;
 use crate::{any_id, until};
+use livemerge_api_server::config::Config;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
@@ -9,7 +10,7 @@ use livemerge_proto::v1::event_service_client::EventServiceClient;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
-use livemerge_runtime::{Line, Role, ServerConfig};
+use livemerge_runtime::{Line, Role};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,11 +71,9 @@ async fn is_served(secured: &Secured) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_one_client_keeps_no_delete_of_another_from_its_end() {
     let vm = any_id();
-    let bounds = ServerConfig {
-        max_concurrent_calls: NonZeroU32::new(8).unwrap(),
-        ..ServerConfig::default()
-    };
-    let secured = Secured::serve_within(&vm, bounds).await;
+    let mut config = Config::default();
+    config.server.max_concurrent_calls = NonZeroU32::new(8).unwrap();
+    let secured = Secured::serve_as(&vm, config).await;
     secured.agent.merge_all();
     let flood = Flood::begin(&secured, Role::Viewer);
     let shed = || flood.shed.load(Ordering::Relaxed);

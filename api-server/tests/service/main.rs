@@ -4,9 +4,11 @@
 
 mod agent;
 mod batch;
+mod compressed;
 mod damaged;
 mod flood;
 mod forecast;
+mod late;
 mod maintenance;
 mod needed;
 mod noted;
@@ -19,6 +21,7 @@ mod stand_in;
 mod stopping;
 mod versions;
 mod waiting;
+mod web;
 mod wishes;
 
 use agent::{Agent, HOST};

@@ -15,8 +15,8 @@ use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use livemerge_runtime::{
-    AuthConfig, Client, ClientConfig, Line, Reach, Role, Security, Server, ServerConfig, Shutdown,
-    SystemClock, TlsConfig,
+    AuthConfig, Client, ClientConfig, Line, Reach, Role, Security, Server, Shutdown, SystemClock,
+    TlsConfig,
 };
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -27,9 +27,14 @@ use tonic::client::Grpc;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
+/// The origin whose pages may call.
+pub(crate) const CONSOLE: &str = "https://console.example.org";
+
 /// A server that knows a token for each role.
 pub(crate) struct Secured {
     pub(crate) address: String,
+    /// Where browsers are served.
+    pub(crate) web: String,
     dir: TempDir,
     shutdown: Shutdown,
     pub(crate) agent: Agent,
@@ -43,10 +48,10 @@ impl Drop for Secured {
 
 impl Secured {
     pub(crate) async fn serve(vm: &str) -> Self {
-        Self::serve_within(vm, ServerConfig::default()).await
+        Self::serve_as(vm, Config::default()).await
     }
 
-    pub(crate) async fn serve_within(vm: &str, bounds: ServerConfig) -> Self {
+    pub(crate) async fn serve_as(vm: &str, mut config: Config) -> Self {
         let (agent, endpoint) = Agent::serve(vm.to_owned(), &["vda"]).await;
         let dir = tempfile::tempdir().unwrap();
         let entry = |role: Role| {
@@ -71,11 +76,16 @@ impl Secured {
         let security = Security::open(&TlsConfig::default(), Some(&auth), access::rules()).unwrap();
 
         let store = SqliteStore::open(&dir.path().join("api.db")).await.unwrap();
-        let mut config = Config::default();
         config
             .hosts
             .insert(HOST.parse().unwrap(), HostConfig { endpoint });
-        let server = Server::new(bounds).secured(security);
+        config.web.listen = Some(([127, 0, 0, 1], 0).into());
+        config.web.allowed_origins = vec![CONSOLE.to_owned().try_into().unwrap()];
+        let web = config.web.bind(&config.listen, Reach::Near).await.unwrap();
+        let web_address = web.as_ref().unwrap().address().unwrap().to_string();
+        let server = Server::new(config.server.clone())
+            .secured(security)
+            .web(web);
         let shutdown = server.shutdown();
         let dial = hosts::dial(Client::default());
         let opened = server::open(
@@ -97,6 +107,7 @@ impl Secured {
         tokio::spawn(server.serve(listener));
         Self {
             address,
+            web: web_address,
             dir,
             shutdown,
             agent,
@@ -114,7 +125,7 @@ impl Secured {
     }
 }
 
-fn token(role: Role) -> String {
+pub(crate) fn token(role: Role) -> String {
     format!("the-token-of-{}", role.as_str())
 }
 

@@ -84,7 +84,9 @@ async fn a_second_server_is_refused() {
     symlink(&path, &alias).unwrap();
     let first = SqliteStore::open(&path).await.unwrap();
     for name in [&path, &alias, &dir.path().join("./record.db")] {
-        let text = unavailable(SqliteStore::open(name).await);
+        let refused = SqliteStore::open(name).await;
+        assert!(refused.as_ref().is_err_and(|error| !error.may_pass()));
+        let text = unavailable(refused);
         assert!(text.contains("another server has it open"), "{text}");
     }
     first.add_events(&[event("still mine")]).await.unwrap();

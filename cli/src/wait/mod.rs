@@ -1,30 +1,28 @@
 //! Waits for the end of an operation.
 //!
 //! ```text
-//!            ┌────────────── back off, say so once, ask again ◀──────────┐
-//!            ▼                                                           │
-//!   WatchOperation ──▶ show each change ──▶ ended ──▶ the operation      │
-//!            └──────── UNAVAILABLE, silence, the stream's end ───────────┘
-//!                      --timeout: exit 5        Ctrl-C: exit 130
+//!   WatchOperation ──▶ show each change ──▶ ended ──▶ the operation
+//!            │            (over restarts of the server: `crate::watch`)
+//!            └──▶ --timeout: exit 5        Ctrl-C: exit 130
 //! ```
 //!
 //! The operation belongs to the server: nothing that ends a wait ends the operation.
 
-mod line;
 pub(crate) mod phase;
 mod progress;
 
 use crate::connect::Session;
 use crate::failure::{Exit, Failure};
 use crate::output::Stop;
-use line::Line;
+use crate::watch::Watching;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use livemerge_proto::v1;
 use progress::Progress;
 use std::future::Future;
 use std::time::Duration;
+use tonic::{Response, Status};
 
-/// A watch repeats itself at least every 15 s; one that is silent for longer is dead.
-const SILENCE: Duration = Duration::from_secs(45);
+const MEANWHILE: &str = "the operation goes on, trying again";
 /// How long one WaitOperation waits; less than a call may take.
 const A_WHILE: Duration = Duration::from_secs(20);
 
@@ -38,12 +36,15 @@ pub(crate) async fn watch(
     operation_id: &str,
     mut seen: impl FnMut(&v1::Operation) -> Result<(), Stop>,
 ) -> Result<v1::Operation, Stop> {
-    let mut line = Line::new(session, operation_id, Progress::new());
+    let mut progress = Progress::new();
+    let mut watching = changes(session, operation_id);
     let watching = async {
         loop {
-            match watch_once(&mut line, &mut seen).await {
-                Err(Stop::Failed(failure)) => line.lost(failure).await?,
-                ended_or_gone => return ended_or_gone,
+            let operation = next(&mut watching, &progress).await?;
+            progress.show(&operation);
+            seen(&operation)?;
+            if ended(&operation) {
+                return Ok(operation);
             }
         }
     };
@@ -55,64 +56,60 @@ pub(crate) async fn watch(
 /// # Errors
 /// Those of [`watch`].
 pub(crate) async fn quietly(session: &Session, operation_id: &str) -> Result<v1::Operation, Stop> {
-    let mut line = Line::new(session, operation_id, Progress::silent());
+    let progress = Progress::silent();
+    let mut watching = looks(session, operation_id);
     let waiting = async {
         loop {
-            match wait_a_while(&mut line).await {
-                Ok(operation) if ended(&operation) => return Ok(operation),
-                Ok(_goes_on) => {}
-                Err(failure) => line.lost(failure).await?,
+            let operation = next(&mut watching, &progress).await?;
+            if ended(&operation) {
+                return Ok(operation);
             }
         }
     };
     unless_interrupted(session, operation_id, waiting).await
 }
 
-/// One stream, to the operation's end or its own.
-async fn watch_once(
-    line: &mut Line<'_>,
-    seen: &mut impl FnMut(&v1::Operation) -> Result<(), Stop>,
-) -> Result<v1::Operation, Stop> {
-    let request = v1::WatchOperationRequest {
-        operation_id: line.operation_id.to_owned(),
-    };
-    let mut client = line.session.operations();
-    let mut stream = line.session.open(client.watch_operation(request)).await?;
-    while let Some(piece) = line.session.within(SILENCE, stream.message()).await? {
-        let operation = piece
-            .operation
-            .ok_or_else(|| Failure::incomplete("operation"))?;
-        line.answered();
-        line.progress.show(&operation);
-        seen(&operation)?;
-        if ended(&operation) {
-            return Ok(operation);
-        }
-    }
-    Err(Failure::new(
-        Exit::Unavailable,
-        "the server ended the watch before the operation",
-    )
-    .into())
+/// What an answer has of an operation.
+type Told = Option<v1::Operation>;
+
+async fn next(
+    watching: &mut Watching<'_, Told>,
+    progress: &Progress,
+) -> Result<v1::Operation, Failure> {
+    let told = watching.next(|text| progress.say(text)).await?;
+    told.ok_or_else(|| Failure::incomplete("operation"))
 }
 
-async fn wait_a_while(line: &mut Line<'_>) -> Result<v1::Operation, Failure> {
-    let session = line.session;
-    let time = session
-        .time_left()?
-        .map_or(A_WHILE, |left| left.min(A_WHILE));
-    let request = v1::WaitOperationRequest {
-        operation_id: line.operation_id.to_owned(),
-        timeout: prost_types::Duration::try_from(time).ok(),
+/// Each change, as the server tells it.
+fn changes<'a>(session: &'a Session, operation_id: &'a str) -> Watching<'a, Told> {
+    let open = move |_| {
+        let mut client = session.operations();
+        let operation_id = operation_id.to_owned();
+        async move {
+            let request = v1::WatchOperationRequest { operation_id };
+            let pieces = client.watch_operation(request).await?.into_inner();
+            Ok::<_, Status>(pieces.map_ok(|piece| piece.operation))
+        }
     };
-    let mut client = session.operations();
-    let answer = session
-        .call(request, async |r| client.wait_operation(r).await)
-        .await?;
-    line.answered();
-    answer
-        .operation
-        .ok_or_else(|| Failure::incomplete("operation"))
+    Watching::new(session, MEANWHILE, None, open, |_| None)
+}
+
+/// How it stands when it has ended, and every now and then before.
+fn looks<'a>(session: &'a Session, operation_id: &'a str) -> Watching<'a, Told> {
+    let look = move |()| async move {
+        let request = v1::WaitOperationRequest {
+            operation_id: operation_id.to_owned(),
+            timeout: prost_types::Duration::try_from(A_WHILE).ok(),
+        };
+        let mut client = session.operations();
+        let answer = client
+            .wait_operation(request)
+            .await
+            .map(Response::into_inner);
+        Some((answer.map(|answer| answer.operation), ()))
+    };
+    let open = move |_| async move { Ok(stream::unfold((), look).boxed()) };
+    Watching::new(session, MEANWHILE, None, open, |_| None)
 }
 
 /// An end that this version has no state for is an end, too.

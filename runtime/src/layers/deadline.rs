@@ -10,7 +10,8 @@
 //! must finish runs in a task of its own.
 
 use super::{AnswerFuture, GrpcService, Kind, Methods, Until, status};
-use http::HeaderMap;
+use crate::client::deadline;
+use http_body::Frame;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -50,7 +51,7 @@ impl<S> DeadlineLayer<S> {
     }
 
     fn deadline<B>(&self, request: &http::Request<B>) -> Option<Deadline> {
-        let asked = grpc_timeout(request.headers());
+        let asked = deadline::asked(request.headers());
         let Times { unset, most, wait } = self.times;
         let time = match self.methods.kind(request.uri().path()) {
             Kind::Unary => asked.unwrap_or(unset).min(most),
@@ -76,11 +77,17 @@ impl<S: GrpcService> Service<http::Request<Body>> for DeadlineLayer<S> {
         let Some(mut deadline) = deadline else {
             return Box::pin(call);
         };
+        // What is called on its behalf ends by then, too.
+        let at = deadline.at;
+        let call = deadline::serving(at, call);
         Box::pin(async move {
             tokio::select! {
                 biased;
                 answer = call => answer.map(|response| {
-                    response.map(|inner| Body::new(Until::new(inner, deadline)))
+                    response.map(|inner| {
+                        let inner = Body::new(Serving { inner, until: at });
+                        Body::new(Until::new(inner, deadline))
+                    })
                 }),
                 status = &mut deadline => Ok(status.into_http()),
             }
@@ -118,56 +125,36 @@ impl Future for Deadline {
     }
 }
 
-/// The client's `grpc-timeout`: up to eight digits and a unit. A malformed one counts as absent,
-/// as in tonic.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+/// A body whose pieces are made for a call that is over then.
+struct Serving {
+    inner: Body,
+    until: Instant,
+}
+
+impl http_body::Body for Serving {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        let until = self.until;
+        deadline::serving_now(until, || Pin::new(&mut self.inner).poll_frame(cx))
     }
-    let amount: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(amount * 3600)),
-        "M" => Some(Duration::from_secs(amount * 60)),
-        "S" => Some(Duration::from_secs(amount)),
-        "m" => Some(Duration::from_millis(amount)),
-        "u" => Some(Duration::from_micros(amount)),
-        "n" => Some(Duration::from_nanos(amount)),
-        _ => None,
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn timeout(text: &str) -> Option<Duration> {
-        let mut headers = HeaderMap::new();
-        headers.insert("grpc-timeout", text.parse().unwrap());
-        grpc_timeout(&headers)
-    }
-
-    #[test]
-    fn timeouts_are_read_in_every_unit() {
-        assert_eq!(timeout("3H"), Some(Duration::from_secs(10_800)));
-        assert_eq!(timeout("2M"), Some(Duration::from_secs(120)));
-        assert_eq!(timeout("99999999S"), Some(Duration::from_secs(99_999_999)));
-        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(timeout("7u"), Some(Duration::from_micros(7)));
-        assert_eq!(timeout("0n"), Some(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_malformed_timeout_counts_as_absent() {
-        for text in ["", "S", "5", "5s", "+5S", "-5S", "123456789S", "1.5S", "5é"] {
-            let mut headers = HeaderMap::new();
-            let value = http::HeaderValue::from_bytes(text.as_bytes()).unwrap();
-            headers.insert("grpc-timeout", value);
-            assert_eq!(grpc_timeout(&headers), None, "{text}");
-        }
-        assert_eq!(grpc_timeout(&HeaderMap::new()), None);
-    }
 
     #[tokio::test]
     async fn each_kind_of_method_has_its_bounds() {

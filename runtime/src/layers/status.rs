@@ -83,6 +83,13 @@ pub(crate) fn not_permitted(path: &str, caller: &str) -> Status {
     Status::with_error_details(Code::PermissionDenied, message, details)
 }
 
+/// Whether it is an error of ours for one of these reasons.
+pub(crate) fn is_any(status: &Status, reasons: &[&str]) -> bool {
+    let details = status.get_error_details();
+    let info = details.error_info();
+    info.is_some_and(|info| info.domain == DOMAIN && reasons.contains(&info.reason.as_str()))
+}
+
 /// The status as the trailers that end a body.
 pub(crate) fn trailers<D>(status: &Status) -> Frame<D> {
     let mut trailers = HeaderMap::new();

@@ -26,6 +26,24 @@ use tonic::transport::server::Connected;
 /// Handshakes at once.
 const HANDSHAKES: u32 = 64;
 
+/// What may be spoken over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocols {
+    /// gRPC, which is HTTP/2.
+    Grpc,
+    /// Also HTTP/1.1, as some browsers and proxies do.
+    Web,
+}
+
+impl Protocols {
+    fn names(self) -> &'static [&'static [u8]] {
+        match self {
+            Protocols::Grpc => &[b"h2"],
+            Protocols::Web => &[b"h2", b"http/1.1"],
+        }
+    }
+}
+
 /// How many connections there may be, and how long one may take to be made.
 pub(crate) struct Capacity {
     pub(crate) connections: NonZeroU32,
@@ -38,6 +56,7 @@ pub(crate) struct Capacity {
 pub(crate) fn secured<L: Accept>(
     socket: L,
     tls: Option<Arc<TlsFiles>>,
+    protocols: Protocols,
     capacity: &Capacity,
     cut: CancellationToken,
 ) -> impl Stream<Item = Secured<L::Io>> + use<L> {
@@ -62,7 +81,8 @@ pub(crate) fn secured<L: Accept>(
                 None => Some(Secured::Plain(connection)),
                 // A task, because a handshake costs time that the others need not wait for.
                 Some(tls) => {
-                    let made = tokio::spawn(handshake(connection, tls, time, connections));
+                    let made = handshake(connection, tls, protocols, time, connections);
+                    let made = tokio::spawn(made);
                     AbortOnDropHandle::new(made).await.ok()?
                 }
             }
@@ -77,6 +97,7 @@ pub(crate) fn secured<L: Accept>(
 async fn handshake<IO>(
     connection: Connection<IO>,
     tls: Arc<TlsFiles>,
+    protocols: Protocols,
     time: Duration,
     connections: Arc<Semaphore>,
 ) -> Option<Secured<IO>>
@@ -84,7 +105,7 @@ where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let (remote, cut) = (connection.remote(), connection.cut());
-    let (server, trust) = tls.handshake();
+    let (server, trust) = tls.handshake(protocols.names());
     let accept = TlsAcceptor::from(server).accept(connection);
     let mut stream = match tokio::time::timeout(time, accept).await {
         Ok(Ok(stream)) => stream,

@@ -1,6 +1,7 @@
 //! Where metrics are read: `GET /metrics`, by HTTP on a port that serves nothing else.
 
 use super::Metrics;
+use crate::listen::optional;
 use crate::{ConfigError, ServeError, Shutdown};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -8,7 +9,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,25 +29,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsConfig {
     /// Where metrics are served; `None`, in a file the empty text: nowhere.
-    #[serde(serialize_with = "write", deserialize_with = "read")]
+    #[serde(with = "optional")]
     pub listen: Option<SocketAddr>,
-}
-
-fn write<S: Serializer>(listen: &Option<SocketAddr>, out: S) -> Result<S::Ok, S::Error> {
-    out.serialize_str(
-        &listen
-            .map(|address| address.to_string())
-            .unwrap_or_default(),
-    )
-}
-
-fn read<'de, D: Deserializer<'de>>(input: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(input)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let wanted = |_| de::Error::custom(format!("`{text}` is not an IP address with a port"));
-    text.parse().map(Some).map_err(wanted)
 }
 
 impl MetricsConfig {

@@ -15,7 +15,11 @@ use tower::Service;
 
 /// What generated clients call through.
 #[derive(Clone, Debug)]
-pub struct Line(Way);
+pub struct Line {
+    way: Way,
+    /// What is open as long as somebody has a line like this.
+    _shared: Option<Arc<Line>>,
+}
 
 #[derive(Clone, Debug)]
 enum Way {
@@ -26,13 +30,27 @@ enum Way {
 
 impl Line {
     pub(super) fn new(channel: Channel, bearer: Option<Arc<BearerFile>>) -> Self {
-        Line(Way::Open(channel, bearer))
+        Way::Open(channel, bearer).into()
     }
 
     /// A line to where nobody may call: each call is UNAVAILABLE for this cause.
     #[must_use]
     pub fn barred(cause: &str) -> Self {
-        Line(Way::Barred(cause.into()))
+        Way::Barred(cause.into()).into()
+    }
+
+    /// Another one over the same connection.
+    pub(crate) fn sharing(line: Arc<Line>) -> Self {
+        Line {
+            way: line.way.clone(),
+            _shared: Some(line),
+        }
+    }
+}
+
+impl From<Way> for Line {
+    fn from(way: Way) -> Self {
+        Line { way, _shared: None }
     }
 }
 
@@ -48,14 +66,14 @@ impl Service<http::Request<Body>> for Line {
     type Future = Either<ResponseFuture, Ready<Result<Self::Response, Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        match &mut self.0 {
+        match &mut self.way {
             Way::Open(channel, _) => channel.poll_ready(cx),
             Way::Barred(_) => Poll::Ready(Ok(())),
         }
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        match &mut self.0 {
+        match &mut self.way {
             Way::Open(channel, bearer) => {
                 if let Some(bearer) = bearer {
                     request.headers_mut().insert(AUTHORIZATION, bearer.header());

@@ -119,8 +119,9 @@ pub(crate) struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// For the next handshake: how it goes, and whom it trusts.
-    pub(crate) fn handshake(&self) -> (Arc<ServerConfig>, Option<Arc<Trust>>) {
+    /// For the next handshake, of which one of these protocols comes: how it goes, and whom it
+    /// trusts.
+    pub(crate) fn handshake(&self, protocols: &[&[u8]]) -> (Arc<ServerConfig>, Option<Arc<Trust>>) {
         let trust = self.trust();
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -131,7 +132,7 @@ impl TlsFiles {
         };
         let shown = SingleCertAndKey::from(self.identity.get());
         let mut server = builder.with_cert_resolver(Arc::new(shown));
-        server.alpn_protocols = vec![HTTP_2.to_vec()];
+        server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         // Each connection proves anew who it is: what a former one was taken for may be revoked.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;

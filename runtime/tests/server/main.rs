@@ -6,6 +6,7 @@
 )]
 
 mod hostile;
+mod reflection;
 mod rig;
 
 use livemerge_runtime::{ListenAddress, ServerConfig};

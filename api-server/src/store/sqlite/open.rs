@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -74,7 +74,7 @@ fn newer(path: &Path, version: i64) -> StoreError {
         "its schema {version} is newer than this program knows, which is {known}: start the newer \
          livemerge-api-server{copy}"
     );
-    unavailable(io::Error::other(text))
+    unavailable(io::Error::new(ErrorKind::Unsupported, text))
 }
 
 /// Held as long as the file is open; the kernel lets go of it when the process ends, however.
@@ -88,15 +88,14 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .open(&beside)
         .map_err(unavailable)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
-        let why = if errno == rustix::io::Errno::WOULDBLOCK {
-            "another server has it open".to_owned()
+        let (kind, why) = if errno == rustix::io::Errno::WOULDBLOCK {
+            let why = "another server has it open".to_owned();
+            (ErrorKind::ResourceBusy, why)
         } else {
-            errno.to_string()
+            (ErrorKind::Other, errno.to_string())
         };
-        unavailable(io::Error::other(format!(
-            "{}: {why}",
-            Path::new(&beside).display()
-        )))
+        let text = format!("{}: {why}", Path::new(&beside).display());
+        unavailable(io::Error::new(kind, text))
     })?;
     Ok(file)
 }

@@ -1,0 +1,88 @@
+//! Whether a call that failed may succeed if it is made again as it is.
+
+use crate::layers::status;
+use http::StatusCode;
+use http_body_util::LengthLimitError;
+use std::error::Error;
+use std::time::Duration;
+use tonic::{Code, Status, TimeoutExpired};
+use tonic_types::StatusExt as _;
+
+/// A server that takes no more for the moment.
+const OVERLOADED: [&str; 2] = ["SERVER_OVERLOADED", "WATCH_LIMIT_REACHED"];
+
+/// What the error says about the next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Not before this, says the server.
+    pub(super) retry_after: Duration,
+}
+
+impl Lost {
+    /// `None` where another try cannot help, or might do harm.
+    pub(super) fn of_status(status: &Status) -> Option<Self> {
+        match status.source() {
+            // Made on this side: there was no answer.
+            Some(source) => is_broken(source).then_some(Lost {
+                retry_after: Duration::ZERO,
+            }),
+            None => {
+                let details = status.get_error_details();
+                let retry = details.retry_info().and_then(|retry| retry.retry_delay);
+                match status.code() {
+                    Code::Unavailable => Some(retry.unwrap_or_default()),
+                    // Nothing was done, and there is room again in a while.
+                    Code::ResourceExhausted if status::is_any(status, &OVERLOADED) => retry,
+                    _ => None,
+                }
+                .map(|retry_after| Lost { retry_after })
+            }
+        }
+    }
+
+    /// Of an answer without a status, as a proxy's: what gRPC takes for UNAVAILABLE.
+    pub(super) fn of_http(status: StatusCode) -> Option<Self> {
+        let unavailable = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        );
+        unavailable.then_some(Lost {
+            retry_after: Duration::ZERO,
+        })
+    }
+
+    /// Of what a channel fails with.
+    pub(super) fn of_error(error: &(dyn Error + 'static)) -> Option<Self> {
+        match error.downcast_ref::<Status>() {
+            Some(status) => Self::of_status(status),
+            None => is_broken(error).then_some(Lost {
+                retry_after: Duration::ZERO,
+            }),
+        }
+    }
+}
+
+/// Whether a channel has found that the time of a call was over.
+pub(super) fn is_over(error: &(dyn Error + 'static)) -> bool {
+    error.is::<TimeoutExpired>() || error.source().is_some_and(is_over)
+}
+
+/// Whether the connection broke, or there was none: a call that was reset by itself, or whose time
+/// was over, is no such case.
+fn is_broken(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<TimeoutExpired>() || error.is::<LengthLimitError>() {
+            return false;
+        }
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_io() || error.is_go_away() || refused;
+        }
+        next = error.source();
+    }
+    true
+}

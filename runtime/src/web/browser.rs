@@ -1,0 +1,109 @@
+//! What stands between a browser and the services.
+
+use super::Origin;
+use crate::layers::{Answer, AnswerFuture, GrpcService};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tonic::body::Body;
+use tonic_web::{GrpcWebLayer, GrpcWebService};
+use tower::{Layer as _, Service};
+use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
+
+/// What a page may send beside what every page may.
+const SENT: [HeaderName; 7] = [
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    HeaderName::from_static("grpc-timeout"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("x-grpc-web"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-user-agent"),
+];
+/// What a page may read beside what every page may: how a call ended stands among the headers when
+/// it has no answer.
+const READ: [HeaderName; 4] = [
+    HeaderName::from_static("grpc-status"),
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("grpc-status-details-bin"),
+    HeaderName::from_static("x-request-id"),
+];
+/// For so long a browser need not ask again what it may send.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+const GRPC: &[u8] = b"application/grpc";
+
+/// The service as browsers get it.
+pub(super) fn service<S: GrpcService>(inner: S, origins: &[Origin]) -> Browsers<S> {
+    let origins: Vec<HeaderValue> = origins.iter().map(|o| o.header().clone()).collect();
+    // Credentials are a token that a page sends by itself: nothing that a browser adds on its own.
+    let cors = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins.clone()))
+        .allow_methods([Method::POST])
+        .allow_headers(SENT)
+        .expose_headers(READ)
+        .max_age(REMEMBERED);
+    Browsers {
+        inner: cors.layer(Paths(GrpcWebLayer::new().layer(inner))),
+        origins: origins.into(),
+    }
+}
+
+/// Refuses pages from elsewhere.
+#[derive(Clone)]
+pub(super) struct Browsers<S> {
+    inner: Cors<Paths<S>>,
+    origins: Arc<[HeaderValue]>,
+}
+
+impl<S: GrpcService> Service<Request<Body>> for Browsers<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = AnswerFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut named = request.headers().get_all(ORIGIN).iter();
+        if named.all(|origin| self.origins.contains(origin)) {
+            return Box::pin(self.inner.call(request));
+        }
+        tracing::info!(origin = ?request.headers().get(ORIGIN), "a page from elsewhere was refused");
+        Box::pin(ready(empty(StatusCode::FORBIDDEN)))
+    }
+}
+
+/// Which request is a call.
+#[derive(Clone)]
+struct Paths<S>(GrpcWebService<S>);
+
+impl<S: GrpcService> Service<Request<Body>> for Paths<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = AnswerFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let content = request.headers().get(CONTENT_TYPE);
+        if content.is_some_and(|content| content.as_bytes().starts_with(GRPC)) {
+            return Box::pin(self.0.call(request));
+        }
+        // The place of whatever else a browser may be given, such as the files of a console.
+        Box::pin(ready(empty(StatusCode::NOT_FOUND)))
+    }
+}
+
+fn empty(status: StatusCode) -> Answer {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    Ok(response)
+}

@@ -1,0 +1,146 @@
+//! Watches that break.
+
+use crate::rig::{HASTE, Script, Server, Step, problem, reads, request, unavailable};
+use livemerge_runtime::client::{Seen, Watch, WatchPolicy};
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckResponse;
+
+const POLICY: WatchPolicy = WatchPolicy {
+    open: Duration::from_secs(60),
+    silence: Duration::from_secs(60),
+    backoff: HASTE,
+};
+
+type Log = Watch<'static, String, HealthCheckResponse>;
+
+fn watch(server: &Server, policy: WatchPolicy, token: Option<&str>) -> Log {
+    let client = server.client(&reads());
+    let open = move |token: Option<String>| {
+        let mut client = client.clone();
+        async move {
+            let asked = request(&token.unwrap_or_default());
+            client.watch(asked).await.map(tonic::Response::into_inner)
+        }
+    };
+    let token_of = |piece: &HealthCheckResponse| Some(piece.status.to_string());
+    Watch::new(policy, "a test", token.map(str::to_owned), open, token_of)
+}
+
+/// The next number, and how often the line was lost before it.
+async fn number(watch: &mut Log) -> (i32, usize) {
+    let mut lost = 0;
+    loop {
+        match watch.next().await.unwrap() {
+            Seen::Piece(piece) => return (piece.status, lost),
+            Seen::Lost(_) => lost += 1,
+            Seen::Afresh(status) => panic!("{status}"),
+        }
+    }
+}
+
+fn draining() -> Step {
+    let soon = Some(Duration::from_millis(20));
+    Step::Fail(problem(Code::Unavailable, "SERVER_DRAINING", soon))
+}
+
+fn expired() -> Step {
+    Step::Fail(problem(Code::OutOfRange, "RESUME_TOKEN_EXPIRED", None))
+}
+
+#[tokio::test]
+async fn a_watch_that_is_cut_goes_on_behind_the_last_piece() {
+    let script = Script::watches([
+        (2, draining()),
+        (0, unavailable()),
+        (1, Step::Answer(0)),
+        (2, Step::Fail(Status::internal("a fault"))),
+    ]);
+    let server = Server::start(&script);
+    let mut watch = watch(&server, POLICY, None);
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.push(number(&mut watch).await);
+    }
+    assert_eq!(seen, [(1, 0), (2, 0), (3, 2), (4, 1), (5, 0)]);
+    assert_eq!(script.tokens(), ["", "2", "2", "3"]);
+    let fault = watch.next().await.unwrap_err();
+    assert_eq!((fault.code(), fault.message()), (Code::Internal, "a fault"));
+    assert_eq!(watch.token().map(String::as_str), Some("5"));
+}
+
+#[tokio::test]
+async fn a_watch_outlives_a_server_that_is_killed_and_started_again() {
+    let script = Script::watches([(2, Step::Hang)]);
+    let server = Server::start(&script);
+    let mut watch = watch(&server, POLICY, None);
+    let mut seen = vec![number(&mut watch).await.0, number(&mut watch).await.0];
+    let back = Script::watches([(2, Step::Hang)]);
+    let _back = server.killed_and_back(&back);
+    for _ in 0..2 {
+        let (number, lost) = number(&mut watch).await;
+        assert_eq!(lost > 0, seen.len() == 2);
+        seen.push(number);
+    }
+    assert_eq!(seen, [1, 2, 3, 4]);
+    assert_eq!(back.tokens(), ["2"]);
+}
+
+#[tokio::test]
+async fn a_token_that_has_expired_begins_the_watch_afresh_and_says_so() {
+    let script = Script::watches([(0, expired()), (1, Step::Hang)]);
+    let server = Server::start(&script);
+    let mut watch = watch(&server, POLICY, Some("9"));
+    let Seen::Afresh(why) = watch.next().await.unwrap() else {
+        panic!("it has expired");
+    };
+    assert_eq!(why.code(), Code::OutOfRange);
+    assert_eq!(number(&mut watch).await, (1, 0));
+    assert_eq!(script.tokens(), ["9", ""]);
+}
+
+#[tokio::test]
+async fn what_cannot_get_better_is_the_callers() {
+    let refusals = [
+        expired(),
+        Step::Fail(Status::permission_denied("not you")),
+        Step::Fail(Status::out_of_range("of somebody else")),
+    ];
+    for refusal in refusals {
+        let script = Script::watches([(0, refusal), (1, Step::Hang)]);
+        let server = Server::start(&script);
+        let mut watch = watch(&server, POLICY, None);
+        watch.next().await.unwrap_err();
+        assert_eq!(script.asked().len(), 1);
+        assert_eq!(
+            number(&mut watch).await,
+            (1, 0),
+            "asked again, it tries again"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_silent_watch_is_opened_again() {
+    let script = Script::watches(std::iter::repeat_n((1, Step::Hang), 50));
+    let server = Server::start(&script);
+    let policy = WatchPolicy {
+        silence: Duration::from_millis(200),
+        ..POLICY
+    };
+    let mut watch = watch(&server, policy, None);
+    assert_eq!(number(&mut watch).await.0, 1);
+    let (second, lost) = number(&mut watch).await;
+    assert_eq!((second, lost > 0), (2, true));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_left_is_opened_behind_what_it_gave() {
+    let script = Script::watches([(3, Step::Hang), (1, Step::Hang)]);
+    let server = Server::start(&script);
+    let mut watch = watch(&server, POLICY, None);
+    assert_eq!(number(&mut watch).await.0, 1);
+    watch.leave();
+    assert_eq!(number(&mut watch).await.0, 2);
+    assert_eq!(script.tokens(), ["", "1"]);
+}
