@@ -58,6 +58,28 @@ async fn no_other_code_is_called_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_full_is_called_again_when_it_says_so() {
+    let soon = Some(Duration::from_millis(1));
+    for level in REPEATABLE {
+        for (reason, after, times) in [
+            ("SERVER_OVERLOADED", soon, 2),
+            ("WATCH_LIMIT_REACHED", soon, 2),
+            ("SERVER_OVERLOADED", None, 1),
+            // It is no less full in a while.
+            ("INSUFFICIENT_SPACE", soon, 1),
+        ] {
+            let status = problem(Code::ResourceExhausted, reason, after);
+            let script = Script::checks([Step::Fail(status), Step::Answer(7)]);
+            let server = Server::start(&script);
+            let mut client = server.client(&Patience::new(methods(level), policy()));
+            let answer = client.check(request("one id")).await;
+            assert_eq!(answer.is_ok(), times == 2, "{reason}");
+            assert_eq!(script.tokens(), vec!["one id"; times], "{reason}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_change_without_an_id_and_a_method_that_is_not_known_are_called_once() {
     let change = methods(IdempotencyLevel::IdempotencyUnknown);
     let of_others = methods(IdempotencyLevel::Idempotent).reads_alone();

@@ -1,8 +1,10 @@
 //! Watches that break.
 
 use crate::rig::{HASTE, Script, Server, Step, problem, reads, request, unavailable};
+use livemerge_runtime::Backoff;
 use livemerge_runtime::client::{Seen, Watch, WatchPolicy};
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckResponse;
 
@@ -67,6 +69,48 @@ async fn a_watch_that_is_cut_goes_on_behind_the_last_piece() {
     let fault = watch.next().await.unwrap_err();
     assert_eq!((fault.code(), fault.message()), (Code::Internal, "a fault"));
     assert_eq!(watch.token().map(String::as_str), Some("5"));
+}
+
+#[tokio::test]
+async fn a_watch_that_was_read_too_slowly_or_found_no_place_goes_on() {
+    let soon = Some(Duration::from_millis(1));
+    let slow = problem(Code::Aborted, "WATCH_CONSUMER_TOO_SLOW", None);
+    let full = problem(Code::ResourceExhausted, "WATCH_LIMIT_REACHED", soon);
+    let script = Script::watches([
+        (1, Step::Fail(slow)),
+        (0, Step::Fail(full)),
+        (1, Step::Fail(Status::aborted("of somebody else"))),
+    ]);
+    let server = Server::start(&script);
+    let mut watch = watch(&server, POLICY, None);
+    assert_eq!(number(&mut watch).await, (1, 0));
+    assert_eq!(number(&mut watch).await, (2, 2));
+    assert_eq!(script.tokens(), ["", "1", "1"]);
+    assert_eq!(watch.next().await.unwrap_err().code(), Code::Aborted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_grow_as_long_as_what_comes_is_of_no_use() {
+    let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(1000));
+    let policy = WatchPolicy { backoff, ..POLICY };
+    let open = |_| async { Ok(futures::stream::repeat_with(|| Ok(()))) };
+    let mut watch = Watch::<(), ()>::new(policy, "a test", None, open, |_| None);
+    watch.next().await.unwrap();
+    let mut pause = async |used: bool| {
+        if used {
+            watch.next().await.unwrap();
+        }
+        watch.leave();
+        let left_at = Instant::now();
+        watch.next().await.unwrap();
+        left_at.elapsed()
+    };
+    for _ in 0..6 {
+        pause(false).await;
+    }
+    let late = pause(false).await;
+    let first = pause(true).await;
+    assert!(late > 2 * first, "{late:?} {first:?}");
 }
 
 #[tokio::test]
