@@ -54,8 +54,11 @@ async fn counts_bytes(heavy: Heavy, direction: MergeDirection) -> Result<()> {
     let snapshot = scene.snapshot("goes").await?;
     write(Heavy::Above)?;
     drop(monitor);
+    let mut younger = Vec::new();
     if direction == MergeDirection::Commit {
         scene.snapshot("stays").await?;
+        // QEMU lets nobody read it while its backing is committed.
+        younger = reads_of_younger(&scene).await?;
     }
 
     let slow = v1::MergeOptions {
@@ -70,7 +73,9 @@ async fn counts_bytes(heavy: Heavy, direction: MergeDirection) -> Result<()> {
     ensure!(first <= second, "{first} MiB, then {second}");
 
     let deletion = match direction {
-        MergeDirection::Commit => cancelled_and_asked_for_again(&mut scene, deletion).await?,
+        MergeDirection::Commit => {
+            cancelled_and_asked_for_again(&mut scene, deletion, &younger).await?
+        }
         _ => deletion,
     };
     scene.api.limit(&deletion, 0).await?;
@@ -99,15 +104,20 @@ fn as_planned(disk: &v1::DiskProgress) -> Result<()> {
     Ok(())
 }
 
+/// What the younger snapshot's layer reads as.
+async fn reads_of_younger(scene: &Scene) -> Result<Vec<u8>> {
+    let images = scene.images_of("vda").await?;
+    frozen_slots(&images[images.len() - 2], CALM.slots)
+}
+
 /// Gives up the commit below the younger snapshot: chain and younger snapshot are as they were. Returns
 /// the delete that is asked for then.
 async fn cancelled_and_asked_for_again(
     scene: &mut Scene,
     deletion: v1::Operation,
+    younger: &[u8],
 ) -> Result<v1::Operation> {
     let (vm, images) = (scene.vm(), scene.images_of("vda").await?);
-    let younger = &images[images.len() - 2];
-    let reads = frozen_slots(younger, CALM.slots)?;
     scene.api.cancel(&deletion).await?;
     let ended = scene.api.ended(&deletion, LIMIT).await?;
     ensure!(
@@ -121,7 +131,7 @@ async fn cancelled_and_asked_for_again(
     let states: Vec<_> = listed.iter().map(v1::Snapshot::state).collect();
     assert_eq!(states, [SnapshotState::Incomplete, SnapshotState::Ready]);
     ensure!(
-        frozen_slots(younger, CALM.slots)? == reads,
+        reads_of_younger(scene).await? == younger,
         "it reads otherwise"
     );
     scene.write_more(20).await?;

@@ -20,7 +20,10 @@ fn client(secured: &Secured) -> SnapshotServiceClient<Line> {
 
 /// How the server compressed its answer to a list.
 async fn answered(mut client: SnapshotServiceClient<Line>) -> Result<Option<String>, Code> {
-    let request = v1::ListSnapshotsRequest::default();
+    let request = v1::ListSnapshotsRequest {
+        vm_id: "-".to_owned(),
+        ..v1::ListSnapshotsRequest::default()
+    };
     let answer = client.list_snapshots(request).await;
     let answer = answer.map_err(|status| status.code())?;
     let encoding = answer.metadata().get("grpc-encoding");

@@ -38,7 +38,10 @@ async fn all_are(line: &Line, status: ServingStatus) {
 }
 
 async fn list(line: &Line) -> Result<usize, Problem> {
-    let request = v1::ListSnapshotsRequest::default();
+    let request = v1::ListSnapshotsRequest {
+        vm_id: "-".to_owned(),
+        ..v1::ListSnapshotsRequest::default()
+    };
     let mut client = SnapshotServiceClient::new(line.clone());
     let answer = client.list_snapshots(request).await;
     let answer = answer.map_err(|status| Problem::try_from(status).unwrap())?;
