@@ -194,6 +194,11 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
 async fn register_configured(config: &Config, hosts: &Arc<Hosts>) -> anyhow::Result<()> {
     for (id, host) in &config.hosts {
         let known = hosts.get(id).map(|(record, _)| record);
+        // Its agent registers itself. At another address it would seem to be a second one.
+        if known.as_ref().is_some_and(|known| known.generation > 0) {
+            tracing::warn!(host = %id, "registers itself: its configured endpoint is not used");
+            continue;
+        }
         let record = HostRecord {
             id: id.clone(),
             endpoint: host.endpoint.clone(),

@@ -58,7 +58,7 @@ async fn counts_bytes(heavy: Heavy, direction: MergeDirection) -> Result<()> {
     if direction == MergeDirection::Commit {
         scene.snapshot("stays").await?;
         // QEMU lets nobody read it while its backing is committed.
-        younger = reads_of_younger(&scene).await?;
+        younger = reads_of_younger(&mut scene).await?;
     }
 
     let slow = v1::MergeOptions {
@@ -105,7 +105,7 @@ fn as_planned(disk: &v1::DiskProgress) -> Result<()> {
 }
 
 /// What the younger snapshot's layer reads as.
-async fn reads_of_younger(scene: &Scene) -> Result<Vec<u8>> {
+async fn reads_of_younger(scene: &mut Scene) -> Result<Vec<u8>> {
     let images = scene.images_of("vda").await?;
     frozen_slots(&images[images.len() - 2], CALM.slots)
 }

@@ -52,11 +52,15 @@ impl Delete<'_> {
     /// Whether a merge that is refused has never begun and never will: nobody has ever shown or
     /// accepted it (a journal can be damaged: that it has no such merge now proves nothing), and the
     /// host's journal cannot have forgotten one. However often it was ordered: a copy of an earlier try
-    /// that comes after this one is late, and the agent carries out none.
+    /// that comes after this one is late, and the agent carries out none. Who does not understand an order
+    /// has not looked at its place, and tells nothing of earlier copies.
     fn never_began(&self, problem: &Problem) -> bool {
         let since = self.draft.operation.started_at.unwrap_or(self.draft.now);
         !self.draft.seen.begun
-            && problem.reason != Reason::MergeIdConflict
+            && !matches!(
+                problem.reason,
+                Reason::MergeIdConflict | Reason::AgentIncompatible | Reason::FieldInvalid
+            )
             && self.draft.now.duration_since(since) < REMEMBERED
     }
 

@@ -145,11 +145,13 @@ fn a_refusal_is_no_proof_when_the_merge_may_have_begun() {
         started_at: Some(now() - jiff::SignedDuration::from_hours(25)),
         ..whole.clone()
     };
-    // A journal that has forgotten; one that has another merge of that id; one that was damaged after the
-    // order was accepted.
+    // A journal that has forgotten; one that has another merge of that id; who does not understand the order,
+    // while an earlier try is on its way; a journal that was damaged after the order was accepted.
     let cases = [
         (&old, 1, Reason::ChainDiverged, false),
         (&whole, 1, Reason::MergeIdConflict, false),
+        (&whole, 2, Reason::AgentIncompatible, false),
+        (&whole, 2, Reason::FieldInvalid, false),
         (&whole, 1, Reason::ConcurrentChange, true),
     ];
     for (operation, attempts, reason, begun) in cases {
