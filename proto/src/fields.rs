@@ -5,7 +5,7 @@
 //! every value is there.
 
 use crate::problem::Problem;
-use crate::rules::{self, Violation};
+use crate::rules::{self, MOST_VIOLATIONS, Violation};
 use std::{fmt::Display, str::FromStr, time::Duration};
 
 /// The page size of a list that names none.
@@ -25,8 +25,12 @@ impl Fields {
         }
     }
 
-    /// Notes a violation: the field, and what it must be. A field that is named already keeps its text.
+    /// Notes a violation: the field, and what it must be. A field that is named already keeps its text,
+    /// and beyond [`MOST_VIOLATIONS`] none is noted: each is compared with all before it.
     pub fn reject(&mut self, field: &str, must: impl Display) {
+        if self.violations.len() >= MOST_VIOLATIONS {
+            return;
+        }
         if !self.violations.iter().any(|(named, _)| named == field) {
             self.violations.push((field.to_owned(), must.to_string()));
         }

@@ -32,6 +32,10 @@ use std::sync::LazyLock;
 /// A bad field's path, and what it must be.
 pub(crate) type Violation = (String, String);
 
+/// So many bad fields are looked for in one request: more are in none that is meant well, and what a
+/// small message can hold shall cost no more than it.
+pub(crate) const MOST_VIOLATIONS: usize = 2_000;
+
 static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let contracts = DescriptorPool::decode(crate::DESCRIPTORS).expect("the build has made them");
     Rules::compile(&contracts).expect("a test compiles the rules of the contracts")

@@ -53,15 +53,15 @@ impl Delete<'_> {
     /// accepted it (a journal can be damaged: that it has no such merge now proves nothing), and the
     /// host's journal cannot have forgotten one. However often it was ordered: a copy of an earlier try
     /// that comes after this one is late, and the agent carries out none. Who does not understand an order
-    /// has not looked at its place, and tells nothing of earlier copies.
+    /// has not looked at its place, and tells nothing of earlier tries.
     fn never_began(&self, problem: &Problem) -> bool {
         let since = self.draft.operation.started_at.unwrap_or(self.draft.now);
-        !self.draft.seen.begun
-            && !matches!(
-                problem.reason,
-                Reason::MergeIdConflict | Reason::AgentIncompatible | Reason::FieldInvalid
-            )
-            && self.draft.now.duration_since(since) < REMEMBERED
+        let tells = match problem.reason {
+            Reason::MergeIdConflict => false,
+            Reason::AgentIncompatible | Reason::FieldInvalid => self.draft.seen.attempts <= 1,
+            _ => true,
+        };
+        !self.draft.seen.begun && tells && self.draft.now.duration_since(since) < REMEMBERED
     }
 
     fn lost_event(&self, task: &DiskTask) -> Option<NewEvent> {

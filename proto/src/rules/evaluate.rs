@@ -1,10 +1,10 @@
 //! A request against its rules.
 
-use super::Violation;
 use super::compile::{
     FieldRules, ListRules, MapRules, MessageRules, TextRules, ValueRules, number,
 };
 use super::text;
+use super::{MOST_VIOLATIONS, Violation};
 use prost_reflect::{DynamicMessage, MapKey, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -123,6 +123,8 @@ fn is_uuid(text: &str) -> bool {
 fn list(rules: &ListRules, items: &[Value], at: &Path<'_>, found: &mut Vec<Violation>) {
     if !rules.count.hold(items.len() as i128) {
         found.push((at.to_string(), text::of_count(rules.count)));
+        // Its items are not looked at: a small message can hold millions of them.
+        return;
     }
     let mut seen = HashSet::new();
     let mut texts = items.iter().filter_map(Value::as_str);
@@ -130,6 +132,9 @@ fn list(rules: &ListRules, items: &[Value], at: &Path<'_>, found: &mut Vec<Viola
         found.push((at.to_string(), text::UNIQUE.to_owned()));
     }
     for (place, item) in items.iter().enumerate() {
+        if found.len() >= MOST_VIOLATIONS {
+            return;
+        }
         value(&rules.item, item, &Path::Item(at, place), found);
     }
 }
@@ -142,6 +147,7 @@ fn map(
 ) {
     if !rules.count.hold(pairs.len() as i128) {
         found.push((at.to_string(), text::of_count(rules.count)));
+        return;
     }
     // In an order that stays.
     let pairs = pairs

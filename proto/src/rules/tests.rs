@@ -224,3 +224,19 @@ proptest! {
         prop_assert_eq!(named(&chain, "disk"), disk);
     }
 }
+
+#[test]
+fn a_list_that_is_too_long_is_told_once_and_its_items_are_not_looked_at() {
+    let request = v1::BatchDeleteSnapshotsRequest {
+        snapshot_ids: vec![String::new(); 1_000_000],
+        ..Default::default()
+    };
+    let mut fields = crate::fields::Fields::of(&request);
+    for place in 0..request.snapshot_ids.len() {
+        fields.reject(&format!("snapshot_ids[{place}]"), "is required");
+    }
+    let found = fields.check().unwrap_err().violations;
+    let of_list = found.iter().filter(|(at, _)| at == "snapshot_ids");
+    assert_eq!(of_list.count(), 1);
+    assert!(found.len() <= MOST_VIOLATIONS, "{}", found.len());
+}

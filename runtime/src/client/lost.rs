@@ -11,6 +11,9 @@ use tonic_types::StatusExt as _;
 /// A server that takes no more for the moment.
 const OVERLOADED: [&str; 2] = ["SERVER_OVERLOADED", "WATCH_LIMIT_REACHED"];
 
+/// The longest wait that anybody may ask for.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// What the error says about the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lost {
@@ -29,6 +32,8 @@ impl Lost {
             None => {
                 let details = status.get_error_details();
                 let retry = details.retry_info().and_then(|retry| retry.retry_delay);
+                // Whoever answers may say anything: nobody is left alone for years.
+                let retry = retry.map(|delay| delay.min(LONGEST));
                 match status.code() {
                     Code::Unavailable => Some(retry.unwrap_or_default()),
                     // Nothing was done, and there is room again in a while.
