@@ -176,7 +176,13 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
         stopping.cancelled().await;
         tokio::time::sleep(drain).await;
     });
-    let (opened, served) = tokio::join!(opening.after(at_once), server.serve(listener));
+    let served = async {
+        let served = server.serve(listener).await;
+        // Nobody waits for a database any more, also when serving has failed.
+        opening.shutdown.cancel();
+        served
+    };
+    let (opened, served) = tokio::join!(opening.after(at_once), served);
     let opened = opened?;
     served?;
     let Some(operations_stopped) = opened else {

@@ -2,9 +2,10 @@
 
 use super::answer::{classify, incompatible};
 use super::convert;
+use super::measured::{Measured, Promised};
 use super::types::{
-    DomainSeen, HostError, HostReport, HostStatus, HostView, Measured, MergeOrder, OverlayOrder,
-    Promised, RemovalOrder, RemovalSeen, Removed, VmChains, VolumeSeen,
+    DomainSeen, HostError, HostReport, HostStatus, HostView, MergeOrder, OverlayOrder,
+    RemovalOrder, RemovalSeen, Removed, VmChains, VolumeSeen,
 };
 use super::{HostAgent, volume_ref};
 use crate::snapshot::{Consistency, Mark};

@@ -3,10 +3,10 @@
 //! An answer that cannot be understood is a fault of one of the two programs: it is treated as no
 //! answer, never as an empty one.
 
+use super::measured::{MeasuredWay, Promised};
 use super::types::{
-    Chain, DiskSeen, DomainSeen, HostReport, Layer, LayerFormat, MeasuredWay, MergeOrder,
-    MergePhase, MergeSeen, MergeWaiting, Promised, RemovalSeen, Removed, UnsupportedDisk, VmChains,
-    VmSeen, VmState, VolumeSeen,
+    Chain, DiskSeen, DomainSeen, HostReport, Layer, LayerFormat, MergeOrder, MergePhase, MergeSeen,
+    MergeWaiting, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
 };
 use crate::snapshot::{Consistency, Direction, Failure, Mark, Quiesce};
 use jiff::Timestamp;

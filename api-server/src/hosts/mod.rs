@@ -14,6 +14,7 @@ mod convert;
 mod endpoint;
 mod link;
 mod maintenance;
+mod measured;
 mod notes;
 mod types;
 
@@ -21,11 +22,11 @@ pub use answer::is_a_no;
 pub(crate) use convert::volume_ref;
 pub use endpoint::{ENDPOINT_FORM, is_endpoint, is_near};
 pub use maintenance::MaintenanceOrder;
+pub use measured::{Measured, MeasuredWay, Promised};
 pub use types::{
     Chain, DiskSeen, DomainSeen, HostError, HostReport, HostStatus, HostView, Layer, LayerFormat,
-    Measured, MeasuredWay, MergeOrder, MergePhase, MergeSeen, MergeSight, MergeWaiting,
-    OverlayOrder, Promised, RemovalOrder, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen,
-    VmState, VolumeSeen,
+    MergeOrder, MergePhase, MergeSeen, MergeSight, MergeWaiting, OverlayOrder, RemovalOrder,
+    RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
 };
 
 use crate::snapshot::{Consistency, EventKind, HostRecord, Mark, Severity, VmRecord};

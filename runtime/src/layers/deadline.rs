@@ -54,7 +54,7 @@ impl<S> DeadlineLayer<S> {
         let asked = deadline::asked(request.headers());
         let Times { unset, most, wait } = self.times;
         let time = match self.methods.kind(request.uri().path()) {
-            Kind::Unary => asked.unwrap_or(unset).min(most),
+            Kind::Unary => asked.map_or(unset, |asked| asked.min(most)),
             Kind::Wait => asked.unwrap_or(wait).min(wait),
             Kind::Watch => asked?,
         };
@@ -187,5 +187,18 @@ mod tests {
             assert_eq!(left(path, Some("2H")), long, "{path}");
         }
         assert_eq!(left("/p.S/Get", Some("90S")), Some(90));
+    }
+
+    #[tokio::test]
+    async fn what_a_call_has_unasked_is_what_was_configured() {
+        let times = Times {
+            unset: Duration::from_secs(900),
+            most: Duration::from_secs(600),
+            wait: Duration::from_secs(3600),
+        };
+        let layer = DeadlineLayer::new((), times, Methods::default());
+        let request = http::Request::builder().uri("/p.S/Get").body(()).unwrap();
+        let left = layer.deadline(&request).unwrap().at - Instant::now();
+        assert!(left > Duration::from_secs(800), "{left:?}");
     }
 }
