@@ -36,7 +36,7 @@ play:
 	@target/debug/livemerge-demo --play
 
 test: setup lint
-	@$(CARGO) build --workspace --bins
+	@$(CARGO) build --workspace --bins --all-features
 	$(CARGO) nextest run --workspace --all-features
 	$(CARGO) test --workspace --doc --quiet
 
@@ -75,7 +75,7 @@ contracts:
 
 docs:
 	UPDATE_DOCS=1 $(CARGO) test --quiet -p livemerge-proto --test errors_document
-	UPDATE_DOCS=1 $(CARGO) test --quiet -p livemerge-tests --test observability documents
+	UPDATE_DOCS=1 $(CARGO) test --quiet -p livemerge-tests --test suite observability::documents
 
 clean:
 	$(CARGO) clean

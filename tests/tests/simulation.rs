@@ -1,6 +1,6 @@
 //! Both state machines in a simulated world, over thousands of seeds.
 //!
-//! `LIVEMERGE_SEED=n cargo nextest run -p livemerge-tests --test simulation nothing_is_lost` runs one
+//! `LIVEMERGE_SEED=n cargo nextest run -p livemerge-tests simulation::nothing_is_lost` runs one
 //! seed alone, `LIVEMERGE_TRACE=n` shows so many events of a failure, and `LIVEMERGE_SEEDS=n` runs more
 //! seeds than usual.
 //!
