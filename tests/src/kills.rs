@@ -28,7 +28,9 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use futures::{StreamExt as _, stream};
 use livemerge_proto::v1::MergePhase;
+use tokio_util::sync::CancellationToken;
 
 use crate::guest::domain::Workload;
 use crate::scene::{LIMIT, Scene};
@@ -83,61 +85,49 @@ pub enum Victim {
     AgentInPivot,
 }
 
+/// All victims, the one with the most kills first.
+const VICTIMS: [Victim; 9] = [
+    Victim::MachineInPivot,
+    Victim::MachineBetweenDisks,
+    Victim::Agent,
+    Victim::AgentAtStart,
+    Victim::AgentInPivot,
+    Victim::Host,
+    Victim::Libvirtd,
+    Victim::Machine,
+    Victim::Server,
+];
+/// Guests side by side: each waits more than it works.
+const LANES: usize = 3;
+/// Kills of one victim that one guest goes through, unless it has to be given up before.
+const ON_ONE_GUEST: u32 = 10;
+
 /// So many kills of a machine within its pivot, and a quarter as many of each other victim, as a part
-/// of the sweep; or of these alone, if there are any. Prints how they ended.
-pub async fn sweep(kills: u32, seed: u64, victims: &[Victim]) -> Tally {
-    let (half, quarter) = (kills / 2, kills.div_ceil(4));
-    let (first, second) = (seed, seed.wrapping_add(1));
+/// of the sweep; or of these alone, if there are any. Tells of each kill, and at the end how they
+/// ended. When it is stopped, no kill is begun any more, and the rest is counted as skipped.
+pub async fn sweep(kills: u32, seed: u64, victims: &[Victim], stop: &CancellationToken) -> Tally {
+    let wanted = |victim: &Victim| victims.is_empty() || victims.contains(victim);
+    let parts = VICTIMS.into_iter().filter(wanted).flat_map(|victim| {
+        let all = match victim {
+            Victim::MachineInPivot => kills,
+            _ => kills.div_ceil(4),
+        };
+        let firsts = (0..all).step_by(ON_ONE_GUEST as usize);
+        firsts.map(move |first| (victim, first..all.min(first + ON_ONE_GUEST)))
+    });
+    let mut parts = stream::iter(parts)
+        .map(async |(victim, numbers)| (victim, run_until(victim, numbers, seed, stop).await))
+        .buffer_unordered(LANES);
     let mut tally = Tally {
-        seeds: vec![first, second],
+        seeds: vec![seed],
         ..Tally::default()
     };
-    let rounds = [
-        [
-            (Victim::MachineInPivot, half, first),
-            (Victim::MachineInPivot, kills - half, second),
-        ],
-        [
-            (Victim::MachineBetweenDisks, quarter, first),
-            (Victim::Agent, quarter, second),
-        ],
-        [
-            (Victim::AgentAtStart, quarter, first),
-            (Victim::AgentInPivot, quarter, second),
-        ],
-        [
-            (Victim::Host, quarter, first),
-            (Victim::Libvirtd, quarter, second),
-        ],
-        [
-            (Victim::Machine, quarter, first),
-            (Victim::Server, quarter, second),
-        ],
-    ];
     let mut done = BTreeMap::<Victim, Kills>::new();
-    let wanted = |round: &[(Victim, u32, u64); 2]| {
-        victims.is_empty() || round.iter().any(|(victim, ..)| victims.contains(victim))
-    };
-    for mut round in rounds.into_iter().filter(wanted) {
-        for (victim, kills, _) in &mut round {
-            if !victims.is_empty() && !victims.contains(victim) {
-                *kills = 0;
-            }
-        }
-        let [one, other] = round;
-        let (left, right) = tokio::join!(
-            Box::pin(run(one.0, 0..one.1, one.2)),
-            Box::pin(run(other.0, 0..other.1, other.2))
-        );
-        for (victim, part) in [(one.0, left), (other.0, right)] {
-            for (kill, error) in &part.failed {
-                eprintln!("a promise was broken: {error:#}: {kill:?}");
-            }
-            tally.failed += part.failed.len();
-            tally.cases += part.done.len() + part.failed.len();
-            tally.skipped += part.outstanding;
-            done.entry(victim).or_default().append(part);
-        }
+    while let Some((victim, part)) = parts.next().await {
+        tally.failed += part.failed.len();
+        tally.cases += part.done.len() + part.failed.len();
+        tally.skipped += part.outstanding;
+        done.entry(victim).or_default().append(part);
     }
     tally::print(&done);
     let in_pivot = done.get(&Victim::MachineInPivot);
@@ -152,6 +142,15 @@ pub async fn sweep(kills: u32, seed: u64, victims: &[Victim]) -> Tally {
 /// The kills of these numbers, on one guest, or on another one after a kill that was followed by what
 /// must not be. The number gives the moment, and with the seed the delay.
 pub async fn run(victim: Victim, kills: Range<u32>, seed: u64) -> Kills {
+    run_until(victim, kills, seed, &CancellationToken::new()).await
+}
+
+async fn run_until(
+    victim: Victim,
+    kills: Range<u32>,
+    seed: u64,
+    stop: &CancellationToken,
+) -> Kills {
     let mut all = Kills {
         outstanding: kills.len(),
         ..Kills::default()
@@ -162,6 +161,9 @@ pub async fn run(victim: Victim, kills: Range<u32>, seed: u64) -> Kills {
         random.next();
     }
     for number in kills {
+        if stop.is_cancelled() {
+            break;
+        }
         let mut kill = Kill::default();
         let drawn = random.next();
         let done = match on.take() {
@@ -180,10 +182,15 @@ pub async fn run(victim: Victim, kills: Range<u32>, seed: u64) -> Kills {
         };
         all.outstanding -= 1;
         match done {
-            Ok(()) => all.done.push(kill),
+            Ok(()) => {
+                eprintln!("{victim:?} {number}: {kill}");
+                all.done.push(kill);
+            }
             Err(error) => {
                 let which = format!("{victim:?}, seed {seed}, kill {number}");
-                all.failed.push((kill, error.context(which)));
+                let error = error.context(which);
+                eprintln!("a promise was broken: {error:#}: {kill:?}");
+                all.failed.push((kill, error));
             }
         }
         if all.failed.len() == MOST_FAILURES {

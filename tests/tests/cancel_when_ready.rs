@@ -76,7 +76,7 @@ async fn a_disk_that_has_caught_up_is_given_up_with_the_other_one() -> Result<()
     assert_eq!(listed[0].state(), v1::SnapshotState::Incomplete);
     scene.write_more(50).await?;
 
-    // The guest is switched, and the volumes' removal takes a while.
+    // The guest is switched on both disks, and the volumes' removal takes a while.
     scene
         .services
         .agent
@@ -89,7 +89,7 @@ async fn a_disk_that_has_caught_up_is_given_up_with_the_other_one() -> Result<()
         let merged = [MergePhase::Merged, MergePhase::Removing];
         loop {
             let disks = scene.api.operation(&again.id).await?.disks;
-            if disks.iter().any(|disk| merged.contains(&disk.phase())) {
+            if disks.iter().all(|disk| merged.contains(&disk.phase())) {
                 return anyhow::Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

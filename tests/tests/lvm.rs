@@ -24,7 +24,8 @@ use livemerge_vhost::VirtualHost;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const TEST: &str = "a_guest_that_fills_its_logical_volumes_never_stops_while_snapshots_are_deleted";
+const TEST: &str =
+    "lvm::a_guest_that_fills_its_logical_volumes_never_stops_while_snapshots_are_deleted";
 const DISK: &str = "vda";
 const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 32 * MIB;

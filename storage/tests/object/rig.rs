@@ -62,6 +62,21 @@ impl Rig {
     pub(crate) async fn keys(&self) -> Vec<String> {
         keys(&self.objects).await
     }
+
+    /// Nothing is left but what says that this is a domain and which names there are, as soon as
+    /// the calls that nobody waits for have cleaned up.
+    pub(crate) async fn assert_empty(&self) {
+        let begun = Instant::now();
+        loop {
+            let mut left = self.keys().await;
+            left.retain(|key| key != "d/domain" && !key.starts_with("d/names/"));
+            if left.is_empty() {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{left:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
 }
 
 pub(crate) async fn keys(objects: &Arc<dyn ObjectStore>) -> Vec<String> {

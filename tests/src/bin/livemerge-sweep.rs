@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use livemerge_tests::kills::{self, Victim};
 use livemerge_tests::sweep::{self, Filter, Tally};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Plays merges under faults, and looks whether any promise is broken.
 #[derive(Parser)]
@@ -42,21 +43,11 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let stopped = async {
-        match (
-            signal(SignalKind::interrupt()),
-            signal(SignalKind::terminate()),
-        ) {
-            (Ok(mut interrupt), Ok(mut terminate)) => {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            }
-            _ => std::future::pending().await,
-        }
-    };
+    let stop = CancellationToken::new();
     // What is dropped half-way ends what it has started.
     let done = tokio::select! {
-        done = Box::pin(sweep(Cli::parse())) => done,
-        () = stopped => Err(anyhow::anyhow!("stopped; everything that was started is ended")),
+        done = Box::pin(sweep(Cli::parse(), &stop)) => done,
+        () = stopped(&stop) => Err(anyhow::anyhow!("stopped; everything that was started is ended")),
     };
     match done {
         Ok(tally) if tally.failed == 0 => ExitCode::SUCCESS,
@@ -68,7 +59,25 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn sweep(cli: Cli) -> Result<Tally> {
+/// The first signal asks for an end soon, which counts what has been done; after the second one
+/// nothing is waited for.
+async fn stopped(stop: &CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    for _ in 0..2 {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        if !stop.is_cancelled() {
+            eprintln!("stopping: what is under way is played to its end; once more to give it up");
+        }
+        stop.cancel();
+    }
+}
+
+async fn sweep(cli: Cli, stop: &CancellationToken) -> Result<Tally> {
     let filter = Filter {
         only: cli.case,
         singles: !cli.pairs,
@@ -76,12 +85,15 @@ async fn sweep(cli: Cli) -> Result<Tally> {
         jobs: cli.jobs,
     };
     let mut tally = if cli.victim.is_empty() {
-        sweep::run(&filter).await?
+        tokio::select! {
+            tally = sweep::run(&filter) => tally?,
+            () = stop.cancelled() => bail!("stopped before all cases were played"),
+        }
     } else {
         Tally::default()
     };
     if cli.kills > 0 {
-        tally.merge(kills::sweep(cli.kills, cli.seed, &cli.victim).await);
+        tally.merge(kills::sweep(cli.kills, cli.seed, &cli.victim, stop).await);
     }
     let json = serde_json::to_string_pretty(&tally)?;
     std::fs::write(&cli.json, json + "\n")

@@ -2,6 +2,7 @@
 //! counted.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -57,6 +58,15 @@ impl Kill {
             verdict.lost
         );
         Ok(())
+    }
+}
+
+impl fmt::Display for Kill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { moment, delay, .. } = self;
+        let end = if self.merged { "merged" } else { "not merged" };
+        write!(f, "{delay:.1?} after {moment}: {end}, ")?;
+        write!(f, "{} of {} records lost", self.lost, self.looked_for)
     }
 }
 
