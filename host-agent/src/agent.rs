@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Calls that go on until their client or the agent ends them.
-const STREAMS: [&str; 2] = [
+pub const STREAMS: [&str; 2] = [
     "/livemerge.v1.MergeService/WatchMerges",
     "/livemerge.v1.HostService/WatchHost",
 ];

@@ -11,6 +11,7 @@
 //! - [`scene`]: a guest, both services and their clients, together.
 //! - [`kills`]: processes killed at many moments of a merge.
 //! - [`cluster`]: both services in one process, with a scripted hypervisor.
+//! - [`scripted`]: a host with a scripted hypervisor, for the API server's process.
 //! - [`simulation`]: both state machines in a simulated world, by seeds.
 //! - [`sweep`]: every fault at every step of it.
 //! - [`demo`]: what `make demo` shows.
@@ -34,6 +35,7 @@ pub mod qmp;
 pub mod relay;
 pub mod rig;
 pub mod scene;
+pub mod scripted;
 pub mod services;
 pub mod simulation;
 pub mod sweep;
