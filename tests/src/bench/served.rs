@@ -30,7 +30,7 @@ use crate::services::{RECORD, Reach, Service};
 
 /// Bounds under which one client may hold as many calls as are measured.
 const BOUNDS: &str = "[server]\nmax_watches = 8192\nmax_concurrent_calls = 4096\n\
-                      [discovery]\ninterval_s = 0\n[log]\nlevel = 'warn'\n";
+                      [discovery]\ninterval_s = 0\n[log]\nfilter = 'warn'\n";
 
 /// Both, on a file system that keeps what is synchronised.
 pub(super) struct Served {
