@@ -6,6 +6,7 @@
 //! - [`filesystem`], [`disk`], [`protection`]: what is full, goes bad, or may not be written.
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
 //! - [`groups`], [`objects`]: images that are logical volumes, or objects on an S3 server.
+//! - [`proxy`]: a proxy of HTTP/2 before a service.
 //! - [`relay`]: a line between the services that can be cut.
 //! - [`journal`]: the agent's journal, read from outside.
 //! - [`scene`]: a guest, both services and their clients, together.
@@ -31,6 +32,7 @@ pub mod kills;
 pub mod objects;
 pub mod process;
 pub mod protection;
+pub mod proxy;
 pub mod qmp;
 pub mod relay;
 pub mod rig;
