@@ -52,6 +52,7 @@ why() {
     libnbd-bin) echo 'nbdinfo and nbdcopy, clients of the exporter that are not QEMU' ;;
     rclone) echo 'a peer in removing objects' ;;
     jq) echo 'reads what grpcurl prints, in an example' ;;
+    nghttp2-proxy) echo 'nghttpx, the proxy of HTTP/2 that the services are tested behind' ;;
     python3-venv) echo 'installs the S3 server and the example clients' ;;
     nodejs | npm) echo 'installs and runs buf, azurite and an example client' ;;
     esac
@@ -249,7 +250,7 @@ virtual_hosts() {
 }
 
 test_tools() {
-    install_packages e2fsprogs libnbd-bin
+    install_packages e2fsprogs libnbd-bin nghttp2-proxy
     virtual_hosts
     fetch_agent
     install_nextest

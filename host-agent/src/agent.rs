@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Calls that go on until their client or the agent ends them.
-const STREAMS: [&str; 2] = [
+pub const STREAMS: [&str; 2] = [
     "/livemerge.v1.MergeService/WatchMerges",
     "/livemerge.v1.HostService/WatchHost",
 ];
@@ -86,8 +86,9 @@ pub async fn open(
     domains: Vec<Domain>,
     shutdown: Shutdown,
 ) -> anyhow::Result<Agent> {
-    let volumes = Arc::new(Volumes::new(domains, Arc::clone(&hypervisor)));
     let state_dir = &config.host.state_dir;
+    let volumes = Volumes::new(domains, Arc::clone(&hypervisor));
+    let volumes = Arc::new(volumes.noting(&state_dir.join("removals")));
     let in_dir = || format!("the agent's directory {}", state_dir.display());
     std::fs::create_dir_all(state_dir).with_context(in_dir)?;
     let owner = own(state_dir).with_context(in_dir)?;

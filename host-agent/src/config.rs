@@ -102,6 +102,7 @@ impl Config {
     /// Names the file that cannot.
     pub fn check_files(&self) -> anyhow::Result<()> {
         Security::open(&self.tls, self.auth.as_ref(), access::rules())?;
+        self.traces.check_files()?;
         self.client.open(false)?;
         Ok(())
     }

@@ -10,6 +10,7 @@
 //! ```
 
 mod links;
+mod notes;
 mod room;
 
 use crate::domains::{Domain, RemovalPolicy};
@@ -21,10 +22,12 @@ use livemerge_proto::{problem::Problem, reason::Reason};
 use livemerge_runtime::trace::{LiveSpan, SpanKind};
 use livemerge_storage::{
     Capabilities, ClusterBytes, Content, Dependent, Identity, LiveVolumes, Locator, NewVolume,
-    Removal, RemovalId, RemovalOrder, Space, StorageError, StorageId, Survey, VolumeInfo,
-    VolumeRef, survey,
+    Removal, RemovalId, RemovalOrder, RemovalState, Space, StorageError, StorageId, Survey,
+    VolumeInfo, VolumeRef, survey,
 };
+use notes::Notes;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// A storage domain, for people.
@@ -46,6 +49,8 @@ pub struct Volumes {
     hypervisor: Arc<dyn Hypervisor>,
     links: Links,
     meter: OnceLock<VolumeMeter>,
+    /// Whose trace a removal is part of that ends later.
+    notes: Notes,
 }
 
 impl Volumes {
@@ -60,7 +65,14 @@ impl Volumes {
             hypervisor,
             links: Links::default(),
             meter: OnceLock::new(),
+            notes: Notes::default(),
         }
+    }
+
+    /// The same, which keeps in a directory of which trace a removal is part.
+    pub fn noting(self, dir: &Path) -> Self {
+        let notes = Notes::in_dir(dir);
+        Self { notes, ..self }
     }
 
     /// Counts removals and room from now on.
@@ -219,8 +231,10 @@ impl Volumes {
         let mut span = LiveSpan::begin("volume removal", SpanKind::Internal);
         span.set("livemerge.volume", format!("{storage}/{}", order.volume));
         let removed = self.counted(self.remove_as_ordered(storage, &order).await);
-        if let Err(problem) = &removed {
-            span.fail(problem.reason.as_str());
+        match &removed {
+            Ok(removal) if removal.state != RemovalState::Gone => self.notes.add(storage, order.id),
+            Ok(_) => {}
+            Err(problem) => span.fail(problem.reason.as_str()),
         }
         removed
     }
@@ -256,14 +270,30 @@ impl Volumes {
 
     /// Removals of a domain that have not ended.
     pub async fn removals(&self, storage: &StorageId) -> Result<Vec<Removal>, Problem> {
-        self.store(storage)?
-            .list_removals()
-            .await
-            .map_err(|error| problem(&error))
+        // Before the look: what is noted then is condemned already.
+        let noted = self.notes.all(storage);
+        let removals = self.store(storage)?.list_removals().await;
+        let removals = removals.map_err(|error| problem(&error))?;
+        let open = |id: &RemovalId| removals.iter().any(|removal| removal.id == *id);
+        for ended in noted.into_iter().filter(|id| !open(id)) {
+            self.notes.forget(storage, ended);
+        }
+        Ok(removals)
     }
 
     /// Goes on with a removal that has condemned its volume: nothing can need that any more.
     pub async fn go_on(&self, storage: &StorageId, removal: &Removal) -> Result<Removal, Problem> {
+        let noted = self.notes.of(storage, removal.id);
+        let mut span = LiveSpan::under(noted, "volume removal", SpanKind::Internal);
+        span.set("livemerge.volume", removal.volume.to_string());
+        let gone_on = self.resume(storage, removal).await;
+        if let Err(problem) = &gone_on {
+            span.fail(problem.reason.as_str());
+        }
+        gone_on
+    }
+
+    async fn resume(&self, storage: &StorageId, removal: &Removal) -> Result<Removal, Problem> {
         let (name, identity) = (removal.volume.name.clone(), removal.identity.clone());
         let order = RemovalOrder {
             resumes: true,

@@ -58,10 +58,12 @@ pub enum ConfigError {
         address: SocketAddr,
     },
     /// A collector of traces that cannot be called.
-    #[error("traces.endpoint: `{endpoint}` is not `http://ADDRESS:PORT`")]
+    #[error("traces.endpoint: {endpoint} {why}")]
     Traces {
         /// The endpoint as configured.
         endpoint: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// An address for browsers that other machines can reach, without both TLS and known callers,
     /// and without `--insecure`.
@@ -73,10 +75,10 @@ pub enum ConfigError {
         /// The address that was refused.
         address: SocketAddr,
     },
-    /// An address for metrics that other machines can reach, without `--insecure`.
+    /// An address for metrics that other machines can reach, without a word that they may.
     #[error(
         "metrics.listen: {address} can be reached from other machines, and metrics have no TLS; \
-         listen on loopback, or pass --insecure"
+         listen on loopback, set metrics.plaintext, or pass --insecure"
     )]
     InsecureMetrics {
         /// The address that was refused.

@@ -6,11 +6,13 @@
 //! - [`filesystem`], [`disk`], [`protection`]: what is full, goes bad, or may not be written.
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
 //! - [`groups`], [`objects`]: images that are logical volumes, or objects on an S3 server.
+//! - [`proxy`]: a proxy of HTTP/2 before a service.
 //! - [`relay`]: a line between the services that can be cut.
 //! - [`journal`]: the agent's journal, read from outside.
 //! - [`scene`]: a guest, both services and their clients, together.
 //! - [`kills`]: processes killed at many moments of a merge.
 //! - [`cluster`]: both services in one process, with a scripted hypervisor.
+//! - [`scripted`]: a host with a scripted hypervisor, for the API server's process.
 //! - [`simulation`]: both state machines in a simulated world, by seeds.
 //! - [`sweep`]: every fault at every step of it.
 //! - [`demo`]: what `make demo` shows.
@@ -30,10 +32,12 @@ pub mod kills;
 pub mod objects;
 pub mod process;
 pub mod protection;
+pub mod proxy;
 pub mod qmp;
 pub mod relay;
 pub mod rig;
 pub mod scene;
+pub mod scripted;
 pub mod services;
 pub mod simulation;
 pub mod sweep;

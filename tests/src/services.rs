@@ -115,6 +115,25 @@ impl Service {
         Ok(())
     }
 
+    /// The API server alone, with its record in the directory [`RECORD`] of a directory, and with these
+    /// tables in its configuration in addition. It is not started.
+    pub fn api_server(dir: &Path, reach: Reach, more: &str) -> Result<Self> {
+        let address = address(dir, "api", reach, 7420)?;
+        let record = dir.join(RECORD).join("api-server.db");
+        fs::create_dir_all(dir.join(RECORD))?;
+        let config = format!(
+            "[listen]\naddress = \"{}\"\n\n[store]\npath = \"{}\"\n\n[heartbeat]\ninterval_ms = 200\nsilence_ms = 1000\n{more}",
+            address.listen(),
+            record.display(),
+        );
+        service(dir, "livemerge-api-server", address, &config)
+    }
+
+    /// The process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Stops its process where it is, as a machine that hangs does, or lets it go on.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let child = self.child.as_ref().context("the service does not run")?;
@@ -249,15 +268,8 @@ impl Services {
     /// The same, with this configuration of the one storage domain.
     pub fn on(rig: &Rig, reach: Reach, storage: &str) -> Result<Self> {
         let dir = rig.path();
-        let api = address(dir, "api", reach, 7420)?;
+        let api = Service::api_server(dir, reach, "")?;
         let agent = address(dir, "agent", reach, 7421)?;
-        let record = dir.join(RECORD).join("api-server.db");
-        fs::create_dir_all(dir.join(RECORD))?;
-        let api_config = format!(
-            "[listen]\naddress = \"{}\"\n\n[store]\npath = \"{}\"\n\n[heartbeat]\ninterval_ms = 200\nsilence_ms = 1000\n",
-            api.listen(),
-            record.display(),
-        );
         let agent_config = format!(
             "[listen]\naddress = \"{}\"\n\n[host]\nid = \"host-1\"\nstate_dir = \"{}\"\napi_server = \"{}\"\n\n\
              [hypervisor]\nuri = \"{}\"\n\n[storage.default]\n{storage}",
@@ -267,7 +279,7 @@ impl Services {
             rig.virsh().uri(),
         );
         Ok(Self {
-            api: service(dir, "livemerge-api-server", api, &api_config)?,
+            api,
             agent: service(dir, "livemerge-host-agent", agent, &agent_config)?,
         })
     }

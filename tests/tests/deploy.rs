@@ -99,16 +99,79 @@ fn an_unknown_key_in_an_example_would_be_refused() -> Result<()> {
     Ok(())
 }
 
+/// The configurations of the pods in a directory of manifests.
+fn of_pods(
+    dir: &str,
+) -> Result<(
+    livemerge_api_server::config::Config,
+    livemerge_host_agent::config::Config,
+)> {
+    let dir = deploy()?.join("kubernetes").join(dir);
+    let read = |file| fs::read_to_string(dir.join(file));
+    // In the pod its node says who it is.
+    let agent = read("host-agent.toml")?.replace("[host]\n", "[host]\nid = 'node-1'\n");
+    Ok((load(&read("api-server.toml")?)?, load(&agent)?))
+}
+
 #[test]
-fn the_configurations_of_the_pods_can_be_loaded() -> Result<()> {
-    let base = deploy()?.join("kubernetes/base");
-    let read = |file| fs::read_to_string(base.join(file));
-    let server: livemerge_api_server::config::Config = load(&read("api-server.toml")?)?;
-    let agent: livemerge_host_agent::config::Config = load(&read("host-agent.toml")?)?;
+fn the_pods_show_certificates_and_ask_for_them() -> Result<()> {
+    let (server, agent) = of_pods("base")?;
+    server.check(false)?;
+    agent.check(false)?;
+    assert!(agent.host.server()?.is_some());
+    Ok(())
+}
+
+#[test]
+fn without_certificates_the_pods_start_only_where_that_is_said() -> Result<()> {
+    let (server, agent) = of_pods("insecure")?;
     // Other pods reach neither of them on loopback.
     assert!(server.listen.admit(server.reach(false)).is_err());
     assert!(agent.listen.admit(agent.reach(false)).is_err());
-    assert!(agent.host.server()?.is_some());
+    server.check(true)?;
+    agent.check(true)?;
+    let said = |dir: &str, file: &str| -> Result<bool> {
+        let path = deploy()?.join("kubernetes").join(dir).join(file);
+        Ok(fs::read_to_string(path)?.contains("--insecure"))
+    };
+    for file in ["api-server.yaml", "host-agent.yaml"] {
+        assert_eq!(
+            (said("base", file)?, said("insecure", file)?),
+            (false, true)
+        );
+    }
+    Ok(())
+}
+
+/// Whoever is let in has a certificate, and the names are those that are looked for.
+#[test]
+fn the_certificates_have_the_names_that_the_configurations_know() -> Result<()> {
+    let dir = deploy()?.join("kubernetes");
+    let certificates = fs::read_to_string(dir.join("cert-manager/certificates.yaml"))?;
+    let listed = |prefix: &str| -> BTreeSet<String> {
+        let items = certificates
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- "));
+        let of_kind = items.filter(|item| item.starts_with(prefix));
+        of_kind.map(str::to_owned).collect()
+    };
+    let (server, agent) = of_pods("base")?;
+    let mut known = BTreeSet::new();
+    for auth in [server.auth.as_ref(), agent.auth.as_ref()] {
+        known.extend(auth.context("[auth]")?.subjects.keys().cloned());
+    }
+    // A viewer is known, and has no certificate until somebody wants one.
+    let mut shown = listed("spiffe://");
+    shown.insert("spiffe://livemerge/viewer".to_owned());
+    assert_eq!(shown, known);
+    let names = listed("livemerge-");
+    let called = server.client.server_name.context("client.server_name")?;
+    assert!(names.contains(&called), "{called}");
+    let server_at = agent.host.api_server;
+    assert!(
+        names.iter().any(|name| server_at.contains(name)),
+        "{server_at}"
+    );
     Ok(())
 }
 

@@ -20,6 +20,7 @@ mod guest_rig;
 mod hostile;
 mod live_merge;
 mod lvm;
+mod mesh;
 mod object_storage;
 mod observability;
 mod offline_merge;

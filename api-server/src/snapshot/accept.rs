@@ -3,9 +3,10 @@
 
 use super::hub::OperationView;
 use super::lane::Run;
+use super::queueing::places;
 use super::service::{Snapshots, deletable};
 use super::traced;
-use super::types::{NewEvent, Operation, OperationState, Snapshot};
+use super::types::{NewEvent, Operation, OperationState, Snapshot, Work};
 use crate::store::{
     Accepted, Change, OperationFilter, Page, RequestRecord, SnapshotChange, StateName, StoreError,
 };
@@ -54,6 +55,16 @@ impl Snapshots {
         Ok(!open.is_empty())
     }
 
+    /// Whether its work can begin at once, as far as is known now: its lane sees to that. Who would wait is
+    /// written down as one that waits, and not twice.
+    fn has_turn(&self, operation: &Operation, snapshots: &[Snapshot]) -> bool {
+        if !matches!(operation.work, Work::Delete(_)) {
+            return true;
+        }
+        let host = self.around.hosts.of_vm(operation.vm).map(|host| host.id);
+        self.around.turns.has_room(&places(snapshots, host))
+    }
+
     pub(super) async fn accept(
         &self,
         request: &RequestRecord,
@@ -64,7 +75,7 @@ impl Snapshots {
         let name = operation.snapshot_name.clone();
         let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id).collect();
         let _one_at_a_time = self.accepting.lock().await;
-        if !self.has_open(operation.vm).await? {
+        if !self.has_open(operation.vm).await? && self.has_turn(&operation, &snapshots) {
             operation.state = OperationState::Running;
             operation.started_at = Some(operation.created_at);
         }

@@ -4,8 +4,9 @@
 use super::hub::Waiting;
 use super::lane::{Run, asked_of};
 use super::turns::{Place, Standing, Turn};
-use super::types::{CreatePhase, DeletePhase, Operation, OperationState, Work};
+use super::types::{CreatePhase, DeletePhase, Operation, OperationState, Snapshot, Work};
 use crate::store::Change;
+use livemerge_proto::ids::HostId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use std::collections::BTreeSet;
@@ -133,8 +134,6 @@ impl Run {
                 Err(error) => self.rest(&error).await,
             }
         };
-        let disks = snapshots.iter().flat_map(|snapshot| &snapshot.disks);
-        let storages = disks.map(|disk| Place::Storage(disk.volume.storage.clone()));
         let host = match &self.operation.host {
             Some(host) => Some(host.clone()),
             None => self
@@ -143,7 +142,7 @@ impl Run {
                 .of_vm(self.operation.vm)
                 .map(|host| host.id),
         };
-        storages.chain(host.map(Place::Host)).collect()
+        places(&snapshots, host)
     }
 
     /// Writes down that it waits for its turn, or does no longer. When that cannot be written, it is
@@ -163,4 +162,11 @@ impl Run {
             self.reread().await;
         }
     }
+}
+
+/// Where the merges of these snapshots take room.
+pub(super) fn places(snapshots: &[Snapshot], host: Option<HostId>) -> BTreeSet<Place> {
+    let disks = snapshots.iter().flat_map(|snapshot| &snapshot.disks);
+    let storages = disks.map(|disk| Place::Storage(disk.volume.storage.clone()));
+    storages.chain(host.map(Place::Host)).collect()
 }

@@ -156,6 +156,14 @@ impl Turns {
         kept.remove(&id)
     }
 
+    /// Whether who queues for these places now need not wait.
+    pub(super) fn has_room(&self, places: &BTreeSet<Place>) -> bool {
+        let state = self.hall.lock();
+        let free = |place: &Place| !state.is_full(place, &self.hall.limits);
+        let mut waiters = state.queue.values();
+        places.iter().all(free) && waiters.all(|waiter| waiter.places.is_disjoint(places))
+    }
+
     /// Queues for places, of which all may be had at once. An operation queues once.
     pub(super) fn queue(&self, id: OperationId, places: BTreeSet<Place>) -> Ticket {
         let (told, standing) = watch::channel(Standing::Seated);
@@ -228,6 +236,8 @@ impl State {
     /// Tries all who wait, in order, and tells them how they stand.
     fn seat(&mut self, limits: &Limits) {
         let mut kept_free: BTreeSet<Place> = BTreeSet::new();
+        // How many wait, by their places: most wait for the same ones.
+        let mut before: BTreeMap<BTreeSet<Place>, u32> = BTreeMap::new();
         for (id, waiter) in std::mem::take(&mut self.queue) {
             let held_up = |place: &&Place| kept_free.contains(place) || self.is_full(place, limits);
             let Some(at) = waiter.places.iter().find(held_up).cloned() else {
@@ -241,11 +251,14 @@ impl State {
             if waiter.overtaken >= OVERTAKEN_MOST {
                 kept_free.extend(waiter.places.iter().cloned());
             }
-            let before = self
-                .queue
-                .values()
-                .filter(|earlier| !earlier.places.is_disjoint(&waiter.places));
-            let position = u32::try_from(before.count() + 1).unwrap_or(u32::MAX);
+            let same = before
+                .iter()
+                .filter(|(places, _)| !places.is_disjoint(&waiter.places));
+            let position = same.map(|(_, count)| count).sum::<u32>() + 1;
+            match before.get_mut(&waiter.places) {
+                Some(count) => *count += 1,
+                None => drop(before.insert(waiter.places.clone(), 1)),
+            }
             let standing = Standing::Waits { at, position };
             waiter.told.send_if_modified(|told| {
                 let news = *told != standing;

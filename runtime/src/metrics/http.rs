@@ -31,16 +31,20 @@ pub struct MetricsConfig {
     /// Where metrics are served; `None`, in a file the empty text: nowhere.
     #[serde(with = "optional")]
     pub listen: Option<SocketAddr>,
+    /// Whether other machines may read them all the same: in plaintext, and whoever reaches the port.
+    pub plaintext: bool,
 }
 
 impl MetricsConfig {
     /// Whether the address may be listened on: there is no TLS, and nobody is asked who he is.
     ///
     /// # Errors
-    /// [`ConfigError::InsecureMetrics`] for one that other machines can reach, unless `insecure`.
+    /// [`ConfigError::InsecureMetrics`] for one that other machines can reach, unless `insecure`, or that is
+    /// what is wished of the metrics alone.
     pub fn admit(&self, insecure: bool) -> Result<(), ConfigError> {
+        let wished = insecure || self.plaintext;
         match self.listen {
-            Some(address) if !insecure && !address.ip().to_canonical().is_loopback() => {
+            Some(address) if !wished && !address.ip().to_canonical().is_loopback() => {
                 Err(ConfigError::InsecureMetrics { address })
             }
             _ => Ok(()),
@@ -160,6 +164,11 @@ mod tests {
             "{refused}"
         );
         assert!(at("0.0.0.0:1").admit(true).is_ok());
+        let open = MetricsConfig {
+            plaintext: true,
+            ..at("0.0.0.0:1")
+        };
+        assert!(open.admit(false).is_ok());
     }
 
     async fn get(address: SocketAddr, head: &str) -> String {

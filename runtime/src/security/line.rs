@@ -39,6 +39,14 @@ impl Line {
         Way::Barred(cause.into()).into()
     }
 
+    /// The channel alone, for a client that takes nothing else; `None` where nobody may call.
+    pub(crate) fn channel(&self) -> Option<Channel> {
+        match &self.way {
+            Way::Open(channel, _) => Some(channel.clone()),
+            Way::Barred(_) => None,
+        }
+    }
+
     /// Another one over the same connection.
     pub(crate) fn sharing(line: Arc<Line>) -> Self {
         Line {

@@ -4,10 +4,10 @@
 
 use super::context::TraceContext;
 use super::live::SpanKind;
-use crate::ConfigError;
+use crate::{ClientConfig, ConfigError};
 use opentelemetry::trace::{SpanContext, SpanId, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_otlp::{WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -16,10 +16,11 @@ use opentelemetry_sdk::trace::{
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
-use tonic::transport::Uri;
+use tonic::transport::{Channel, Endpoint, Uri};
 
 /// How long a batch waits for more, and how long a collector may take for it.
 const BATCH_EVERY: Duration = Duration::from_secs(1);
@@ -34,25 +35,87 @@ static SENT_TO: OnceLock<BatchSpanProcessor> = OnceLock::new();
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TracesConfig {
-    /// The collector, `http://ADDRESS:PORT`; empty: spans are not recorded.
+    /// The collector, `http://ADDRESS:PORT` or `https://ADDRESS:PORT`; empty: spans are not recorded.
     pub endpoint: String,
+    /// The authorities whose certificate the collector must have, for `https://`. PEM, as the others.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate to show it, if it asks for one.
+    pub cert_file: Option<PathBuf>,
+    /// The key of that certificate.
+    pub key_file: Option<PathBuf>,
 }
 
 impl TracesConfig {
     /// Whether it can be used.
     ///
     /// # Errors
-    /// [`ConfigError::Traces`] when the endpoint is none.
+    /// [`ConfigError::Traces`] when the endpoint is none, and what keys do not fit together.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let usable = self.endpoint.parse::<Uri>().is_ok_and(|uri| {
-            uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty())
-        });
-        if usable || self.endpoint.is_empty() {
+        if self.endpoint.is_empty() {
             return Ok(());
         }
-        Err(ConfigError::Traces {
+        let refused = if self.cert_file.is_some() && self.key_file.is_none() {
+            ("traces.cert_file", "needs traces.key_file")
+        } else if self.key_file.is_some() && self.cert_file.is_none() {
+            ("traces.key_file", "needs traces.cert_file")
+        } else if self.cert_file.is_some() && self.ca_file.is_none() {
+            ("traces.cert_file", "needs traces.ca_file")
+        } else {
+            return self.admitted();
+        };
+        Err(ConfigError::conflict(refused.0, refused.1))
+    }
+
+    /// Whether the files can be used.
+    ///
+    /// # Errors
+    /// [`ConfigError::SecurityFile`].
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        self.client().open(true).map(drop)
+    }
+
+    fn admitted(&self) -> Result<(), ConfigError> {
+        let uri = self.endpoint.parse::<Uri>();
+        let is_one = uri.is_ok_and(|uri| {
+            let host = uri.host().is_some_and(|host| !host.is_empty());
+            host && matches!(uri.scheme_str(), Some("http" | "https"))
+        });
+        if !is_one {
+            return Err(
+                self.unusable("is not http://ADDRESS:PORT or https://ADDRESS:PORT".to_owned())
+            );
+        }
+        // What it is sent names machines, but no secret: across a network in plaintext, if so wished.
+        let anywhere = true;
+        let admitted = self.client().admit(&self.endpoint, anywhere);
+        admitted.map_err(|why| self.unusable(why.replace("client.", "traces.")))
+    }
+
+    /// It is called by the rules by which the servers call each other, with files that are read again.
+    fn client(&self) -> ClientConfig {
+        ClientConfig {
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            ..ClientConfig::default()
+        }
+    }
+
+    /// Connected when the first spans are sent.
+    fn channel(&self) -> Result<Channel, ConfigError> {
+        let bounds = |endpoint: Endpoint| endpoint.connect_timeout(TIME_LIMIT).timeout(TIME_LIMIT);
+        let line = self.client().open(true)?.line(&self.endpoint, bounds);
+        let line = line.map_err(|why| self.unusable(why))?;
+        line.channel()
+            .ok_or_else(|| self.unusable("cannot be called".to_owned()))
+    }
+
+    fn unusable(&self, why: String) -> ConfigError {
+        let own = format!("{} ", self.endpoint);
+        ConfigError::Traces {
             endpoint: self.endpoint.clone(),
-        })
+            why: why.strip_prefix(&own).unwrap_or(&why).to_owned(),
+        }
     }
 }
 
@@ -75,21 +138,18 @@ impl Drop for Export {
 /// within a runtime, and once: a later call keeps the first collector.
 ///
 /// # Errors
-/// [`ConfigError::Traces`] when the endpoint cannot be used.
+/// As [`TracesConfig::check`], and [`ConfigError::SecurityFile`].
 pub fn start(config: &TracesConfig, service: &str, instance: &str) -> Result<Export, ConfigError> {
     config.check()?;
     if config.endpoint.is_empty() {
         return Ok(Export(()));
     }
-    let unusable = |_| ConfigError::Traces {
-        endpoint: config.endpoint.clone(),
-    };
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
-        .with_endpoint(&config.endpoint)
+        .with_channel(config.channel()?)
         .with_timeout(TIME_LIMIT)
         .build()
-        .map_err(unusable)?;
+        .map_err(|error| config.unusable(error.to_string()))?;
     let batches = BatchConfigBuilder::default()
         .with_scheduled_delay(BATCH_EVERY)
         .build();
@@ -207,15 +267,50 @@ mod tests {
     fn an_endpoint_that_is_none_is_refused_and_none_is_off() {
         let at = |endpoint: &str| TracesConfig {
             endpoint: endpoint.to_owned(),
+            ..TracesConfig::default()
         };
         for good in ["", "http://127.0.0.1:4317", "http://collector.example:4317"] {
             assert!(at(good).check().is_ok(), "{good}");
         }
-        for bad in ["127.0.0.1:4317", "https://a:1", "http://", "grpc://a"] {
+        for bad in ["127.0.0.1:4317", "http://", "grpc://a"] {
             let refused = at(bad).check().unwrap_err().to_string();
             assert!(refused.starts_with("traces.endpoint"), "{refused}");
         }
         let _off = start(&at(""), "a", "b").unwrap();
         assert!(!is_on());
+    }
+
+    #[test]
+    fn keys_that_do_not_fit_together_are_named() {
+        let file = |is: bool| is.then(|| PathBuf::from("/a.pem"));
+        let with = |endpoint: &str, [ca, cert, key]: [bool; 3]| TracesConfig {
+            endpoint: endpoint.to_owned(),
+            ca_file: file(ca),
+            cert_file: file(cert),
+            key_file: file(key),
+        };
+        let (tls, plain) = ("https://a:4317", "http://a:4317");
+        for (config, wrong) in [
+            (with(tls, [true, false, false]), None),
+            (with(tls, [true, true, true]), None),
+            (
+                with(tls, [false, false, false]),
+                Some("needs traces.ca_file"),
+            ),
+            (with(tls, [true, true, false]), Some("traces.cert_file")),
+            (with(tls, [true, false, true]), Some("traces.key_file")),
+            (
+                with(plain, [true, false, false]),
+                Some("traces.ca_file is set"),
+            ),
+        ] {
+            let refused = config.check().err().map(|error| error.to_string());
+            let as_wished = match (&refused, wrong) {
+                (None, None) => true,
+                (Some(refused), Some(wrong)) => refused.contains(wrong),
+                _ => false,
+            };
+            assert!(as_wished, "{config:?}: {refused:?}");
+        }
     }
 }

@@ -48,7 +48,7 @@ impl Spread {
 pub(super) struct Comparison<'a> {
     pub(super) what: &'a str,
     pub(super) beside: &'a str,
-    /// The most that the ratio should be. Without one the row is only shown.
+    /// The most that the ratio should be; of rates the least. Without one the row is only shown.
     pub(super) goal: Option<f64>,
     pub(super) unit: &'static str,
     pub(super) ours: &'a [f64],
@@ -90,6 +90,15 @@ impl Figures {
 
     /// Takes the rounds of one comparison.
     pub(super) fn add(&mut self, it: &Comparison<'_>) {
+        self.take(it, "lower");
+    }
+
+    /// The same, of rates: more is better.
+    pub(super) fn add_rates(&mut self, it: &Comparison<'_>) {
+        self.take(it, "higher");
+    }
+
+    fn take(&mut self, it: &Comparison<'_>, better: &'static str) {
         let ratio = Spread::of(&ratios(it.ours, it.peer));
         let (ours, peer) = (Spread::of(it.ours), Spread::of(it.peer));
         self.table.add_row([
@@ -106,7 +115,7 @@ impl Figures {
             name: format!("{} / {}", it.what, it.beside),
             ratio: ratio.median,
             goal,
-            better: "lower",
+            better,
             ours: ours.median,
             peer: peer.median,
             unit: it.unit,
@@ -167,13 +176,15 @@ mod tests {
             peer: &[4.0, 4.0, 4.0],
         };
         figures.add(&it);
+        figures.add_rates(&it);
         it.goal = None;
         figures.add(&it);
-        assert_eq!(figures.table.row_count(), 2);
-        let [entry] = &figures.entries[..] else {
+        assert_eq!(figures.table.row_count(), 3);
+        let [entry, rates] = &figures.entries[..] else {
             panic!("{:?}", figures.entries);
         };
         assert_eq!((entry.ratio, entry.runs), (0.5, 3));
+        assert_eq!((entry.better, rates.better), ("lower", "higher"));
         assert_eq!(entry.name, "ours / theirs");
     }
 }

@@ -1,4 +1,4 @@
-//! `make bench`: merges beside their peers, as ratios.
+//! `make bench`: merges and calls beside their peers, as ratios.
 //!
 //! ```text
 //!   for each benchmark: one round that is not counted, then some that are
@@ -12,23 +12,32 @@
 //!   disks      4 disks of one machine      / a machine with 1 disk
 //!   file       a scattered file removed    / rm
 //!   purge      a volume of many objects    / s5cmd, rclone and aws, on one S3 server
+//!
+//!   get        GetSnapshot                 / a bare server of tonic, the same answer
+//!   accept     DeleteSnapshot, durable     / single-row commits of the SQLite library
+//!   watches    2,000 watches               / 64 MiB, and 100 ms until a change is shown
 //! ```
 //! Ours and the peer's guest are twins that write records all the time. A ratio is the median of the
 //! rounds' ratios. No figure decides a test.
 
+mod accept;
 mod batch;
 mod delete;
 mod direction;
 mod disks;
+pub mod echo;
 mod figures;
 mod file;
 mod floor;
+mod get;
 mod lvm;
 mod ours;
 mod peer;
 mod purge;
+mod served;
 mod stall;
 mod watch;
+mod watches;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -74,6 +83,12 @@ pub enum Bench {
     File,
     /// A volume of many objects removed, beside s5cmd
     Purge,
+    /// GetSnapshot, beside a bare server of tonic
+    Get,
+    /// DeleteSnapshot accepted durably, beside commits of the SQLite library
+    Accept,
+    /// Two thousand watches: memory, and how late a change is shown
+    Watches,
 }
 
 impl Bench {
@@ -87,6 +102,9 @@ impl Bench {
             Self::Lvm => Box::pin(lvm::measure(runs.unwrap_or(5), figures)).await,
             Self::Disks => Box::pin(disks::measure(runs.unwrap_or(7), figures)).await,
             Self::Purge => Box::pin(purge::measure(runs.unwrap_or(5), figures)).await,
+            Self::Get => Box::pin(get::measure(runs.unwrap_or(7), figures)).await,
+            Self::Accept => Box::pin(accept::measure(runs.unwrap_or(7), figures)).await,
+            Self::Watches => Box::pin(watches::measure(runs.unwrap_or(5), figures)).await,
         }
     }
 }

@@ -1,15 +1,18 @@
-//! `make bench`: merges beside their peers, as ratios.
+//! `make bench`: merges and calls beside their peers, as ratios.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use livemerge_tests::bench::{self, Bench};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Merges beside their named peers, in one run, as ratios.
+/// Merges and calls beside their named peers, in one run, as ratios.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(subcommand)]
+    peer: Option<Peer>,
     /// Which; all of them where none is named.
     #[arg(value_enum, value_name = "BENCH")]
     benches: Vec<Bench>,
@@ -19,6 +22,14 @@ struct Cli {
     /// Where the figures are written.
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     json: PathBuf,
+}
+
+/// What a benchmark starts as a process of its own.
+#[derive(Subcommand)]
+enum Peer {
+    /// A server of tonic and nothing else, which answers what a server answered for a snapshot
+    #[command(name = bench::echo::SUBCOMMAND, hide = true)]
+    Echo { like: String, snapshot: String },
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -39,8 +50,14 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     // What is dropped half-way ends what it has started.
+    let work = async {
+        match &cli.peer {
+            None => bench::run(&cli.benches, cli.runs, &cli.json).await,
+            Some(Peer::Echo { like, snapshot }) => bench::echo::serve(like, snapshot).await,
+        }
+    };
     let done = tokio::select! {
-        done = Box::pin(bench::run(&cli.benches, cli.runs, &cli.json)) => done,
+        done = Box::pin(work) => done,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted; everything that was started is ended")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated; everything that was started is ended")),
     };

@@ -2,10 +2,17 @@
 //! services, as a collector gets it.
 
 use anyhow::{Context as _, Result, ensure};
-use livemerge_host_agent::hypervisor::fake::Pace;
+use livemerge_host_agent::domains::{Domain, RemovalPolicy};
+use livemerge_host_agent::hypervisor::fake::{FakeHypervisor, FakeImages, Pace};
+use livemerge_host_agent::volumes::Volumes;
 use livemerge_proto::ids::VmId;
 use livemerge_proto::v1;
-use livemerge_runtime::{TraceContext, TracesConfig, trace};
+use livemerge_runtime::trace::{LiveSpan, SpanKind};
+use livemerge_runtime::{
+    ListenAddress, ListenConfig, Reach, Security, ServerConfig, TlsConfig, TraceContext,
+    TracesConfig, trace,
+};
+use livemerge_storage::{FileStore, NewVolume, RemovalOrder};
 use livemerge_tests::cluster::Cluster;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -14,7 +21,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -110,6 +119,7 @@ async fn a_delete_is_one_trace_to_its_end_whatever_restarts() -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let config = TracesConfig {
         endpoint: format!("http://{}", listener.local_addr()?),
+        ..TracesConfig::default()
     };
     let serve = Server::builder()
         .add_service(TraceServiceServer::new(collector.clone()))
@@ -182,5 +192,128 @@ async fn a_delete_is_one_trace_to_its_end_whatever_restarts() -> Result<()> {
     ] {
         ensure!(count(phase) > 0, "no {phase}");
     }
+    Ok(())
+}
+
+/// A collector of its own with a certificate, which asks for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_go_to_a_collector_by_tls() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (ca, [cert, key]) = certificate(dir.path())?;
+    let tls = TlsConfig {
+        cert_file: Some(cert.clone()),
+        key_file: Some(key.clone()),
+        client_ca_file: Some(ca.clone()),
+        ..TlsConfig::default()
+    };
+    let listen: ListenConfig = toml::from_str("address = '127.0.0.1:0'")?;
+    let listener = listen.bind(Reach::Near).await?;
+    let ListenAddress::Tcp(address) = listener.address()? else {
+        anyhow::bail!("no TCP");
+    };
+    let collector = Collector::default();
+    let security = Security::open(&tls, None, livemerge_api_server::access::rules())?;
+    let server = livemerge_runtime::Server::new(ServerConfig::default())
+        .secured(security)
+        .service(TraceServiceServer::new(collector.clone()));
+    tokio::spawn(server.serve(listener));
+    let config = TracesConfig {
+        endpoint: format!("https://{address}"),
+        ca_file: Some(ca),
+        cert_file: Some(cert),
+        key_file: Some(key),
+    };
+    config.check()?;
+    let _sent = trace::start(&config, "both", "test")?;
+    let span = LiveSpan::begin("a span", SpanKind::Internal);
+    let id = span.context().trace_id();
+    drop(span);
+    assert_eq!(collector.trace(&id, "a span").await?.len(), 1);
+    Ok(())
+}
+
+/// An authority, and a certificate of its for this machine with its key.
+fn certificate(dir: &Path) -> Result<(PathBuf, [PathBuf; 2])> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let cert = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &authority)?;
+    let put = |name: &str, text: String| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map(|()| path)
+    };
+    let own = [
+        put("cert.pem", cert.pem())?,
+        put("key.pem", key.serialize_pem())?,
+    ];
+    Ok((put("ca.pem", authority.pem().to_owned())?, own))
+}
+
+/// A domain keeps what it removes; its host ends that later, in a process of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_ends_later_is_in_the_trace_of_its_operation() -> Result<()> {
+    let collector = Collector::default();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let config = TracesConfig {
+        endpoint: format!("http://{}", listener.local_addr()?),
+        ..TracesConfig::default()
+    };
+    let serve = Server::builder()
+        .add_service(TraceServiceServer::new(collector.clone()))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(serve);
+    let _sent = trace::start(&config, "agent", "test")?;
+
+    let dir = tempfile::tempdir()?;
+    let images = dir.path().join("images");
+    std::fs::create_dir(&images)?;
+    let open = async || {
+        let store = FileStore::open("default".parse()?, &images).await?;
+        let domain = Domain {
+            removal: RemovalPolicy {
+                keep_for: Duration::from_millis(1),
+                wipe: false,
+                discard: false,
+            },
+            ..Domain::plain(Arc::new(store))
+        };
+        let host = FakeHypervisor::new(FakeImages::default(), Pace::Manual);
+        anyhow::Ok(Volumes::new(vec![domain], Arc::new(host)).noting(&dir.path().join("removals")))
+    };
+    let volumes = open().await?;
+    let storage = "default".parse()?;
+    let new = NewVolume {
+        name: "victim.qcow2".parse()?,
+        virtual_bytes: 1 << 20,
+        parent: None,
+    };
+    let made = volumes.create(&storage, &new).await?;
+    let order = RemovalOrder::new(Uuid::new_v4().into(), new.name, made.identity);
+    let caller: TraceContext = CALLER.parse()?;
+    trace::scope(Some(caller), volumes.remove(&storage, &order)).await?;
+    drop(volumes);
+
+    let later = open().await?;
+    let removals = later.removals(&storage).await?;
+    let condemned = removals.first().context("a kept volume")?;
+    later.go_on(&storage, condemned).await?;
+    let of_caller = async || {
+        let spans = collector
+            .trace(&caller.trace_id(), "volume removal")
+            .await?;
+        anyhow::Ok(spans.len())
+    };
+    let both = async {
+        while of_caller().await? < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    };
+    let both = tokio::time::timeout(LIMIT, both).await;
+    both.context("the later end is in another trace")??;
+    later.removals(&storage).await?;
+    let left = std::fs::read_dir(dir.path().join("removals/default"))?;
+    assert_eq!(left.count(), 0, "its note goes with it");
     Ok(())
 }

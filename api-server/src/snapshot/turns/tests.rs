@@ -75,6 +75,19 @@ fn who_was_accepted_first_is_served_first_and_other_hosts_are_free() {
 }
 
 #[test]
+fn who_asks_beforehand_hears_whether_it_would_wait() {
+    let turns = Turns::new(host(1, 0));
+    let (here, there) = (places("a", &["s"]), places("b", &["s"]));
+    assert!(turns.has_room(&here) && turns.has_room(&BTreeSet::new()));
+    let busy = turns.queue(id(1), here.clone()).turn();
+    assert!(!turns.has_room(&here) && turns.has_room(&there));
+    let waiter = turns.queue(id(2), here.clone());
+    assert!(turns.has_room(&BTreeSet::new()));
+    drop((busy, waiter));
+    assert!(turns.has_room(&here));
+}
+
+#[test]
 fn who_waits_holds_no_place() {
     let limits = Limits {
         host: Limit {

@@ -47,6 +47,8 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         })?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
+        // A file does not hang up.
+        .test_before_acquire(false)
         .acquire_timeout(BUSY);
     let readers = readers
         .connect_with(options.read_only(true))
