@@ -151,6 +151,7 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
         .metered(&metrics)
         .secured(security);
     let shutdown = server.shutdown();
+    server.end_with_signals()?;
     let opening = Opening {
         config,
         dial: crate::hosts::dial(config.client.open(insecure)?),
@@ -159,7 +160,11 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
         shutdown: shutdown.clone(),
         services: LateServices::default(),
     };
-    let at_once = opening.once().await?;
+    let at_once = shutdown.run_until_cancelled(opening.once()).await;
+    let Some(at_once) = at_once.transpose()? else {
+        tracing::info!("asked to end before the database was open");
+        return Ok(());
+    };
     config.metrics.serve(insecure, &metrics, &shutdown).await?;
     let reach = config.reach(insecure);
     let listener = config.listen.bind(reach).await?;

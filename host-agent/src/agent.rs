@@ -198,8 +198,14 @@ pub async fn run(
     let server = Server::new(config.server.clone())
         .metered(&metrics)
         .secured(security);
+    server.end_with_signals()?;
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
-    let domains = domains::open(config).await?;
+    // As late as their storage answers.
+    let domains = shutdown.run_until_cancelled(domains::open(config)).await;
+    let Some(domains) = domains.transpose()? else {
+        tracing::info!("asked to end before all storage domains were open");
+        return Ok(());
+    };
     let clock = Arc::new(SystemClock);
     let agent = open(
         config,
