@@ -125,8 +125,9 @@ pub use listen::{ListenAddress, ListenConfig, Listener};
 pub use metrics::{Metrics, MetricsConfig};
 pub use process::process;
 pub use security::{
-    AuthConfig, BoundRole, CallAddress, Caller, Client, ClientCertificate, ClientConfig, JwtConfig,
-    Line, Reach, Role, Rules, Security, SecurityFileError, Subject, TlsConfig, hold_hangups,
+    AuthConfig, BoundRole, CallAddress, Caller, Client, ClientCertificate, ClientConfig, HostNames,
+    JwtConfig, Line, NamesOfHost, Reach, Role, Rules, Security, SecurityFileError, Subject,
+    TlsConfig, hold_hangups,
 };
 pub use server::{Server, Shutdown};
 pub use server_config::ServerConfig;
