@@ -299,16 +299,4 @@ async fn follow_readiness(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_has_one_agent() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = own(dir.path()).unwrap();
-        let second = own(dir.path()).unwrap_err().to_string();
-        assert_eq!(second, "another agent has it");
-        drop(first);
-        assert!(own(dir.path()).is_ok());
-    }
-}
+mod tests;
