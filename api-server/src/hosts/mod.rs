@@ -353,6 +353,7 @@ impl Hosts {
         let shown = match known.remove(&record.id) {
             Some(earlier) => {
                 earlier.ended.cancel();
+                earlier.shown.send_if_modified(HostView::expect_another);
                 earlier.shown
             }
             None => watch::Sender::new(HostView::unheard()),

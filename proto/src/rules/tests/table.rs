@@ -225,6 +225,7 @@ pub(super) const BAD: &[(&str, &str, &[&str])] = &[
             "overlays[0].below.name must be 1 to 200 of letters, digits and `_ . + -`, beginning with a letter, digit or `_`, without `..`",
             "overlays[0].overlay is required",
             "quiesce must be IF_POSSIBLE, REQUIRED, NEVER or unset",
+            "sequence must be 1 or more",
         ],
     ),
     (
@@ -258,6 +259,7 @@ pub(super) const BAD: &[(&str, &str, &[&str])] = &[
             "disks[0].spare.storage must be 1 to 63 of `a-z 0-9 -`, beginning with a letter or digit",
             "disks[0].spare.name must be 1 to 200 of letters, digits and `_ . + -`, beginning with a letter, digit or `_`, without `..`",
             "promised_elsewhere[0].kept is required",
+            "sequence must be 1 or more",
         ],
     ),
     (
