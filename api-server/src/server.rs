@@ -147,14 +147,15 @@ pub async fn open(
 pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let metrics = Metrics::new(env!("CARGO_PKG_NAME"));
     let security = Security::open(&config.tls, config.auth.as_ref(), access::rules())?;
+    let names = config.agents.names(&security);
     let server = Server::new(config.server.clone())
         .metered(&metrics)
         .secured(security);
-    let shutdown = server.shutdown();
     server.end_with_signals()?;
+    let shutdown = server.shutdown();
     let opening = Opening {
         config,
-        dial: crate::hosts::dial(config.client.open(insecure)?),
+        dial: crate::hosts::dial(config.client.open(insecure)?, names),
         metrics: metrics.clone(),
         readiness: server.readiness(),
         shutdown: shutdown.clone(),
