@@ -9,7 +9,7 @@ use crate::hosts::{ENDPOINT_FORM, is_endpoint};
 use crate::snapshot::{Limit, Limits};
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{
-    AuthConfig, ClientConfig, ListenConfig, LogConfig, MetricsConfig, Reach, Security,
+    AuthConfig, ClientConfig, HostNames, ListenConfig, LogConfig, MetricsConfig, Reach, Security,
     ServerConfig, TlsConfig, TracesConfig, WebConfig,
 };
 use serde::de::Error as _;
@@ -38,6 +38,8 @@ pub struct Config {
     pub auth: Option<AuthConfig>,
     /// How agents are called.
     pub client: ClientConfig,
+    /// What an agent that is called has to show.
+    pub agents: AgentsConfig,
     /// The database.
     pub store: StoreConfig,
     /// When a host counts as unresponsive.
@@ -62,6 +64,7 @@ impl Default for Config {
             tls: TlsConfig::default(),
             auth: None,
             client: ClientConfig::default(),
+            agents: AgentsConfig::default(),
             store: StoreConfig::default(),
             heartbeat: HeartbeatConfig::default(),
             merge: MergeConfig::default(),
@@ -92,6 +95,7 @@ impl Config {
             // Where an agent is, is what somebody has registered, and what it is told it can tell.
             anyhow::bail!("client.token_file: agents are shown a certificate, never a token");
         }
+        self.agents.check(self)?;
         for (id, host) in &self.hosts {
             let admitted = self.client.admit(&host.endpoint, insecure);
             admitted.map_err(|error| anyhow::anyhow!("hosts.{id}.endpoint: {error}"))?;
@@ -108,6 +112,48 @@ impl Config {
         self.traces.check_files()?;
         self.client.open(false)?;
         Ok(())
+    }
+}
+
+/// What an agent that is called has to show.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentsConfig {
+    /// The names that its certificate must have.
+    pub certificate: AgentCertificate,
+}
+
+/// The names that an agent's certificate must have, where it is called with TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentCertificate {
+    /// The one of its address.
+    #[default]
+    Address,
+    /// That one, and one that `auth.subjects` or `auth.subjects_file` bind to its host as an agent.
+    Host,
+}
+
+impl AgentsConfig {
+    fn check(&self, config: &Config) -> anyhow::Result<()> {
+        if self.certificate == AgentCertificate::Address {
+            return Ok(());
+        }
+        let auth = config.auth.as_ref();
+        let names = auth.is_some_and(|it| it.subjects_file.is_some() || !it.subjects.is_empty());
+        anyhow::ensure!(
+            names && config.client.ca_file.is_some(),
+            "agents.certificate: `host` needs client.ca_file, and auth.subjects or auth.subjects_file"
+        );
+        Ok(())
+    }
+
+    /// The names to ask for, if they are.
+    pub fn names(&self, security: &Security) -> Option<HostNames> {
+        match self.certificate {
+            AgentCertificate::Address => None,
+            AgentCertificate::Host => security.host_names(),
+        }
     }
 }
 

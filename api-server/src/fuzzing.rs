@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::server;
 use crate::store::SqliteStore;
 use livemerge_proto::DESCRIPTORS;
+use livemerge_proto::ids::HostId;
 use livemerge_runtime::fuzzing::Edge;
 use livemerge_runtime::{Shutdown, SystemClock};
 use std::cell::RefCell;
@@ -50,7 +51,7 @@ async fn open(dir: &Path) -> Routes {
         &config,
         Arc::new(SystemClock),
         Arc::new(store.expect("a store")),
-        Arc::new(|_: &str| Err("nobody is called from here".to_owned())),
+        Arc::new(|_: &HostId, _: &str| Err("nobody is called from here".to_owned())),
         Shutdown::new(),
     );
     let services = services.await.expect("a server");

@@ -5,7 +5,7 @@ compile_error!("fail points are for tests: build this program without the featur
 
 use clap::Parser;
 use livemerge_api_server::{config::Config, server};
-use livemerge_runtime::{Args, ended, hold_hangups, telemetry, trace};
+use livemerge_runtime::{Args, hold_hangups, process, telemetry, trace};
 use std::process::ExitCode;
 
 /// Takes and deletes snapshots of running virtual machines.
@@ -16,9 +16,8 @@ struct Cli {
     args: Args,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    ended(run(&Cli::parse().args).await)
+fn main() -> ExitCode {
+    process(run(&Cli::parse().args))
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {

@@ -6,6 +6,9 @@
 //!              ▼
 //!       serving, NOT_SERVING: every call is UNAVAILABLE / STORE_UNAVAILABLE ──it opens──▶ as above
 //! ```
+//!
+//! A server that is asked to end waits for neither. A change of the schema that is under way is left undone
+//! then: each is one transaction.
 
 use crate::config::Config;
 use crate::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
@@ -135,7 +138,8 @@ impl Opening<'_> {
             if self.shutdown.run_until_cancelled(pause).await.is_none() {
                 break;
             }
-            opened = self.once().await;
+            let once = self.shutdown.run_until_cancelled(self.once()).await;
+            opened = once.unwrap_or(Ok(None));
         }
         if opened.is_err() {
             self.shutdown.cancel();

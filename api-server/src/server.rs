@@ -147,19 +147,25 @@ pub async fn open(
 pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let metrics = Metrics::new(env!("CARGO_PKG_NAME"));
     let security = Security::open(&config.tls, config.auth.as_ref(), access::rules())?;
+    let names = config.agents.names(&security);
     let server = Server::new(config.server.clone())
         .metered(&metrics)
         .secured(security);
+    server.end_with_signals()?;
     let shutdown = server.shutdown();
     let opening = Opening {
         config,
-        dial: crate::hosts::dial(config.client.open(insecure)?),
+        dial: crate::hosts::dial(config.client.open(insecure)?, names),
         metrics: metrics.clone(),
         readiness: server.readiness(),
         shutdown: shutdown.clone(),
         services: LateServices::default(),
     };
-    let at_once = opening.once().await?;
+    let at_once = shutdown.run_until_cancelled(opening.once()).await;
+    let Some(at_once) = at_once.transpose()? else {
+        tracing::info!("asked to end before the database was open");
+        return Ok(());
+    };
     config.metrics.serve(insecure, &metrics, &shutdown).await?;
     let reach = config.reach(insecure);
     let listener = config.listen.bind(reach).await?;

@@ -159,17 +159,6 @@ pub(crate) struct RegisterArgs {
     /// Where its agent listens: `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint: String,
-    /// The agent's generation; an older one than known is refused
-    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
-    pub(crate) generation: i64,
-    /// The agent's version
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "VERSION"
-    )]
-    pub(crate) agent_version: String,
 }
 
 /// `livemerge vm`

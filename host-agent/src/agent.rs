@@ -199,8 +199,14 @@ pub async fn run(
     let server = Server::new(config.server.clone())
         .metered(&metrics)
         .secured(security);
+    server.end_with_signals()?;
     let (shutdown, readiness) = (server.shutdown(), server.readiness());
-    let domains = domains::open(config).await?;
+    // As late as their storage answers.
+    let domains = shutdown.run_until_cancelled(domains::open(config)).await;
+    let Some(domains) = domains.transpose()? else {
+        tracing::info!("asked to end before all storage domains were open");
+        return Ok(());
+    };
     let clock = Arc::new(SystemClock);
     let agent = open(
         config,
@@ -294,16 +300,4 @@ async fn follow_readiness(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_directory_has_one_agent() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = own(dir.path()).unwrap();
-        let second = own(dir.path()).unwrap_err().to_string();
-        assert_eq!(second, "another agent has it");
-        drop(first);
-        assert!(own(dir.path()).is_ok());
-    }
-}
+mod tests;

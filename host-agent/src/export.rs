@@ -37,7 +37,11 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     // Signals for whoever started it are not for this process. One that leads a session does already.
     let _session = rustix::process::setsid();
     let mut told = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let exporter = Exporter::open(args.domain.clone(), &args.url, &args.socket_dir).await?;
+    let exporter = tokio::select! {
+        opened = Exporter::open(args.domain.clone(), &args.url, &args.socket_dir) => opened?,
+        // Nobody has written to it.
+        _ = told.recv() => return Ok(()),
+    };
     tracing::info!(storage = %args.domain, "the exporter serves");
     let stop = CancellationToken::new();
     let serving = tokio::spawn(exporter.serve(stop.clone()));

@@ -30,8 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Given {
     /// By which start of a server.
     pub generation: u64,
-    /// As its how manyth, or later; 0 by a server of an older version, which does not count: nobody can
-    /// tell then that it is late.
+    /// As its how manyth, or later; 1 or more.
     pub sequence: u64,
 }
 
@@ -65,9 +64,6 @@ impl Latest {
     /// `STALE_GENERATION` for one that is late; `STORE_UNAVAILABLE` when that cannot be told or written
     /// down: then it is not carried out yet.
     pub async fn pass(self: &Arc<Self>, vm: VmId, given: Given) -> Result<(), Problem> {
-        if given.sequence == 0 {
-            return Ok(());
-        }
         if self.dir.is_none() {
             return self.pass_blocking(vm, given);
         }
@@ -180,7 +176,6 @@ mod tests {
             assert!(passes(&latest, 2, (1, 6)).await, "another machine");
             assert!(passes(&latest, 1, (2, 1)).await, "a new server");
             assert!(!passes(&latest, 1, (1, 9)).await, "an older server");
-            assert!(passes(&latest, 1, (2, 0)).await, "one that does not count");
         }
         let again = open();
         assert!(!passes(&again, 1, (2, 1)).await);

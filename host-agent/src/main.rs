@@ -6,7 +6,7 @@ compile_error!("fail points are for tests: build this program without the featur
 use clap::{Parser, Subcommand};
 use livemerge_host_agent::export::{self, ExportArgs};
 use livemerge_host_agent::{agent, config::Config, hypervisor::Libvirt};
-use livemerge_runtime::{Args, ended, hold_hangups, telemetry, trace};
+use livemerge_runtime::{Args, hold_hangups, process, telemetry, trace};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -27,16 +27,15 @@ enum Command {
     Export(ExportArgs),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     // As the variable FAILPOINTS says.
     #[cfg(feature = "failpoints")]
     let _points = fail::FailScenario::setup();
     let cli = Cli::parse();
-    ended(match &cli.command {
-        None => run(&cli.args).await,
-        Some(Command::Export(args)) => export::run(args).await,
-    })
+    match &cli.command {
+        None => process(run(&cli.args)),
+        Some(Command::Export(args)) => process(export::run(args)),
+    }
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {

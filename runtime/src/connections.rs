@@ -20,8 +20,8 @@ use std::error::Error;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::transport::server::Connected;
 use tower::ServiceExt as _;
@@ -47,7 +47,7 @@ impl Retiring {
     }
 }
 
-/// Serves connections until `stop`, and those that are open then to their end.
+/// Serves connections until `stop`, and those that are open then to their end. Dropped, it ends all of them.
 pub(crate) async fn serve<IO, S>(
     incoming: impl Stream<Item = IO>,
     service: S,
@@ -57,16 +57,21 @@ pub(crate) async fn serve<IO, S>(
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     S: GrpcService + Clone + Send + 'static,
 {
-    let connections = TaskTracker::new();
+    let mut connections = JoinSet::new();
     {
         let mut incoming = pin!(incoming);
-        while let Some(Some(io)) = stop.run_until_cancelled(incoming.next()).await {
+        loop {
+            let io = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(_ended) = connections.join_next() => continue,
+                io = incoming.next() => io,
+            };
+            let Some(io) = io else { break };
             connections.spawn(keep(io, service.clone(), bounds.clone(), stop.clone()));
         }
         // Here the socket is closed: nobody connects to a server that stops.
     }
-    connections.close();
-    connections.wait().await;
+    while connections.join_next().await.is_some() {}
 }
 
 async fn keep<IO, S>(io: IO, service: S, bounds: ConnectionBounds, stop: CancellationToken)

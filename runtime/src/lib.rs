@@ -70,6 +70,7 @@
 //!     let rules = Rules::new(); // .permit("livemerge.v1.MergeService", &["GetMerge"], &[Role::Viewer])
 //!     let security = Security::open(&config.tls, config.auth.as_ref(), rules)?;
 //!     let server = Server::new(config.server.clone()).secured(security);
+//!     server.end_with_signals()?; // from here on `shutdown` is cancelled by them
 //!     let (shutdown, readiness) = (server.shutdown(), server.readiness());
 //!     // let merges = MergeServiceServer::new(MergeApi::new(shutdown.clone()))
 //!     //     .max_decoding_message_size(config.server.max_message_bytes());
@@ -99,7 +100,6 @@ mod backoff;
 mod clock;
 mod compression;
 mod connections;
-mod ended;
 mod error;
 mod health;
 mod late;
@@ -107,6 +107,7 @@ mod layers;
 mod limits;
 mod listen;
 mod probes;
+mod process;
 mod security;
 mod server;
 mod server_config;
@@ -116,16 +117,17 @@ pub use args::Args;
 pub use backoff::{Backoff, Tries};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compression::Compression;
-pub use ended::ended;
 pub use error::{ConfigError, ServeError};
 pub use health::Readiness;
 pub use late::Late;
 pub use layers::{RequestIds, RequestLayer, RequestSpan};
 pub use listen::{ListenAddress, ListenConfig, Listener};
 pub use metrics::{Metrics, MetricsConfig};
+pub use process::process;
 pub use security::{
-    AuthConfig, BoundRole, CallAddress, Caller, Client, ClientCertificate, ClientConfig, JwtConfig,
-    Line, Reach, Role, Rules, Security, SecurityFileError, Subject, TlsConfig, hold_hangups,
+    AuthConfig, BoundRole, CallAddress, Caller, Client, ClientCertificate, ClientConfig, HostNames,
+    JwtConfig, Line, NamesOfHost, Reach, Role, Rules, Security, SecurityFileError, Subject,
+    TlsConfig, hold_hangups,
 };
 pub use server::{Server, Shutdown};
 pub use server_config::ServerConfig;

@@ -29,12 +29,12 @@ pub(crate) fn serve(
     config: &ServerConfig,
     shed: &Shed,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let cut = CancellationToken::new();
+    let never = CancellationToken::new();
     let doors = Doors {
         permits: Arc::new(Semaphore::new(CONNECTIONS.get() as usize)),
         shares: Shares::new(CONNECTIONS, Limit::Connections, shed),
         opening: config.handshake(),
-        cut: cut.clone(),
+        cut: never.clone(),
     };
     let incoming = listen::incoming(socket, doors);
     let health = readiness.service().max_decoding_message_size(REQUEST_BYTES);
@@ -49,10 +49,5 @@ pub(crate) fn serve(
         .http2()
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADER_BYTES);
-    // Connections are tasks of their own.
-    let cut = cut.drop_guard();
-    async move {
-        let _cut = cut;
-        connections::serve(incoming, health, bounds, CancellationToken::new()).await;
-    }
+    connections::serve(incoming, health, bounds, never)
 }

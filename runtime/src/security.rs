@@ -15,6 +15,7 @@
 
 mod address;
 mod auth;
+mod bound;
 mod client;
 mod files;
 mod gate;
@@ -31,6 +32,7 @@ mod tokens;
 
 pub use address::CallAddress;
 pub use auth::{AuthConfig, Reach};
+pub use bound::{HostNames, NamesOfHost};
 pub use client::{Client, ClientConfig};
 pub use files::SecurityFileError;
 pub(crate) use gate::{ConnectionInfo, Gate};
@@ -99,6 +101,12 @@ impl Security {
             tls: tls.open()?.map(Arc::new),
             guard: guard.map(Arc::new),
         })
+    }
+
+    /// The names that are bound to hosts; none where nobody is known.
+    #[must_use]
+    pub fn host_names(&self) -> Option<HostNames> {
+        self.guard.clone().map(HostNames::new)
     }
 
     /// Looks at the files every few seconds, and at once on SIGHUP, and shuts out whoever is let in

@@ -1,12 +1,15 @@
 //! A gRPC server from its first connection to the end of its drain.
 //!
 //! ```text
-//!  serving ──SIGTERM, SIGINT or Shutdown──▶ draining ──calls done──────────▶ ended
-//!                                           │ health: NOT_SERVING
-//!                                           │ Shutdown cancelled: watches end
-//!                                           │ listener closed, GOAWAY
-//!                                           └──drain_seconds passed──▶ cut ──▶ ended
+//!  starting ──▶ serving ──Shutdown──▶ draining ──calls done──────────▶ ended
+//!                                     │ health: NOT_SERVING
+//!                                     │ watches end
+//!                                     │ listener closed, GOAWAY
+//!                                     └──drain_seconds passed──▶ cut ──▶ ended
 //! ```
+//!
+//! SIGTERM and SIGINT cancel [`Shutdown`] from [`Server::end_with_signals`] on, so that whoever starts a
+//! server can give up what it waits for.
 //!
 //! After [`Server::serve`] returns no connection of this server is served any more. Tasks that a
 //! service started are not the server's: they watch [`Shutdown`] and are awaited by whoever
@@ -169,14 +172,28 @@ impl Server {
         self
     }
 
-    /// Serves until SIGTERM, SIGINT or [`Shutdown`], then drains. Returns at most
-    /// `drain_seconds` and one second after the drain began.
+    /// From now on SIGTERM and SIGINT do not kill the process: they cancel [`Shutdown`].
+    ///
+    /// # Errors
+    /// No signal handlers.
+    pub fn end_with_signals(&self) -> Result<(), ServeError> {
+        let signals = termination().map_err(ServeError::Signals)?;
+        let shutdown = self.shutdown();
+        tokio::spawn(async move {
+            signals.await;
+            tracing::info!("asked to end by a signal");
+            shutdown.cancel();
+        });
+        Ok(())
+    }
+
+    /// Serves until [`Shutdown`], then drains. Returns at most `drain_seconds` and one second after
+    /// the drain began.
     ///
     /// # Errors
     /// A malformed descriptor set, no signal handlers, or a panic where connections are accepted.
     /// Calls cut off at the end of the drain are logged and are no error.
     pub async fn serve(mut self, listener: Listener) -> Result<(), ServeError> {
-        let signals = termination().map_err(ServeError::Signals)?;
         if self.config.reflection {
             self.add_reflection()?;
         }
@@ -191,9 +208,9 @@ impl Server {
         let max = listener.max_connections;
         let tls = self.security.tls.clone();
         match listener.socket {
-            Socket::Tcp(socket) => self.serve_socket(socket, tls, max, signals).await,
+            Socket::Tcp(socket) => self.serve_socket(socket, tls, max).await,
             // Only its owner can reach it, and nobody listens in.
-            Socket::Unix(socket) => self.serve_socket(socket, None, max, signals).await,
+            Socket::Unix(socket) => self.serve_socket(socket, None, max).await,
         }
     }
 
@@ -202,14 +219,13 @@ impl Server {
         socket: L,
         tls: Option<Arc<TlsFiles>>,
         max_connections: NonZeroU32,
-        signals: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         let files = self.security.follow_files().map_err(ServeError::Signals)?;
         let _files = AbortOnDropHandle::new(tokio::spawn(files));
         let cut = CancellationToken::new();
         let capacity = self.capacity(max_connections);
         let incoming = listen::secured(socket, tls, Protocols::Grpc, &capacity, cut.clone());
-        self.serve_incoming(incoming, signals, cut).await
+        self.serve_incoming(incoming, cut).await
     }
 
     fn add_reflection(&mut self) -> Result<(), ServeError> {
@@ -266,7 +282,6 @@ impl Server {
     async fn serve_incoming<IO>(
         mut self,
         incoming: impl Stream<Item = Secured<IO>> + Send + 'static,
-        signals: impl Future<Output = ()>,
         cut: CancellationToken,
     ) -> Result<(), ServeError>
     where
@@ -298,11 +313,9 @@ impl Server {
 
         tokio::select! {
             ended = &mut serving => return ended.map_err(ServeError::AcceptLoop),
-            () = signals => tracing::info!("asked to end by a signal, draining"),
             () = self.shutdown.cancelled() => tracing::info!("asked to end, draining"),
         }
         self.readiness.drain();
-        self.shutdown.cancel();
         stop.cancel();
         if let Ok(ended) = tokio::time::timeout(self.config.drain(), &mut serving).await {
             return ended.map_err(ServeError::AcceptLoop);

@@ -8,10 +8,10 @@ use std::time::Duration;
 async fn sigterm_begins_the_drain() {
     let server = Server::new(ServerConfig::default());
     let shutdown = server.shutdown();
+    server.end_with_signals().unwrap();
     let listener = ListenConfig::loopback(0).bind(Reach::Near).await.unwrap();
     let address = listener.address().unwrap().to_string();
     let serving = tokio::spawn(server.serve(listener));
-    // An answer shows that the signal handlers, installed before, are in place.
     let uri = format!("http://{address}");
     let channel = tonic::transport::Endpoint::from_shared(uri)
         .unwrap()

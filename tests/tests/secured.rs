@@ -104,7 +104,10 @@ impl Site {
             |host: &str| format!("'{NAMES}/{host}' = {{ role = 'agent', host = '{host}' }}\n");
         let subjects = bound("host-1") + &bound("host-2");
         let text = self.tables("server", &self.server, &subjects);
-        let store = format!("[store]\npath = '{}'\n", self.path("api.db").display());
+        let store = format!(
+            "[agents]\ncertificate = 'host'\n[store]\npath = '{}'\n",
+            self.path("api.db").display()
+        );
         let config: server_config::Config = toml::from_str(&(text + &store))?;
         config.check(false)?;
         config.check_files()?;

@@ -289,6 +289,10 @@ fn what_would_be_open_to_others_is_refused() {
             "hosts.h1.endpoint",
         ),
         ("[auth]\n".to_owned(), "auth"),
+        (
+            "[agents]\ncertificate = 'host'\n".to_owned(),
+            "agents.certificate",
+        ),
     ] {
         let refused = from_file(&text)
             .unwrap()

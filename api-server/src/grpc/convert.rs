@@ -98,7 +98,7 @@ pub(super) fn host(record: HostRecord, view: &HostView, maintenance: bool) -> v1
         last_seen_at: view.last_seen_at.map(time),
         hypervisor_connected: view.hypervisor_connected,
         maintenance,
-        api_version: view.api_version,
+        api_version: view.api_version.unwrap_or_default(),
     }
 }
 

@@ -46,7 +46,13 @@ impl InventoryService for InventoryApi {
         let record = parse_registration(request.into_inner())?;
         registration::admit(&record, bound.as_ref(), from)?;
         let hosts = Arc::clone(&self.hosts);
-        let known = detached(async move { hosts.announced(record, &asks).await }).await?;
+        let known = detached(async move {
+            match record.generation {
+                0 => hosts.found(record.id, record.endpoint, &asks).await,
+                _ => hosts.announced(record, &asks).await,
+            }
+        });
+        let known = known.await?;
         Ok(Response::new(v1::RegisterHostResponse {
             host: Some(self.host(known)),
         }))

@@ -4,13 +4,14 @@ use crate::hosts::is_near;
 use crate::snapshot::HostRecord;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_runtime::Caller;
+use livemerge_runtime::{Caller, Role};
 use std::net::SocketAddr;
 
 /// Whether a caller may register a host so.
 ///
 /// # Errors
 /// METHOD_NOT_PERMITTED for another host than the one that the caller is bound to. FIELD_INVALID for
+/// the generation of an agent by who is none, and for
 /// an endpoint on this server's machine by somebody on another one: the server would call whatever
 /// listens there.
 pub(super) fn admit(
@@ -24,6 +25,10 @@ pub(super) fn admit(
         return Err(Problem::new(Reason::MethodNotPermitted, text)
             .with("caller", caller.name())
             .with("host", &record.id));
+    }
+    if caller.is_some_and(|caller| caller.role() != Role::Agent) && record.generation > 0 {
+        let must = "must be 0: an agent alone knows its own";
+        return Err(Problem::field("generation", must));
     }
     let remote = from.is_some_and(|from| !from.ip().to_canonical().is_loopback());
     if remote && is_near(&record.endpoint) {

@@ -1,6 +1,6 @@
 //! [`HostAgent`] over gRPC.
 
-use super::answer::{classify, incompatible};
+use super::answer::{classify, incompatible, unheard};
 use super::convert;
 use super::measured::{Measured, Promised};
 use super::types::{
@@ -113,10 +113,23 @@ impl GrpcAgent {
     fn channel(&self) -> Result<Patient<Calls<Line>>, HostError> {
         let view = self.view.borrow();
         if view.status == HostStatus::Incompatible {
-            let problem = incompatible(&self.host, view.api_version);
+            let problem = incompatible(&self.host, view.api_version.unwrap_or_default());
             return Err(HostError::Unknown(problem));
         }
         Ok(self.patience.over(self.calls.over(self.channel.clone())))
+    }
+
+    /// For orders, which an agent of another version could take in another sense: none is given before it
+    /// has said which one it is of.
+    ///
+    /// # Errors
+    /// As [`channel`](Self::channel), and when it has not said so since the line to it was lost.
+    fn ordering(&self) -> Result<Patient<Calls<Line>>, HostError> {
+        let channel = self.channel()?;
+        if self.view.borrow().api_version.is_none() {
+            return Err(HostError::Unknown(unheard(&self.host)));
+        }
+        Ok(channel)
     }
 
     /// What a failed call means. That the agent does not let this server in is said once in a while,
@@ -176,7 +189,7 @@ impl HostAgent for GrpcAgent {
             quiesce: convert::quiesce(order.quiesce).into(),
             sequence: self.orders.next(),
         };
-        let mut client = HostServiceClient::new(self.channel()?);
+        let mut client = HostServiceClient::new(self.ordering()?);
         let answer = client
             .create_overlays(self.works(request))
             .await
@@ -227,7 +240,7 @@ impl HostAgent for GrpcAgent {
             promised_elsewhere: elsewhere.iter().map(convert::promised_room).collect(),
             sequence: self.orders.next(),
         };
-        let mut client = MergeServiceClient::new(self.channel()?);
+        let mut client = MergeServiceClient::new(self.ordering()?);
         let answer = client.start_merge(self.at_once(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))
     }
@@ -237,7 +250,7 @@ impl HostAgent for GrpcAgent {
             merge_id: merge.to_string(),
             generation: self.generation,
         };
-        let mut client = MergeServiceClient::new(self.channel()?);
+        let mut client = MergeServiceClient::new(self.ordering()?);
         let answer = client.cancel_merge(self.at_once(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))
     }
@@ -248,7 +261,7 @@ impl HostAgent for GrpcAgent {
             generation: self.generation,
             bytes_per_second: i64::try_from(bytes_per_second).unwrap_or(i64::MAX),
         };
-        let mut client = MergeServiceClient::new(self.channel()?);
+        let mut client = MergeServiceClient::new(self.ordering()?);
         let answer = client.set_merge_bandwidth(self.at_once(request)).await;
         answer.map(drop).map_err(|status| self.failed(status))
     }
@@ -260,7 +273,7 @@ impl HostAgent for GrpcAgent {
             volume: Some(volume_ref(&order.volume.volume)),
             identity: order.volume.identity.to_string(),
         };
-        let mut client = VolumeServiceClient::new(self.channel()?);
+        let mut client = VolumeServiceClient::new(self.ordering()?);
         let answer = client
             .remove_volume(self.works(request))
             .await
@@ -279,7 +292,7 @@ impl HostAgent for GrpcAgent {
             storage: storage.to_string(),
             removal_id: removal.to_string(),
         };
-        let mut client = VolumeServiceClient::new(self.channel()?);
+        let mut client = VolumeServiceClient::new(self.ordering()?);
         let answer = client.restore_volume(self.works(request)).await;
         let volume = answer
             .map_err(|status| self.failed(status))?

@@ -64,6 +64,12 @@ pub(super) fn incompatible(host: &HostId, number: i32) -> Problem {
         .with("server_api_version", SPOKEN)
 }
 
+/// An agent of which it is not known what it is.
+pub(super) fn unheard(host: &HostId) -> Problem {
+    let text = format!("the agent of host {host} has not said yet which contract it speaks");
+    Problem::new(Reason::HostUnreachable, text).with("host", host)
+}
+
 /// Whether the agent refuses this server's credentials, or lacks a role for it.
 fn is_about_us(reason: Reason) -> bool {
     matches!(

@@ -9,7 +9,7 @@
 //! An agent of a version that is not worked with is INCOMPATIBLE instead of UP: it is asked for its version
 //! again and again, and for nothing else.
 //!
-//! While reconnecting, merges and machines are unknown; only the status waits for the silence to
+//! While reconnecting, merges and machines are unknown, and so is the version of who answers next; only the status waits for the silence to
 //! be too long, so that a short break of the line is no event.
 
 mod watches;
@@ -120,7 +120,7 @@ impl Link {
             if answer::is_missing(&broken) {
                 // It lacks a watch, and says no number without one.
                 let said = self.view.borrow().api_version;
-                self.is_incompatible(said);
+                self.is_incompatible(said.unwrap_or_default());
             }
             self.forget();
             self.check_silence().await;
@@ -168,7 +168,7 @@ impl Link {
     /// What is not understood is not used, whatever else it shows.
     fn check_version(&mut self, number: i32) -> Result<(), Status> {
         if agent_api::is_understood(number) {
-            self.show(|view| view.api_version = number);
+            self.show(|view| view.api_version = Some(number));
             return Ok(());
         }
         Err(self.is_incompatible(number).into())
@@ -185,7 +185,7 @@ impl Link {
         let now = self.hosts.clock.now();
         self.show(|view| {
             view.status = HostStatus::Incompatible;
-            view.api_version = number;
+            view.api_version = Some(number);
             view.last_seen_at = Some(now);
         });
         problem
@@ -314,9 +314,10 @@ impl Link {
         }
     }
 
-    /// What a host that is not heard has is unknown.
+    /// What a host that is not heard has is unknown, and which agent answers next.
     fn forget(&self) {
         self.show(|view| {
+            view.expect_another();
             view.vms = None;
             view.merges = None;
             view.hypervisor_connected = false;
@@ -326,7 +327,10 @@ impl Link {
     async fn check_silence(&self) {
         let silent = self.last_heard.elapsed() >= self.hosts.policy.silence;
         if silent && self.view.borrow().status != HostStatus::Unresponsive {
-            self.show(|view| view.status = HostStatus::Unresponsive);
+            self.show(|view| {
+                view.status = HostStatus::Unresponsive;
+                view.expect_another();
+            });
             self.hosts
                 .note_status(&self.host, HostStatus::Unresponsive)
                 .await;

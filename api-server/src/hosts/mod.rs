@@ -16,6 +16,7 @@ mod link;
 mod maintenance;
 mod measured;
 mod notes;
+mod registering;
 mod types;
 
 pub use answer::is_a_no;
@@ -29,16 +30,17 @@ pub use types::{
     RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
 };
 
-use crate::snapshot::{Consistency, EventKind, HostRecord, Mark, Severity, VmRecord};
+use crate::snapshot::{Consistency, HostRecord, Mark, VmRecord};
 use crate::store::{Page, Store, StoreError, VmFilter};
 use agent::{GrpcAgent, Orders};
 use async_trait::async_trait;
+use jiff::Timestamp;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_runtime::client::Pool;
 use livemerge_runtime::metrics::ClientMeter;
-use livemerge_runtime::{Client, Clock, Line, Shutdown};
+use livemerge_runtime::{Client, Clock, HostNames, Line, Shutdown};
 use livemerge_storage::{RemovalId, StorageId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -111,17 +113,17 @@ impl Default for LinkPolicy {
     }
 }
 
-/// Makes the line to an agent's endpoint. Injected, so that tests can connect in memory.
-pub type Dial = Arc<dyn Fn(&str) -> Result<Line, String> + Send + Sync>;
-
-/// How long an agent that takes over may take to say who it is.
-const SUCCESSOR_LIMIT: Duration = Duration::from_secs(3);
+/// Makes the line to the endpoint of a host's agent. Injected, so that tests can connect in memory.
+pub type Dial = Arc<dyn Fn(&HostId, &str) -> Result<Line, String> + Send + Sync>;
 
 /// Lines over TCP, with or without TLS, or a Unix socket, opened when first needed; one connection
-/// an endpoint.
-pub fn dial(client: Client) -> Dial {
+/// an endpoint. With names, who answers with a certificate has to have one of its host's.
+pub fn dial(client: Client, names: Option<HostNames>) -> Dial {
     let pool = Pool::new(client, Pool::alive);
-    Arc::new(move |endpoint| pool.line(endpoint))
+    Arc::new(move |host, endpoint| {
+        let names = names.as_ref().map(|names| names.of(host.as_str()));
+        pool.line_to(endpoint, names)
+    })
 }
 
 /// A host that can be asked.
@@ -138,6 +140,7 @@ pub struct HostHandle {
 /// The hosts that this server knows.
 pub struct Hosts {
     store: Arc<dyn Store>,
+    opened_at: Timestamp,
     clock: Arc<dyn Clock>,
     dial: Dial,
     policy: LinkPolicy,
@@ -180,6 +183,7 @@ impl Hosts {
         let maintained = store.maintenance().await?;
         let hosts = Arc::new(Self {
             store,
+            opened_at: clock.now(),
             clock,
             dial,
             policy,
@@ -198,78 +202,9 @@ impl Hosts {
         Ok(hosts)
     }
 
-    /// As [`Self::register`], for an agent that announces itself, or is announced by `caller`. Two of
-    /// one start cannot be told apart, so the second is refused: each start of an agent has a
-    /// generation of its own.
-    ///
-    /// # Errors
-    /// As [`Self::register`].
-    pub async fn announced(
-        self: &Arc<Self>,
-        record: HostRecord,
-        caller: &str,
-    ) -> Result<(HostRecord, HostView), Problem> {
-        let known = self.record(&record.id);
-        if known.as_ref() == Some(&record) {
-            return self.register(record, Some(caller)).await;
-        }
-        let twin = known.filter(|known| {
-            known.generation == record.generation && known.endpoint != record.endpoint
-        });
-        if let Some(twin) = twin {
-            let text = format!(
-                "generation {} of host {} listens on {}",
-                record.generation, record.id, twin.endpoint
-            );
-            return Err(Problem::new(Reason::StaleGeneration, text).with("host", &record.id));
-        }
-        let answers = |(_, view): (HostRecord, HostView)| view.status != HostStatus::Unresponsive;
-        if self.get(&record.id).is_some_and(answers) {
-            self.check_successor(&record).await?;
-        }
-        self.register(record, Some(caller)).await
-    }
-
-    /// A host that answers is not given away to an address where nobody of that name does.
-    async fn check_successor(&self, record: &HostRecord) -> Result<(), Problem> {
-        let channel =
-            (self.dial)(&record.endpoint).map_err(|error| Problem::field("endpoint", &error))?;
-        let found = tokio::time::timeout(SUCCESSOR_LIMIT, agent::identity(channel)).await;
-        let is_it = found.is_ok_and(|found| {
-            found.is_some_and(|(host, generation)| {
-                host == record.id.to_string() && generation == record.generation
-            })
-        });
-        if is_it {
-            return Ok(());
-        }
-        let text = format!(
-            "host {} is up, and no agent of it with generation {} answers at {}",
-            record.id, record.generation, record.endpoint
-        );
-        Err(Problem::new(Reason::HostUnreachable, text).with("host", &record.id))
-    }
-
-    /// Makes a host known, or takes its new address or generation.
-    ///
-    /// # Errors
-    /// `STALE_GENERATION` when a newer agent of that id is known; a bad endpoint; the store's.
-    pub async fn register(
-        self: &Arc<Self>,
-        record: HostRecord,
-        caller: Option<&str>,
-    ) -> Result<(HostRecord, HostView), Problem> {
-        (self.dial)(&record.endpoint).map_err(|error| Problem::field("endpoint", &error))?;
-        let _in_turn = self.registering.lock().await;
-        let known = self.record(&record.id);
-        if known.as_ref() != Some(&record) {
-            let text = format!("host {} listens on {}", record.id, record.endpoint);
-            let mut event = self.event(EventKind::HostRegistered, Severity::Info, &record.id, text);
-            event.actor = caller.map(str::to_owned);
-            self.store.put_host(&record, Some(&event)).await?;
-            self.link(record.clone());
-        }
-        self.get(&record.id).ok_or_else(|| no_host(&record.id))
+    /// Since when hosts can be heard here.
+    pub(crate) fn opened_at(&self) -> Timestamp {
+        self.opened_at
     }
 
     /// What meters the calls to agents.
@@ -342,7 +277,7 @@ impl Hosts {
     /// until the new link hears more or the silence is too long. A host that may not be called, since
     /// the configuration has changed, stays, and says why.
     fn link(self: &Arc<Self>, record: HostRecord) {
-        let dialled = (self.dial)(&record.endpoint);
+        let dialled = (self.dial)(&record.id, &record.endpoint);
         let barred = dialled.is_err();
         let channel = dialled.unwrap_or_else(|error| {
             tracing::error!(host = %record.id, endpoint = record.endpoint, error, "may not be called");
@@ -353,6 +288,7 @@ impl Hosts {
         let shown = match known.remove(&record.id) {
             Some(earlier) => {
                 earlier.ended.cancel();
+                earlier.shown.send_if_modified(HostView::expect_another);
                 earlier.shown
             }
             None => watch::Sender::new(HostView::unheard()),

@@ -72,8 +72,8 @@ pub struct HostView {
     pub merges: Option<Arc<BTreeMap<MergeId, MergeSeen>>>,
     /// Files of its agent's journal that were damaged, and of which the audit log tells.
     pub damaged_journals: BTreeSet<String>,
-    /// Number of the contract that its agent speaks; 0 also before it was heard.
-    pub api_version: i32,
+    /// Number of the contract that its agent speaks; `None` while it is not heard: it may have been replaced.
+    pub api_version: Option<i32>,
 }
 
 impl HostView {
@@ -86,8 +86,17 @@ impl HostView {
             vms: None,
             merges: None,
             damaged_journals: BTreeSet::new(),
-            api_version: 0,
+            api_version: None,
         }
+    }
+
+    /// From now on another agent may answer, so that no version is known; whether it was one.
+    pub(super) fn expect_another(&mut self) -> bool {
+        let known = self.status != HostStatus::Incompatible && self.api_version.is_some();
+        if known {
+            self.api_version = None;
+        }
+        known
     }
 
     /// A merge as the host's journal has it.

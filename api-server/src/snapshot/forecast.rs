@@ -51,8 +51,14 @@ impl Snapshots {
             vec![]
         } else {
             let around = &self.around;
-            let elsewhere =
-                promised_elsewhere(&host.id, None, around.store.as_ref(), &around.hosts).await?;
+            let elsewhere = promised_elsewhere(
+                &host.id,
+                None,
+                around.store.as_ref(),
+                &around.hosts,
+                around.clock.now(),
+            )
+            .await?;
             let elsewhere = in_domains(&elsewhere, &storages_of(&runs));
             let measured = host.agent.measure(oldest.vm, &runs, &elsewhere).await;
             measured.map_err(HostError::into_problem)?

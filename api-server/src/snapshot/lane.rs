@@ -317,7 +317,8 @@ impl Run {
         match host {
             Some(host) => {
                 let around = &self.around;
-                promised_elsewhere(&host.id, by, around.store.as_ref(), &around.hosts).await
+                let now = around.clock.now();
+                promised_elsewhere(&host.id, by, around.store.as_ref(), &around.hosts, now).await
             }
             None => Ok(vec![]),
         }

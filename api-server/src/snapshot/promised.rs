@@ -6,30 +6,36 @@
 //!
 //! Of two merges that are ordered at the same time, the one whose operation was accepted first does not
 //! count the other one, as long as that one's host says that it has none of it: else both would be refused
-//! where there is room for one. What a host does not say is counted.
+//! where there is room for one. What a host does not say is counted, but not for ever: see [`GONE`].
 
 use super::types::{DeletePhase, Direction, DiskState, DiskTask, Operation, Work};
-use crate::hosts::{HostStatus, HostView, Hosts, MergeSight, Promised};
+use crate::hosts::{HostStatus, HostView, Hosts, MergeSight, Promised, VmState};
 use crate::store::{Store, StoreError};
-use livemerge_proto::ids::{HostId, MergeId, OperationId};
+use jiff::{SignedDuration, Timestamp};
+use livemerge_proto::ids::{HostId, MergeId, OperationId, VmId};
 use livemerge_storage::StorageId;
 use std::collections::BTreeSet;
 
 /// So many are told at most, the largest ones: a host looks at the volume of each.
 const MOST: usize = 64;
 
-/// What open merges of all hosts but this one were promised; for an operation that orders its own, those
+/// A host that was silent for so long is taken for gone: what its merges were promised refuses nobody room
+/// any more. If it lives they go on, and whatever they have taken by then shows in their domain.
+const GONE: SignedDuration = SignedDuration::from_hours(1);
+
+/// What open merges of all hosts but this one were promised, if these are there at all; for an operation that orders its own, those
 /// that were accepted before it, or that their hosts may have.
 pub(super) async fn promised_elsewhere(
     here: &HostId,
     by: Option<OperationId>,
     store: &dyn Store,
     hosts: &Hosts,
+    now: Timestamp,
 ) -> Result<Vec<Promised>, StoreError> {
     let open = store.open_operations().await?;
-    let others = open
-        .iter()
-        .filter(|operation| operation.host.as_ref() != Some(here));
+    let others = open.iter().filter(|operation| {
+        operation.host.as_ref() != Some(here) && !is_over(operation, hosts, now)
+    });
     let promised = others.flat_map(|operation| {
         let host = operation.host.as_ref().and_then(|host| hosts.get(host));
         let view = host.map(|(_, view)| view);
@@ -50,6 +56,34 @@ pub(super) fn in_domains(promised: &[Promised], storages: &BTreeSet<&StorageId>)
     told.sort_by_key(|promised| std::cmp::Reverse(promised.bytes));
     told.truncate(MOST);
     told
+}
+
+/// Whether the merges of an operation are over though nobody says so: their host is silent, and has been
+/// for so long that it is gone, or the machine runs on another one.
+fn is_over(operation: &Operation, hosts: &Hosts, now: Timestamp) -> bool {
+    let host = operation.host.as_ref().and_then(|host| hosts.get(host));
+    let view = host.map(|(_, view)| view);
+    if is_gone(view.as_ref(), hosts.opened_at(), now) {
+        return true;
+    }
+    let is_silent = view.is_none_or(|view| view.status == HostStatus::Unresponsive);
+    let elsewhere = hosts.of_vm(operation.vm);
+    let elsewhere = elsewhere.filter(|other| Some(&other.id) != operation.host.as_ref());
+    is_silent && elsewhere.is_some_and(|other| runs(&other.view.borrow(), operation.vm))
+}
+
+/// Whether a host has been silent for long enough, as a server knows that was opened then.
+fn is_gone(host: Option<&HostView>, opened_at: Timestamp, now: Timestamp) -> bool {
+    if host.is_some_and(|view| view.status != HostStatus::Unresponsive) {
+        return false;
+    }
+    let heard_at = host.and_then(|view| view.last_seen_at);
+    now.duration_since(heard_at.unwrap_or(opened_at)) >= GONE
+}
+
+fn runs(view: &HostView, vm: VmId) -> bool {
+    let seen = view.vms.as_ref().and_then(|vms| vms.get(&vm));
+    view.status == HostStatus::Up && seen.is_some_and(|seen| seen.state != VmState::ShutOff)
 }
 
 /// Whether a host may have a merge: all but one that answers, and says that it has not.
@@ -112,6 +146,30 @@ mod tests {
             assert!(may_have(host, merge), "{host:?}");
         }
         assert!(!may_have(Some(&up), merge));
+    }
+
+    #[test]
+    fn a_host_is_gone_when_nobody_has_heard_it_for_long() {
+        let at = |minutes: i64| Timestamp::from_second(60 * minutes).unwrap();
+        let seen = |status, minutes| HostView {
+            status,
+            last_seen_at: Some(at(minutes)),
+            ..HostView::unheard()
+        };
+        let (silent, unheard) = (HostStatus::Unresponsive, HostView::unheard());
+        for (host, now, gone) in [
+            (Some(&unheard), 159, false),
+            (Some(&unheard), 160, true),
+            (None, 159, false),
+            (None, 160, true),
+            (Some(&seen(silent, 130)), 189, false),
+            (Some(&seen(silent, 130)), 190, true),
+            (Some(&seen(silent, 130)), 20, false),
+            (Some(&seen(HostStatus::Up, 130)), 900, false),
+            (Some(&seen(HostStatus::Incompatible, 130)), 900, false),
+        ] {
+            assert_eq!(is_gone(host, at(100), at(now)), gone, "{host:?} at {now}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod volumes;
 
 use futures::stream::{BoxStream, StreamExt as _};
+use livemerge_proto::agent_api::SPOKEN;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1::host_service_server::{HostService, HostServiceServer};
@@ -33,6 +34,8 @@ pub(crate) struct Script {
     pub(crate) silent: BTreeSet<&'static str>,
     /// Calls that this agent is too old to know.
     pub(crate) lacks: BTreeSet<&'static str>,
+    /// Which start of it this is.
+    pub(crate) generation: i64,
     /// Number of the contract that it speaks.
     pub(crate) api_version: i32,
     /// Calls that were asked and are not answered until they leave this set.
@@ -89,6 +92,8 @@ impl Agent {
         let script = Script {
             chains: disks.iter().map(base).collect(),
             domains: vec![STORAGE.to_owned()],
+            generation: 1,
+            api_version: SPOKEN,
             ..Script::default()
         };
         let agent = Self {
@@ -227,7 +232,7 @@ impl Agent {
         let script = self.script();
         v1::HostInfo {
             host_id: self.host.to_owned(),
-            generation: 1,
+            generation: script.generation,
             hypervisor_connected: true,
             storages: vec![STORAGE.to_owned()],
             damaged_journals: script.damaged.clone(),

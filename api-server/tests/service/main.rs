@@ -14,6 +14,7 @@ mod needed;
 mod noted;
 mod promised;
 mod quiesce;
+mod registering;
 mod removals;
 mod rules;
 mod secured;
@@ -43,7 +44,7 @@ use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::operation_service_server::OperationServiceServer;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use livemerge_proto::v1::snapshot_service_server::SnapshotServiceServer;
-use livemerge_runtime::{Client, Shutdown, SystemClock};
+use livemerge_runtime::{Client, Clock, Shutdown, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -62,6 +63,7 @@ struct Rig {
     shutdown: Shutdown,
     stopped: BoxFuture<'static, ()>,
     config: Config,
+    clock: Arc<dyn Clock>,
     store: Arc<dyn Store>,
     _database: TempDir,
 }
@@ -98,6 +100,16 @@ impl Rig {
 
     /// With these hosts, the first of which has the machine.
     async fn around(vm: String, agent: Agent, hosts: Vec<(&str, String)>) -> Self {
+        Self::at(Arc::new(SystemClock), vm, agent, hosts).await
+    }
+
+    /// The same, by this clock.
+    async fn at(
+        clock: Arc<dyn Clock>,
+        vm: String,
+        agent: Agent,
+        hosts: Vec<(&str, String)>,
+    ) -> Self {
         let database = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&database.path().join("api.db")).await;
         let store: Arc<dyn Store> = Arc::new(store.unwrap());
@@ -110,9 +122,9 @@ impl Rig {
         let shutdown = Shutdown::new();
         let opened = server::open(
             &config,
-            Arc::new(SystemClock),
+            Arc::clone(&clock),
             Arc::clone(&store),
-            hosts::dial(Client::default()),
+            hosts::dial(Client::default(), None),
             shutdown.clone(),
         );
         let services = opened.await.unwrap();
@@ -122,6 +134,7 @@ impl Rig {
             stopped: services.operations_stopped().boxed(),
             shutdown,
             config,
+            clock,
             store,
             snapshots: SnapshotServiceClient::new(services.snapshots),
             operations: OperationServiceClient::new(services.operations),
@@ -150,9 +163,9 @@ impl Rig {
         let store = Arc::clone(&self.store);
         let opened = server::open(
             &self.config,
-            Arc::new(SystemClock),
+            Arc::clone(&self.clock),
             store,
-            hosts::dial(Client::default()),
+            hosts::dial(Client::default(), None),
             self.shutdown.clone(),
         );
         let services = opened.await.unwrap();

@@ -1,38 +1,50 @@
 //! Room of one storage domain that merges of several hosts take.
 
 use super::*;
+use jiff::SignedDuration;
+use livemerge_runtime::ManualClock;
 
 const OTHER: &str = "host-2";
 const NEEDED: i64 = 5 << 20;
+
+/// One way that needs room.
+fn way() -> v1::MergeOption {
+    v1::MergeOption {
+        direction: v1::MergeDirection::Commit.into(),
+        copy_bytes: NEEDED,
+        space_needed_bytes: NEEDED,
+        ..v1::MergeOption::default()
+    }
+}
+
+impl Rig {
+    /// Orders a merge of this host's machine, and says what was told with it.
+    async fn ordered(&mut self, host: &Agent) -> (String, Vec<v1::PromisedRoom>) {
+        let taken = self.take(1).await;
+        let delete = self.delete(&[&taken[0]]).await.id;
+        until("the merge", async || host.open_merges().pop()).await;
+        let told = host.script().promised.clone();
+        (delete, told)
+    }
+}
 
 #[tokio::test]
 async fn a_host_is_told_what_merges_of_others_will_still_take() {
     let (vm, others_vm) = (any_id(), any_id());
     let (agent, endpoint) = Agent::serve(vm.clone(), &["vda"]).await;
     let (other, others) = Agent::serve_as(OTHER, others_vm.clone(), &["vda"]).await;
-    let way = v1::MergeOption {
-        direction: v1::MergeDirection::Commit.into(),
-        copy_bytes: NEEDED,
-        space_needed_bytes: NEEDED,
-        ..v1::MergeOption::default()
-    };
     for host in [&agent, &other] {
         let measured = &mut host.script().measured;
-        measured.insert("vda".to_owned(), vec![way.clone()]);
+        measured.insert("vda".to_owned(), vec![way()]);
     }
     let hosts = vec![(HOST, endpoint), (OTHER, others)];
     let mut rig = Rig::around(vm, agent.clone(), hosts).await;
-    let taken = rig.take(1).await;
-    let delete = rig.delete(&[&taken[0]]).await.id;
-    until("the first merge", async || agent.open_merges().pop()).await;
-    assert_eq!(agent.script().promised, [], "its own it knows");
+    let (delete, told) = rig.ordered(&agent).await;
+    assert_eq!(told, [], "its own it knows");
 
     rig.vm = others_vm;
     rig.machine().await;
-    let taken = rig.take(1).await;
-    let second = rig.delete(&[&taken[0]]).await.id;
-    until("the second merge", async || other.open_merges().pop()).await;
-    let told = other.script().promised.clone();
+    let (second, told) = rig.ordered(&other).await;
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(
         (told[0].bytes, told[0].kept_bytes),
@@ -52,4 +64,39 @@ async fn a_host_is_told_what_merges_of_others_will_still_take() {
     rig.ended(&third).await;
     assert_eq!(other.was_asked("start"), 2);
     assert_eq!(other.script().promised, []);
+}
+
+#[tokio::test]
+async fn what_a_host_that_is_gone_was_promised_refuses_nobody_room() {
+    let (vm, others_vm) = (any_id(), any_id());
+    let (agent, endpoint) = Agent::serve(vm.clone(), &["vda"]).await;
+    let (other, others) = Agent::serve_as(OTHER, others_vm.clone(), &["vda"]).await;
+    for host in [&agent, &other] {
+        let measured = &mut host.script().measured;
+        measured.insert("vda".to_owned(), vec![way()]);
+    }
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let hosts = vec![(HOST, endpoint), (OTHER, others)];
+    let mut rig = Rig::at(clock.clone(), others_vm, other.clone(), hosts).await;
+    rig.ordered(&other).await;
+    other.script().silent.insert("watch");
+    until("it is not heard", async || {
+        let request = v1::GetHostRequest {
+            host_id: OTHER.to_owned(),
+        };
+        let host = rig.inventory.get_host(request).await.unwrap();
+        let host = host.into_inner().host.unwrap();
+        (host.status() == v1::HostStatus::Unresponsive).then_some(())
+    })
+    .await;
+
+    rig.vm = vm;
+    rig.machine().await;
+    let (delete, told) = rig.ordered(&agent).await;
+    assert_eq!(told.len(), 1, "it may merge on");
+    agent.show(&agent.open_merges(), v1::MergePhase::Merged);
+    rig.ended(&delete).await;
+    clock.advance(SignedDuration::from_hours(1));
+    let (_, told) = rig.ordered(&agent).await;
+    assert_eq!(told, []);
 }

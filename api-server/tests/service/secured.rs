@@ -87,7 +87,7 @@ impl Secured {
             .secured(security)
             .web(web);
         let shutdown = server.shutdown();
-        let dial = hosts::dial(Client::default());
+        let dial = hosts::dial(Client::default(), None);
         let opened = server::open(
             &config,
             Arc::new(SystemClock),
@@ -245,7 +245,17 @@ async fn an_agent_registers_its_own_host_and_the_record_names_it() {
     let problem = Problem::try_from(refusal).unwrap();
     assert_eq!(problem.reason, Reason::MethodNotPermitted, "{problem}");
     let mut operator = InventoryServiceClient::new(secured.line(Some(Role::Operator)));
-    operator.register_host(register("host-2")).await.unwrap();
+    let refusal = operator
+        .register_host(register("host-2"))
+        .await
+        .unwrap_err();
+    let problem = Problem::try_from(refusal).unwrap();
+    assert_eq!(problem.reason, Reason::FieldInvalid, "{problem}");
+    let request = v1::RegisterHostRequest {
+        generation: 0,
+        ..register("host-2")
+    };
+    operator.register_host(request).await.unwrap();
     let mut viewer = EventServiceClient::new(secured.line(Some(Role::Viewer)));
     let request = v1::ListEventsRequest {
         types: vec![v1::EventType::HostRegistered.into()],
@@ -279,7 +289,7 @@ async fn a_host_that_may_not_be_called_stays_listed_and_says_why() {
     let hosts = hosts::Hosts::open(
         Arc::new(store),
         Arc::new(SystemClock),
-        hosts::dial(Client::default()),
+        hosts::dial(Client::default(), None),
         hosts::LinkPolicy::default(),
         1,
         Shutdown::new(),

@@ -115,3 +115,26 @@ async fn an_agent_without_a_watch_is_shown_as_such() {
     rig.agent.script().lacks.clear();
     host_is(&mut rig, v1::HostStatus::Up).await;
 }
+
+/// It could take an order in another sense, or take a late one for a new one.
+#[tokio::test]
+async fn an_agent_that_has_not_said_its_version_is_ordered_nothing() {
+    let mut rig = Rig::open(&["vda"]).await;
+    let ids = rig.take(1).await;
+    rig.agent.script().silent.insert("watch");
+    until("the line breaks", async || {
+        let request = v1::ListHostsRequest::default();
+        let answer = rig.inventory.list_hosts(request).await.unwrap();
+        (answer.get_ref().hosts[0].api_version == 0).then_some(())
+    })
+    .await;
+    rig.agent.merge_all();
+    let delete = rig.delete(&[&ids[0]]).await.id;
+    let waiting = until("a try", async || rig.operation(&delete).await.waiting).await;
+    assert_eq!(waiting.reason, "HOST_UNREACHABLE");
+    assert_eq!(rig.agent.was_asked("start"), 0);
+
+    rig.agent.script().silent.clear();
+    let ended = rig.ended(&delete).await;
+    assert_eq!(ended.state(), v1::OperationState::Succeeded, "{ended:?}");
+}

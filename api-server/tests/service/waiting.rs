@@ -14,7 +14,7 @@ impl Rig {
 }
 
 fn now() -> i64 {
-    livemerge_runtime::Clock::now(&SystemClock).as_second()
+    SystemClock.now().as_second()
 }
 
 #[tokio::test]

@@ -4,13 +4,21 @@ mod raw;
 
 use crate::secured::{CONSOLE, Secured, token};
 use crate::{any_id, until};
+use livemerge_api_server::config::Config;
 use livemerge_proto::v1;
+use livemerge_proto::v1::event_service_client::EventServiceClient;
 use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use livemerge_runtime::Role;
 use raw::{Answer, Form, call, send};
+use std::num::{NonZeroU32, NonZeroU64};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
+/// For what must come.
+const SOON: Duration = Duration::from_secs(30);
 const LIST: &str = "/livemerge.v1.SnapshotService/ListSnapshots";
 const GET: &str = "/livemerge.v1.SnapshotService/GetSnapshot";
 const DELETE: &str = "/livemerge.v1.SnapshotService/DeleteSnapshot";
@@ -104,6 +112,81 @@ async fn roles_hold_for_pages_too() {
             assert_eq!(answer.header("access-control-allow-origin"), Some(CONSOLE));
         }
     }
+}
+
+#[tokio::test]
+async fn pages_have_no_places_beside_those_of_other_clients() {
+    let mut config = Config::default();
+    // Nobody holds more than it leaves free: one.
+    config.server.max_concurrent_calls = NonZeroU32::new(2).unwrap();
+    let secured = Secured::serve_as(&any_id(), config).await;
+    let mut events = EventServiceClient::new(secured.line(Some(Role::Viewer)));
+    let watch = v1::WatchEventsRequest::default();
+    let held = events.watch_events(watch).await.unwrap();
+
+    let get = async || {
+        let get = v1::GetSnapshotRequest {
+            snapshot_id: any_id(),
+        };
+        let headers = as_role(Role::Viewer);
+        let answer = call(&secured.web, GET, Form::Binary, &headers, &get).await;
+        answer.grpc_status(Form::Binary).1
+    };
+    assert_eq!(get().await, "SERVER_OVERLOADED");
+    drop(held);
+    until("the place is free", async || {
+        (get().await == "SNAPSHOT_NOT_FOUND").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deadlines_hold_for_pages_too() {
+    let secured = Secured::serve(&any_id()).await;
+    let [bearer, origin] = as_role(Role::Viewer);
+    let headers = [bearer, origin, ("grpc-timeout", "0n".to_owned())];
+    let list = v1::ListSnapshotsRequest::default();
+    let answer = call(&secured.web, LIST, Form::Binary, &headers, &list).await;
+    assert_eq!(
+        answer.grpc_status(Form::Binary),
+        ("4".to_owned(), "DEADLINE_EXCEEDED".to_owned())
+    );
+}
+
+/// A page's connection that was open, until it is closed from the other side.
+async fn is_closed(mut stream: TcpStream) {
+    let mut rest = Vec::new();
+    // Closed or broken is the same to it.
+    let closed = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
+    drop(closed.expect("it is closed"));
+}
+
+#[tokio::test]
+async fn a_request_that_never_comes_to_its_end_is_given_up() {
+    let mut config = Config::default();
+    config.server.keepalive_interval_seconds = NonZeroU64::MIN;
+    config.server.max_connection_age_seconds = 0;
+    let secured = Secured::serve_as(&any_id(), config).await;
+    let mut stream = TcpStream::connect(&secured.web).await.unwrap();
+    let half = b"POST /livemerge.v1.SnapshotService/ListSnapshots HTTP/1.1\r\nhost: console";
+    stream.write_all(half).await.unwrap();
+    is_closed(stream).await;
+}
+
+#[tokio::test]
+async fn a_page_connects_again_when_its_connection_is_old() {
+    let mut config = Config::default();
+    config.server.keepalive_interval_seconds = NonZeroU64::new(3600).unwrap();
+    config.server.max_connection_age_seconds = 1;
+    let secured = Secured::serve_as(&any_id(), config).await;
+    let mut stream = TcpStream::connect(&secured.web).await.unwrap();
+    let foreign = "POST / HTTP/1.1\r\nhost: console\r\ncontent-length: 0\r\n\r\n";
+    stream.write_all(foreign.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 404");
+    // It would be kept for the next request.
+    is_closed(stream).await;
 }
 
 async fn preflight(secured: &Secured, origin: &str) -> Answer {

@@ -10,6 +10,7 @@ mod full;
 mod history;
 mod open;
 mod rows;
+mod stop;
 mod upgrade;
 
 use livemerge_api_server::store::{SqliteStore, Store, StoreError, conformance};

@@ -13,7 +13,7 @@ use std::process::Command;
 const FIRST: &str = include_str!("../../migrations/0001_initial.sql");
 
 /// A file as the program of the first schema left it, with something of each kind.
-async fn of_the_first_schema(path: &Path) {
+pub(crate) async fn of_the_first_schema(path: &Path) {
     let store = SqliteStore::open(path).await.unwrap();
     store.put_host(&host("a", 3), None).await.unwrap();
     store.put_vms(&[vm(1, "web", "a")]).await.unwrap();
@@ -59,7 +59,7 @@ async fn count(path: &Path, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(&mut hand).await.unwrap()
 }
 
-async fn schema(path: &Path) -> i64 {
+pub(crate) async fn schema(path: &Path) -> i64 {
     count(path, "SELECT max(version) FROM _sqlx_migrations").await
 }
 

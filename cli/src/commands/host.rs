@@ -52,8 +52,9 @@ async fn register(session: &Session, args: RegisterArgs) -> Result<v1::Host, Fai
         request_id: session.request_id(),
         host_id: args.host,
         endpoint: args.endpoint,
-        generation: args.generation,
-        version: args.agent_version,
+        // The agent's alone: a number from here could be above it.
+        generation: 0,
+        version: String::new(),
     };
     let answer = session
         .mutate(request, async |r| client.register_host(r).await)

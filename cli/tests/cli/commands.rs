@@ -28,8 +28,7 @@ macro_rules! records {
 records! {
     host_list: ["host", "list"];
     host_get: ["host", "get", "host-1"];
-    host_register: ["host", "register", "host-9", "--endpoint", "unix:/run/agent.sock",
-        "--generation", "3", "--agent-version", "0.1.0"];
+    host_register: ["host", "register", "host-9", "--endpoint", "unix:/run/agent.sock"];
     host_maintenance: ["host", "maintenance", "host-2", "on"];
     vm_list: ["vm", "list"];
     vm_list_of_a_host: ["vm", "list", "--host", "host-2"];

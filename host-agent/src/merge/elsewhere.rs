@@ -2,10 +2,24 @@
 
 use super::chunks::Given;
 use super::room::Promise;
-use super::types::VolumeMark;
+use super::types::{MergeRecord, VolumeMark};
 use crate::volumes::Volumes;
+use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::reason::Reason;
 use serde::{Deserialize, Serialize};
+
+/// So long it counts what was told with an order: whether those merges are still there, or their host, is
+/// not told again. What they have taken by then shows in the domain.
+const COUNTS: SignedDuration = SignedDuration::from_hours(1);
+
+/// What was told with a merge's order and still counts.
+pub(super) fn told_elsewhere(record: &MergeRecord, now: Timestamp) -> &[Elsewhere] {
+    if now.duration_since(record.accepted_at) < COUNTS {
+        &record.elsewhere
+    } else {
+        &[]
+    }
+}
 
 /// The room that a merge of another host was promised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,5 +64,29 @@ impl Elsewhere {
             kept_bytes,
             ..self.promise
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{now, record};
+    use super::*;
+
+    #[test]
+    fn what_was_told_with_an_order_counts_for_an_hour() {
+        let order = record(true);
+        let told = Elsewhere {
+            kept: order.order.kept.clone(),
+            promise: Promise::default(),
+            kept_room_bytes: None,
+        };
+        let order = MergeRecord {
+            elsewhere: vec![told],
+            ..order
+        };
+        let minutes = |minutes| now() + SignedDuration::from_mins(minutes);
+        assert_eq!(told_elsewhere(&order, minutes(-10)).len(), 1);
+        assert_eq!(told_elsewhere(&order, minutes(59)).len(), 1);
+        assert_eq!(told_elsewhere(&order, minutes(60)).len(), 0);
     }
 }

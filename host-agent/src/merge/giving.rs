@@ -5,6 +5,7 @@
 use super::bytes::{Work, largest, measure};
 use super::chunks::Given;
 use super::driver::Surroundings;
+use super::elsewhere::told_elsewhere;
 use super::member::Member;
 use super::plan::MAP_LIMIT;
 use super::room::{Promise, Room};
@@ -129,7 +130,7 @@ async fn estimate(record: &MergeRecord, volumes: &Volumes) -> Result<Work, Probl
 }
 
 /// What the other merges of this host will still take in the same domain, `first`: those that were
-/// accepted before this one; and those of other hosts that were told with its order.
+/// accepted before this one; and those of other hosts that were told with its order, if that is not too old.
 async fn promised_to_others(around: &Surroundings, record: &MergeRecord, first: bool) -> u64 {
     let before = |other: &MergeRecord| {
         (other.accepted_at, other.order.id) < (record.accepted_at, record.order.id)
@@ -141,7 +142,8 @@ async fn promised_to_others(around: &Surroundings, record: &MergeRecord, first: 
         .filter(|other| other.order.id != record.order.id && (!first || before(other)));
     let open = others.filter_map(Promise::open).collect();
     let storage = &record.order.kept.volume.storage;
-    let room = Room::beside(open, record.elsewhere.clone());
+    let elsewhere = told_elsewhere(record, around.clock.now());
+    let room = Room::beside(open, elsewhere.to_vec());
     room.promised(storage, &around.volumes).await
 }
 

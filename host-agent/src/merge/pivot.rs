@@ -199,8 +199,9 @@ pub fn runs_unwritten(written: &Phase, next: &Phase, action: Option<Action>) -> 
     };
     written.suspended()
         && match (window(written), window(next)) {
-            // No pivot was asked for.
-            (Some(Window::Suspending), _) => true,
+            // No pivot was asked for, but by somebody else: QEMU has switched then, and the definition names
+            // what the guest does not write, until the next start is set.
+            (Some(Window::Suspending), _) => action != Some(Action::SetNextStart),
             (Some(Window::Intent), Some(Window::Releasing)) => false,
             _ => action == Some(Action::Resume),
         }

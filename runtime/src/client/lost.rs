@@ -91,3 +91,31 @@ fn is_broken(error: &(dyn Error + 'static)) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    #[test]
+    fn nobody_is_asked_to_wait_for_longer_than_a_minute() {
+        let year = Duration::from_secs(31_536_000);
+        for (asked, waits) in [
+            (Duration::from_secs(59), Duration::from_secs(59)),
+            (LONGEST, LONGEST),
+            (year, LONGEST),
+            (Duration::MAX, LONGEST),
+        ] {
+            for (code, reason) in [
+                (Code::Unavailable, "SERVER_DRAINING"),
+                (Code::ResourceExhausted, "SERVER_OVERLOADED"),
+            ] {
+                let mut details = ErrorDetails::with_error_info(reason, "livemerge", []);
+                details.set_retry_info(Some(asked));
+                let status = Status::with_error_details(code, "later", details);
+                let lost = Lost::of_status(&status).unwrap();
+                assert_eq!(lost.retry_after, waits, "{asked:?} {reason}");
+            }
+        }
+    }
+}

@@ -1,17 +1,20 @@
 //! One connection an endpoint, whoever calls there.
 
-use crate::security::{Client, Line};
+use crate::security::{Client, Line, NamesOfHost};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tonic::transport::Endpoint;
 
+/// An address, and the host whose names are asked for there.
+type Place = (String, Option<String>);
+
 /// Lines by address. Each is connected when it is first needed, and closed when nobody has it any more.
 pub struct Pool {
     client: Client,
     bounds: fn(Endpoint) -> Endpoint,
-    lines: Mutex<HashMap<String, Weak<Line>>>,
+    lines: Mutex<HashMap<Place, Weak<Line>>>,
 }
 
 impl Pool {
@@ -30,13 +33,23 @@ impl Pool {
     /// # Errors
     /// As [`Client::line`].
     pub fn line(&self, address: &str) -> Result<Line, String> {
+        self.line_to(address, None)
+    }
+
+    /// The same, as [`Client::line_to`].
+    ///
+    /// # Errors
+    /// As [`Client::line_to`].
+    pub fn line_to(&self, address: &str, names: Option<NamesOfHost>) -> Result<Line, String> {
+        let host = names.as_ref().map(|names| names.host().to_owned());
+        let place = (address.to_owned(), host);
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = lines.get(address).and_then(Weak::upgrade) {
+        if let Some(line) = lines.get(&place).and_then(Weak::upgrade) {
             return Ok(Line::sharing(line));
         }
-        let line = Arc::new(self.client.line(address, self.bounds)?);
+        let line = Arc::new(self.client.line_to(address, names, self.bounds)?);
         lines.retain(|_, line| line.strong_count() > 0);
-        lines.insert(address.to_owned(), Arc::downgrade(&line));
+        lines.insert(place, Arc::downgrade(&line));
         Ok(Line::sharing(line))
     }
 

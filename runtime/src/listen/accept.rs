@@ -275,6 +275,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_cut_breaks_a_connection_whose_other_end_takes_nothing() {
+        let (near, _far) = duplex(1);
+        let cut = CancellationToken::new();
+        let mut connection = Severable::new(near, &cut, ());
+        let write = tokio::spawn(async move { connection.write_all(&[0; 64]).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!write.is_finished());
+        cut.cancel();
+        assert_eq!(
+            write.await.unwrap().unwrap_err().kind(),
+            ErrorKind::ConnectionAborted
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_cut_breaks_a_silent_connection() {
         let (near, _far) = duplex(1);
         let cut = CancellationToken::new();

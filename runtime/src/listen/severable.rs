@@ -45,6 +45,13 @@ impl<IO, H> Severable<IO, H> {
         });
     }
 
+    fn severed(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.severed.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
     pub(crate) fn held(&self) -> &H {
         &self.held
     }
@@ -63,15 +70,12 @@ impl<IO: Connected, H> Connected for Severable<IO, H> {
 }
 
 impl<IO: AsyncRead + Unpin, H: Unpin> AsyncRead for Severable<IO, H> {
-    // HTTP/2 always has a read pending, so the cut wakes every connection here.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.severed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
-        }
+        self.severed(cx)?;
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buffer);
         let Some(opening) = &mut self.opening else {
@@ -89,12 +93,15 @@ impl<IO: AsyncRead + Unpin, H: Unpin> AsyncRead for Severable<IO, H> {
     }
 }
 
+/// HTTP/2 reads nothing while it cannot write: of a connection whose other end takes nothing, the cut wakes
+/// the write.
 impl<IO: AsyncWrite + Unpin, H: Unpin> AsyncWrite for Severable<IO, H> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.severed(cx)?;
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
@@ -103,6 +110,7 @@ impl<IO: AsyncWrite + Unpin, H: Unpin> AsyncWrite for Severable<IO, H> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.severed(cx)?;
         Pin::new(&mut self.io).poll_write_vectored(cx, slices)
     }
 
@@ -111,10 +119,12 @@ impl<IO: AsyncWrite + Unpin, H: Unpin> AsyncWrite for Severable<IO, H> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.severed(cx)?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.severed(cx)?;
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

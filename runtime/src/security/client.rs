@@ -5,6 +5,7 @@
 //! authority that was taken out.
 
 use super::address::{self, CallAddress};
+use super::bound::{NamesOfHost, Proven};
 use super::files::{LOOK, OfFiles, SecurityFileError};
 use super::line::{BearerFile, Line};
 use super::pem;
@@ -185,6 +186,20 @@ impl Client {
         address: &str,
         bounds: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<Line, String> {
+        self.line_to(address, None, bounds)
+    }
+
+    /// The same, to a server whose certificate has to have one of these names, too. A unix socket has none:
+    /// whoever listens there is of this machine.
+    ///
+    /// # Errors
+    /// As [`line`](Self::line).
+    pub fn line_to(
+        &self,
+        address: &str,
+        names: Option<NamesOfHost>,
+        bounds: impl FnOnce(Endpoint) -> Endpoint,
+    ) -> Result<Line, String> {
         let endpoint = |address: String| {
             Endpoint::from_shared(address)
                 .map(bounds)
@@ -192,6 +207,9 @@ impl Client {
         };
         let channel = match self.config.admitted(address, self.insecure)? {
             CallAddress::Unix(path) => endpoint(format!("unix:{path}"))?.connect_lazy(),
+            CallAddress::Plain(_) if names.is_some() => {
+                return Err(format!("{address} is not https, and shows no certificate"));
+            }
             CallAddress::Plain(authority) => {
                 endpoint(format!("http://{authority}"))?.connect_lazy()
             }
@@ -201,7 +219,7 @@ impl Client {
                 let origin: Uri = format!("https://{authority}")
                     .parse()
                     .map_err(|_| format!("{address:?} is no address"))?;
-                let reached = self.secure(&authority)?;
+                let reached = self.secure(&authority, names)?;
                 endpoint(format!("http://{authority}"))?
                     .origin(origin)
                     .connect_with_connector_lazy(service_fn(move |_: Uri| {
@@ -213,7 +231,7 @@ impl Client {
         Ok(Line::new(channel, self.bearer.clone()))
     }
 
-    fn secure(&self, authority: &Authority) -> Result<Secure, String> {
+    fn secure(&self, authority: &Authority, names: Option<NamesOfHost>) -> Result<Secure, String> {
         let host = address::host(authority).to_owned();
         let name = self
             .config
@@ -227,6 +245,7 @@ impl Client {
                 .clone()
                 .ok_or_else(|| format!("{host} needs client.ca_file"))?,
             host,
+            names,
         })
     }
 }
@@ -238,6 +257,7 @@ struct Secure {
     port: u16,
     name: ServerName<'static>,
     tls: Arc<OfFiles<rustls::ClientConfig>>,
+    names: Option<NamesOfHost>,
 }
 
 /// A connection, and the watch over the files that it was made by.
@@ -252,23 +272,29 @@ impl Secure {
         let config = fresh.await.map_err(io::Error::other)?;
         let connector = TlsConnector::from(Arc::clone(&config));
         let stream = connector.connect(self.name, stream).await?;
+        let shown = stream.get_ref().1.peer_certificates();
+        let proven = self.names.map(|names| names.prove(shown)).transpose()?;
         let cut = CancellationToken::new();
-        let watch = AbortOnDropHandle::new(tokio::spawn(outdated(self.tls, config, cut.clone())));
+        let watch = outdated(self.tls, config, proven, cut.clone());
+        let watch = AbortOnDropHandle::new(tokio::spawn(watch));
         Ok(Severable::new(stream, &cut, watch))
     }
 }
 
-/// Cuts a connection once files have changed that it was made by.
+/// Cuts a connection once files have changed that it was made by, or the server's names are bound to its
+/// host no more.
 async fn outdated(
     tls: Arc<OfFiles<rustls::ClientConfig>>,
     made_by: Arc<rustls::ClientConfig>,
+    proven: Option<Proven>,
     cut: CancellationToken,
 ) {
     loop {
         tokio::time::sleep(LOOK).await;
         let tls = Arc::clone(&tls);
         match tokio::task::spawn_blocking(move || tls.fresh()).await {
-            Ok(fresh) if Arc::ptr_eq(&fresh, &made_by) => {}
+            Ok(fresh)
+                if Arc::ptr_eq(&fresh, &made_by) && proven.as_ref().is_none_or(Proven::holds) => {}
             _ => return cut.cancel(),
         }
     }

@@ -9,9 +9,9 @@ use super::jwt::Jwts;
 use super::peer::Peer;
 use super::role::Shown;
 use super::rules::{Access, Rules};
-use super::subjects::Subjects;
+use super::subjects::{SubjectName, Subjects};
 use super::tokens::Tokens;
-use super::{AuthConfig, Caller};
+use super::{AuthConfig, Caller, Role};
 use crate::ConfigError;
 use crate::layers::status;
 use http::HeaderMap;
@@ -155,18 +155,12 @@ impl Guard {
 
     fn of_certificate(&self, peer: &Peer) -> Result<Shown, Status> {
         let names = peer.names();
-        // SPIFFE: an identity has one name, and whoever has two is none of them.
-        if names.iter().filter(|name| name.is_spiffe()).count() > 1 {
+        if has_two_identities(names) {
             return Err(status::credentials_invalid(
                 "the client's certificate has more than one SPIFFE name",
             ));
         }
-        let more = self.more_subjects.as_ref().map(|files| files.get());
-        let grants = names.iter().filter_map(|name| {
-            let more = more.as_ref().and_then(|more| more.grant(name));
-            self.subjects.grant(name).or(more)
-        });
-        let grants: Vec<Caller> = grants.collect();
+        let grants = self.grants(names);
         let known = grants.first().map(|grant| grant.name().to_owned());
         let name = known.or_else(|| names.first().map(ToString::to_string));
         Ok(Shown {
@@ -174,6 +168,26 @@ impl Guard {
             grants,
         })
     }
+
+    fn grants(&self, names: &[SubjectName]) -> Vec<Caller> {
+        let more = self.more_subjects.as_ref().map(|files| files.get());
+        let grants = names.iter().filter_map(|name| {
+            let more = more.as_ref().and_then(|more| more.grant(name));
+            self.subjects.grant(name).or(more)
+        });
+        grants.collect()
+    }
+
+    /// Whether one of a certificate's names is that of a host's agent, and of no other's.
+    pub(super) fn binds(&self, names: &[SubjectName], host: &str) -> bool {
+        let of_host = |grant: &Caller| grant.role() == Role::Agent && grant.host() == Some(host);
+        !has_two_identities(names) && self.grants(names).iter().any(of_host)
+    }
+}
+
+/// SPIFFE: an identity has one name, and whoever has two is none of them.
+fn has_two_identities(names: &[SubjectName]) -> bool {
+    names.iter().filter(|name| name.is_spiffe()).count() > 1
 }
 
 fn unknown_token() -> Status {

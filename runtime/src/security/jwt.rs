@@ -38,6 +38,10 @@ pub struct JwtConfig {
     /// The claim that has the roles, a list or a text of words. Dots lead into objects.
     #[serde(default = "roles")]
     pub roles_claim: String,
+    /// The claim that has the id of the only host that an agent may speak for; dots as in `roles_claim`. With
+    /// it a token without that claim is no agent's. Without it agents are bound to no host.
+    #[serde(default)]
+    pub host_claim: Option<String>,
     /// How far the issuer's clock may be off, in seconds, up to 300.
     #[serde(default = "leeway")]
     pub leeway_seconds: u32,
@@ -59,6 +63,8 @@ impl JwtConfig {
             ("auth.jwt.audience", "is empty")
         } else if self.roles_claim.is_empty() {
             ("auth.jwt.roles_claim", "is empty")
+        } else if self.host_claim.as_deref() == Some("") {
+            ("auth.jwt.host_claim", "is empty")
         } else if self.leeway_seconds > MOST_LEEWAY {
             ("auth.jwt.leeway_seconds", "is more than 300")
         } else {
@@ -121,28 +127,47 @@ impl Jwts {
         let claims = decode::<Claims>(token, &key.key, &wanted);
         let Claims { sub, others, .. } = claims.map_err(|error| Refusal::of(&error))?.claims;
         // It goes into logs and the audit log.
-        if !(1..=255).contains(&sub.len()) || !sub.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !is_plain(&sub) {
             return Err(Refusal("its subject is no plain name"));
         }
         let name = format!("jwt:{sub}");
         let roles = roles_in(&others, &self.config.roles_claim);
-        let grant = |role| Caller::new(name.clone(), role, None);
+        let host = self.config.host_claim.as_deref();
+        let named = |claim| named_in(&others, claim).and_then(Value::as_str);
+        let host = host.map(|claim| named(claim).filter(|host| is_plain(host)));
+        let grant = |role| match (role, host) {
+            // It does not say whose agent it is.
+            (Role::Agent, Some(None)) => None,
+            (Role::Agent, Some(host)) => {
+                Some(Caller::new(name.clone(), role, host.map(str::to_owned)))
+            }
+            _ => Some(Caller::new(name.clone(), role, None)),
+        };
         Ok(Shown {
-            grants: roles.into_iter().map(grant).collect(),
+            grants: roles.into_iter().filter_map(grant).collect(),
             name,
         })
     }
 }
 
-/// The roles among the words of a claim. Claims of other services' roles are of no matter here.
-fn roles_in(claims: &Map<String, Value>, claim: &str) -> Vec<Role> {
+fn is_plain(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// What a claim holds, by its name or the way to it.
+fn named_in<'a>(claims: &'a Map<String, Value>, claim: &str) -> Option<&'a Value> {
     let nested = || {
         let mut steps = claim.split('.');
         let first = claims.get(steps.next()?)?;
         steps.try_fold(first, |value, step| value.get(step))
     };
     // Some claims have dots in their names.
-    match claims.get(claim).or_else(nested) {
+    claims.get(claim).or_else(nested)
+}
+
+/// The roles among the words of a claim. Claims of other services' roles are of no matter here.
+fn roles_in(claims: &Map<String, Value>, claim: &str) -> Vec<Role> {
+    match named_in(claims, claim) {
         Some(Value::String(words)) => words.split_whitespace().filter_map(Role::named).collect(),
         Some(Value::Array(list)) => {
             let texts = list.iter().filter_map(Value::as_str);

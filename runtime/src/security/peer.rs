@@ -106,7 +106,7 @@ impl Peer {
     }
 }
 
-fn names(certificate: &CertificateDer<'_>) -> Vec<SubjectName> {
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<SubjectName> {
     let Ok(parsed) = EndEntityCert::try_from(certificate) else {
         return Vec::new();
     };

@@ -6,7 +6,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use livemerge_runtime::{
     AuthConfig, ListenAddress, ListenConfig, Metrics, Reach, Readiness, Role, Rules, Security,
-    Server, ServerConfig, Shutdown, TlsConfig,
+    ServeError, Server, ServerConfig, Shutdown, TlsConfig,
 };
 use sha2::{Digest as _, Sha256};
 use std::convert::Infallible;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::server::TcpConnectInfo;
@@ -34,6 +35,7 @@ pub(crate) struct Rig {
     pub(crate) metrics: Metrics,
     pub(crate) open: Open,
     shutdown: Shutdown,
+    serving: JoinHandle<Result<(), ServeError>>,
     _readiness: Readiness,
     _dir: tempfile::TempDir,
 }
@@ -82,12 +84,13 @@ impl Rig {
         let ListenAddress::Tcp(address) = listener.address().unwrap() else {
             panic!("TCP")
         };
-        tokio::spawn(server.serve(listener));
+        let serving = tokio::spawn(server.serve(listener));
         Rig {
             address,
             metrics,
             open,
             shutdown,
+            serving,
             _readiness: readiness,
             _dir: dir,
         }
@@ -96,6 +99,13 @@ impl Rig {
     pub(crate) async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         endpoint.connect().await.unwrap()
+    }
+
+    /// Asks it to end, and waits until it serves no more.
+    pub(crate) async fn end(&mut self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(SOON, &mut self.serving).await;
+        ended.expect("it ends").unwrap().unwrap();
     }
 
     /// Asks over a connection of its own how the server is.

@@ -1,5 +1,6 @@
 //! A watch whose client does not read.
 
+use crate::raw::{Raw, SETTINGS, WINDOW_UPDATE, frame, request};
 use crate::rig::{Rig, SOON, begin, is_shed};
 use livemerge_runtime::ServerConfig;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -52,4 +53,25 @@ async fn a_watch_that_is_not_read_is_cut_and_its_client_hears_why() {
     let details = status.get_error_details();
     let info = details.error_info().unwrap();
     assert_eq!(info.reason, "WATCH_CONSUMER_TOO_SLOW");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_read_outlives_no_drain() {
+    let mut rig = Rig::start(ServerConfig {
+        drain_seconds: 1,
+        watch_stall_seconds: NonZeroU64::new(3600).unwrap(),
+        ..ServerConfig::default()
+    })
+    .await;
+    // It lets the server send as much as there is, and takes nothing.
+    let mut raw = Raw::open(rig.address).await;
+    let most = [0x7f, 0xff, 0xff, 0xff];
+    let window = [&[0, 4], &most[..]].concat();
+    raw.send(&frame(SETTINGS, 0, 0, &window)).await;
+    let more = (i32::MAX - 65_535).to_be_bytes();
+    raw.send(&frame(WINDOW_UPDATE, 0, 0, &more)).await;
+    raw.send(&request(1, "/test.Open/Watch")).await;
+    rig.open.inside(1).await;
+    rig.end().await;
+    rig.open.inside(0).await;
 }

@@ -52,6 +52,7 @@ async fn start(issuer: &Issuer) -> (Rig, Line) {
             issuer: "i".to_owned(),
             audience: "livemerge".to_owned(),
             roles_claim: "roles".to_owned(),
+            host_claim: None,
             leeway_seconds: 0,
         });
     })

@@ -2,7 +2,7 @@
 
 use crate::authority::When;
 use crate::rig::{Rig, SERVED, SPIFFE, call};
-use livemerge_runtime::ClientConfig;
+use livemerge_runtime::{ClientConfig, Rules, Security};
 
 #[tokio::test]
 async fn the_caller_is_the_name_whose_role_let_it_in() {
@@ -105,4 +105,61 @@ async fn a_scheme_in_other_letters_is_called_with_tls() {
         rig.line_to("HTTPS", &ClientConfig::default()).is_err(),
         "nor in plaintext without"
     );
+}
+
+/// The server is called as the agent of a host, by another one that knows which names that has.
+#[tokio::test]
+async fn a_server_is_called_as_a_host_by_the_names_that_are_bound_to_it() {
+    let (one, two) = (format!("{SPIFFE}agent/h1"), format!("{SPIFFE}agent/h2"));
+    let mut caller = None;
+    let rig = Rig::start(|files, tls, auth| {
+        let subjects = format!(
+            "[subjects]\n'{one}' = {{ role = 'agent', host = 'h1' }}\n\
+             '{two}' = {{ role = 'agent', host = 'h2' }}\n'127.example.org' = 'agent'\n"
+        );
+        auth.subjects_file = Some(files.put("subjects.toml", &subjects));
+        caller = Some(Security::open(tls, Some(auth), Rules::new()).unwrap());
+    })
+    .await;
+    let names = caller.unwrap().host_names().unwrap();
+    let name = format!("{SPIFFE}operator");
+    let (cert, key) = rig
+        .files
+        .put_issued("own", &rig.clients.issue(&[&name], When::Now));
+    let client = ClientConfig {
+        cert_file: Some(cert),
+        key_file: Some(key),
+        ..rig.trusting()
+    };
+    let client = client.open(false).unwrap();
+    let address = format!("https://{}", rig.address);
+    let asked = async |host: &str| {
+        let names = Some(names.of(host));
+        let line = client.line_to(&address, names, |endpoint| endpoint);
+        call(&line.unwrap(), "/test.Who/Write", &[]).await
+    };
+    let shows = async |shown: &[&str]| {
+        let shown = [&["127.0.0.1"], shown].concat();
+        let issued = rig.servers.issue(&shown, When::Now);
+        rig.files.put_issued("server", &issued);
+        rig.reload().await;
+    };
+    // For its address alone; as another one's agent; as an agent of no host; as two.
+    for shown in [
+        vec![],
+        vec![two.as_str()],
+        vec!["127.example.org"],
+        vec![&one, &two],
+    ] {
+        shows(&shown).await;
+        let outcome = asked("h1").await;
+        assert_eq!(outcome.reason, "no answer", "{shown:?}");
+        assert!(outcome.text.contains("of host h1"), "{outcome:?}");
+    }
+    shows(&[&one]).await;
+    assert!(asked("h1").await.served(&name));
+    assert_eq!(asked("h2").await.reason, "no answer");
+    let plain = ClientConfig::default().open(false).unwrap();
+    let near = plain.line_to("http://127.0.0.1:1", Some(names.of("h1")), |it| it);
+    assert!(near.unwrap_err().contains("not https"));
 }

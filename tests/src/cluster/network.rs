@@ -79,7 +79,7 @@ impl Network {
     /// Makes lines to names.
     pub(super) fn dial(&self) -> Dial {
         let network = self.clone();
-        Arc::new(move |name| network.channel(name).map(Line::from))
+        Arc::new(move |_, name| network.channel(name).map(Line::from))
     }
 
     /// A channel to a name.

@@ -259,6 +259,8 @@ fn without_the_journal_a_guest_runs_wherever_it_may_run_whatever_comes() {
         (&intent, &releasing, resume),
         (&intent, &intent, Some(Action::Pivot)),
         (&intent, &intent, next_start),
+        // As after a pivot of somebody else.
+        (&suspending, &intent, next_start),
         (&releasing, &intent, next_start),
         (&verifying, &verifying, next_start),
     ] {

@@ -103,12 +103,12 @@ pub(super) const BAD: &[(&str, &str, &[&str])] = &[
     ),
     (
         "RegisterHostRequest",
-        r#"host_id: 'Host' endpoint: 'h1:7421' version: '\n\r'"#,
+        r#"host_id: 'Host' endpoint: 'h1:7421' generation: -1 version: '\n\r'"#,
         &[
             "request_id is required",
             "host_id must be 1 to 63 of `a-z 0-9 . -`, beginning with a letter or digit",
             "endpoint must be `http://ADDRESS:PORT`, `https://ADDRESS:PORT` or `unix:/PATH`",
-            "generation must be 1 or more",
+            "generation must be 0 or more",
             "version must not have control characters",
         ],
     ),
@@ -225,6 +225,7 @@ pub(super) const BAD: &[(&str, &str, &[&str])] = &[
             "overlays[0].below.name must be 1 to 200 of letters, digits and `_ . + -`, beginning with a letter, digit or `_`, without `..`",
             "overlays[0].overlay is required",
             "quiesce must be IF_POSSIBLE, REQUIRED, NEVER or unset",
+            "sequence must be 1 or more",
         ],
     ),
     (
@@ -258,6 +259,7 @@ pub(super) const BAD: &[(&str, &str, &[&str])] = &[
             "disks[0].spare.storage must be 1 to 63 of `a-z 0-9 -`, beginning with a letter or digit",
             "disks[0].spare.name must be 1 to 200 of letters, digits and `_ . + -`, beginning with a letter, digit or `_`, without `..`",
             "promised_elsewhere[0].kept is required",
+            "sequence must be 1 or more",
         ],
     ),
     (

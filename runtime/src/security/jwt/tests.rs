@@ -67,11 +67,16 @@ impl Issuer {
     }
 
     fn open(&self) -> Jwts {
+        self.open_with(None)
+    }
+
+    fn open_with(&self, host_claim: Option<&str>) -> Jwts {
         Jwts::open(&JwtConfig {
             jwks_file: self.dir.path().join("jwks.json"),
             issuer: ISSUER.to_owned(),
             audience: "livemerge".to_owned(),
             roles_claim: roles(),
+            host_claim: host_claim.map(str::to_owned),
             leeway_seconds: 30,
         })
         .unwrap()
@@ -264,4 +269,35 @@ fn keys_change_with_their_file_and_outlive_a_bad_one() {
         Refusal("its key is not known")
     );
     assert!(jwts.shown(RSA_TOKEN).is_ok());
+}
+
+#[test]
+fn an_agent_is_bound_to_the_host_that_its_token_names() {
+    let issuer = Issuer::new();
+    let as_agent = |mut claims: Value| {
+        claims["roles"] = json!(["agent", "viewer"]);
+        issuer.ed(claims)
+    };
+    let grants = |claim: Option<&str>, claims: Value| {
+        let shown = issuer.open_with(claim).shown(&as_agent(claims)).unwrap();
+        let grants = shown.grants.into_iter();
+        let grants = grants.map(|grant| (grant.role(), grant.host().map(str::to_owned)));
+        grants.collect::<Vec<_>>()
+    };
+    let (agent, viewer) = (Role::Agent, (Role::Viewer, None));
+    let bound = [(agent, Some("h1".to_owned())), viewer.clone()];
+    assert_eq!(grants(Some("host"), json!({ "host": "h1" })), bound);
+    let nested = json!({ "livemerge": { "host": "h1" } });
+    assert_eq!(grants(Some("livemerge.host"), nested), bound);
+    for without in [
+        json!({}),
+        json!({ "host": "" }),
+        json!({ "host": "h1\n" }),
+        json!({ "host": ["h1"] }),
+        json!({ "host": 1 }),
+    ] {
+        assert_eq!(grants(Some("host"), without), [viewer.clone()]);
+    }
+    let anyones = grants(None, json!({ "host": "h1" }));
+    assert_eq!(anyones, [(agent, None), viewer]);
 }
