@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 use livemerge_api_server::snapshot::{Consistency, Origin, Snapshot, SnapshotDisk, SnapshotState};
 use livemerge_api_server::store::{SnapshotChange, SqliteStore, Store as _};
 use livemerge_host_agent::hypervisor::fake::Pace;
 use livemerge_proto::ids::{SnapshotId, VmId};
+use livemerge_runtime::{Clock as _, SystemClock};
 use livemerge_storage::VolumeRef;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -150,7 +150,7 @@ fn snapshot(vm: VmId, base: &str) -> Result<Snapshot> {
             },
             merging: None,
         }],
-        created_at: Timestamp::now(),
+        created_at: SystemClock.now(),
         revision: 0,
     })
 }
