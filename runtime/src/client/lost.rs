@@ -75,8 +75,8 @@ pub(super) fn is_over(error: &(dyn Error + 'static)) -> bool {
     error.is::<TimeoutExpired>() || error.source().is_some_and(is_over)
 }
 
-/// Whether the connection broke, or there was none: a call that was reset by itself, or whose time
-/// was over, is no such case.
+/// Whether the connection broke, or there was none; also one behind a proxy, which can only reset the
+/// calls that were on it. A call whose time was over is no such case.
 fn is_broken(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -84,12 +84,22 @@ fn is_broken(error: &(dyn Error + 'static)) -> bool {
             return false;
         }
         if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let reset = error.is_remote() && error.reason().is_some_and(is_of_a_proxy);
             let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            return error.is_io() || error.is_go_away() || refused;
+            return error.is_io() || error.is_go_away() || refused || reset;
         }
         next = error.source();
     }
     true
+}
+
+/// How proxies reset a call that has begun and that they cannot go on with. A server of ours ends each with a
+/// status.
+fn is_of_a_proxy(reason: h2::Reason) -> bool {
+    matches!(
+        reason,
+        h2::Reason::INTERNAL_ERROR | h2::Reason::NO_ERROR | h2::Reason::CONNECT_ERROR
+    )
 }
 
 #[cfg(test)]

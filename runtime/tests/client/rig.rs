@@ -278,3 +278,39 @@ pub(crate) fn problem(code: Code, reason: &str, retry_after: Option<Duration>) -
 pub(crate) fn unavailable() -> Step {
     Step::Fail(Status::unavailable("as the script says"))
 }
+
+/// A proxy whose server goes away in the middle of its first answer: it resets that call, keeps the connection, and
+/// answers the next ones. Each answer is the number of the call.
+pub(crate) async fn resetting_proxy(with: h2::Reason) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let mut calls = 0;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            calls += 1;
+            let head = http::Response::builder().header("content-type", "application/grpc");
+            let mut body = respond
+                .send_response(head.body(()).unwrap(), false)
+                .unwrap();
+            let message = HealthCheckResponse { status: calls }.encode_to_vec();
+            let mut frame = vec![0];
+            frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+            frame.extend(message);
+            body.send_data(frame.into(), false).unwrap();
+            if calls == 1 {
+                tokio::spawn(async move {
+                    // What was sent goes first.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    body.send_reset(with);
+                });
+                continue;
+            }
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            body.send_trailers(trailers).unwrap();
+        }
+    });
+    address
+}

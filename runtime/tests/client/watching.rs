@@ -1,12 +1,15 @@
 //! Watches that break.
 
-use crate::rig::{HASTE, Script, Server, Step, problem, reads, request, unavailable};
-use livemerge_runtime::Backoff;
+use crate::rig::{
+    HASTE, Script, Server, Step, problem, reads, request, resetting_proxy, unavailable,
+};
 use livemerge_runtime::client::{Seen, Watch, WatchPolicy};
+use livemerge_runtime::{Backoff, Client};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckResponse;
+use tonic_health::pb::health_client::HealthClient;
 
 const POLICY: WatchPolicy = WatchPolicy {
     open: Duration::from_secs(60),
@@ -69,6 +72,41 @@ async fn a_watch_that_is_cut_goes_on_behind_the_last_piece() {
     let fault = watch.next().await.unwrap_err();
     assert_eq!((fault.code(), fault.message()), (Code::Internal, "a fault"));
     assert_eq!(watch.token().map(String::as_str), Some("5"));
+}
+
+/// Of a connection that breaks behind a proxy its client sees nothing but a stream that was reset.
+#[tokio::test]
+async fn a_watch_or_a_call_that_a_proxy_resets_is_made_again() {
+    for reason in [h2::Reason::INTERNAL_ERROR, h2::Reason::NO_ERROR] {
+        let line = |address| {
+            let url = format!("http://{address}");
+            Client::default().line(&url, |endpoint| endpoint).unwrap()
+        };
+        let client = HealthClient::new(reads().over(line(resetting_proxy(reason).await)));
+        let open = move |_: Option<()>| {
+            let mut client = client.clone();
+            async move {
+                client
+                    .watch(request(""))
+                    .await
+                    .map(tonic::Response::into_inner)
+            }
+        };
+        let mut watch = Watch::new(POLICY, "a test", None, open, |_| None);
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.push(match watch.next().await.unwrap() {
+                Seen::Piece(piece) => piece.status,
+                Seen::Lost(_) => 0,
+                Seen::Afresh(status) => panic!("{status}"),
+            });
+        }
+        assert_eq!(seen, [1, 0, 2], "{reason}");
+
+        let mut client = HealthClient::new(reads().over(line(resetting_proxy(reason).await)));
+        let answer = client.check(request("")).await.unwrap();
+        assert_eq!(answer.get_ref().status, 2, "{reason}");
+    }
 }
 
 #[tokio::test]
