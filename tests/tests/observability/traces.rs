@@ -246,7 +246,7 @@ fn certificate(dir: &Path) -> Result<(PathBuf, [PathBuf; 2])> {
         put("cert.pem", cert.pem())?,
         put("key.pem", key.serialize_pem())?,
     ];
-    Ok((put("ca.pem", authority.pem().to_owned())?, own))
+    Ok((put("ca.pem", authority.pem())?, own))
 }
 
 /// A domain keeps what it removes; its host ends that later, in a process of its own.
@@ -307,7 +307,9 @@ async fn a_removal_that_ends_later_is_in_the_trace_of_its_operation() -> Result<
     let RemovalState::Condemned { keep_until } = condemned.state else {
         anyhow::bail!("{condemned:?}");
     };
-    while keep_until.is_some_and(|until| jiff::Timestamp::now() <= until) {
+    while keep_until.is_some_and(|until| {
+        livemerge_runtime::Clock::now(&livemerge_runtime::SystemClock) <= until
+    }) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let ended = later.go_on(&storage, condemned).await?;
