@@ -81,14 +81,12 @@ impl TracesConfig {
             host && matches!(uri.scheme_str(), Some("http" | "https"))
         });
         if !is_one {
-            return Err(
-                self.unusable("is not http://ADDRESS:PORT or https://ADDRESS:PORT".to_owned())
-            );
+            return Err(self.unusable("is not http://ADDRESS:PORT or https://ADDRESS:PORT"));
         }
         // What it is sent names machines, but no secret: across a network in plaintext, if so wished.
         let anywhere = true;
         let admitted = self.client().admit(&self.endpoint, anywhere);
-        admitted.map_err(|why| self.unusable(why.replace("client.", "traces.")))
+        admitted.map_err(|why| self.unusable(&why.replace("client.", "traces.")))
     }
 
     /// It is called by the rules by which the servers call each other, with files that are read again.
@@ -105,16 +103,16 @@ impl TracesConfig {
     fn channel(&self) -> Result<Channel, ConfigError> {
         let bounds = |endpoint: Endpoint| endpoint.connect_timeout(TIME_LIMIT).timeout(TIME_LIMIT);
         let line = self.client().open(true)?.line(&self.endpoint, bounds);
-        let line = line.map_err(|why| self.unusable(why))?;
+        let line = line.map_err(|why| self.unusable(&why))?;
         line.channel()
-            .ok_or_else(|| self.unusable("cannot be called".to_owned()))
+            .ok_or_else(|| self.unusable("cannot be called"))
     }
 
-    fn unusable(&self, why: String) -> ConfigError {
+    fn unusable(&self, why: &str) -> ConfigError {
         let own = format!("{} ", self.endpoint);
         ConfigError::Traces {
             endpoint: self.endpoint.clone(),
-            why: why.strip_prefix(&own).unwrap_or(&why).to_owned(),
+            why: why.strip_prefix(&own).unwrap_or(why).to_owned(),
         }
     }
 }
@@ -149,7 +147,7 @@ pub fn start(config: &TracesConfig, service: &str, instance: &str) -> Result<Exp
         .with_channel(config.channel()?)
         .with_timeout(TIME_LIMIT)
         .build()
-        .map_err(|error| config.unusable(error.to_string()))?;
+        .map_err(|error| config.unusable(&error.to_string()))?;
     let batches = BatchConfigBuilder::default()
         .with_scheduled_delay(BATCH_EVERY)
         .build();
