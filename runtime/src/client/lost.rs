@@ -95,6 +95,7 @@ fn is_broken(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
     use tonic_types::ErrorDetails;
 
     #[test]
@@ -110,7 +111,7 @@ mod tests {
                 (Code::Unavailable, "SERVER_DRAINING"),
                 (Code::ResourceExhausted, "SERVER_OVERLOADED"),
             ] {
-                let mut details = ErrorDetails::with_error_info(reason, "livemerge", []);
+                let mut details = ErrorDetails::with_error_info(reason, "livemerge", HashMap::new());
                 details.set_retry_info(Some(asked));
                 let status = Status::with_error_details(code, "later", details);
                 let lost = Lost::of_status(&status).unwrap();
