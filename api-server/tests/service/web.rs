@@ -142,11 +142,23 @@ async fn pages_have_no_places_beside_those_of_other_clients() {
 
 #[tokio::test]
 async fn deadlines_hold_for_pages_too() {
-    let secured = Secured::serve(&any_id()).await;
+    let vm_id = any_id();
+    let secured = Secured::serve(&vm_id).await;
+    let mut inventory = InventoryServiceClient::new(secured.line(Some(Role::Viewer)));
+    until("the machine", async || {
+        let vm_id = vm_id.clone();
+        inventory.get_vm(v1::GetVmRequest { vm_id }).await.ok()
+    })
+    .await;
     let [bearer, origin] = as_role(Role::Viewer);
     let headers = [bearer, origin, ("grpc-timeout", "0n".to_owned())];
-    let list = v1::ListSnapshotsRequest::default();
-    let answer = call(&secured.web, LIST, Form::Binary, &headers, &list).await;
+    // Its host is asked for that.
+    let path = "/livemerge.v1.InventoryService/GetVolumeChain";
+    let chain = v1::GetVolumeChainRequest {
+        vm_id,
+        ..v1::GetVolumeChainRequest::default()
+    };
+    let answer = call(&secured.web, path, Form::Binary, &headers, &chain).await;
     assert_eq!(
         answer.grpc_status(Form::Binary),
         ("4".to_owned(), "DEADLINE_EXCEEDED".to_owned())

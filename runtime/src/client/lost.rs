@@ -105,6 +105,7 @@ fn is_of_a_proxy(reason: h2::Reason) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
     use tonic_types::ErrorDetails;
 
     #[test]
@@ -120,7 +121,7 @@ mod tests {
                 (Code::Unavailable, "SERVER_DRAINING"),
                 (Code::ResourceExhausted, "SERVER_OVERLOADED"),
             ] {
-                let mut details = ErrorDetails::with_error_info(reason, "livemerge", []);
+                let mut details = ErrorDetails::with_error_info(reason, "livemerge", HashMap::new());
                 details.set_retry_info(Some(asked));
                 let status = Status::with_error_details(code, "later", details);
                 let lost = Lost::of_status(&status).unwrap();
