@@ -273,7 +273,7 @@ fn rests(world: &World) -> bool {
     let as_it_shall_be = world.stays_off || world.machine.state != VmState::ShutOff;
     server.is_some_and(|server| server.idle())
         && agent.is_some_and(|agent| agent.drivers.is_empty() && agent.orders.is_empty())
-        && network.messages.is_empty()
+        && network.under_way().next().is_none()
         && !world.paused_by_operator
         && as_it_shall_be
         && heard
@@ -324,6 +324,8 @@ fn goes_on(world: &World, faults: bool, possible: &mut Vec<(u32, Event)>) {
         E::MessageArrives,
         network.up && !network.messages.is_empty(),
     );
+    let late = network.up && !network.late.is_empty();
+    may(if faults { 4 } else { 10 }, E::LateMessageComes, late);
     let stale = server.is_some_and(|server| server.hears()) && !network.streaming;
     may(30, E::ServerNoticesTheBreak, stale);
     let opens = network.up && server.is_some() && agent.is_some() && !stale;
