@@ -191,6 +191,9 @@ pub enum BlockJobOutcome {
     Cancelled,
 }
 
+    /// It has copied all, and the tables of the image that it wrote are not whole; the chain is as it was.
+    /// Of a machine that is shut off.
+    Damaged,
 /// What the hypervisor reports by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HypervisorEvent {

@@ -315,6 +315,11 @@ impl FakeHypervisor {
     pub fn notice(&self, vm: VmId, disk: &DiskTarget) {
         let told = self.with_disk(vm, disk, |disk, _| disk.notice());
         self.tell_job(vm, disk, told.flatten());
+    /// The disk's job has copied all, and what it wrote is found damaged; the chain stays as it is.
+    pub fn damage_job(&self, vm: VmId, disk: &DiskTarget) {
+        self.end_job(vm, disk, BlockJobOutcome::Damaged);
+    }
+
     }
 
     /// The disk's job fails, unless it has switched; the chain stays as it is.
