@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use livemerge_proto::ids::{DiskTarget, MergeId};
-use livemerge_storage::{Format, Locator};
+use livemerge_storage::Locator;
 
 use super::images::FakeImages;
 use crate::hypervisor::{
@@ -78,10 +78,10 @@ pub struct RunningJob {
 pub(super) type Told = Option<BlockJobOutcome>;
 
 impl Disk {
-    pub(super) fn view(&self, chain: Vec<Locator>) -> DiskView {
+    pub(super) fn view(&self, chain: Vec<Locator>, images: &FakeImages) -> DiskView {
         let layer = |locator| Layer {
             locator,
-            format: Some(Format::Qcow2),
+            format: images.format(&locator),
         };
         DiskView {
             target: self.target.clone(),
@@ -170,6 +170,12 @@ impl Disk {
         };
         if matches!(order.kind, BlockJobKind::Commit | BlockJobKind::Pull) {
             self.works_for = order.merge;
+        }
+        // Before it copies, QEMU makes what it writes as large as what it reads.
+        if let (Some(base), Some(bytes)) = (&order.base, images.bytes(&order.top))
+            && order.kind != BlockJobKind::Pull
+        {
+            images.grow(base, bytes);
         }
         self.job = Some(Job {
             kind: order.kind,

@@ -27,7 +27,7 @@ mod tests;
 
 pub use disk::RunningJob;
 pub use guest::GuestAgent;
-pub use images::FakeImages;
+pub use images::{FakeImages, IMAGE_BYTES};
 pub use script::Call;
 
 use std::collections::{BTreeMap, BTreeSet};
