@@ -33,6 +33,7 @@ use livemerge_proto::v1::MergePhase;
 use crate::guest::domain::Workload;
 use crate::scene::{LIMIT, Scene};
 use crate::sweep::Tally;
+use agent::Way;
 pub use tally::{Kill, Kills};
 
 const WORKLOAD: Workload = Workload {
@@ -77,6 +78,10 @@ pub enum Victim {
     Server,
     /// The agent alone.
     Agent,
+    /// The same, in a pull.
+    AgentInPull,
+    /// The same, while the machine is off.
+    AgentOffline,
     /// The agent, and libvirt within it, while they start the block job.
     AgentAtStart,
     /// The agent, and libvirt within it, while they switch the guest.
@@ -100,6 +105,10 @@ pub async fn sweep(kills: u32, seed: u64, victims: &[Victim]) -> Tally {
         [
             (Victim::MachineBetweenDisks, quarter, first),
             (Victim::Agent, quarter, second),
+        ],
+        [
+            (Victim::AgentInPull, quarter, first),
+            (Victim::AgentOffline, quarter, second),
         ],
         [
             (Victim::AgentAtStart, quarter, first),
@@ -207,9 +216,13 @@ fn tell_what_was_said(scene: &Scene) {
 
 async fn begin(victim: Victim) -> Result<Scene> {
     match victim {
-        Victim::Machine | Victim::Host | Victim::Libvirtd | Victim::Agent | Victim::Server => {
-            Scene::begin_with_daemon(&["vda"], WORKLOAD).await
-        }
+        Victim::Machine
+        | Victim::Host
+        | Victim::Libvirtd
+        | Victim::Agent
+        | Victim::AgentInPull
+        | Victim::AgentOffline
+        | Victim::Server => Scene::begin_with_daemon(&["vda"], WORKLOAD).await,
         Victim::MachineInPivot => Scene::begin_with_daemon_and_monitor(&["vda"], WORKLOAD).await,
         Victim::MachineBetweenDisks => Scene::begin_with_daemon(&["vda", "vdb"], WORKLOAD).await,
         Victim::AgentInPivot => Scene::begin(&["vda"], WORKLOAD).await,
@@ -237,7 +250,9 @@ async fn one(
         Victim::Host => host::kill(scene, kill, number, phase).await,
         Victim::Libvirtd => libvirtd::kill(scene, kill, number, phase).await,
         Victim::Server => server::kill(scene, kill, number, drawn).await,
-        Victim::Agent => agent::kill(scene, kill, number, phase).await,
+        Victim::Agent => agent::kill(scene, kill, number, phase, Way::Commit).await,
+        Victim::AgentInPull => agent::kill(scene, kill, number, phase, Way::Pull).await,
+        Victim::AgentOffline => agent::kill(scene, kill, number, phase, Way::Offline).await,
         Victim::AgentAtStart => start::kill(scene, kill, number, drawn).await,
         Victim::AgentInPivot => pivot::kill(scene, kill, number).await,
     }
