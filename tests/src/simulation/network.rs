@@ -102,6 +102,17 @@ impl Network {
         self.messages.iter().chain(&self.late)
     }
 
+    /// Whether overlays or merges are ordered by what is on its way.
+    pub(super) fn orders_a_change(&self) -> bool {
+        let orders = |message: &Message| {
+            let Message::Request(_, _, Question::Ask(ask)) = message else {
+                return false;
+            };
+            matches!(ask, Ask::Overlays(_) | Ask::Merges(_))
+        };
+        self.messages.iter().any(orders)
+    }
+
     /// The stream begins with the full state.
     pub(super) fn open_stream(&mut self, full: Report) {
         self.streaming = true;

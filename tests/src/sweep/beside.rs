@@ -26,8 +26,9 @@ const LISTED: Duration = Duration::from_secs(120);
 const TOTAL: u32 = 6_000_000;
 /// A volume that is built on the first snapshot's.
 pub(super) const CLONE: &str = "clone.qcow2";
-/// A volume that nobody names.
-pub(super) const LEFTOVER: &str = "leftover.qcow2";
+/// A volume that nobody names, called as overlays are: what has no such name and is built on nothing may be
+/// the disk of a machine that is not defined now.
+pub(super) const LEFTOVER: &str = "01a20a41-0000-7000-8000-00000000dead.qcow2";
 /// As large a disk is made.
 pub(super) const GROWN: u64 = 2 * IMAGE_BYTES;
 
