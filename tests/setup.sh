@@ -49,6 +49,7 @@ why() {
     util-linux) echo 'mount, unshare, nsenter and blkdiscard: namespaces and devices of the tests' ;;
     lvm2) echo 'the volume groups of the tests, in a virtual host' ;;
     udev) echo 'names the devices of a virtual host; not started here' ;;
+    libfaketime) echo 'sets the clocks of processes' ;;
     libnbd-bin) echo 'nbdinfo and nbdcopy, clients of the exporter that are not QEMU' ;;
     rclone) echo 'a peer in removing objects' ;;
     jq) echo 'reads what grpcurl prints, in an example' ;;
@@ -250,7 +251,7 @@ virtual_hosts() {
 }
 
 test_tools() {
-    install_packages e2fsprogs libnbd-bin nghttp2-proxy
+    install_packages e2fsprogs libnbd-bin libfaketime nghttp2-proxy
     virtual_hosts
     fetch_agent
     install_nextest

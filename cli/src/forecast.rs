@@ -8,11 +8,13 @@
 //!   copies      64.00 MiB; the other way: 1.50 GiB
 //!   space       needs 48.00 MiB, free: 90.00 GiB
 //!   gives back  70.00 MiB
+//!   warning     guest_discards: …
 //! ```
 
 use crate::chain::branch;
 use crate::output::columns;
-use crate::output::text::{escape, or_dash};
+use crate::output::plan::WARNING;
+use crate::output::text::{escape, or_dash, word};
 use indicatif::{HumanBytes, HumanDuration};
 use livemerge_proto::v1;
 use std::time::Duration;
@@ -43,7 +45,8 @@ fn of_disk(merge: &v1::MergePlan, rounds: bool) -> String {
         String::new()
     };
     let way = way(merge.kind());
-    let (chain, numbers) = (columns(layers(merge)), columns(numbers(merge)));
+    let lines = numbers(merge).into_iter().chain(warnings(merge));
+    let (chain, numbers) = (columns(layers(merge)), columns(lines));
     format!("{disk}  {round}{way}\n{chain}\n{numbers}")
 }
 
@@ -107,6 +110,14 @@ fn numbers(merge: &v1::MergePlan) -> Vec<Vec<String>> {
     ]
     .map(|(name, value)| vec![name.to_owned(), value])
     .into()
+}
+
+fn warnings(merge: &v1::MergePlan) -> impl Iterator<Item = Vec<String>> {
+    merge.warnings.iter().map(|warning| {
+        let reason = word(warning.reason().as_str_name(), WARNING);
+        let text = format!("{reason}: {}", or_dash(&warning.message));
+        vec!["warning".to_owned(), text]
+    })
 }
 
 fn in_all(plan: &v1::PlanDeleteSnapshotResponse) -> String {

@@ -30,6 +30,8 @@ pub struct Chain {
     pub job_running: bool,
     /// The hypervisor's own snapshots of the disk: their metadata name layers of the chain.
     pub kept_snapshots: Vec<String>,
+    /// Whether what the guest discards is given back by the images.
+    pub discards: bool,
 }
 
 impl Chain {
@@ -217,6 +219,7 @@ async fn describe(disk: &DiskView, job_running: bool, volumes: &Volumes) -> Resu
         layers,
         job_running,
         kept_snapshots: Vec::new(),
+        discards: disk.discards,
     })
 }
 

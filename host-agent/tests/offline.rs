@@ -320,6 +320,39 @@ async fn a_raw_base_is_written_and_started_as_raw() {
     rig.runs(&["raw"]).await;
 }
 
+/// Takes the last cluster of an image for free, though a table has data there.
+fn forget_last_cluster(image: &Path) {
+    use std::os::unix::fs::FileExt as _;
+    const CLUSTER: u64 = 64 << 10;
+    let file = fs::File::options().read(true).write(true).open(image);
+    let file = file.unwrap();
+    let number = |at| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        u64::from_be_bytes(bytes)
+    };
+    // The header names the table, whose first entry names the counts of the first clusters.
+    let counts = number(number(48));
+    let last = file.metadata().unwrap().len().div_ceil(CLUSTER) - 1;
+    file.write_all_at(&[0, 0], counts + 2 * last).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_merge_leaves_damaged_stays_in_the_chain() {
+    let mut rig = Rig::new(&["a", "b", "c"]).await;
+    let before = rig.definition();
+    forget_last_cluster(&rig.path("a"));
+    rig.start("a", "b", 0).await;
+    rig.told(BlockJobOutcome::Damaged).await;
+    rig.sees(&["a", "b", "c"]).await;
+    assert_eq!(rig.definition(), before);
+    let head = ImageHead::read(&rig.path("c"), None).unwrap();
+    assert_eq!(head.backing.as_deref(), Some("b"));
+    // Of those that nothing was written into, nothing is said.
+    rig.merge("b", "c").await;
+    rig.sees(&["a", "b"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_smaller_base_grows() {
     let mut rig = Rig::new(&["a", "b"]).await;

@@ -91,7 +91,7 @@ reasons! {
     CredentialsMissing = "CREDENTIALS_MISSING", Unauthenticated, "The caller has shown neither a client certificate nor a bearer token. Show one: `--cert-file` and `--key-file`, or `--token-file`.";
     CredentialsInvalid = "CREDENTIALS_INVALID", Unauthenticated, "The bearer token is not known or has expired, or the client certificate is good no more: expired, revoked, or of an authority that was taken out. A stream ends with this when that comes to be while it is open. Get a new one.";
     MethodNotPermitted = "METHOD_NOT_PERMITTED", PermissionDenied, "The caller is known, and has no role that may do this, or is bound to another host; the metadata has its name, and the method or the host. Ask for the role.";
-    ChainCorrupt = "CHAIN_CORRUPT", DataLoss, "A volume's header cannot be read as what it should be. Nothing was changed; look at the volume.";
+    ChainCorrupt = "CHAIN_CORRUPT", DataLoss, "A volume's header or tables are not what they should be. Nothing was removed; look at the volume, with `qemu-img check`.";
     VmDied = "VM_DIED", FailedPrecondition, "The virtual machine stopped during the merge. The snapshot stays, and so do both volumes; delete it again once the machine runs.";
     MergeIoError = "MERGE_IO_ERROR", Internal, "The block job failed. The chain reads as before for the guest. The message says what libvirt refused; QEMU's log on the host may say more.";
     InternalBug = "INTERNAL_BUG", Internal, "A fault of LiveMerge. The cause is in the server's log under the request's id.";

@@ -28,6 +28,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use clap::ValueEnum as _;
 use futures::{StreamExt as _, stream};
 use livemerge_proto::v1::MergePhase;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::guest::domain::Workload;
 use crate::scene::{LIMIT, Scene};
 use crate::sweep::Tally;
+use agent::Way;
 pub use tally::{Kill, Kills};
 
 const WORKLOAD: Workload = Workload {
@@ -79,24 +81,16 @@ pub enum Victim {
     Server,
     /// The agent alone.
     Agent,
+    /// The same, in a pull.
+    AgentInPull,
+    /// The same, while the machine is off.
+    AgentOffline,
     /// The agent, and libvirt within it, while they start the block job.
     AgentAtStart,
     /// The agent, and libvirt within it, while they switch the guest.
     AgentInPivot,
 }
 
-/// All victims, the one with the most kills first.
-const VICTIMS: [Victim; 9] = [
-    Victim::MachineInPivot,
-    Victim::MachineBetweenDisks,
-    Victim::Agent,
-    Victim::AgentAtStart,
-    Victim::AgentInPivot,
-    Victim::Host,
-    Victim::Libvirtd,
-    Victim::Machine,
-    Victim::Server,
-];
 /// Guests side by side: each waits more than it works.
 const LANES: usize = 3;
 /// Kills of one victim that one guest goes through, unless it has to be given up before.
@@ -106,8 +100,9 @@ const ON_ONE_GUEST: u32 = 10;
 /// of the sweep; or of these alone, if there are any. Tells of each kill, and at the end how they
 /// ended. When it is stopped, no kill is begun any more, and the rest is counted as skipped.
 pub async fn sweep(kills: u32, seed: u64, victims: &[Victim], stop: &CancellationToken) -> Tally {
-    let wanted = |victim: &Victim| victims.is_empty() || victims.contains(victim);
-    let parts = VICTIMS.into_iter().filter(wanted).flat_map(|victim| {
+    let wanted = |victim: &&Victim| victims.is_empty() || victims.contains(*victim);
+    let parts = Victim::value_variants().iter().filter(wanted);
+    let parts = parts.flat_map(|&victim| {
         let all = match victim {
             Victim::MachineInPivot => kills,
             _ => kills.div_ceil(4),
@@ -214,9 +209,13 @@ fn tell_what_was_said(scene: &Scene) {
 
 async fn begin(victim: Victim) -> Result<Scene> {
     match victim {
-        Victim::Machine | Victim::Host | Victim::Libvirtd | Victim::Agent | Victim::Server => {
-            Scene::begin_with_daemon(&["vda"], WORKLOAD).await
-        }
+        Victim::Machine
+        | Victim::Host
+        | Victim::Libvirtd
+        | Victim::Agent
+        | Victim::AgentInPull
+        | Victim::AgentOffline
+        | Victim::Server => Scene::begin_with_daemon(&["vda"], WORKLOAD).await,
         Victim::MachineInPivot => Scene::begin_with_daemon_and_monitor(&["vda"], WORKLOAD).await,
         Victim::MachineBetweenDisks => Scene::begin_with_daemon(&["vda", "vdb"], WORKLOAD).await,
         Victim::AgentInPivot => Scene::begin(&["vda"], WORKLOAD).await,
@@ -244,7 +243,9 @@ async fn one(
         Victim::Host => host::kill(scene, kill, number, phase).await,
         Victim::Libvirtd => libvirtd::kill(scene, kill, number, phase).await,
         Victim::Server => server::kill(scene, kill, number, drawn).await,
-        Victim::Agent => agent::kill(scene, kill, number, phase).await,
+        Victim::Agent => agent::kill(scene, kill, number, phase, Way::Commit).await,
+        Victim::AgentInPull => agent::kill(scene, kill, number, phase, Way::Pull).await,
+        Victim::AgentOffline => agent::kill(scene, kill, number, phase, Way::Offline).await,
         Victim::AgentAtStart => start::kill(scene, kill, number, drawn).await,
         Victim::AgentInPivot => pivot::kill(scene, kill, number).await,
     }

@@ -20,6 +20,7 @@
 
 pub mod api;
 pub mod bench;
+pub mod clock;
 pub mod cluster;
 pub mod daemon;
 pub mod demo;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use livemerge_proto::v1;
+use livemerge_tests::clock::ProcessClock;
 use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::guest::oracle::{self, Verdict};
 use livemerge_tests::guest::pairs;
@@ -101,15 +102,23 @@ async fn the_middle_and_the_newest_snapshot_of_two_disks_are_deleted_and_nothing
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_dies_in_mid_merge_and_the_host_finishes() -> Result<()> {
-    let mut scene = Scene::begin(&["vda"], busy()).await?;
+    let rig = Rig::new()?;
+    let guest = rig.start_guest("vm", &["vda"], 2 << 30, busy())?;
+    let mut services = Services::new(&rig, Reach::Unix)?;
+    let clock = ProcessClock::new(&rig.path().join("clock"))?;
+    services.api.give(clock.environment());
+    let mut scene = Scene::with(rig, guest, services).await?;
     let vm = scene.vm();
     let snapshot = scene.snapshot("nightly").await?;
     scene.grow_active_layer("vda", HEAVY_BYTES).await?;
     let images = scene.images_of("vda").await?;
 
+    // Its clock is set while it works, and the other way before it is back.
+    clock.set_days(8)?;
     let deletion = scene.api.delete(&snapshot).await?;
     let merge = scene.until_copying().await?;
     scene.services.api.kill()?;
+    clock.set_days(-8)?;
     assert_eq!(scene.layers_on_host("vda").await?, images);
     scene.until_off_chain("vda", &images[1]).await?;
     assert_eq!(scene.layers_on_host("vda").await?, images[..1]);
@@ -133,6 +142,17 @@ async fn the_api_server_dies_in_mid_merge_and_the_host_finishes() -> Result<()> 
     let mut told = types(&log, &ended);
     told.retain(|told| story.contains(told));
     assert_eq!(told, story);
+    let seconds = |event: &v1::Event| event.occurred_at.map(|at| at.seconds);
+    let at = |kind: v1::EventType| log.iter().rfind(|event| event.r#type() == kind);
+    let (asked, removed) = (
+        at(story[0]).and_then(seconds),
+        at(story[5]).and_then(seconds),
+    );
+    assert!(
+        asked
+            .zip(removed)
+            .is_some_and(|(asked, removed)| removed + 6 * 86_400 < asked)
+    );
     scene.agrees().await?;
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())

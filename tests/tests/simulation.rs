@@ -35,14 +35,16 @@ const SEEDS: u64 = 2_000;
 const FOUND_WITHIN: u64 = 2_000;
 
 /// What the seeds must have gone through, or they prove little.
-const MUST_BE_SEEN: [&str; 38] = [
+const MUST_BE_SEEN: [&str; 40] = [
     "QEMU dies after its switch, before anybody knows",
     "QEMU dies in a copy",
     "QEMU dies with a pivot on its way",
     "QEMU dies with what it has pulled in its memory alone",
     "a cancel is asked for",
     "a clock jumps",
+    "a copy comes late",
     "a job's limit is lifted",
+    "a late order is refused",
     "a limit is asked for",
     "a merge fails",
     "a merge is cancelled",
@@ -416,4 +418,14 @@ fn a_restarted_server_that_goes_by_ids_is_found() {
         ..Steps::default()
     };
     breaks(&["order"], steps);
+}
+
+/// One that takes an order whenever it comes, whatever was given since.
+#[test]
+fn an_agent_that_carries_out_late_orders_is_found() {
+    let steps = Steps {
+        takes_late: true,
+        ..Steps::default()
+    };
+    breaks(&["I2", "I3", "I4", "I5", "left"], steps);
 }

@@ -154,6 +154,7 @@ pub(super) fn chain(vm: VmId, chain: Chain, now: Timestamp) -> v1::VolumeChain {
         observed_at: Some(time(now)),
         job_running: chain.job_running,
         libvirt_snapshots: chain.libvirt_snapshots,
+        guest_discards: chain.guest_discards,
     }
 }
 

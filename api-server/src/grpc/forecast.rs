@@ -3,7 +3,7 @@
 use super::convert::{duration, number};
 use super::operation::kind;
 use crate::hosts::volume_ref;
-use crate::snapshot::{DiskTask, Forecast, time_of_all};
+use crate::snapshot::{DiskTask, Forecast, Warning, time_of_all, warnings};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::v1;
 
@@ -37,6 +37,44 @@ fn merge(task: &DiskTask) -> v1::MergePlan {
         other_way_bytes: number(foreseen.other_way_bytes),
         copy_bytes_guessed: foreseen.guessed,
         estimated_time: foreseen.time.and_then(duration),
+        warnings: warnings(task).iter().map(warning).collect(),
+    }
+}
+
+fn warning(warning: &Warning) -> v1::MergeWarning {
+    use v1::MergeWarningReason as Reason;
+    let (reason, message) = match warning {
+        Warning::GuestDiscards => (
+            Reason::GuestDiscards,
+            "the guest's discards reach the images (discard='unmap'), and versions of QEMU are known in \
+             which a discard during the copy damages a qcow2 volume: let the guest not discard meanwhile, \
+             or merge while the machine is off"
+                .to_owned(),
+        ),
+        Warning::TakesRoom {
+            needed_bytes,
+            freed_bytes,
+        } => (
+            Reason::TakesRoom,
+            format!(
+                "the kept volume may take {needed_bytes} bytes more, and the removed ones give back \
+                 {freed_bytes}: their data are compressed, or its clusters are larger"
+            ),
+        ),
+        Warning::BytesGuessed => (
+            Reason::BytesGuessed,
+            "the volumes' maps could not be read in time: bytes and space are guesses, and too little \
+             room does not refuse the delete"
+                .to_owned(),
+        ),
+        Warning::TimeUnknown => (
+            Reason::TimeUnknown,
+            "no merge was ever measured: how long it takes is not known".to_owned(),
+        ),
+    };
+    v1::MergeWarning {
+        reason: reason.into(),
+        message,
     }
 }
 

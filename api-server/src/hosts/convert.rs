@@ -209,6 +209,7 @@ fn chain(chain: v1::VolumeChain) -> Result<Chain, Status> {
         layers,
         job_running: chain.job_running,
         libvirt_snapshots: chain.libvirt_snapshots,
+        guest_discards: chain.guest_discards,
     })
 }
 

@@ -228,6 +228,8 @@ pub struct Chain {
     pub job_running: bool,
     /// libvirt's own snapshots whose metadata name a layer of it; none can be merged meanwhile.
     pub libvirt_snapshots: Vec<String>,
+    /// Whether what the guest discards is given back by the images.
+    pub guest_discards: bool,
 }
 
 /// One layer of a chain.

@@ -31,6 +31,9 @@ pub struct Foreseen {
     pub other_way_bytes: u64,
     /// The volumes' maps were not read: the bytes are those that the volumes take in storage.
     pub guessed: bool,
+    /// The guest may discard meanwhile what is copied into a qcow2 volume.
+    #[serde(default)]
+    pub guest_discards: bool,
     /// How long it would copy; `None` when nothing was ever measured.
     pub time: Option<Duration>,
 }
@@ -59,7 +62,7 @@ impl Foreseen {
                 .filter(|way| way.blocker.is_none())
                 .map_or(0, |way| way.copy_bytes),
             guessed: way.estimated,
-            time: None,
+            ..Self::default()
         }
     }
 }

@@ -43,6 +43,7 @@ mod turns;
 mod types;
 mod undone;
 mod update;
+mod warning;
 mod wishes;
 
 pub use discovery::Discovery;
@@ -61,4 +62,5 @@ pub use types::{
     SnapshotDisk, SnapshotState, Told, VmRecord, Work,
 };
 pub use update::UpdateOrder;
+pub use warning::{Warning, warnings};
 pub use wishes::Wish;

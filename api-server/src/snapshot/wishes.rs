@@ -5,6 +5,7 @@
 
 use super::hub::OperationView;
 use super::service::{Snapshots, about};
+use super::step::awaited_merges;
 use super::types::{EventKind, NewEvent, Operation, OperationState, Snapshot, SnapshotState, Work};
 use crate::store::{Change, SnapshotChange, StoreError};
 use livemerge_proto::ids::OperationId;
@@ -123,7 +124,9 @@ impl Snapshots {
         let Some(view) = self.around.hub.get(operation.id) else {
             return true;
         };
-        let mut merges = view.merges.values();
+        // What is shown of an earlier round stays until the next one has begun.
+        let under_way = awaited_merges(operation);
+        let mut merges = under_way.iter().filter_map(|id| view.merges.get(id));
         let passed = merges.any(|merge| matches!(merge.seen.phase, Pivoting | Verifying | Merged));
         !passed && operation.may_turn_back()
     }

@@ -200,6 +200,39 @@ async fn past_the_point_of_no_return_a_cancel_is_refused() {
     assert_eq!(ended.state(), v1::OperationState::Succeeded);
 }
 
+/// Of the first round all is merged and nothing of the second has begun.
+#[tokio::test]
+async fn between_two_rounds_a_cancel_ends_the_first_and_leaves_the_rest_as_it_was() {
+    let mut rig = Rig::open(&["vda"]).await;
+    let ids = rig.take(4).await;
+    rig.agent.script().held.insert("remove");
+    let delete = rig.delete(&[&ids[0], &ids[2]]).await;
+    let merges = rig.merges(1).await;
+    rig.agent.show(&merges, v1::MergePhase::Merged);
+    until("the removal", async || {
+        let shown = rig.operation(&delete.id).await;
+        (shown.phase() == v1::OperationPhase::Removing).then_some(())
+    })
+    .await;
+    let asked = rig.cancel(&delete.id).await.unwrap().into_inner();
+    assert!(asked.operation.unwrap().cancel_requested);
+    rig.agent.script().held.clear();
+    let ended = rig.ended(&delete.id).await;
+    assert_eq!(ended.state(), v1::OperationState::Cancelled);
+    assert_eq!(ended.disks[0].phase(), v1::MergePhase::Removed);
+    assert_eq!(rig.agent.was_asked("start"), 1);
+    assert_eq!(rig.state(&ids[0]).await, None, "its delete was done");
+    let ready = Some(v1::SnapshotState::Ready);
+    for id in &ids[1..] {
+        assert_eq!(rig.state(id).await, ready);
+    }
+    // What is left is deleted as if nothing had been.
+    rig.agent.merge_all();
+    let again = rig.delete(&[&ids[2]]).await;
+    let ended = rig.ended(&again.id).await;
+    assert_eq!(ended.state(), v1::OperationState::Succeeded);
+}
+
 #[tokio::test]
 async fn a_limit_reaches_the_jobs_and_is_divided_among_them() {
     let mut rig = Rig::open(&["vda", "vdb"]).await;

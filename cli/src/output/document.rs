@@ -342,6 +342,7 @@ pub(crate) struct ChainDocument<'a> {
     disk: &'a str,
     job_running: bool,
     libvirt_snapshots: &'a [String],
+    guest_discards: bool,
     observed_at: Option<String>,
     layers: Vec<LayerDocument<'a>>,
     /// Why there are none, and no snapshot can be taken or deleted.
@@ -380,6 +381,7 @@ impl<'a> ChainDocument<'a> {
             disk: &chain.disk,
             job_running: chain.job_running,
             libvirt_snapshots: &chain.libvirt_snapshots,
+            guest_discards: chain.guest_discards,
             observed_at: time(chain.observed_at.as_ref()),
             layers: chain::layers(chain, snapshots)
                 .map(LayerDocument::from)
@@ -395,6 +397,7 @@ impl<'a> ChainDocument<'a> {
             disk: &disk.disk,
             job_running: false,
             libvirt_snapshots: &[],
+            guest_discards: false,
             observed_at: None,
             layers: Vec::new(),
             unsupported: Some(&disk.why),

@@ -6,7 +6,7 @@
 mod document;
 mod finding;
 mod json;
-mod plan;
+pub(crate) mod plan;
 mod row;
 mod table;
 pub(crate) mod text;

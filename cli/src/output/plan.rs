@@ -6,6 +6,9 @@ use livemerge_proto::v1;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+/// What the names of reasons to warn begin with.
+pub(crate) const WARNING: &str = "MERGE_WARNING_REASON_";
+
 #[derive(Debug, Serialize)]
 pub(crate) struct PlanDocument<'a> {
     merges: Vec<MergeDocument<'a>>,
@@ -29,6 +32,13 @@ struct MergeDocument<'a> {
     other_way_bytes: i64,
     copy_bytes_guessed: bool,
     estimated_time_seconds: Option<f64>,
+    warnings: Vec<WarningDocument<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct WarningDocument<'a> {
+    reason: Option<String>,
+    message: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,6 +77,16 @@ impl<'a> From<&'a v1::MergePlan> for MergeDocument<'a> {
             other_way_bytes: merge.other_way_bytes,
             copy_bytes_guessed: merge.copy_bytes_guessed,
             estimated_time_seconds: seconds(merge.estimated_time.as_ref()),
+            warnings: merge.warnings.iter().map(WarningDocument::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a v1::MergeWarning> for WarningDocument<'a> {
+    fn from(warning: &'a v1::MergeWarning) -> Self {
+        Self {
+            reason: set(word(warning.reason().as_str_name(), WARNING)),
+            message: &warning.message,
         }
     }
 }

@@ -180,6 +180,7 @@ fn chain(disk: &str) -> v1::VolumeChain {
         observed_at: at(0),
         job_running,
         libvirt_snapshots: Vec::new(),
+        guest_discards: disk == "vda",
     }
 }
 

@@ -75,6 +75,7 @@ pub(super) fn chain(vm: VmId, chain: Chain, now: Timestamp) -> v1::VolumeChain {
         observed_at: Some(time(now)),
         job_running: chain.job_running,
         libvirt_snapshots: chain.kept_snapshots,
+        guest_discards: chain.discards,
     }
 }
 

@@ -72,6 +72,8 @@ pub struct DiskView {
     /// Of a machine that is shut off: layers whose headers name other images than the definition has
     /// below them. Whoever opens them without the definition reads something else.
     pub astray: Vec<Locator>,
+    /// Whether what the guest discards is given back by the images.
+    pub discards: bool,
 }
 
 impl DiskView {
@@ -189,6 +191,9 @@ pub enum BlockJobOutcome {
     Failed,
     /// Somebody cancelled it.
     Cancelled,
+    /// It has copied all, and the tables of the image that it wrote are not whole; the chain is as it was.
+    /// Of a machine that is shut off.
+    Damaged,
 }
 
 /// What the hypervisor reports by itself.

@@ -287,6 +287,24 @@ async fn the_next_start_reads_the_same_from_fewer_layers() {
     }
 }
 
+/// What was written has been found not to be whole.
+#[tokio::test]
+async fn a_damaged_image_fails_the_merge_and_all_stays() {
+    for top in [2, 1] {
+        let host = Host::new().await;
+        let content = host.content();
+        let id = host.start(host.order(top)).await.unwrap().record.order.id;
+        host.copies().await;
+        host.rig.host.damage_job(host.vm, &vda());
+        let Phase::Failed { failure, .. } = host.ended(id).await else {
+            panic!("it cannot be merged like that");
+        };
+        assert_eq!(failure.reason, Reason::ChainCorrupt);
+        assert_eq!(host.chain(), host.locators(&[0, 1, 2]));
+        assert_eq!(host.content(), content);
+    }
+}
+
 #[tokio::test]
 async fn a_cancelled_one_leaves_the_chain() {
     let host = Host::new().await;

@@ -98,6 +98,7 @@ pub(crate) fn disk(layers: &[&str]) -> DiskView {
         works_for: Some(puller()),
         unflushed: vec![],
         astray: vec![],
+        discards: false,
     }
 }
 

@@ -370,14 +370,22 @@ impl Look<'_> {
     }
 
     pub(super) fn job_failed(&self) -> Option<Step> {
-        let text = match self.seen.told.as_ref()? {
-            Told::Job(BlockJobOutcome::Failed) => "the block job failed",
-            Told::Job(BlockJobOutcome::Cancelled) => "the block job was cancelled from outside",
+        let io = Reason::MergeIoError;
+        let (reason, text) = match self.seen.told.as_ref()? {
+            Told::Job(BlockJobOutcome::Failed) => (io, "the block job failed"),
+            Told::Job(BlockJobOutcome::Cancelled) => {
+                (io, "the block job was cancelled from outside")
+            }
+            Told::Job(BlockJobOutcome::Damaged) => (
+                Reason::ChainCorrupt,
+                "qemu-img check finds the kept volume damaged after the copy: the chain is as it was, and \
+                 nothing is removed",
+            ),
             Told::Job(BlockJobOutcome::Ready | BlockJobOutcome::Completed)
             | Told::Refused(_)
             | Told::NotStarted(_) => return None,
         };
-        Some(fail(Reason::MergeIoError, self.record, text))
+        Some(fail(reason, self.record, text))
     }
 }
 

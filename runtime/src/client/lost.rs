@@ -121,7 +121,8 @@ mod tests {
                 (Code::Unavailable, "SERVER_DRAINING"),
                 (Code::ResourceExhausted, "SERVER_OVERLOADED"),
             ] {
-                let mut details = ErrorDetails::with_error_info(reason, "livemerge", HashMap::new());
+                let mut details =
+                    ErrorDetails::with_error_info(reason, "livemerge", HashMap::new());
                 details.set_retry_info(Some(asked));
                 let status = Status::with_error_details(code, "later", details);
                 let lost = Lost::of_status(&status).unwrap();

@@ -27,7 +27,8 @@ struct Cli {
     jobs: usize,
     /// Kills of a real QEMU within its pivot, and a quarter as many of each other victim: QEMU in
     /// every phase and between two disks, the whole host, libvirtd, the API server, the agent in every
-    /// phase, as it starts the block job and within the pivot. Each takes some seconds.
+    /// phase of a commit, a pull and a merge of a machine that is off, as it starts the block job and
+    /// within the pivot. Each takes some seconds.
     #[arg(long, default_value_t = 200)]
     kills: u32,
     /// Only kills of these, and no cases.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::BoxStream;
@@ -9,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use livemerge_api_server::hosts::Dial;
 use livemerge_runtime::Line;
 use tokio::io::DuplexStream;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tokio_stream::StreamExt as _;
@@ -92,6 +94,27 @@ impl Network {
                 async move { connected.map(TokioIo::new) }
             })),
         )
+    }
+
+    /// A port of this machine's loopback that leads to a name, for programs of their own. Closed with the
+    /// runtime that it is opened on.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn open_port(&self, name: &'static str) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let (address, network) = (listener.local_addr()?, self.clone());
+        tokio::spawn(async move {
+            while let Ok((mut outside, _)) = listener.accept().await {
+                if let Ok(mut inside) = network.connect(name) {
+                    let carry = async move {
+                        let _cut = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+                    };
+                    tokio::spawn(carry);
+                }
+            }
+        });
+        Ok(address)
     }
 
     fn connect(&self, name: &str) -> io::Result<DuplexStream> {

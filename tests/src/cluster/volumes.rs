@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{self, BoxStream, StreamExt as _};
-use livemerge_host_agent::hypervisor::fake::FakeImages;
+use livemerge_host_agent::hypervisor::fake::{FakeImages, IMAGE_BYTES};
 use livemerge_proto::reason::Reason;
 use livemerge_storage::{
     Capabilities, Content, Dependent, Extent, Format, Identity, LiveVolumes, Locator, NewVolume,
@@ -153,12 +153,12 @@ impl FakeVolumes {
                 name: name.clone(),
             },
             identity,
-            format: Format::Qcow2,
-            virtual_bytes: SIZE,
+            format: self.images.format(&locator).unwrap_or(Format::Qcow2),
+            virtual_bytes: self.images.bytes(&locator).unwrap_or(IMAGE_BYTES),
             allocated_bytes,
             parent: parent.map(|locator| Parent {
+                format: self.images.format(&locator),
                 locator,
-                format: Some(Format::Qcow2),
             }),
             locator,
             cluster_bytes: USUAL_CLUSTER_BYTES,

@@ -39,6 +39,8 @@ pub(super) enum Luck {
 /// What outlives the agent, and the agent.
 pub(super) struct Agent {
     pub(super) step: MergeStep,
+    /// It does whatever it is told, whenever it comes: wrong.
+    pub(super) takes_late: bool,
     pub(super) clock: WallClock,
     pub(super) journal: Journal,
     /// Written down of an order of which not all is: nobody was told that it is accepted.
@@ -64,9 +66,10 @@ pub(super) struct Process {
 }
 
 impl Agent {
-    pub(super) fn new(step: MergeStep) -> Self {
+    pub(super) fn new(step: MergeStep, takes_late: bool) -> Self {
         Self {
             step,
+            takes_late,
             clock: WallClock::default(),
             journal: Journal::new(),
             half_accepted: Vec::new(),

@@ -55,6 +55,7 @@ fn chain(chain: chains::Chain) -> hosts::Chain {
         layers: chain.layers.into_iter().map(layer).collect(),
         job_running: chain.job_running,
         libvirt_snapshots: chain.kept_snapshots,
+        guest_discards: chain.discards,
     }
 }
 

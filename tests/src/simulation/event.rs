@@ -30,6 +30,7 @@ pub(super) enum Event {
     MessageArrives,
     MessageIsLost,
     MessageComesTwice,
+    LateMessageComes,
     LineBreaks,
     LineHeals,
     ServerNoticesTheBreak,
@@ -56,7 +57,7 @@ pub(super) enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 40] = [
+    const ALL: [Self; 41] = [
         Self::GuestWrites,
         Self::JobCopies,
         Self::QemuSwitches,
@@ -74,6 +75,7 @@ impl Event {
         Self::MessageArrives,
         Self::MessageIsLost,
         Self::MessageComesTwice,
+        Self::LateMessageComes,
         Self::LineBreaks,
         Self::LineHeals,
         Self::ServerNoticesTheBreak,
@@ -158,6 +160,7 @@ impl World {
             Event::MessageArrives => self.message_arrives(seen),
             Event::MessageIsLost => self.message_is_lost(seen),
             Event::MessageComesTwice => self.message_comes_twice(seen),
+            Event::LateMessageComes => self.late_message_comes(seen),
             Event::LineBreaks => self.line(false),
             Event::LineHeals => self.line(true),
             Event::ServerNoticesTheBreak => self.server_notices_the_break(),

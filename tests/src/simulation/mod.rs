@@ -73,6 +73,9 @@ pub struct Steps {
     /// Whether a restarted server goes by the operations' ids, which a clock that was set back makes
     /// wrong, instead of by their acceptance.
     pub sorts_by_id: bool,
+    /// Whether an agent does whatever it is told whenever it comes: it looks neither at the order's
+    /// number nor at its server's generation.
+    pub takes_late: bool,
 }
 
 impl Default for Steps {
@@ -81,6 +84,7 @@ impl Default for Steps {
             merge: livemerge_host_agent::merge::step::step,
             operation: livemerge_api_server::snapshot::step::step,
             sorts_by_id: false,
+            takes_late: false,
         }
     }
 }

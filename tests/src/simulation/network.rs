@@ -54,6 +54,8 @@ pub(super) struct Report {
 pub(super) struct Network {
     pub(super) up: bool,
     pub(super) messages: Vec<Message>,
+    /// Copies that take longer than what is sent after them.
+    pub(super) late: Vec<Message>,
     /// The stream is open on the agent's side.
     pub(super) streaming: bool,
     pub(super) reports: VecDeque<Report>,
@@ -69,6 +71,7 @@ impl Network {
         Self {
             up: true,
             messages: Vec::new(),
+            late: Vec::new(),
             streaming: false,
             reports: VecDeque::new(),
             last_report: None,
@@ -92,6 +95,22 @@ impl Network {
         if self.up {
             self.messages.push(Message::Reply(call, answer));
         }
+    }
+
+    /// Whatever is on its way, soon or late.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = &Message> {
+        self.messages.iter().chain(&self.late)
+    }
+
+    /// Whether overlays or merges are ordered by what is on its way.
+    pub(super) fn orders_a_change(&self) -> bool {
+        let orders = |message: &Message| {
+            let Message::Request(_, _, Question::Ask(ask)) = message else {
+                return false;
+            };
+            matches!(ask, Ask::Overlays(_) | Ask::Merges(_))
+        };
+        self.messages.iter().any(orders)
     }
 
     /// The stream begins with the full state.

@@ -171,7 +171,7 @@ impl Agent {
             Question::Measure(..) | Question::Ask(Ask::Chains(_) | Ask::Survey(_))
         );
         if !only_looks {
-            if generation < self.fence {
+            if generation < self.fence && !self.takes_late {
                 around.seen.count("a stale order is refused");
                 let text = "a newer server has given orders";
                 return Done::no(Problem::new(Reason::StaleGeneration, text));
@@ -201,7 +201,8 @@ impl Agent {
                     latest: &self.latest,
                     given: Given {
                         generation,
-                        sequence: call,
+                        // An order without a number is never late.
+                        sequence: if self.takes_late { 0 } else { call },
                     },
                     around,
                     wall,

@@ -100,7 +100,10 @@ impl Schedule {
             // What a run does by itself, before its first event and after its last.
             let own = matches!(
                 step.event,
-                Event::ClientCreates | Event::LeftoverIsDeleted | Event::MachineIsShutOff
+                Event::ClientCreates
+                    | Event::LeftoverIsDeleted
+                    | Event::LateMessageComes
+                    | Event::MachineIsShutOff
             );
             let mut possible = possible(&self.world, step.faults).into_iter();
             if own || possible.any(|(_, event)| event == step.event) {
@@ -115,6 +118,10 @@ impl Schedule {
         self.faults_stop()?;
         self.come_to_rest()?;
         self.delete_what_is_left()?;
+        while !self.world.network.late.is_empty() {
+            self.draw(Event::LateMessageComes, false)?;
+            self.come_to_rest()?;
+        }
         nothing_is_left(&self.world)
     }
 
@@ -324,6 +331,8 @@ fn goes_on(world: &World, faults: bool, possible: &mut Vec<(u32, Event)>) {
         E::MessageArrives,
         network.up && !network.messages.is_empty(),
     );
+    let late = network.up && !network.late.is_empty();
+    may(1, E::LateMessageComes, late);
     let stale = server.is_some_and(|server| server.hears()) && !network.streaming;
     may(30, E::ServerNoticesTheBreak, stale);
     let opens = network.up && server.is_some() && agent.is_some() && !stale;
@@ -378,7 +387,9 @@ fn goes_wrong(world: &World, possible: &mut Vec<(u32, Event)>) {
     may(1, E::LibvirtGoes, world.hypervisor.connected());
     may(3, E::MessageIsLost, !network.messages.is_empty());
     let few = (1..6).contains(&network.messages.len());
-    may(3, E::MessageComesTwice, few);
+    // A copy of an order that changes something may come when that was undone long since.
+    let twice = if network.orders_a_change() { 12 } else { 3 };
+    may(twice, E::MessageComesTwice, few);
     may(1, E::LineBreaks, network.up);
     let death = if network.messages.is_empty() { 2 } else { 10 };
     may(death, E::ServerDies, world.server.process.is_some());

@@ -49,8 +49,27 @@ impl World {
     pub(super) fn message_comes_twice(&mut self, seen: &mut Seen) -> Did {
         seen.count("a message comes twice");
         let again = self.network.messages.choose(&mut self.rng).cloned();
-        let did = Did::nothing(&again);
-        self.network.messages.extend(again);
+        let late = self.rng.random_bool(0.5);
+        let did = Did::nothing((&again, late));
+        if late {
+            self.network.late.extend(again);
+        } else {
+            self.network.messages.extend(again);
+        }
+        did
+    }
+
+    /// What was long on its way is about to arrive.
+    pub(super) fn late_message_comes(&mut self, seen: &mut Seen) -> Did {
+        let late = &mut self.network.late;
+        if late.is_empty() {
+            return Did::nothing("there is none");
+        }
+        seen.count("a copy comes late");
+        let which = self.rng.random_range(0..late.len());
+        let message = late.remove(which);
+        let did = Did::nothing(&message);
+        self.network.messages.push(message);
         did
     }
 
@@ -260,11 +279,13 @@ impl World {
     /// server has not seen stays: after it is forgotten nobody can tell whether the kept volume has the
     /// data, and a delete is refused for ever, which an operator has to repair.
     pub(super) fn forgettable(&self) -> impl Iterator<Item = MergeId> {
-        let messages = self.network.messages.iter();
-        let requests = messages.filter_map(|message| match message {
-            Message::Request(_, _, Question::Ask(ask)) => Some(ask),
-            _ => None,
-        });
+        let requests = self
+            .network
+            .under_way()
+            .filter_map(|message| match message {
+                Message::Request(_, _, Question::Ask(ask)) => Some(ask),
+                _ => None,
+            });
         let process = self.agent.process.as_ref();
         let taken = process.map_or(&[][..], |process| &process.orders);
         let asks = requests.chain(taken.iter().filter_map(Order::ask));

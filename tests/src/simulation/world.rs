@@ -107,7 +107,7 @@ impl World {
             stays_off: false,
             network: Network::new(),
             server: Server::new(steps.operation, steps.sorts_by_id),
-            agent: Agent::new(steps.merge),
+            agent: Agent::new(steps.merge, steps.takes_late),
             client: Client::default(),
             requests: Vec::new(),
             trace: Trace::new(traced),

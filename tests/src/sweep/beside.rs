@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use livemerge_host_agent::hypervisor::KeptSnapshot;
+use livemerge_host_agent::hypervisor::fake::IMAGE_BYTES;
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_proto::v1;
 use livemerge_storage::Locator;
@@ -25,6 +26,11 @@ const LISTED: Duration = Duration::from_secs(120);
 const TOTAL: u32 = 6_000_000;
 /// A volume that is built on the first snapshot's.
 pub(super) const CLONE: &str = "clone.qcow2";
+/// A volume that nobody names, called as overlays are: what has no such name and is built on nothing may be
+/// the disk of a machine that is not defined now.
+pub(super) const LEFTOVER: &str = "01a20a41-0000-7000-8000-00000000dead.qcow2";
+/// As large a disk is made.
+pub(super) const GROWN: u64 = 2 * IMAGE_BYTES;
 
 impl Beside {
     /// What the services are configured with for it.
@@ -55,6 +61,13 @@ pub(super) async fn set(
         Beside::Nothing | Beside::Running => {}
         Beside::Rush => world.writes_at(Pace::Fast),
         Beside::Flood => world.writes_at(Pace::Flood),
+        Beside::Grown => {
+            let layers = layers(world, &disk)?;
+            let images = cluster.hypervisor.images();
+            images.make_raw(layers.first().context("it has layers")?);
+            images.grow(layers.last().context("it has layers")?, GROWN);
+        }
+        Beside::Leftover => drop(cluster.volumes.add_base(LEFTOVER)),
         Beside::Clone => {
             let base = layers(world, &disk)?.remove(0);
             cluster.volumes.add_overlay(CLONE, &base);

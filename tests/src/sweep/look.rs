@@ -6,9 +6,10 @@ use livemerge_proto::ids::VmId;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
 
-use super::beside::{CLONE, name};
+use super::beside::{CLONE, GROWN, LEFTOVER, name};
 use super::client::{AGAIN, Client, LIMIT};
 use super::request::{Asked, Wish};
+use super::scenario::Beside;
 
 impl Client {
     /// A failure has a typed reason and an entry in the log; a snapshot is as listed as before, or
@@ -109,7 +110,12 @@ impl Client {
             all.extend(self.look_at_chain(disk, &listed).await?);
         }
         let mut volumes = self.volumes.names();
-        volumes.retain(|name| name != CLONE && !name.starts_with("first-"));
+        let stays = self.scenario.beside == Beside::Leftover;
+        ensure!(
+            volumes.iter().any(|name| name == LEFTOVER) == stays,
+            "storage has {volumes:?}"
+        );
+        volumes.retain(|name| name != CLONE && name != LEFTOVER && !name.starts_with("first-"));
         let named = self.of_first().await?;
         volumes.retain(|name| !named.contains(name));
         all.sort();
@@ -120,7 +126,39 @@ impl Client {
         );
         self.ledger.check();
         self.world.check();
+        if self.scenario.beside == Beside::Grown {
+            self.look_at_size().await?;
+        }
         self.nothing_is_found().await
+    }
+
+    /// The disk is as large as it was made, and what is told of its images is what they are: only what was
+    /// pulled from a raw one is none any more.
+    async fn look_at_size(&mut self) -> Result<()> {
+        let (mut api, vm) = (self.api.clone(), self.vm);
+        let looking = async {
+            loop {
+                if let Ok(chain) = api.chain(vm, "vda").await {
+                    return chain;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        let chain = tokio::time::timeout(LIMIT, looking).await;
+        let layers = chain.context("the chain cannot be read")?.layers;
+        let told = layers
+            .iter()
+            .map(|layer| (layer.format(), layer.virtual_bytes));
+        let format = match self.scenario.direction {
+            v1::MergeDirection::Pull => v1::VolumeFormat::Qcow2,
+            _ => v1::VolumeFormat::Raw,
+        };
+        let told: Vec<_> = told.collect();
+        ensure!(
+            told == [(format, i64::try_from(GROWN)?)],
+            "the disk was made {GROWN} bytes large, its images are {told:?}"
+        );
+        Ok(())
     }
 
     async fn open_operations(&mut self) -> Result<Vec<v1::Operation>> {
@@ -168,6 +206,13 @@ impl Client {
         let mut found = found.context("the record and storage cannot be compared")?;
         // What stands beside the machine on purpose is found, too.
         found.retain(|finding| !format!("{finding:?}").contains(CLONE));
+        let leaked = |finding: &mut v1::Finding| {
+            let leaked = finding.kind() == v1::FindingKind::LeakedVolume;
+            leaked && format!("{finding:?}").contains(LEFTOVER)
+        };
+        let told = found.extract_if(.., leaked).count() == 1;
+        let stays = self.scenario.beside == Beside::Leftover;
+        ensure!(told == stays, "what nobody names is not told of: {found:?}");
         ensure!(found.is_empty(), "CheckConsistency finds {found:?}");
         Ok(())
     }

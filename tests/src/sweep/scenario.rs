@@ -69,6 +69,10 @@ pub enum Beside {
     Rates,
     /// The agent lets the guest run while it is switched (`merge.pivot = "running"`).
     Running,
+    /// The oldest image is raw, and the disk was made larger after its last snapshot.
+    Grown,
+    /// A volume that nobody names lies in the storage: it is told, and left alone.
+    Leftover,
     /// Another volume is built on the first snapshot's: its merge is refused.
     Clone,
     /// libvirt has metadata of snapshots of its own: merges are refused.
@@ -97,7 +101,7 @@ pub const FROZEN: [&str; 2] = ["discovered-vda-vm-vda", "discovered-vda-theirs"]
 const LARGE: u64 = 64 << 20;
 
 /// All rows.
-pub const SCENARIOS: [Scenario; 29] = [
+pub const SCENARIOS: [Scenario; 33] = [
     Scenario {
         second_hits: 2,
         ..row("active", &["vda"], &["a"], Work::Delete(&["a"]))
@@ -221,6 +225,24 @@ pub const SCENARIOS: [Scenario; 29] = [
     Scenario {
         beside: Beside::Running,
         ..row("pivot-running", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Grown,
+        ..row("grown-raw", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Grown,
+        direction: MergeDirection::Pull,
+        ..row("grown-raw-pull", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Grown,
+        off: true,
+        ..row("grown-raw-offline", &["vda"], &["a"], Work::Delete(&["a"]))
+    },
+    Scenario {
+        beside: Beside::Leftover,
+        ..row("leftover", &["vda"], &["a"], Work::Delete(&["a"]))
     },
     Scenario {
         beside: Beside::Clone,

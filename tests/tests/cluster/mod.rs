@@ -1,6 +1,8 @@
 //! Both services together, on a scripted hypervisor: what they promise, and what they refuse.
 
 mod clocks;
+mod command_line;
+mod warnings;
 
 use std::time::Duration;
 

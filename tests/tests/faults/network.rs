@@ -9,7 +9,7 @@ use livemerge_tests::rig::Rig;
 use livemerge_tests::scene::{LIMIT, Scene};
 use livemerge_tests::services::{Reach, Services};
 
-use super::{DISK_BYTES, WEIGHT_BYTES, WORKLOAD, assert_nothing_lost};
+use super::{DISK_BYTES, POLL, WEIGHT_BYTES, WORKLOAD, assert_nothing_lost};
 
 /// After the server has noticed.
 const STILL_CUT: Duration = Duration::from_secs(1);
@@ -48,6 +48,7 @@ async fn the_network_is_cut_in_mid_merge_and_before_the_removal_and_both_go_on()
             .await
             .with_context(|| format!("{cut:?}, before the removal"))?;
     }
+    the_answer_of_a_removal_is_lost(&mut scene, &lines).await?;
     scene.agrees().await?;
     assert_nothing_lost(&scene.verdicts().await?);
     Ok(())
@@ -99,6 +100,41 @@ async fn cut_before_the_removal(scene: &mut Scene, lines: &Lines, cut: Line) -> 
     agree_again(scene, lines, &deletion).await?;
     assert!(!images[1].exists());
     assert_eq!(scene.images_of("vda").await?, images[..1]);
+    Ok(())
+}
+
+/// The order has arrived and is carried out; the line breaks before that is answered.
+async fn the_answer_of_a_removal_is_lost(scene: &mut Scene, lines: &Lines) -> Result<()> {
+    let vm = scene.vm();
+    let snapshot = scene.snapshot("nightly").await?;
+    let images = scene.images_of("vda").await?;
+    let agent = &mut scene.services.agent;
+    agent.stop()?;
+    agent.fail_at("agent::after-removal=sleep(3000)");
+    agent.start()?;
+    scene.api.wait_for_vm(vm, LIMIT).await?;
+    let deletion = scene.api.delete(&snapshot).await?;
+    let gone = async {
+        while images[1].exists() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await?;
+    lines.set(Line::Reset);
+    let waits = async {
+        while scene.api.operation(&deletion.id).await?.waiting.is_none() {
+            tokio::time::sleep(POLL).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(LIMIT, waits).await??;
+    agree_again(scene, lines, &deletion).await?;
+    assert_eq!(scene.images_of("vda").await?, images[..1]);
+    let log = scene.api.log(vm).await?;
+    let removed = log.iter().filter(|event| {
+        event.operation_id == deletion.id && event.r#type() == v1::EventType::VolumeRemoved
+    });
+    assert_eq!(removed.count(), 1);
     Ok(())
 }
 

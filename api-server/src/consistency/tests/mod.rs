@@ -91,6 +91,7 @@ pub(super) fn chain(disk: &str, names: &[&str]) -> Chain {
         layers: names.iter().map(|name| layer(name)).collect(),
         job_running: false,
         libvirt_snapshots: vec![],
+        guest_discards: false,
     }
 }
 

@@ -2,7 +2,7 @@
 //! refuses it. Pure.
 
 use super::{Mint, about, mark};
-use crate::hosts::{Chain, Layer, Measured, VmState};
+use crate::hosts::{Chain, Layer, LayerFormat, Measured, VmState};
 use crate::snapshot::foreseen::Foreseen;
 use crate::snapshot::types::{
     Deleted, Direction, DiskState, DiskTask, Leaving, MergeKind, MergeOptions, Snapshot,
@@ -165,7 +165,11 @@ impl Run<'_> {
         let mut layers = self.chain.layers.iter();
         let layer = layers.find(|layer| layer.mark.as_ref() == Some(&kept));
         let kept_bytes = layer.map_or(0, |layer| layer.allocated_bytes);
-        let foreseen = Foreseen::of(measured, kind.direction(), kept_bytes);
+        let raw = layer.is_some_and(|layer| layer.format == LayerFormat::Raw);
+        let foreseen = Foreseen {
+            guest_discards: self.chain.guest_discards && self.way != Way::Off && !raw,
+            ..Foreseen::of(measured, kind.direction(), kept_bytes)
+        };
         Ok(DiskTask {
             disk: self.chain.disk.clone(),
             round: 0,

@@ -227,6 +227,7 @@ fn what_was_foreseen_is_kept_with_the_plan() {
         freed_bytes: 8,
         other_way_bytes: 7,
         guessed: false,
+        guest_discards: false,
         time: None,
     };
     assert_eq!(task.foreseen, foreseen);
@@ -236,4 +237,21 @@ fn what_was_foreseen_is_kept_with_the_plan() {
     guess.ways[0].estimated = true;
     assert!(case.plan(&[guess]).unwrap().foreseen.guessed);
     assert!(case.plan(&[]).unwrap().foreseen.guessed);
+}
+
+/// A discard of the guest is of account while QEMU copies, into qcow2.
+#[test]
+fn that_the_guest_may_discard_is_foreseen_of_a_machine_that_runs() {
+    let foreseen = |case: &Case| {
+        let task = case.plan(&[measured("b", Some(7), Some(9))]).unwrap();
+        task.foreseen.guest_discards
+    };
+    let mut case = Case::of(&["b", "c"]);
+    assert!(!foreseen(&case));
+    case.vm.chains[0].guest_discards = true;
+    assert!(foreseen(&case));
+    case.vm.chains[0].layers[1].format = LayerFormat::Raw;
+    assert!(!foreseen(&case), "the volume that is kept is raw");
+    case.vm.chains[0].layers[1].format = LayerFormat::Qcow2;
+    assert!(!foreseen(&case.off()));
 }

@@ -76,6 +76,7 @@ fn chain(disk: &str, layers: &[&str]) -> Chain {
         layers: layers.iter().map(layer).collect(),
         job_running: false,
         libvirt_snapshots: vec![],
+        guest_discards: false,
     }
 }
 

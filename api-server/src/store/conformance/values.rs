@@ -305,15 +305,16 @@ fn task() -> impl Strategy<Value = DiskTask> {
 }
 
 fn foreseen() -> impl Strategy<Value = Foreseen> {
-    let values = (any::<[u64; 5]>(), any::<bool>(), of(duration()));
+    let values = (any::<[u64; 5]>(), any::<[bool; 2]>(), of(duration()));
     values.prop_map(
-        |([needed, kept, free, freed, other], guessed, time)| Foreseen {
+        |([needed, kept, free, freed, other], [guessed, guest_discards], time)| Foreseen {
             needed_bytes: needed,
             kept_bytes: kept,
             free_bytes: free,
             freed_bytes: freed,
             other_way_bytes: other,
             guessed,
+            guest_discards,
             time,
         },
     )

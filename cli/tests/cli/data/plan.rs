@@ -23,7 +23,13 @@ pub(crate) fn plan() -> v1::PlanDeleteSnapshotResponse {
     };
     v1::PlanDeleteSnapshotResponse {
         merges: vec![
-            merge("vda", v1::MergeKind::ActiveCommit, 0, &[1, 2]),
+            v1::MergePlan {
+                warnings: vec![v1::MergeWarning {
+                    reason: v1::MergeWarningReason::GuestDiscards.into(),
+                    message: "the guest may discard meanwhile".into(),
+                }],
+                ..merge("vda", v1::MergeKind::ActiveCommit, 0, &[1, 2])
+            },
             v1::MergePlan {
                 space_free_bytes: 0,
                 ..merge("vdb", v1::MergeKind::Pull, 2, &[0, 1])

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use livemerge_proto::ids::{DiskTarget, MergeId};
-use livemerge_storage::{Format, Locator};
+use livemerge_storage::Locator;
 
 use super::images::FakeImages;
 use crate::hypervisor::{
@@ -29,6 +29,8 @@ pub(super) struct Disk {
     pub(super) unflushed: BTreeSet<u64>,
     /// Some of them were lost with QEMU, and the image does not name yet where they came from.
     pub(super) lacks_data: bool,
+    /// What the guest discards is given back.
+    pub(super) discards: bool,
 }
 
 /// A job that runs.
@@ -78,10 +80,10 @@ pub struct RunningJob {
 pub(super) type Told = Option<BlockJobOutcome>;
 
 impl Disk {
-    pub(super) fn view(&self, chain: Vec<Locator>) -> DiskView {
+    pub(super) fn view(&self, chain: Vec<Locator>, images: &FakeImages) -> DiskView {
         let layer = |locator| Layer {
+            format: images.format(&locator),
             locator,
-            format: Some(Format::Qcow2),
         };
         DiskView {
             target: self.target.clone(),
@@ -91,6 +93,7 @@ impl Disk {
             works_for: self.works_for,
             unflushed: vec![],
             astray: vec![],
+            discards: self.discards,
         }
     }
 
@@ -168,6 +171,12 @@ impl Disk {
             }
             _ => images.allocated(&self.chain[above..=top]),
         };
+        // Before it copies, QEMU makes what it writes as large as what it reads.
+        if let (Some(base), Some(bytes)) = (&order.base, images.bytes(&order.top))
+            && order.kind != BlockJobKind::Pull
+        {
+            images.grow(base, bytes);
+        }
         if matches!(order.kind, BlockJobKind::Commit | BlockJobKind::Pull) {
             self.works_for = order.merge;
         }

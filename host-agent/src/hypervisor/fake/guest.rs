@@ -1,7 +1,10 @@
 //! The guest of a machine: whether it has an agent, and what that has frozen.
 
+use livemerge_proto::ids::{DiskTarget, VmId};
+
 use crate::hypervisor::{HypervisorError, VmState};
 
+use super::FakeHypervisor;
 use super::machine::Machine;
 
 /// The agent in a guest.
@@ -24,6 +27,22 @@ pub(super) struct Guest {
     pub(super) file_systems: usize,
     /// How many of them are frozen.
     pub(super) frozen: usize,
+}
+
+impl FakeHypervisor {
+    /// Puts another agent into the guest, which has so many file systems.
+    pub fn set_guest_agent(&self, vm: VmId, agent: GuestAgent, file_systems: usize) {
+        if let Some(machine) = self.host().machines.get_mut(&vm) {
+            machine.guest.agent = agent;
+            machine.guest.file_systems = file_systems;
+        }
+    }
+
+    /// What the guest discards of a disk is given back by the images, or not.
+    pub fn set_discards(&self, vm: VmId, disk: &DiskTarget, discards: bool) {
+        let set = self.with_disk(vm, disk, |disk, _| disk.discards = discards);
+        set.expect("a disk of the host");
+    }
 }
 
 impl Machine {

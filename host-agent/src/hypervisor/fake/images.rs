@@ -3,13 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use livemerge_storage::Locator;
+use livemerge_storage::{Format, Locator};
+
+/// How large a guest sees an image that was not made larger, in bytes.
+pub const IMAGE_BYTES: u64 = 1 << 30;
 
 /// An image: the blocks that it holds itself, and the image below it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Image {
     backing: Option<Locator>,
     blocks: BTreeMap<u64, u64>,
+    format: Format,
+    /// How large a guest sees it.
+    bytes: u64,
 }
 
 /// The images of a host, or of several that share them: clones see the same.
@@ -19,13 +25,41 @@ struct Image {
 pub struct FakeImages(Arc<Mutex<BTreeMap<Locator, Image>>>);
 
 impl FakeImages {
-    /// Makes an empty image on top of `backing`, instead of one that was there.
+    /// Makes an empty qcow2 image on top of `backing`, as large as that, instead of one that was there.
     pub fn create(&self, image: &Locator, backing: Option<&Locator>) {
+        let mut images = self.lock();
+        let below = backing.and_then(|below| images.get(below));
         let new = Image {
             backing: backing.cloned(),
             blocks: BTreeMap::new(),
+            format: Format::Qcow2,
+            bytes: below.map_or(IMAGE_BYTES, |below| below.bytes),
         };
-        self.lock().insert(image.clone(), new);
+        images.insert(image.clone(), new);
+    }
+
+    /// An image has no header, as if it had been made so: nothing can be below it.
+    pub fn make_raw(&self, image: &Locator) {
+        if let Some(image) = self.lock().get_mut(image) {
+            image.format = Format::Raw;
+        }
+    }
+
+    /// What an image is; `None` when it is not there.
+    pub fn format(&self, image: &Locator) -> Option<Format> {
+        Some(self.lock().get(image)?.format)
+    }
+
+    /// A guest sees an image so large from now on, or larger if it was.
+    pub fn grow(&self, image: &Locator, bytes: u64) {
+        if let Some(image) = self.lock().get_mut(image) {
+            image.bytes = image.bytes.max(bytes);
+        }
+    }
+
+    /// How large a guest sees an image, in bytes; `None` when it is not there.
+    pub fn bytes(&self, image: &Locator) -> Option<u64> {
+        Some(self.lock().get(image)?.bytes)
     }
 
     /// Removes an image. Tells whether there was one.

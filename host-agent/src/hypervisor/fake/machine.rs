@@ -27,8 +27,8 @@ impl Machine {
     pub(super) fn view(&self, images: &FakeImages) -> VmView {
         let readable = |disk: &&Disk| self.chain(disk, images).is_some();
         let disks = self.disks.iter().filter(readable);
-        let disks = disks.map(|disk| disk.view(self.chain(disk, images).unwrap_or_default()));
-        let disks = disks.collect();
+        let view = |disk: &Disk| disk.view(self.chain(disk, images).unwrap_or_default(), images);
+        let disks = disks.map(view).collect();
         VmView {
             id: self.id,
             name: self.name.clone(),

@@ -27,7 +27,7 @@ mod tests;
 
 pub use disk::RunningJob;
 pub use guest::GuestAgent;
-pub use images::FakeImages;
+pub use images::{FakeImages, IMAGE_BYTES};
 pub use script::Call;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,6 +140,7 @@ impl FakeHypervisor {
             works_for: None,
             unflushed: BTreeSet::new(),
             lacks_data: false,
+            discards: false,
         }
     }
 
@@ -254,14 +255,6 @@ impl FakeHypervisor {
         let _ = self.with_disk(vm, disk, |disk, _| disk.next_start = image.clone());
     }
 
-    /// Puts another agent into the guest, which has so many file systems.
-    pub fn set_guest_agent(&self, vm: VmId, agent: GuestAgent, file_systems: usize) {
-        if let Some(machine) = self.host().machines.get_mut(&vm) {
-            machine.guest.agent = agent;
-            machine.guest.file_systems = file_systems;
-        }
-    }
-
     /// Whether a file system of the guest is frozen.
     pub fn is_guest_frozen(&self, vm: VmId) -> bool {
         let host = self.host();
@@ -320,6 +313,11 @@ impl FakeHypervisor {
     /// The disk's job fails, unless it has switched; the chain stays as it is.
     pub fn fail_job(&self, vm: VmId, disk: &DiskTarget) {
         self.end_job(vm, disk, BlockJobOutcome::Failed);
+    }
+
+    /// The disk's job has copied all, and what it wrote is found damaged; the chain stays as it is.
+    pub fn damage_job(&self, vm: VmId, disk: &DiskTarget) {
+        self.end_job(vm, disk, BlockJobOutcome::Damaged);
     }
 
     /// Somebody cancels the disk's job, unless it has switched; the chain stays as it is.

@@ -67,6 +67,7 @@ fn disk_view(now: &Definition, disk: &Disk, next: Option<&Definition>) -> Result
         },
         works_for: now.works_for(&disk.target),
         astray: disk.astray.clone(),
+        discards: disk.discards,
     })
 }
 

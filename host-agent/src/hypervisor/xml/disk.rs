@@ -19,6 +19,8 @@ pub(in crate::hypervisor) struct Disk {
     pub(in crate::hypervisor) mirror: Option<Mirror>,
     /// Layers whose headers say otherwise, where that was looked for.
     pub(in crate::hypervisor) astray: Vec<Locator>,
+    /// Whether the guest's discards reach the images.
+    pub(in crate::hypervisor) discards: bool,
 }
 
 /// What the guest takes a disk for.
@@ -104,13 +106,11 @@ impl Disk {
         let target: DiskTarget = target
             .and_then(|name| name.parse().ok())
             .ok_or_else(|| Unreadable::lacks("the target name of a disk"))?;
-        let format = disk
-            .child("driver")
-            .and_then(|driver| driver.attribute("type"));
+        let driver = |name| disk.child("driver")?.attribute(name);
         let active = DiskLayer {
             index: index(disk.child("source"))?,
             data_store: data_store(disk)?,
-            format: format.and_then(format_named),
+            format: driver("type").and_then(format_named),
             encrypted: encrypted(disk),
             source,
         };
@@ -129,6 +129,7 @@ impl Disk {
             ends,
             mirror,
             astray: Vec::new(),
+            discards: driver("discard") == Some("unmap"),
         }))
     }
 }

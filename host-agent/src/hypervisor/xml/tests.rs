@@ -294,3 +294,20 @@ proptest! {
         prop_assert!(Definition::parse(&CHAIN_OF_FOUR[..end]).is_err());
     }
 }
+
+#[test]
+fn whether_discards_reach_the_images_is_said_by_the_driver() {
+    let discards = |xml: &str| {
+        let machine = Definition::parse(xml).unwrap();
+        let disks = machine.disks.into_iter();
+        disks.map(|disk| disk.discards).collect::<Vec<_>>()
+    };
+    let driver = "<driver name='qemu' type='qcow2'";
+    assert!(CHAIN_OF_FOUR.contains(driver));
+    assert!(!discards(CHAIN_OF_FOUR).contains(&true));
+    let with =
+        |value: &str| CHAIN_OF_FOUR.replacen(driver, &format!("{driver} discard='{value}'"), 1);
+    assert!(discards(&with("unmap"))[0]);
+    assert!(!discards(&with("unmap"))[1]);
+    assert!(!discards(&with("ignore"))[0]);
+}

@@ -33,6 +33,7 @@ fn chain(disk: &str, layers: &[&str]) -> Chain {
         layers: layers.iter().map(|name| layer(name)).collect(),
         job_running: false,
         libvirt_snapshots: vec![],
+        guest_discards: false,
     }
 }
 

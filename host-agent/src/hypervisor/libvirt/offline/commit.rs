@@ -1,6 +1,7 @@
-//! `qemu-img commit` as a child process: its arguments, what it prints, and its end.
+//! `qemu-img commit`, and the check after it, as child processes: their arguments, what they print, and
+//! their end.
 //!
-//! It opens the images without locks of its own. Ours are on them before it starts, and it inherits
+//! They open the images without locks of their own. Ours are on them before one starts, and it inherits
 //! them: nobody else opens an image between its end and what follows, and none does while it lives,
 //! even if we do not.
 
@@ -42,7 +43,23 @@ pub(super) fn spawn(
     bytes_per_second: u64,
     locks: &Arc<[ImageLock]>,
 ) -> io::Result<(Child, PipeReader)> {
-    let arguments = arguments(images, bytes_per_second);
+    child(arguments(images, bytes_per_second), locks)
+}
+
+/// Starts the check of an image: `0` and `3` as its exit codes are well (`3`: room that nobody uses),
+/// `2` says that the image is damaged.
+pub(super) fn spawn_check(
+    image: &Image,
+    locks: &Arc<[ImageLock]>,
+) -> io::Result<(Child, PipeReader)> {
+    let arguments = unlocked(image).map(|image| vec!["check".into(), image]);
+    child(arguments, locks)
+}
+
+fn child(
+    arguments: Option<Vec<OsString>>,
+    locks: &Arc<[ImageLock]>,
+) -> io::Result<(Child, PipeReader)> {
     let arguments = arguments.ok_or_else(|| io::Error::other("an image's path is no text"))?;
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new("qemu-img");

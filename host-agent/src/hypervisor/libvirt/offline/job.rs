@@ -1,11 +1,12 @@
 //! One job's copy: the child that does it, and what is wished of it meanwhile.
 
-use std::process::Child;
+use std::io::{self, PipeReader};
+use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use livemerge_storage::ImageLock;
+use livemerge_storage::{Format, ImageLock};
 
 use super::Answer;
 use super::commit::{self, Image};
@@ -39,6 +40,8 @@ impl Control {
 pub(super) enum Stop {
     Aborted,
     Failed(String),
+    /// All was copied, and the kept image's tables are not whole.
+    Damaged(String),
 }
 
 impl Job {
@@ -85,13 +88,47 @@ impl Job {
         }
     }
 
-    /// Copies to the end, on the thread that calls. Says once whether it has begun.
+    /// Copies to the end, and looks at what was written, on the thread that calls. Says once whether it
+    /// has begun.
     pub(super) fn copy(
         &self,
         images: &[Image],
         locks: &Arc<[ImageLock]>,
         started: &SyncSender<Answer<()>>,
     ) -> Result<(), Stop> {
+        let commit = |bytes_per_second| commit::spawn(images, bytes_per_second, locks);
+        let (status, text) = self.child(commit, started)?;
+        if !status.success() {
+            return Err(Stop::Failed(format!("{status}: {text}")));
+        }
+        match images.first() {
+            Some(kept) if kept.format == Format::Qcow2 => self.check(kept, locks, started),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nobody else has the image open, so its tables can be looked at as a whole: what they have lost
+    /// shows before anything is taken out of the chain.
+    fn check(
+        &self,
+        kept: &Image,
+        locks: &Arc<[ImageLock]>,
+        started: &SyncSender<Answer<()>>,
+    ) -> Result<(), Stop> {
+        let (status, text) = self.child(|_| commit::spawn_check(kept, locks), started)?;
+        match status.code() {
+            Some(0 | 3) => Ok(()),
+            Some(2) => Err(Stop::Damaged(text)),
+            _ => Err(Stop::Failed(format!("the check: {status}: {text}"))),
+        }
+    }
+
+    /// Runs a child to its end, and another one in its place when that is wished.
+    fn child(
+        &self,
+        spawn: impl Fn(u64) -> io::Result<(Child, PipeReader)>,
+        started: &SyncSender<Answer<()>>,
+    ) -> Result<(ExitStatus, String), Stop> {
         loop {
             let output = {
                 let mut control = self.control();
@@ -99,7 +136,7 @@ impl Job {
                     return Err(Stop::Aborted);
                 }
                 control.again = false;
-                match commit::spawn(images, control.bytes_per_second, locks) {
+                match spawn(control.bytes_per_second) {
                     Ok((child, output)) => {
                         control.child = Some(child);
                         output
@@ -120,9 +157,10 @@ impl Job {
             let ended = control.child.take().map(|mut child| child.wait());
             match ended {
                 _ if control.aborted => return Err(Stop::Aborted),
-                Some(Ok(status)) if status.success() => return Ok(()),
-                _ if control.again => {}
-                Some(Ok(status)) => return Err(Stop::Failed(format!("{status}: {text}"))),
+                Some(Ok(status)) if status.success() || !control.again => {
+                    return Ok((status, text));
+                }
+                Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(Stop::Failed(error.to_string())),
                 None => return Err(Stop::Failed("the child is gone".to_owned())),
             }

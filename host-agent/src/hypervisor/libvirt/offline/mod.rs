@@ -1,10 +1,10 @@
 //! Block jobs of machines that are shut off: what QEMU does for one that runs, `qemu-img` does here.
 //!
 //! ```text
-//!   start ─▶ locks on all images ─▶ qemu-img commit ─▶ sync ─▶ relink ─▶ locks off ─▶ Completed
-//!                                     │      │                   ├─ header of the overlay above
-//!                              abort ─┘      └─ fails            └─ the machine's definition
-//!                            Cancelled         Failed
+//!   start ─▶ locks on all images ─▶ qemu-img commit ─▶ qemu-img check ─▶ sync ─▶ relink ─▶ locks off ─▶ Completed
+//!                                     │      │           │                      ├─ header of the overlay above
+//!                              abort ─┘      └─ fails    └─ finds damage        └─ the machine's definition
+//!                            Cancelled         Failed       Damaged
 //! ```
 //!
 //! - The locks are QEMU's own, held from before the copy until nothing names the removed layers any
@@ -148,6 +148,11 @@ fn run(
         let done = match &copied {
             Ok(()) => relink(&link, &plan),
             Err(Stop::Aborted) => break end(registered, plan, BlockJobOutcome::Cancelled),
+            Err(Stop::Damaged(why)) => {
+                let kept = &plan.kept().locator;
+                tracing::error!(%vm, %disk, %kept, why, "an offline merge leaves all as it is: the image is damaged");
+                break end(registered, plan, BlockJobOutcome::Damaged);
+            }
             Err(Stop::Failed(why)) => Err(HypervisorError::Refused(why.clone())),
         };
         match done {

@@ -1,0 +1,96 @@
+//! What is warned of.
+
+use super::*;
+use crate::snapshot::{Foreseen, Mark, MergeKind};
+use livemerge_proto::ids::MergeId;
+use std::time::Duration;
+use uuid::Uuid;
+
+fn task(foreseen: Foreseen, state: DiskState) -> DiskTask {
+    let volume = livemerge_storage::VolumeRef {
+        storage: "default".parse().unwrap(),
+        name: "base.qcow2".parse().unwrap(),
+    };
+    DiskTask {
+        disk: "vda".parse().unwrap(),
+        round: 0,
+        kind: MergeKind::Commit,
+        kept: Mark {
+            volume,
+            identity: "id".parse().unwrap(),
+        },
+        removed: vec![],
+        deletes: vec![],
+        merge: MergeId::from(Uuid::now_v7()),
+        planned_bytes: 0,
+        foreseen,
+        state,
+        told: Default::default(),
+    }
+}
+
+fn of(foreseen: Foreseen) -> Vec<Warning> {
+    warnings(&task(foreseen, DiskState::Pending))
+}
+
+const KNOWN: Foreseen = Foreseen {
+    needed_bytes: 0,
+    kept_bytes: 0,
+    free_bytes: 0,
+    freed_bytes: 1 << 30,
+    other_way_bytes: 0,
+    guessed: false,
+    guest_discards: false,
+    time: Some(Duration::ZERO),
+};
+
+#[test]
+fn each_is_warned_of_when_it_holds_and_only_then() {
+    assert_eq!(of(KNOWN), []);
+    let discards = Foreseen {
+        guest_discards: true,
+        ..KNOWN
+    };
+    assert_eq!(of(discards), [Warning::GuestDiscards]);
+    let unknown = Foreseen {
+        time: None,
+        ..KNOWN
+    };
+    assert_eq!(of(unknown), [Warning::TimeUnknown]);
+    let needs = |needed_bytes| Foreseen {
+        needed_bytes,
+        ..KNOWN
+    };
+    assert_eq!(of(needs(KNOWN.freed_bytes + LITTLE)), []);
+    let more = KNOWN.freed_bytes + LITTLE + 1;
+    let grows = Warning::TakesRoom {
+        needed_bytes: more,
+        freed_bytes: KNOWN.freed_bytes,
+    };
+    assert_eq!(of(needs(more)), [grows]);
+    // What is guessed says nothing of what is larger.
+    let guessed = Foreseen {
+        guessed: true,
+        ..needs(more)
+    };
+    assert_eq!(of(guessed), [Warning::BytesGuessed]);
+}
+
+#[test]
+fn of_what_is_merged_there_is_nothing_to_know() {
+    let merged = DiskState::Removing {
+        copied_bytes: 0,
+        longest_pause: Duration::ZERO,
+        gone: 0,
+        freed_bytes: 0,
+        copy_time: Duration::ZERO,
+    };
+    let all = Foreseen {
+        guest_discards: true,
+        guessed: true,
+        time: None,
+        ..KNOWN
+    };
+    assert_eq!(warnings(&task(all, merged)), []);
+    assert_eq!(of(all).len(), 3);
+}
