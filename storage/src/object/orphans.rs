@@ -26,7 +26,7 @@ use super::removal::{Stage, Tombstone};
 use crate::condemned::{Condemned, now};
 use crate::image::qcow2::Header;
 use crate::{RemovalId, RemovalOrder, StorageError, VolumeName};
-use futures::TryStreamExt as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use object_store::{ObjectMeta, ObjectStoreExt as _, PutPayload};
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -37,6 +37,8 @@ use uuid::Uuid;
 const AGE: Duration = Duration::from_secs(24 * 3600);
 /// How long one is listed as condemned before it goes.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
+/// Prefixes that are looked into at once.
+const AT_ONCE: usize = 16;
 /// Time between two looks of a process.
 const EVERY: Duration = Duration::from_secs(3600);
 
@@ -80,7 +82,17 @@ impl Domain {
                 }
             }
         }
-        let mut uuids: Vec<_> = uuids.into_iter().collect();
+        // A store may show a prefix for a while below which nothing lies any more.
+        let lies = |uuid: Uuid| async move {
+            let prefix = self.keys.volume(uuid);
+            let mut listed = self.bucket.patient.list(Some(&prefix));
+            let first = limited(&prefix, listed.try_next()).await?;
+            let first = first.map_err(|error| failure(&prefix, error))?;
+            Ok::<_, StorageError>(first.map(|_| uuid))
+        };
+        let lie = stream::iter(uuids).map(lies).buffer_unordered(AT_ONCE);
+        let found = lie.try_filter_map(|found| std::future::ready(Ok(found)));
+        let mut uuids: Vec<Uuid> = found.try_collect().await?;
         uuids.sort_unstable();
         Ok(uuids)
     }

@@ -2,9 +2,7 @@
 
 use crate::rig::{Rig, config, name, open, order};
 use futures::future::join_all;
-use livemerge_storage::{
-    LiveVolumes as _, LvmConfig, NewVolume, RemovalState, StorageError, VolumeStore as _,
-};
+use livemerge_storage::{LvmConfig, NewVolume, RemovalState, StorageError, VolumeStore as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
