@@ -112,7 +112,7 @@ async fn what_a_dead_maker_has_left_is_told_condemned_and_goes() {
     );
     assert_eq!(rig.condemned(Duration::ZERO).await, [left]);
     assert!(rig.condemned(Duration::ZERO).await.is_empty(), "once");
-    assert_eq!(foreign(&rig.domain).await.unwrap(), [String::new(); 0]);
+    assert!(foreign(&rig.domain).await.unwrap().is_empty());
 
     let removals = rig.domain.list_removals().await.unwrap();
     let [listed] = removals.as_slice() else {
