@@ -262,15 +262,31 @@ impl Volumes {
             .map_err(|error| problem(&error))
     }
 
-    /// Goes on with a removal that has condemned its volume: nothing can need that any more.
-    pub async fn go_on(&self, storage: &StorageId, removal: &Removal) -> Result<Removal, Problem> {
-        let (name, identity) = (removal.volume.name.clone(), removal.identity.clone());
-        let order = RemovalOrder {
+    /// Goes on, together, with removals of a domain that have condemned their volumes: nothing can need
+    /// those any more. Answers each.
+    ///
+    /// # Errors
+    /// When this host has no such domain.
+    pub async fn go_on(
+        &self,
+        storage: &StorageId,
+        removals: &[Removal],
+    ) -> Result<Vec<Result<Removal, Problem>>, Problem> {
+        let order = |removal: &Removal| RemovalOrder {
             resumes: true,
-            ..RemovalOrder::new(removal.id, name, identity)
+            ..RemovalOrder::new(
+                removal.id,
+                removal.volume.name.clone(),
+                removal.identity.clone(),
+            )
         };
-        let gone_on = self.store(storage)?.remove(&order).await;
-        self.counted(gone_on.map_err(|error| problem(&error).with("volume", &removal.volume)))
+        let orders: Vec<_> = removals.iter().map(order).collect();
+        let gone_on = self.store(storage)?.remove_all(&orders).await;
+        let answered = gone_on.into_iter().zip(removals);
+        let counted = answered.map(|(gone, removal)| {
+            self.counted(gone.map_err(|error| problem(&error).with("volume", &removal.volume)))
+        });
+        Ok(counted.collect())
     }
 
     fn counted(&self, removed: Result<Removal, Problem>) -> Result<Removal, Problem> {
