@@ -58,10 +58,24 @@ pub(crate) async fn reap(storage: &StorageId, volumes: &Volumes, now: Timestamp)
             return false;
         }
     };
+    let due: Vec<_> = removals
+        .into_iter()
+        .filter(|removal| is_due(removal, now))
+        .collect();
+    if due.is_empty() {
+        return true;
+    }
+    let ended = match volumes.go_on(storage, &due).await {
+        Ok(ended) => ended,
+        Err(problem) => {
+            tracing::warn!(%storage, %problem, "its removals cannot be gone on with");
+            return false;
+        }
+    };
     let mut all = true;
-    for removal in removals.iter().filter(|removal| is_due(removal, now)) {
+    for (removal, ended) in due.iter().zip(ended) {
         let (volume, id) = (&removal.volume, removal.id);
-        match volumes.go_on(storage, removal).await {
+        match ended {
             Ok(done) => {
                 let freed_bytes = done.freed_bytes;
                 tracing::info!(%volume, removal = %id, freed_bytes, "a removal has ended");

@@ -281,26 +281,42 @@ impl Volumes {
         Ok(removals)
     }
 
-    /// Goes on with a removal that has condemned its volume: nothing can need that any more.
-    pub async fn go_on(&self, storage: &StorageId, removal: &Removal) -> Result<Removal, Problem> {
-        let noted = self.notes.of(storage, removal.id);
-        let mut span = LiveSpan::under(noted, "volume removal", SpanKind::Internal);
-        span.set("livemerge.volume", removal.volume.to_string());
-        let gone_on = self.resume(storage, removal).await;
-        if let Err(problem) = &gone_on {
-            span.fail(problem.reason.as_str());
-        }
-        gone_on
-    }
-
-    async fn resume(&self, storage: &StorageId, removal: &Removal) -> Result<Removal, Problem> {
-        let (name, identity) = (removal.volume.name.clone(), removal.identity.clone());
-        let order = RemovalOrder {
+    /// Goes on, together, with removals of a domain that have condemned their volumes: nothing can need
+    /// those any more. Answers each.
+    ///
+    /// # Errors
+    /// When this host has no such domain.
+    pub async fn go_on(
+        &self,
+        storage: &StorageId,
+        removals: &[Removal],
+    ) -> Result<Vec<Result<Removal, Problem>>, Problem> {
+        let order = |removal: &Removal| RemovalOrder {
             resumes: true,
-            ..RemovalOrder::new(removal.id, name, identity)
+            ..RemovalOrder::new(
+                removal.id,
+                removal.volume.name.clone(),
+                removal.identity.clone(),
+            )
         };
-        let gone_on = self.store(storage)?.remove(&order).await;
-        self.counted(gone_on.map_err(|error| problem(&error).with("volume", &removal.volume)))
+        let span = |removal: &Removal| {
+            let noted = self.notes.of(storage, removal.id);
+            let mut span = LiveSpan::under(noted, "volume removal", SpanKind::Internal);
+            span.set("livemerge.volume", removal.volume.to_string());
+            span
+        };
+        let spans: Vec<_> = removals.iter().map(span).collect();
+        let orders: Vec<_> = removals.iter().map(order).collect();
+        let gone_on = self.store(storage)?.remove_all(&orders).await;
+        let answered = gone_on.into_iter().zip(removals).zip(spans);
+        let counted = answered.map(|((gone, removal), mut span)| {
+            let gone = gone.map_err(|error| problem(&error).with("volume", &removal.volume));
+            if let Err(problem) = &gone {
+                span.fail(problem.reason.as_str());
+            }
+            self.counted(gone)
+        });
+        Ok(counted.collect())
     }
 
     fn counted(&self, removed: Result<Removal, Problem>) -> Result<Removal, Problem> {

@@ -31,6 +31,7 @@ mod profile;
 mod program;
 mod qemu_img;
 mod store;
+mod together;
 mod turn;
 mod volume;
 

@@ -185,6 +185,16 @@ impl<S: VolumeStore> VolumeStore for Metered<S> {
         self.call(Call::Remove, self.inner.remove(order)).await
     }
 
+    /// Each counts as a removal, which took as long as all of them.
+    async fn remove_all(&self, orders: &[RemovalOrder]) -> Vec<Result<Removal, StorageError>> {
+        let begun = Instant::now();
+        let answers = self.inner.remove_all(orders).await;
+        for answer in &answers {
+            self.meters.add(Call::Remove, begun, answer.is_err());
+        }
+        answers
+    }
+
     async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
         self.call(Call::ListRemovals, self.inner.list_removals())
             .await

@@ -9,6 +9,7 @@
 //! Differences between back ends are data ([`Capabilities`]), never a method that does nothing.
 //! Dropping a call's future cancels nothing: what it began is done, or resumed by the same call.
 
+use crate::together;
 use crate::{
     Extent, Identity, Locator, NewVolume, Parent, RemovalId, StorageError, StorageId, VolumeInfo,
     VolumeName, VolumeRef,
@@ -212,6 +213,13 @@ pub trait VolumeStore: Send + Sync + 'static {
     /// `InUse`; `Busy` while another call frees it; `Invalid` when the id is that of another
     /// volume's removal, and for a wipe or a discard that the back end cannot do.
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError>;
+
+    /// Removes volumes that leave together, each as [`VolumeStore::remove`] does, and answers them in
+    /// the order of their orders. One that is built on another of them and goes with it is not in that
+    /// one's way; one that stays is. No volume goes before those that are built on it.
+    async fn remove_all(&self, orders: &[RemovalOrder]) -> Vec<Result<Removal, StorageError>> {
+        together::remove_all(self, orders).await
+    }
 
     /// The removals that have not ended, after a crash too.
     async fn list_removals(&self) -> Result<Vec<Removal>, StorageError>;

@@ -8,10 +8,11 @@
 //! ```
 //! The moment and the delay come from a seed; the exact instant is the machine's. What is killed, and
 //! what must be so then: [`machine`], [`switch`], [`disks`], [`host`], [`libvirtd`], [`agent`],
-//! [`start`], [`pivot`], [`server`].
+//! [`start`], [`pivot`], [`server`], [`exporter`].
 
 mod agent;
 mod disks;
+mod exporter;
 mod frozen;
 mod host;
 mod libvirtd;
@@ -34,6 +35,7 @@ use livemerge_proto::v1::MergePhase;
 use tokio_util::sync::CancellationToken;
 
 use crate::guest::domain::Workload;
+use crate::objects::Objects;
 use crate::scene::{LIMIT, Scene};
 use crate::sweep::Tally;
 use agent::Way;
@@ -89,6 +91,14 @@ pub enum Victim {
     AgentAtStart,
     /// The agent, and libvirt within it, while they switch the guest.
     AgentInPivot,
+    /// The exporter of a guest whose images are objects.
+    Exporter,
+}
+
+/// What a victim is part of. The guest and the services end before the objects that they are on.
+struct Place {
+    scene: Scene,
+    objects: Option<Objects>,
 }
 
 /// Guests side by side: each waits more than it works.
@@ -162,16 +172,16 @@ async fn run_until(
         let mut kill = Kill::default();
         let drawn = random.next();
         let done = match on.take() {
-            Some(scene) => Ok(scene),
+            Some(place) => Ok(place),
             None => begin(victim).await,
         };
         let done = match done {
-            Ok(mut scene) => {
-                let done = one(&mut scene, &mut kill, victim, number, drawn).await;
+            Ok(mut place) => {
+                let done = one(&mut place, &mut kill, victim, number, drawn).await;
                 if done.is_err() {
-                    tell_what_was_said(&scene);
+                    tell_what_was_said(&place.scene);
                 }
-                done.map(|()| on = Some(scene))
+                done.map(|()| on = Some(place))
             }
             Err(error) => Err(error),
         };
@@ -207,8 +217,9 @@ fn tell_what_was_said(scene: &Scene) {
     }
 }
 
-async fn begin(victim: Victim) -> Result<Scene> {
-    match victim {
+async fn begin(victim: Victim) -> Result<Place> {
+    let scene = match victim {
+        Victim::Exporter => return exporter::begin().await,
         Victim::Machine
         | Victim::Host
         | Victim::Libvirtd
@@ -220,11 +231,13 @@ async fn begin(victim: Victim) -> Result<Scene> {
         Victim::MachineBetweenDisks => Scene::begin_with_daemon(&["vda", "vdb"], WORKLOAD).await,
         Victim::AgentInPivot => Scene::begin(&["vda"], WORKLOAD).await,
         Victim::AgentAtStart => Scene::begin_with_monitor(&["vda"], WORKLOAD).await,
-    }
+    };
+    let objects = None;
+    scene.map(|scene| Place { scene, objects })
 }
 
 async fn one(
-    scene: &mut Scene,
+    place: &mut Place,
     kill: &mut Kill,
     victim: Victim,
     number: u32,
@@ -236,7 +249,9 @@ async fn one(
         _ => DELAY_US,
     };
     *kill = Kill::after(Duration::from_micros(drawn % longest));
+    let scene = &mut place.scene;
     match victim {
+        Victim::Exporter => exporter::kill(place, kill, number, phase).await,
         Victim::Machine => machine::kill(scene, kill, number, phase).await,
         Victim::MachineInPivot => switch::kill(scene, kill, number).await,
         Victim::MachineBetweenDisks => disks::kill(scene, kill, number, phase).await,
@@ -256,7 +271,13 @@ async fn one(
 async fn pull_the_plug(scene: &mut Scene, kill: &mut Kill) -> Result<()> {
     with_libvirt(scene)?;
     scene.kill_qemu()?;
-    // libvirt finds out by itself that the machine has died, in its own time.
+    shut_off(scene).await?;
+    nothing_lost(scene, kill).await?;
+    scene.restart_guest().await
+}
+
+/// libvirt finds out by itself that the machine has died, in its own time.
+async fn shut_off(scene: &Scene) -> Result<()> {
     let begun = Instant::now();
     while scene.rig.virsh().state(&scene.guest.spec.name)? != "shut off" {
         ensure!(
@@ -265,8 +286,7 @@ async fn pull_the_plug(scene: &mut Scene, kill: &mut Kill) -> Result<()> {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    nothing_lost(scene, kill).await?;
-    scene.restart_guest().await
+    Ok(())
 }
 
 /// Takes libvirt from the agent, if it is within it.

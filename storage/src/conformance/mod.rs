@@ -22,11 +22,13 @@ mod live;
 pub mod proxy;
 mod removal;
 pub mod s3;
+mod together;
 mod volume;
 
 pub use allocation::*;
 pub use live::*;
 pub use removal::*;
+pub use together::*;
 pub use volume::*;
 
 use crate::{
@@ -113,6 +115,8 @@ checks![
     restoring_needs_a_removal_and_a_free_name,
     a_removal_id_is_for_one_volume,
     removals_at_once_do_not_disturb_each_other,
+    a_chain_is_removed_together,
+    one_that_stays_holds_what_goes_with_it,
     an_activated_volume_resolves_to_itself,
     an_open_volume_is_in_use,
     an_open_overlay_uses_its_parent,

@@ -36,7 +36,7 @@ const PORTS: [&str; 8] = [
 ];
 /// How often it is started at most: a port that is free may be taken before the server takes it.
 const TRIES: usize = 4;
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 10] = [
     "-ip=127.0.0.1",
     "-ip.bind=127.0.0.1",
     "-filer",
@@ -46,6 +46,8 @@ const FLAGS: [&str; 9] = [
     "-master.telemetry=false",
     "-master.volumeSizeLimitMB=64",
     "-volume.max=100",
+    // A share of the disk, as it is by default, is too much on a large one that is nearly full.
+    "-volume.minFreeSpace=100MiB",
 ];
 
 /// A server that ends when it is dropped.

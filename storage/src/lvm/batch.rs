@@ -10,6 +10,7 @@
 use super::domain::{Domain, locked};
 use super::removal::{Answer, Asked};
 use crate::StorageError;
+use futures::future::join_all;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -46,14 +47,19 @@ impl Batch {
         waiting.drain(..most).collect()
     }
 
-    /// Has it removed, with whatever else waits.
-    pub(super) async fn ask(domain: &Arc<Domain>, asked: Asked) -> Result<Answer, StorageError> {
-        let (answer, answered) = oneshot::channel();
+    /// Has them removed, with whatever else waits.
+    pub(super) async fn ask(
+        domain: &Arc<Domain>,
+        asked: Vec<Asked>,
+    ) -> Vec<Result<Answer, StorageError>> {
+        let alone = asked.len() == 1;
+        let (answers, answered): (Vec<_>, Vec<_>) =
+            asked.iter().map(|_| oneshot::channel()).unzip();
         let batch = &domain.batch;
-        locked(&batch.waiting).push((asked, answer));
+        locked(&batch.waiting).extend(asked.into_iter().zip(answers));
         let lead = batch.leading.lock().await;
-        // Whoever led before may have taken it along.
-        if !locked(&batch.waiting).is_empty() {
+        // Whoever led before may have taken it along. Those that come together wait for nobody.
+        if alone && !locked(&batch.waiting).is_empty() {
             tokio::time::sleep(WINDOW).await;
         }
         loop {
@@ -71,11 +77,15 @@ impl Batch {
             }
         }
         drop(lead);
-        answered.await.unwrap_or_else(|_| {
-            let what = format!("storage domain {}", domain.id());
-            let source = io::Error::other("whoever removed it together with others is gone");
-            Err(StorageError::Unreachable { what, source })
-        })
+        let answered = join_all(answered).await.into_iter();
+        let answered = answered.map(|answer| {
+            answer.unwrap_or_else(|_| {
+                let what = format!("storage domain {}", domain.id());
+                let source = io::Error::other("whoever removed it together with others is gone");
+                Err(StorageError::Unreachable { what, source })
+            })
+        });
+        answered.collect()
     }
 }
 

@@ -37,6 +37,17 @@ pub(super) struct Needer {
 }
 
 impl Needer {
+    /// A volume of the same batch, which stays.
+    pub(super) fn of(order: &RemovalOrder, group: &Group) -> Self {
+        let name = order.volume.to_string();
+        let removed = group.removed(order.id).map(|volume| volume.name.clone());
+        Self {
+            shown: format!("volume {name}"),
+            name: removed.unwrap_or(name),
+            kept: None,
+        }
+    }
+
     /// Whether it keeps a volume from being removed: one that is kept does when it is so for longer.
     pub(super) fn refuses(&self, order: &RemovalOrder) -> bool {
         self.kept

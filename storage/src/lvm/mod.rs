@@ -20,11 +20,15 @@
 mod activation;
 mod batch;
 mod command;
+mod condemn;
 mod content;
 mod create;
 mod device;
 mod domain;
 mod empty;
+mod family;
+#[cfg(test)]
+mod family_tests;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod gate;

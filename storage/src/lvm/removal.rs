@@ -13,21 +13,24 @@
 //!   for groups of one host, where nobody builds on the volume between the gate and the change.
 //! - On the long way whoever builds on the volume meanwhile either no longer finds it, or is seen by
 //!   the second look, so that hosts need no lock in common.
+//! - Of several that go together, each step is done for children before what they are built on.
 
 use super::batch::Batch;
+use super::condemn::as_written;
 use super::domain::{Domain, locked};
 use super::empty::check_discard;
+use super::family::Family;
 use super::gate::Needer;
 use super::name::removed;
 use super::report::{Group, Logical};
 use super::tag;
 use super::turn::Turn;
 use crate::condemned::{Condemned, now};
-use crate::{Removal, RemovalId, RemovalOrder, StorageError, VolumeName};
+use crate::{Removal, RemovalId, RemovalOrder, StorageError};
+use futures::future::join_all;
 use jiff::Timestamp;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A removal that somebody waits for.
 #[derive(Debug)]
@@ -47,11 +50,18 @@ pub(super) enum Answer {
 }
 
 /// What is to be done for an order, now that everything has been looked at.
-enum Next {
+pub(super) enum Next {
     Answer(Result<Answer, StorageError>),
     Condemn(Logical),
     /// Condemned, or to be removed at once.
     Purge(Logical, Timestamp),
+}
+
+impl Next {
+    /// Whether the volume keeps its name.
+    pub(super) fn stays(&self) -> bool {
+        matches!(self, Self::Answer(Err(_)))
+    }
 }
 
 /// Takes the removal for a call, until it is dropped.
@@ -75,36 +85,56 @@ impl Drop for Working<'_> {
 }
 
 impl Domain {
+    /// Removes volumes together, and answers each.
     pub(super) async fn remove(
         self: Arc<Self>,
-        order: RemovalOrder,
-    ) -> Result<Removal, StorageError> {
-        let _working = Working::on(&self, order.id)?;
-        self.name.check(&order.volume)?;
-        let asked = Asked {
-            order: order.clone(),
-            emptied: false,
-        };
-        match Batch::ask(&self, asked).await? {
-            Answer::Ended(removal) => Ok(removal),
-            Answer::Empty(ordered) => {
-                self.empty(removed(order.id), &ordered).await?;
-                match Batch::ask(
-                    &self,
-                    Asked {
-                        order,
-                        emptied: true,
-                    },
-                )
-                .await?
-                {
-                    Answer::Ended(removal) => Ok(removal),
-                    Answer::Empty(again) => Err(StorageError::Busy {
-                        what: self.what(&again.volume),
-                    }),
+        orders: Vec<RemovalOrder>,
+    ) -> Vec<Result<Removal, StorageError>> {
+        let ready: Vec<_> = orders.iter().map(|order| self.ready(order)).collect();
+        let mut ended: BTreeMap<usize, Result<Removal, StorageError>> = BTreeMap::new();
+        let mut next = Vec::new();
+        for (index, ready) in ready.iter().enumerate() {
+            match ready {
+                Ok(_) => next.push(index),
+                Err(error) => drop(ended.insert(index, Err(error.again()))),
+            }
+        }
+        for emptied in [false, true] {
+            let asked = next.iter().map(|index| Asked {
+                order: orders[*index].clone(),
+                emptied,
+            });
+            let answers = Batch::ask(&self, asked.collect()).await;
+            let mut empty = Vec::new();
+            for (index, answer) in next.drain(..).zip(answers) {
+                match answer {
+                    Ok(Answer::Empty(ordered)) if !emptied => empty.push((index, ordered)),
+                    Ok(Answer::Empty(again)) => {
+                        let what = self.what(&again.volume);
+                        ended.insert(index, Err(StorageError::Busy { what }));
+                    }
+                    Ok(Answer::Ended(removal)) => drop(ended.insert(index, Ok(removal))),
+                    Err(error) => drop(ended.insert(index, Err(error))),
+                }
+            }
+            let emptying = empty.into_iter().map(|(index, ordered)| {
+                let domain = Arc::clone(&self);
+                async move { (index, domain.empty(removed(ordered.id), &ordered).await) }
+            });
+            for (index, done) in join_all(emptying).await {
+                match done {
+                    Ok(()) => next.push(index),
+                    Err(error) => drop(ended.insert(index, Err(error))),
                 }
             }
         }
+        ended.into_values().collect()
+    }
+
+    /// Takes the removal for this call.
+    fn ready(&self, order: &RemovalOrder) -> Result<Working<'_>, StorageError> {
+        self.name.check(&order.volume)?;
+        Working::on(self, order.id)
     }
 
     /// Does as much as can be done for each without waiting for one of them.
@@ -123,10 +153,11 @@ impl Domain {
         batch: &[Asked],
     ) -> Result<Vec<Result<Answer, StorageError>>, StorageError> {
         let turn = self.name_turn().await?;
-        let mut next = self.decide(batch, &turn).await?;
-        self.condemn_all(batch, &mut next, &turn).await?;
-        self.mark_all(batch, &mut next, &turn).await;
-        self.purge_all(&mut next, &turn).await?;
+        let (mut next, family) = self.decide(batch, &turn).await?;
+        self.condemn_all(batch, &mut next, &family, &turn).await?;
+        self.mark_all(batch, &mut next, &family, &turn).await;
+        self.close_all(batch, &mut next, &family, &turn).await;
+        self.purge_all(&mut next, &family, &turn).await?;
         let ended = batch.iter().zip(next).map(|(asked, next)| match next {
             Next::Answer(answer) => answer,
             Next::Condemn(volume) => Err(StorageError::Busy { what: volume.name }),
@@ -143,27 +174,64 @@ impl Domain {
         self: &Arc<Self>,
         batch: &[Asked],
         turn: &Turn,
-    ) -> Result<Vec<Next>, StorageError> {
+    ) -> Result<(Vec<Next>, Family), StorageError> {
         let orders: Vec<_> = batch.iter().map(|asked| asked.order.clone()).collect();
         let names: Vec<_> = orders.iter().map(|order| order.volume.clone()).collect();
         let group = self.settle(&names).await?;
-        let orders = orders.into_iter().map(|order| as_written(order, &group));
-        let orders = orders.collect();
-        let (group, needed) = self.needers_of_volumes(group, orders, turn).await?;
-        let mut seen = HashSet::new();
-        let mut next = Vec::new();
-        for (index, asked) in batch.iter().enumerate() {
-            let first = seen.insert(&asked.order.identity);
-            let needer = needed.get(&index);
-            let one = match first {
-                true => self.decide_one(asked, &group, needer, turn).await,
-                false => Err(StorageError::Busy {
-                    what: self.what(&asked.order.volume),
-                }),
-            };
-            next.push(one.unwrap_or_else(|error| Next::Answer(Err(error))));
+        let orders: Vec<_> = orders
+            .into_iter()
+            .map(|order| as_written(order, &group))
+            .collect();
+        let (group, family) = self.family(group, orders, turn).await?;
+        let busy = |asked: &Asked| StorageError::Busy {
+            what: self.what(&asked.order.volume),
+        };
+        let undecided = |asked| Next::Answer(Err(busy(asked)));
+        let mut next: Vec<_> = batch.iter().map(undecided).collect();
+        let (mut seen, mut is_back) = (HashSet::new(), false);
+        for index in family.order() {
+            let asked = &batch[index];
+            let needer = self.in_the_way(batch, &next, &family, &group, index);
+            // What came back may need any of the others: that is for the next look.
+            if !seen.insert(&asked.order.identity) || is_back {
+                continue;
+            }
+            let one = self.decide_one(asked, &group, needer.as_ref(), turn).await;
+            let condemned = group.removed(asked.order.id).is_some();
+            is_back = condemned && matches!(one, Err(StorageError::InUse { .. }));
+            next[index] = one.unwrap_or_else(|error| Next::Answer(Err(error)));
         }
-        Ok(next)
+        Ok((next, family))
+    }
+
+    /// What needs a volume: something else, or one of the batch that stays after all.
+    pub(super) fn in_the_way(
+        &self,
+        batch: &[Asked],
+        next: &[Next],
+        family: &Family,
+        group: &Group,
+        index: usize,
+    ) -> Option<Needer> {
+        let mut children = family.children(index).iter();
+        let stays = children.find(|child| next[**child].stays());
+        let stays = stays.map(|child| Needer::of(&batch[*child].order, group));
+        family.other(index).cloned().or(stays)
+    }
+
+    /// Those that would go although one that is built on them stays after all do not.
+    fn hold(&self, batch: &[Asked], next: &mut [Next], family: &Family) {
+        for index in family.order() {
+            let mut children = family.children(index).iter();
+            let Some(child) = children.find(|child| next[**child].stays()) else {
+                continue;
+            };
+            if matches!(next[index], Next::Purge(..)) {
+                let by = format!("volume {}, which stays", batch[*child].order.volume);
+                let held = self.in_use_by(&batch[index].order.volume, &by);
+                next[index] = Next::Answer(Err(held));
+            }
+        }
     }
 
     async fn decide_one(
@@ -206,147 +274,12 @@ impl Domain {
         Ok(Next::Condemn(volume.clone()))
     }
 
-    /// One that is condemned, just now or before: whoever has condemned it may not have come to look
-    /// again. `second`: this is the second look.
-    async fn resume(
-        &self,
-        asked: &Asked,
-        group: &Group,
-        needer: Option<&Needer>,
-        second: bool,
-        turn: &Turn,
-    ) -> Result<Next, StorageError> {
-        let Some(volume) = group.removed(asked.order.id) else {
-            return self.ended_elsewhere(&asked.order, group);
-        };
-        let written = self.written(volume)?;
-        written.check(&asked.order)?;
-        // From here on there is no way back.
-        let stays = written.purging || group.named(written.volume.as_str()).is_some();
-        let snapshot = group.snapshot_of(&volume.name);
-        let snapshot = snapshot.map(|snapshot| self.shown(snapshot));
-        let by = match (needer, snapshot) {
-            (_, Some(snapshot)) if stays => {
-                let what = format!("{}, of which {snapshot} is made", self.shown(volume));
-                return Err(StorageError::Busy { what });
-            }
-            _ if volume.identity != written.identity => {
-                Some("whoever has put another one in its place".to_owned())
-            }
-            _ if stays => None,
-            (_, Some(snapshot)) => Some(format!("{snapshot}, which is a snapshot of it")),
-            (Some(needer), None) => Some(format!("{}, which is built on it", needer.shown)),
-            (None, None) => {
-                let active = self.is_activated(volume, second, turn).await?;
-                active.then(|| "whoever has activated it meanwhile".to_owned())
-            }
-        };
-        if let Some(by) = by {
-            self.bring_back(volume, &written.volume, turn).await?;
-            return Err(self.in_use_by(&written.volume, &by));
-        }
-        if written.is_kept(now()) {
-            let removal = written.removal(asked.order.id, self.id());
-            return Ok(Next::Answer(Ok(Answer::Ended(removal))));
-        }
-        Ok(Next::Purge(volume.clone(), written.condemned_at))
-    }
-
-    /// Whether somebody has activated it for a use: right after it was condemned, or to have it open.
-    /// Later a host may just have started, and have activated all that it has found.
-    async fn is_activated(
-        &self,
-        volume: &Logical,
-        second: bool,
-        turn: &Turn,
-    ) -> Result<bool, StorageError> {
-        if volume.device.is_none() || second || volume.open {
-            return Ok(volume.device.is_some());
-        }
-        match self.lvm.during(turn).deactivate(&[&volume.name]).await {
-            Err(StorageError::InUse { .. }) => Ok(true),
-            deactivated => deactivated.map(|()| false),
-        }
-    }
-
-    /// Condemns those that go the long way, and looks again whether anything needs them by now.
-    async fn condemn_all(
-        self: &Arc<Self>,
-        batch: &[Asked],
-        next: &mut [Next],
-        turn: &Turn,
-    ) -> Result<(), StorageError> {
-        let mut condemned = Vec::new();
-        for (index, asked) in batch.iter().enumerate() {
-            if let Next::Condemn(volume) = &next[index] {
-                match self.condemn(&asked.order, volume, turn).await {
-                    Ok(()) => condemned.push(index),
-                    Err(error) => next[index] = Next::Answer(Err(error)),
-                }
-            }
-        }
-        if condemned.is_empty() {
-            return Ok(());
-        }
-        let orders = condemned.iter().map(|index| batch[*index].order.clone());
-        let (group, needed) = self
-            .needers_of_volumes(self.report().await?, orders.collect(), turn)
-            .await?;
-        for (number, index) in condemned.into_iter().enumerate() {
-            let looked = self.resume(&batch[index], &group, needed.get(&number), true, turn);
-            let looked = looked.await;
-            next[index] = looked.unwrap_or_else(|error| Next::Answer(Err(error)));
-        }
-        Ok(())
-    }
-
-    async fn condemn(
-        &self,
-        order: &RemovalOrder,
-        volume: &Logical,
-        turn: &Turn,
-    ) -> Result<(), StorageError> {
-        let lvm = self.lvm.during(turn);
-        if volume.device.is_some() {
-            lvm.deactivate(&[&volume.name]).await?;
-        }
-        locked(&self.wanted).remove(&order.volume);
-        // A removal that stopped here before has left its tags.
-        let mut tags = tag::of_removal(&Condemned::new(order, now()));
-        let stays_inactive = volume.autoactivates && !order.keep_for.is_zero();
-        if stays_inactive {
-            tags.push(tag::AUTOACTIVATES.to_owned());
-        }
-        let without = |tags: &[String], others: &[String]| -> Vec<String> {
-            let other = |tag: &&String| !others.contains(tag);
-            tag::of_removals(tags).filter(other).cloned().collect()
-        };
-        let (more, less) = (without(&tags, &volume.tags), without(&volume.tags, &tags));
-        lvm.retag(&volume.name, &more, &less).await?;
-        lvm.rename(&volume.name, &removed(order.id)).await?;
-        if stays_inactive {
-            // It is condemned whether or not this fails, and deactivated when its time is over.
-            let _ = lvm.autoactivate(&removed(order.id), false).await;
-        }
-        Ok(())
-    }
-
-    /// Another host has gone on with the removal meanwhile.
-    fn ended_elsewhere(&self, order: &RemovalOrder, group: &Group) -> Result<Next, StorageError> {
-        let is = |volume: &Logical| volume.identity == order.identity;
-        if group.volumes.iter().any(is) {
-            return Err(StorageError::Busy {
-                what: self.what(&order.volume),
-            });
-        }
-        let gone = order.gone(self.id(), 0, None);
-        Ok(Next::Answer(Ok(Answer::Ended(gone))))
-    }
-
     /// Writes down that there is no way back, for those that are emptied before they go.
-    async fn mark_all(&self, batch: &[Asked], next: &mut [Next], turn: &Turn) {
-        for (asked, next) in batch.iter().zip(next) {
-            let Next::Purge(volume, _) = &*next else {
+    async fn mark_all(&self, batch: &[Asked], next: &mut [Next], family: &Family, turn: &Turn) {
+        for index in family.order() {
+            self.hold(batch, next, family);
+            let asked = &batch[index];
+            let Next::Purge(volume, _) = &next[index] else {
                 continue;
             };
             let Ok(written) = tag::removal(&volume.tags) else {
@@ -364,7 +297,7 @@ impl Domain {
                 ..asked.order.clone()
             };
             if written.purging {
-                *next = Next::Answer(Ok(Answer::Empty(ordered)));
+                next[index] = Next::Answer(Ok(Answer::Empty(ordered)));
                 continue;
             }
             let more = tag::of_removal(&Condemned {
@@ -372,18 +305,48 @@ impl Domain {
                 ..written
             });
             let marked = self.lvm.during(turn).retag(&volume.name, &more, &[]).await;
-            *next = Next::Answer(marked.map(|()| Answer::Empty(ordered)));
+            next[index] = Next::Answer(marked.map(|()| Answer::Empty(ordered)));
         }
+        self.hold(batch, next, family);
+    }
+
+    /// LVM leaves one that somebody has opened meanwhile, and takes the others: so those whose parents go
+    /// with them are closed first, whether or not they were active a moment ago.
+    async fn close_all(&self, batch: &[Asked], next: &mut [Next], family: &Family, turn: &Turn) {
+        let all = 0..batch.len();
+        let children: BTreeSet<_> = all.flat_map(|index| family.children(index)).collect();
+        let goes = |index: &&usize| matches!(next[**index], Next::Purge(..));
+        let children: Vec<_> = children.into_iter().filter(goes).copied().collect();
+        let name = |index: &usize| match &next[*index] {
+            Next::Purge(volume, _) => Some(volume.name.as_str()),
+            _ => None,
+        };
+        let names: Vec<_> = children.iter().filter_map(name).collect();
+        if names.is_empty() {
+            return;
+        }
+        let closed = self.lvm.during(turn).deactivate(&names).await;
+        if let Err(why) = closed {
+            for index in children {
+                next[index] = Next::Answer(Err(why.again()));
+            }
+        }
+        self.hold(batch, next, family);
     }
 
     /// Removes all that are to go, in one change of the group. Those that are still there have a
     /// reason of their own.
-    async fn purge_all(&self, next: &mut [Next], turn: &Turn) -> Result<(), StorageError> {
-        let purged = |next: &Next| match next {
+    async fn purge_all(
+        &self,
+        next: &mut [Next],
+        family: &Family,
+        turn: &Turn,
+    ) -> Result<(), StorageError> {
+        let purged = |index: usize| match &next[index] {
             Next::Purge(volume, _) => Some((volume.name.clone(), volume.identity.clone())),
             _ => None,
         };
-        let all: Vec<_> = next.iter().filter_map(purged).collect();
+        let all: Vec<_> = family.order().into_iter().filter_map(purged).collect();
         if all.is_empty() {
             return Ok(());
         }
@@ -403,43 +366,11 @@ impl Domain {
         }
         Ok(())
     }
-
-    /// The group, and one that is in the way for each of these orders by its index.
-    async fn needers_of_volumes(
-        self: &Arc<Self>,
-        group: Group,
-        orders: Vec<RemovalOrder>,
-        turn: &Turn,
-    ) -> Result<(Group, HashMap<usize, Needer>), StorageError> {
-        let domain = Arc::clone(self);
-        let names: Vec<VolumeName> = orders.iter().map(|order| order.volume.clone()).collect();
-        let targets = move |group: &Group| {
-            let target = |name: &VolumeName| domain.target_named(group, name);
-            Ok(names.iter().map(target).collect())
-        };
-        let (group, mut needers) = self.needers(group, targets, turn).await?;
-        needers.retain(|(index, needer)| needer.refuses(&orders[*index]));
-        Ok((group, needers.into_iter().collect()))
-    }
 }
 
 impl RemovalOrder {
     /// Whether nothing is to be kept or overwritten.
     pub(super) fn ends_at_once(&self) -> bool {
         self.keep_for.is_zero() && !self.wipe && !self.discard
-    }
-}
-
-/// The order with the time for which its volume is kept in truth, where that is condemned already.
-fn as_written(order: RemovalOrder, group: &Group) -> RemovalOrder {
-    let volume = group.removed(order.id);
-    let written = volume.and_then(|volume| tag::removal(&volume.tags).ok());
-    let Some(until) = written.and_then(|written| written.keep_until) else {
-        return order;
-    };
-    let left = until.duration_since(now());
-    RemovalOrder {
-        keep_for: Duration::try_from(left).unwrap_or_default(),
-        ..order
     }
 }

@@ -112,7 +112,18 @@ impl VolumeStore for LvmStore {
     }
 
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
-        in_own_task(self.own().remove(order.clone())).await
+        let removed = self.remove_all(std::slice::from_ref(order)).await;
+        removed.into_iter().next().unwrap_or_else(|| {
+            let what = format!("removal {}", order.id);
+            Err(StorageError::Busy { what })
+        })
+    }
+
+    /// One change of the group.
+    async fn remove_all(&self, orders: &[RemovalOrder]) -> Vec<Result<Removal, StorageError>> {
+        let (domain, own) = (self.own(), orders.to_vec());
+        let removed = in_own_task(async move { Ok(domain.remove(own).await) }).await;
+        removed.unwrap_or_else(|error| orders.iter().map(|_| Err(error.again())).collect())
     }
 
     async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A volume appears with its name, whole, or not at all. What a crash leaves before that has no name,
-//! and its uuid is never used again.
+//! its uuid is never used again, and a day later it goes ([`super::orphans`]).
 
 use super::blocks::BLOCK_BYTES;
 use super::domain::{Domain, Manifest};
@@ -63,7 +63,7 @@ pub(super) async fn create(
     if domain.names.give(&volume.name, uuid).await? != uuid {
         // Somebody was quicker.
         domain.discard(uuid).await;
-    } else if let Err(error) = domain.check_free(&volume.name).await {
+    } else if let Err(error) = domain.check_given(&volume.name, uuid).await {
         domain.names.take(&volume.name, uuid).await?;
         domain.discard(uuid).await;
         return Err(error);
@@ -215,6 +215,16 @@ impl Domain {
     /// `Busy`.
     async fn check_free(&self, name: &VolumeName) -> Result<(), StorageError> {
         if self.is_being_taken(name, None).await? {
+            let what = self.what(name);
+            return Err(StorageError::Busy { what });
+        }
+        Ok(())
+    }
+
+    /// The same when it has its name. One that took so long that it was taken for dead is no volume.
+    async fn check_given(&self, name: &VolumeName, uuid: Uuid) -> Result<(), StorageError> {
+        self.check_free(name).await?;
+        if self.is_condemned(uuid).await? {
             let what = self.what(name);
             return Err(StorageError::Busy { what });
         }

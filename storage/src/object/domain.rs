@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex as Short;
+use std::time::Instant;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -66,6 +67,8 @@ pub(super) struct Domain {
     pub(super) turn: Mutex<()>,
     /// Volumes that are being freed by this process.
     pub(super) purging: Short<HashSet<Uuid>>,
+    /// When this process looked for objects of no volume, or began.
+    pub(super) looked: Short<Instant>,
     socket: String,
 }
 
@@ -99,6 +102,7 @@ impl Domain {
             qemu_img: qemu_img::program(),
             turn: Mutex::default(),
             purging: Short::default(),
+            looked: Short::new(Instant::now()),
             id,
             bucket,
             keys,

@@ -1,4 +1,4 @@
-//! What lies below a domain's prefix and is not this program's.
+//! What lies below a domain's prefix and is not this program's, or is no volume's.
 
 use super::domain::Domain;
 use super::failure::failure;
@@ -30,6 +30,8 @@ pub(super) async fn foreign(domain: &Domain) -> Result<Vec<String>, StorageError
         .try_collect()
         .await?;
     foreign.extend(within.concat());
+    let orphans = domain.orphans().await?.into_iter();
+    foreign.extend(orphans.map(|uuid| format!("{}/", domain.keys.volume(uuid))));
     foreign.sort();
     Ok(foreign)
 }

@@ -163,7 +163,7 @@ impl Domain {
 }
 
 /// Whether a header may mean a volume, however it spells it.
-fn names(header: &Header, target: &VolumeName) -> bool {
+pub(super) fn names(header: &Header, target: &VolumeName) -> bool {
     header
         .needs()
         .any(|backing| contains(backing, target.as_str()))

@@ -47,6 +47,11 @@ impl Domain {
             _ if stone.record.order.is_kept(now()) => {}
             _ => return Err(StorageError::NotKept { what: what(id) }),
         }
+        // Objects of no volume, without its manifest.
+        let there = self.manifest(&name, uuid).await;
+        if let Err(StorageError::NotFound { .. }) = there {
+            return Err(StorageError::NotKept { what: what(id) });
+        }
         self.give_back(id, &name, uuid).await?;
         if stone.record.stage != Stage::Restored {
             self.write_restored(id, &name, uuid, stone).await?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   <prefix>/domain                       what the domain is, and that its store keeps conditions
+//!   <prefix>/clock                        put to be told the store's time
 //!   <prefix>/names/0f                     a shard of the names: name ─▶ uuid
 //!   <prefix>/removals/<removal id>        a removal
 //!   <prefix>/<uuid>/manifest              a volume: name, size
@@ -20,6 +21,7 @@ use uuid::Uuid;
 const DOMAIN: &str = "domain";
 const NAMES: &str = "names";
 const REMOVALS: &str = "removals";
+const CLOCK: &str = "clock";
 const MANIFEST: &str = "manifest";
 const LEASE: &str = "lease";
 const BLOCKS: &str = "b";
@@ -36,6 +38,7 @@ pub(super) struct Keys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     Domain,
+    Clock,
     Names(u8),
     Removal(RemovalId),
     Manifest(Uuid),
@@ -55,6 +58,10 @@ impl Keys {
 
     pub(super) fn domain(&self) -> Path {
         self.prefix.clone().join(DOMAIN)
+    }
+
+    pub(super) fn clock(&self) -> Path {
+        self.prefix.clone().join(CLOCK)
     }
 
     pub(super) fn names(&self) -> Path {
@@ -104,6 +111,7 @@ impl Keys {
         let uuid = |text: &str| Uuid::try_parse(text).ok();
         let (key, ours) = match parts.as_slice() {
             [DOMAIN] => (Key::Domain, self.domain()),
+            [CLOCK] => (Key::Clock, self.clock()),
             [NAMES, shard] => {
                 let number = u8::from_str_radix(shard, 16).ok()?;
                 (
@@ -142,6 +150,7 @@ mod tests {
         for keys in [keys(""), keys("a/b")] {
             for (path, key) in [
                 (keys.domain(), Key::Domain),
+                (keys.clock(), Key::Clock),
                 (keys.removal(id), Key::Removal(id)),
                 (keys.manifest(uuid), Key::Manifest(uuid)),
                 (keys.lease(uuid), Key::Lease(uuid)),

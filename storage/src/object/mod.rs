@@ -43,6 +43,11 @@ pub(crate) mod nbd;
 mod open;
 #[cfg(test)]
 mod open_tests;
+mod orphans;
+#[cfg(test)]
+mod orphans_tests;
+#[cfg(test)]
+mod power_tests;
 mod purge;
 mod records;
 mod removal;

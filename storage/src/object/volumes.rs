@@ -209,6 +209,7 @@ impl VolumeStore for ObjectVolumes {
     }
 
     async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {
+        self.domain.look_for_orphans();
         self.domain.list_removals().await
     }
 

@@ -12,3 +12,4 @@ mod headers;
 mod in_use;
 mod names;
 mod rig;
+mod together;

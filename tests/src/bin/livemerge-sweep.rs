@@ -28,7 +28,7 @@ struct Cli {
     /// Kills of a real QEMU within its pivot, and a quarter as many of each other victim: QEMU in
     /// every phase and between two disks, the whole host, libvirtd, the API server, the agent in every
     /// phase of a commit, a pull and a merge of a machine that is off, as it starts the block job and
-    /// within the pivot. Each takes some seconds.
+    /// within the pivot, and the exporter of images that are objects. Each takes some seconds.
     #[arg(long, default_value_t = 200)]
     kills: u32,
     /// Only kills of these, and no cases.
