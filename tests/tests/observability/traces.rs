@@ -312,8 +312,9 @@ async fn a_removal_that_ends_later_is_in_the_trace_of_its_operation() -> Result<
     }) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let ended = later.go_on(&storage, condemned).await?;
-    assert_eq!(ended.state, RemovalState::Gone);
+    let mut ended = later.go_on(&storage, &removals).await?;
+    assert_eq!(ended.len(), 1);
+    assert_eq!(ended.remove(0)?.state, RemovalState::Gone);
     let of_caller = async || {
         let spans = collector
             .trace(&caller.trace_id(), "volume removal")

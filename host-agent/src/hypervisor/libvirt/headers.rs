@@ -262,6 +262,7 @@ mod tests {
             ends: false,
             mirror: None,
             astray: Vec::new(),
+            discards: false,
         }
     }
 
