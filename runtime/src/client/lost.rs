@@ -98,7 +98,7 @@ fn is_broken(error: &(dyn Error + 'static)) -> bool {
 fn is_of_a_proxy(reason: h2::Reason) -> bool {
     matches!(
         reason,
-        h2::Reason::INTERNAL_ERROR | h2::Reason::NO_ERROR | h2::Reason::CONNECT_ERROR
+        h2::Reason::INTERNAL_ERROR | h2::Reason::CONNECT_ERROR
     )
 }
 

@@ -447,7 +447,7 @@ async fn every_bad_field_is_named() -> Result<()> {
         request_id: Uuid::new_v4().to_string(),
         host_id: "Host 1".to_owned(),
         endpoint: "ftp://x".to_owned(),
-        generation: 0,
+        generation: -1,
         version: "v".repeat(65),
     };
     let bad = fields(api.inventory.register_host(request).await.unwrap_err());
