@@ -38,7 +38,7 @@ play:
 test: setup lint
 	@$(CARGO) build --workspace --bins --all-features
 	$(CARGO) nextest run --workspace --all-features
-	$(CARGO) test --workspace --doc --quiet
+	$(CARGO) test --workspace --all-features --doc --quiet
 
 setup:
 	@tests/setup.sh test
