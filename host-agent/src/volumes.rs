@@ -402,6 +402,7 @@ pub(crate) fn unanswered(error: &HypervisorError) -> Problem {
     let reason = match error {
         HypervisorError::NotFound(_) => Reason::VmNotFound,
         HypervisorError::Refused(_) => Reason::StrategyUnsupported,
+        HypervisorError::Storage(_) => Reason::StorageUnreachable,
         HypervisorError::Migrating(_) => Reason::VmMigrating,
         HypervisorError::Unknown(_) => Reason::HypervisorUnreachable,
     };

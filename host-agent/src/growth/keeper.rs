@@ -143,6 +143,7 @@ impl Keeper {
             | Err(
                 HypervisorError::NotFound(_)
                 | HypervisorError::Refused(_)
+                | HypervisorError::Storage(_)
                 | HypervisorError::Migrating(_),
             ) => {}
             Err(error) => tracing::warn!(%vm, %error, "whether its disks have room cannot be told"),

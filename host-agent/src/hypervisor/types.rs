@@ -286,7 +286,10 @@ pub enum HypervisorError {
     /// The hypervisor understood and said no: nothing was done.
     #[error("{0}")]
     Refused(String),
-    /// The same, because the machine is on its way to another host, or comes from one.
+    /// Nothing was done, because what it read or wrote for that failed: its storage may be away.
+    #[error("{0}")]
+    Storage(String),
+    /// Nothing was done, because the machine is on its way to another host, or comes from one.
     #[error("the virtual machine is being migrated: {0}")]
     Migrating(String),
     /// It cannot be told whether it was done: look again later, assume nothing.

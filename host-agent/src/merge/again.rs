@@ -10,7 +10,7 @@
 //!
 //! Layers on a server, as those behind an exporter, may be away and come back. libvirt 9.0 has no way to
 //! let QEMU wait for them, so each of its requests fails meanwhile, and with the first of its own a job
-//! ends. The chain is the one that the order was for, no job works on it, and the guest writes where it did:
+//! ends; one may not even begin. The chain is the one that the order was for, no job works on it, and the guest writes where it did:
 //! what made the first start safe makes each of them so.
 
 use super::look::{Look, REPEAT_AFTER};
@@ -137,7 +137,8 @@ pub(super) fn most_starts(record: &MergeRecord) -> u32 {
     }
 }
 
-fn on_a_server(record: &MergeRecord) -> bool {
+/// Whether a layer of it may be away and come back.
+pub(super) fn on_a_server(record: &MergeRecord) -> bool {
     let mut layers = record.layers().into_iter();
     layers.any(|layer| matches!(layer, Locator::Nbd(_)))
 }

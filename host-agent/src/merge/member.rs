@@ -12,8 +12,7 @@ use super::pivot::{is_put_off, runs_unwritten};
 use super::step::{Action, Machine, Observation, Outcome, Peers, Step, Told, step};
 use super::types::{MergeKind, MergeRecord, Phase};
 use super::waits::{Waits, job_failed, put_off};
-use crate::hypervisor::{HypervisorError, HypervisorEvent};
-use crate::volumes::unanswered;
+use crate::hypervisor::HypervisorEvent;
 use livemerge_proto::problem::Problem;
 use livemerge_storage::Locator;
 use std::fs::File;
@@ -355,14 +354,8 @@ impl Member {
             return true;
         };
         tracing::warn!(merge = %self.record.order.id, ?action, %error, "the hypervisor's reply");
-        match error {
-            HypervisorError::Migrating(_) if action == Action::StartJob => {
-                self.hear(Told::NotStarted(unanswered(&error)));
-            }
-            HypervisorError::Refused(text) | HypervisorError::Migrating(text) => {
-                self.hear(Told::Refused(text));
-            }
-            HypervisorError::NotFound(_) | HypervisorError::Unknown(_) => {}
+        if let Some(told) = Told::by(error, action, &self.record) {
+            self.hear(told);
         }
         false
     }

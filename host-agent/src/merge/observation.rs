@@ -1,8 +1,10 @@
 //! What a decision is made from, beside the record.
 
+use super::again::on_a_server;
 use super::step::Action;
 use super::types::{MergeRecord, Phase, Window};
-use crate::hypervisor::{BlockJobOutcome, DiskView, JobProgress, VmState};
+use crate::hypervisor::{BlockJobOutcome, DiskView, HypervisorError, JobProgress, VmState};
+use crate::volumes::unanswered;
 use livemerge_proto::problem::Problem;
 use std::time::Duration;
 
@@ -68,12 +70,28 @@ pub enum Told {
     Job(BlockJobOutcome),
     /// The hypervisor understood the last action and said no.
     Refused(String),
-    /// The job was not started: the kept volume was not given the room for its data, or the machine is being
-    /// migrated.
+    /// The job was not started: the kept volume was not given the room for its data, the server of a layer is
+    /// away, or the machine is being migrated.
     NotStarted(Problem),
 }
 
 impl Told {
+    /// What an error of the last action says. Nothing, unless it is certain that nothing was done.
+    pub(super) fn by(error: HypervisorError, action: Action, record: &MergeRecord) -> Option<Self> {
+        let starts = action == Action::StartJob;
+        match error {
+            HypervisorError::Migrating(_) if starts => Some(Self::NotStarted(unanswered(&error))),
+            // Where it may come back, nothing is lost by asking again.
+            HypervisorError::Storage(_) if starts && on_a_server(record) => {
+                Some(Self::NotStarted(unanswered(&error)))
+            }
+            HypervisorError::Refused(text)
+            | HypervisorError::Storage(text)
+            | HypervisorError::Migrating(text) => Some(Self::Refused(text)),
+            HypervisorError::NotFound(_) | HypervisorError::Unknown(_) => None,
+        }
+    }
+
     /// Whether it still counts once this is done and that phase entered.
     pub fn outlives(&self, phase: &Phase, action: Option<Action>) -> bool {
         use BlockJobOutcome::{Cancelled, Failed};

@@ -7,6 +7,8 @@ use crate::hypervisor::HypervisorError;
 /// A command that QEMU itself has answered with an error. libvirt reports it like a broken
 /// monitor, as an internal error, and only the text tells them apart.
 const QEMU_REFUSED: &str = "unable to execute QEMU command";
+/// What such an answer ends with when a request to an image failed: `EIO`, in words.
+const INPUT_OUTPUT: &str = "Input/output error";
 
 /// What libvirt says when it has waited for the end of another job on the machine, and what it calls
 /// those that migrate it, on either side: `remoteDispatchDomainMigratePerform3Params`, for example.
@@ -37,7 +39,13 @@ fn of(number: Option<ErrorNumber>, text: String) -> HypervisorError {
         Some(OperationTimeout) if text.contains(HELD) && text.contains(BY_MIGRATION) => {
             HypervisorError::Migrating(text)
         }
-        Some(InternalError) if text.contains(QEMU_REFUSED) => HypervisorError::Refused(text),
+        Some(InternalError) if text.contains(QEMU_REFUSED) => {
+            if text.ends_with(INPUT_OUTPUT) {
+                HypervisorError::Storage(text)
+            } else {
+                HypervisorError::Refused(text)
+            }
+        }
         _ => HypervisorError::Unknown(text),
     }
 }
@@ -68,6 +76,19 @@ mod tests {
         assert!(matches!(other, HypervisorError::Unknown(_)), "{other}");
         let silent = of(Some(ErrorNumber::OperationTimeout), "Migrate".to_owned());
         assert!(matches!(silent, HypervisorError::Unknown(_)), "{silent}");
+    }
+
+    /// QEMU flushes an image before it commits into it, for example.
+    #[test]
+    fn a_command_that_failed_at_its_storage_is_told_apart() {
+        let answer = |why: &str| {
+            let text = format!("internal error: {QEMU_REFUSED} 'block-commit': {why}");
+            of(Some(ErrorNumber::InternalError), text)
+        };
+        let away = answer("Failed to flush the L2 table cache: Input/output error");
+        assert!(matches!(away, HypervisorError::Storage(_)), "{away}");
+        let busy = answer("Node '#block132' is busy: node is used as backing hd of '#block074'");
+        assert!(matches!(busy, HypervisorError::Refused(_)), "{busy}");
     }
 
     #[test]

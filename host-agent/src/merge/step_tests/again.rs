@@ -1,7 +1,7 @@
 //! Jobs that have failed: asked for again on a server, which may be away and come back, and nowhere else.
 
 use super::*;
-use crate::hypervisor::Layer;
+use crate::hypervisor::{HypervisorError, Layer};
 use crate::merge::again::is_over;
 use crate::merge::types::MergeKind;
 use livemerge_storage::Locator;
@@ -107,6 +107,31 @@ fn a_refusal_is_final_only_before_the_job_has_run() {
     ));
     let again = decide(&served(started(2)), &refused(60));
     assert_eq!(again, Step::Enter(started(3), Some(Action::StartJob)));
+}
+
+/// QEMU flushes the layers before it begins. A guest that does not write keeps nobody informed of a server
+/// that is back: each request finds that out for the next one.
+#[test]
+fn a_start_that_failed_at_its_server_is_asked_for_as_often_as_it_takes() {
+    let away = || HypervisorError::Storage("flush: Input/output error".to_owned());
+    let heard = Told::by(away(), Action::StartJob, &served(started(1))).unwrap();
+    let look = Observation {
+        told_for: Duration::from_secs(60),
+        ..told(heard, 60)
+    };
+    let next = decide(&served(started(1)), &look);
+    assert_eq!(next, Step::Enter(started(1), Some(Action::StartJob)));
+    // A file's blocks do not come back.
+    let here = Told::by(away(), Action::StartJob, &at(started(1))).unwrap();
+    let next = decide(&at(started(1)), &told(here, 60));
+    assert_eq!(failed_with(&next), Some(Reason::MergeIoError));
+    let pivot = Told::by(away(), Action::Pivot, &served(started(1)));
+    assert!(matches!(pivot, Some(Told::Refused(_))), "{pivot:?}");
+    let unknown = HypervisorError::Unknown("hangs".to_owned());
+    assert_eq!(
+        Told::by(unknown, Action::StartJob, &served(started(1))),
+        None
+    );
 }
 
 /// Its storage is still away, and libvirt has forgotten of what kind it was.
