@@ -1,14 +1,16 @@
 //! Merges of a machine that is off, or goes off or on in their middle, after a guest that wrote.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use livemerge_proto::v1::{self, MergeDirection, MergeKind, MergePhase, OperationState};
 use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::guest::oracle::Verdict;
 use livemerge_tests::scene::{LIMIT, Scene};
 
 const MIB: i64 = 1 << 20;
+const POLL: Duration = Duration::from_millis(50);
 const HEAVY_BYTES: i64 = 48 * MIB;
 const BUSY: Workload = Workload {
     slots: 256,
@@ -57,6 +59,27 @@ async fn state_of(scene: &mut Scene) -> Result<Option<v1::SnapshotState>> {
     Ok(listed.first().map(v1::Snapshot::state))
 }
 
+/// Waits until the copy has been seen at two places on its way: some of the bytes are done, then more of
+/// them, and not yet all.
+async fn comes_closer(scene: &Scene, deletion: &v1::Operation) -> Result<()> {
+    let look = async {
+        let mut first = None;
+        loop {
+            let shown = scene.api.operation(&deletion.id).await?;
+            let disk = &shown.disks[0];
+            let (done, total) = (disk.done_bytes, disk.total_bytes);
+            ensure!(shown.state() == OperationState::Running && done <= total);
+            ensure!(done == 0 || total >= HEAVY_BYTES, "{disk:?}");
+            if done > 0 && done > *first.get_or_insert(done) {
+                ensure!(done < total, "it is over: {disk:?}");
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, look).await?
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_does_not_start_while_it_is_merged_and_does_when_that_is_given_up() -> Result<()>
 {
@@ -70,6 +93,7 @@ async fn a_machine_does_not_start_while_it_is_merged_and_does_when_that_is_given
     let shown = scene.api.operation(&deletion.id).await?;
     assert_eq!(shown.state(), OperationState::Running, "{shown:?}");
     assert_eq!(shown.disks[0].kind(), MergeKind::OfflineCommit);
+    comes_closer(&scene, &deletion).await?;
 
     scene.api.cancel(&deletion).await?;
     let ended = scene.api.ended(&deletion, LIMIT).await?;
@@ -135,6 +159,8 @@ async fn two_disks_of_a_machine_that_is_off_are_merged_though_the_agent_is_kille
     assert_eq!(done.disks.len(), 2);
     for (disk, (target, chain)) in done.disks.iter().zip(disks.iter().zip(&chains)) {
         assert_eq!(disk.kind(), MergeKind::OfflineCommit, "{disk:?}");
+        assert_eq!(disk.done_bytes, disk.total_bytes);
+        assert!(disk.done_bytes >= HEAVY_BYTES, "{disk:?}");
         assert_eq!(scene.images_of(target).await?, chain[..1]);
         assert!(!chain[1].exists());
         assert_eq!(scene.look(target, &chain[0])?.lost, [0; 0]);
