@@ -9,8 +9,8 @@
 //! An agent of a version that is not worked with is INCOMPATIBLE instead of UP: it is asked for its version
 //! again and again, and for nothing else.
 //!
-//! While reconnecting, merges and machines are unknown, and so is the version of who answers next; only the status waits for the silence to
-//! be too long, so that a short break of the line is no event.
+//! While reconnecting, merges and machines are unknown, and so is the version of who answers next; only the
+//! status waits for the silence to be too long, so that a short break of the line is no event.
 
 mod watches;
 

@@ -158,4 +158,4 @@ fn rates_in(operation: &Operation) -> impl Iterator<Item = u64> + '_ {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

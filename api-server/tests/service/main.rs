@@ -156,6 +156,19 @@ impl Rig {
         .await;
     }
 
+    /// Waits until a host is shown so.
+    async fn host_is(&mut self, host: &str, status: v1::HostStatus) -> v1::Host {
+        until("the host's state", async || {
+            let request = v1::GetHostRequest {
+                host_id: host.to_owned(),
+            };
+            let answer = self.inventory.get_host(request).await.unwrap();
+            let host = answer.into_inner().host.unwrap();
+            (host.status() == status).then_some(host)
+        })
+        .await
+    }
+
     /// Another server takes over, on the same database.
     async fn restart(&mut self) {
         self.shutdown.cancel();

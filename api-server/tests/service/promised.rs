@@ -7,14 +7,18 @@ use livemerge_runtime::ManualClock;
 const OTHER: &str = "host-2";
 const NEEDED: i64 = 5 << 20;
 
-/// One way that needs room.
-fn way() -> v1::MergeOption {
-    v1::MergeOption {
+/// A host with a machine, each merge of which needs room; and where it is.
+async fn needing(host: &'static str, vm: &str) -> (Agent, (&'static str, String)) {
+    let way = v1::MergeOption {
         direction: v1::MergeDirection::Commit.into(),
         copy_bytes: NEEDED,
         space_needed_bytes: NEEDED,
         ..v1::MergeOption::default()
-    }
+    };
+    let (agent, endpoint) = Agent::serve_as(host, vm.to_owned(), &["vda"]).await;
+    let measured = [("vda".to_owned(), vec![way])];
+    agent.script().measured.extend(measured);
+    (agent, (host, endpoint))
 }
 
 impl Rig {
@@ -31,14 +35,9 @@ impl Rig {
 #[tokio::test]
 async fn a_host_is_told_what_merges_of_others_will_still_take() {
     let (vm, others_vm) = (any_id(), any_id());
-    let (agent, endpoint) = Agent::serve(vm.clone(), &["vda"]).await;
-    let (other, others) = Agent::serve_as(OTHER, others_vm.clone(), &["vda"]).await;
-    for host in [&agent, &other] {
-        let measured = &mut host.script().measured;
-        measured.insert("vda".to_owned(), vec![way()]);
-    }
-    let hosts = vec![(HOST, endpoint), (OTHER, others)];
-    let mut rig = Rig::around(vm, agent.clone(), hosts).await;
+    let (agent, here) = needing(HOST, &vm).await;
+    let (other, there) = needing(OTHER, &others_vm).await;
+    let mut rig = Rig::around(vm, agent.clone(), vec![here, there]).await;
     let (delete, told) = rig.ordered(&agent).await;
     assert_eq!(told, [], "its own it knows");
 
@@ -69,26 +68,14 @@ async fn a_host_is_told_what_merges_of_others_will_still_take() {
 #[tokio::test]
 async fn what_a_host_that_is_gone_was_promised_refuses_nobody_room() {
     let (vm, others_vm) = (any_id(), any_id());
-    let (agent, endpoint) = Agent::serve(vm.clone(), &["vda"]).await;
-    let (other, others) = Agent::serve_as(OTHER, others_vm.clone(), &["vda"]).await;
-    for host in [&agent, &other] {
-        let measured = &mut host.script().measured;
-        measured.insert("vda".to_owned(), vec![way()]);
-    }
+    let (agent, here) = needing(HOST, &vm).await;
+    let (other, there) = needing(OTHER, &others_vm).await;
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let hosts = vec![(HOST, endpoint), (OTHER, others)];
+    let hosts = vec![here, there];
     let mut rig = Rig::at(clock.clone(), others_vm, other.clone(), hosts).await;
     rig.ordered(&other).await;
     other.script().silent.insert("watch");
-    until("it is not heard", async || {
-        let request = v1::GetHostRequest {
-            host_id: OTHER.to_owned(),
-        };
-        let host = rig.inventory.get_host(request).await.unwrap();
-        let host = host.into_inner().host.unwrap();
-        (host.status() == v1::HostStatus::Unresponsive).then_some(())
-    })
-    .await;
+    rig.host_is(OTHER, v1::HostStatus::Unresponsive).await;
 
     rig.vm = vm;
     rig.machine().await;

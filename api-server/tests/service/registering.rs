@@ -20,18 +20,6 @@ impl Rig {
             refused => Err(refusal(refused).reason),
         }
     }
-
-    async fn host_is_up(&mut self) {
-        until("the host", async || {
-            let request = v1::GetHostRequest {
-                host_id: HOST.to_owned(),
-            };
-            let host = self.inventory.get_host(request).await.unwrap();
-            let host = host.into_inner().host.unwrap();
-            (host.status() == v1::HostStatus::Up).then_some(())
-        })
-        .await;
-    }
 }
 
 /// Where the same agent is reached, too.
@@ -44,7 +32,7 @@ async fn a_word_by_hand_never_stands_above_the_agents() {
     let vm = any_id();
     let (agent, endpoint) = Agent::serve(vm.clone(), &["vda"]).await;
     let mut rig = Rig::around(vm, agent, vec![(HOST, endpoint.clone())]).await;
-    rig.host_is_up().await;
+    rig.host_is(HOST, v1::HostStatus::Up).await;
     // A host of which only somebody has said where it is: not another one's address.
     let nobody = "http://127.0.0.1:1";
     let taken = rig.register(at(nobody, 0)).await;
@@ -78,7 +66,7 @@ async fn a_configured_host_that_registers_itself_keeps_its_address() {
     let vm = any_id();
     let (agent, endpoint) = Agent::serve(vm.clone(), &["vda"]).await;
     let mut rig = Rig::around(vm, agent, vec![(HOST, endpoint.clone())]).await;
-    rig.host_is_up().await;
+    rig.host_is(HOST, v1::HostStatus::Up).await;
     let own = beside(&endpoint);
     rig.register(at(&own, 1)).await.unwrap();
     // The configuration has the other address still.

@@ -40,20 +40,8 @@ impl Silent {
             delete,
             volume,
         };
-        silent.host_is(v1::HostStatus::Unresponsive).await;
+        silent.rig.host_is(HOST, v1::HostStatus::Unresponsive).await;
         silent
-    }
-
-    async fn host_is(&mut self, status: v1::HostStatus) {
-        until("the host's state", async || {
-            let request = v1::GetHostRequest {
-                host_id: HOST.to_owned(),
-            };
-            let answer = self.rig.inventory.get_host(request).await.unwrap();
-            let host = answer.into_inner().host.unwrap();
-            (host.status() == status).then_some(())
-        })
-        .await;
     }
 
     /// The machine runs on the other host from now on, from these layers.

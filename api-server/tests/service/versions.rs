@@ -4,23 +4,13 @@
 use super::*;
 use livemerge_proto::agent_api::SPOKEN;
 
-async fn host_is(rig: &mut Rig, status: v1::HostStatus) -> v1::Host {
-    until("the host's state", async || {
-        let request = v1::ListHostsRequest::default();
-        let answer = rig.inventory.list_hosts(request).await.unwrap();
-        let host = answer.into_inner().hosts.into_iter().next().unwrap();
-        (host.status() == status).then_some(host)
-    })
-    .await
-}
-
 #[tokio::test]
 async fn an_agent_of_one_version_behind_is_worked_with() {
     let mut rig = Rig::open(&["vda"]).await;
     rig.agent.script().api_version = SPOKEN - 1;
     let ids = rig.take(2).await;
     assert_eq!(
-        host_is(&mut rig, v1::HostStatus::Up).await.api_version,
+        rig.host_is(HOST, v1::HostStatus::Up).await.api_version,
         SPOKEN - 1
     );
     rig.agent.merge_all();
@@ -30,7 +20,7 @@ async fn an_agent_of_one_version_behind_is_worked_with() {
     // It is told when it is upgraded in its place.
     rig.agent.script().api_version = SPOKEN;
     until("the number", async || {
-        let host = host_is(&mut rig, v1::HostStatus::Up).await;
+        let host = rig.host_is(HOST, v1::HostStatus::Up).await;
         (host.api_version == SPOKEN).then_some(())
     })
     .await;
@@ -64,7 +54,7 @@ async fn an_agent_of_another_time_is_shown_and_asked_nothing() {
     let mut rig = Rig::open(&["vda"]).await;
     for number in [SPOKEN + 1, SPOKEN - 2] {
         rig.agent.script().api_version = number;
-        let host = host_is(&mut rig, v1::HostStatus::Incompatible).await;
+        let host = rig.host_is(HOST, v1::HostStatus::Incompatible).await;
         assert_eq!(host.api_version, number);
         assert!(host.last_seen_at.is_some());
         let asked = |rig: &Rig| {
@@ -83,7 +73,7 @@ async fn an_agent_of_another_time_is_shown_and_asked_nothing() {
         assert!(problem.to_string().contains(which), "{problem}");
         assert_eq!(asked(&rig), before);
         rig.agent.script().api_version = SPOKEN;
-        host_is(&mut rig, v1::HostStatus::Up).await;
+        rig.host_is(HOST, v1::HostStatus::Up).await;
     }
 }
 
@@ -94,10 +84,10 @@ async fn what_was_accepted_waits_for_an_agent_that_is_understood() {
     let delete = rig.delete(&[&ids[0]]).await.id;
     let open = rig.merges(1).await;
     rig.agent.script().api_version = SPOKEN + 1;
-    host_is(&mut rig, v1::HostStatus::Incompatible).await;
+    rig.host_is(HOST, v1::HostStatus::Incompatible).await;
     // The agent ends what it has; nothing is ordered of it.
     rig.agent.show(&open, v1::MergePhase::Merged);
-    host_is(&mut rig, v1::HostStatus::Incompatible).await;
+    rig.host_is(HOST, v1::HostStatus::Incompatible).await;
     assert_eq!(rig.agent.was_asked("remove"), 0);
     assert!(rig.operation(&delete).await.ended_at.is_none());
 
@@ -111,9 +101,9 @@ async fn what_was_accepted_waits_for_an_agent_that_is_understood() {
 async fn an_agent_without_a_watch_is_shown_as_such() {
     let mut rig = Rig::open(&["vda"]).await;
     rig.agent.script().lacks.insert("watch");
-    host_is(&mut rig, v1::HostStatus::Incompatible).await;
+    rig.host_is(HOST, v1::HostStatus::Incompatible).await;
     rig.agent.script().lacks.clear();
-    host_is(&mut rig, v1::HostStatus::Up).await;
+    rig.host_is(HOST, v1::HostStatus::Up).await;
 }
 
 /// It could take an order in another sense, or take a late one for a new one.

@@ -10,8 +10,8 @@
 //!
 //! Layers on a server, as those behind an exporter, may be away and come back. libvirt 9.0 has no way to
 //! let QEMU wait for them, so each of its requests fails meanwhile, and with the first of its own a job
-//! ends; one may not even begin. The chain is the one that the order was for, no job works on it, and the guest writes where it did:
-//! what made the first start safe makes each of them so.
+//! ends; one may not even begin. The chain is the one that the order was for, no job works on it, and the
+//! guest writes where it did: what made the first start safe makes each of them so.
 
 use super::look::{Look, REPEAT_AFTER};
 use super::observation::Told;

@@ -251,14 +251,7 @@ async fn where_certificates_are_optional_a_token_does() {
 #[tokio::test]
 async fn a_client_believes_no_server_but_the_one_it_means() {
     let rig = Rig::start(|_, _, _| {}).await;
-    let (cert, key) = rig
-        .files
-        .put_issued("own", &rig.clients.issue(&["a"], When::Now));
-    let own = ClientConfig {
-        cert_file: Some(cert),
-        key_file: Some(key),
-        ..rig.trusting()
-    };
+    let own = rig.showing(&rig.clients.issue(&["a"], When::Now));
     let other_name = ClientConfig {
         server_name: Some("api.example.org".to_owned()),
         ..own.clone()

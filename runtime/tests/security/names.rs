@@ -84,14 +84,7 @@ async fn subjects_come_and_go_with_their_file() {
 async fn a_scheme_in_other_letters_is_called_with_tls() {
     let rig = Rig::start(|_, _, _| {}).await;
     let name = format!("{SPIFFE}operator");
-    let (cert, key) = rig
-        .files
-        .put_issued("own", &rig.clients.issue(&[&name], When::Now));
-    let client = ClientConfig {
-        cert_file: Some(cert),
-        key_file: Some(key),
-        ..rig.trusting()
-    };
+    let client = rig.showing(&rig.clients.issue(&[&name], When::Now));
     for scheme in ["HTTPS", "Https", "hTTPs"] {
         let address = format!("{scheme}://{}", rig.address);
         let line = client
@@ -123,14 +116,7 @@ async fn a_server_is_called_as_a_host_by_the_names_that_are_bound_to_it() {
     .await;
     let names = caller.unwrap().host_names().unwrap();
     let name = format!("{SPIFFE}operator");
-    let (cert, key) = rig
-        .files
-        .put_issued("own", &rig.clients.issue(&[&name], When::Now));
-    let client = ClientConfig {
-        cert_file: Some(cert),
-        key_file: Some(key),
-        ..rig.trusting()
-    };
+    let client = rig.showing(&rig.clients.issue(&[&name], When::Now));
     let client = client.open(false).unwrap();
     let address = format!("https://{}", rig.address);
     let asked = async |host: &str| {

@@ -138,13 +138,18 @@ impl Rig {
 
     /// A client with that certificate.
     pub(crate) fn with(&self, issued: &Issued) -> Line {
+        self.line(&self.showing(issued))
+    }
+
+    /// The configuration of a client that shows a certificate.
+    pub(crate) fn showing(&self, issued: &Issued) -> ClientConfig {
         let name = format!("client-{}", issued.serial);
         let (cert, key) = self.files.put_issued(&name, issued);
-        self.line(&ClientConfig {
+        ClientConfig {
             cert_file: Some(cert),
             key_file: Some(key),
             ..self.trusting()
-        })
+        }
     }
 
     /// A client with a good certificate for one of the role's names.

@@ -52,6 +52,9 @@ impl Batch {
         domain: &Arc<Domain>,
         asked: Vec<Asked>,
     ) -> Vec<Result<Answer, StorageError>> {
+        if asked.is_empty() {
+            return Vec::new();
+        }
         let alone = asked.len() == 1;
         let (answers, answered): (Vec<_>, Vec<_>) =
             asked.iter().map(|_| oneshot::channel()).unzip();

@@ -13,7 +13,8 @@
 //!   for groups of one host, where nobody builds on the volume between the gate and the change.
 //! - On the long way whoever builds on the volume meanwhile either no longer finds it, or is seen by
 //!   the second look, so that hosts need no lock in common.
-//! - Of several that go together, each step is done for children before what they are built on.
+//! - Of several that go together, each step is done for children before what they are built on. What is
+//!   emptied waits for none of them: from the mark on nobody can want back what was built on it.
 
 use super::batch::Batch;
 use super::condemn::as_written;
@@ -29,7 +30,7 @@ use crate::condemned::{Condemned, now};
 use crate::{Removal, RemovalId, RemovalOrder, StorageError};
 use futures::future::join_all;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// A removal that somebody waits for.
@@ -91,44 +92,46 @@ impl Domain {
         orders: Vec<RemovalOrder>,
     ) -> Vec<Result<Removal, StorageError>> {
         let ready: Vec<_> = orders.iter().map(|order| self.ready(order)).collect();
-        let mut ended: BTreeMap<usize, Result<Removal, StorageError>> = BTreeMap::new();
-        let mut next = Vec::new();
-        for (index, ready) in ready.iter().enumerate() {
-            match ready {
-                Ok(_) => next.push(index),
-                Err(error) => drop(ended.insert(index, Err(error.again()))),
-            }
-        }
-        for emptied in [false, true] {
-            let asked = next.iter().map(|index| Asked {
-                order: orders[*index].clone(),
-                emptied,
+        let free = orders.iter().zip(&ready).filter(|(_, ready)| ready.is_ok());
+        let asked = free.map(|(order, _)| Asked {
+            order: order.clone(),
+            emptied: false,
+        });
+        let mut answers = Batch::ask(&self, asked.collect()).await.into_iter();
+        let ended = orders.iter().zip(ready).map(|(order, ready)| {
+            let answer = ready.map(|working| {
+                let answer = answers.next().expect("what is asked is answered");
+                (working, answer)
             });
-            let answers = Batch::ask(&self, asked.collect()).await;
-            let mut empty = Vec::new();
-            for (index, answer) in next.drain(..).zip(answers) {
-                match answer {
-                    Ok(Answer::Empty(ordered)) if !emptied => empty.push((index, ordered)),
-                    Ok(Answer::Empty(again)) => {
-                        let what = self.what(&again.volume);
-                        ended.insert(index, Err(StorageError::Busy { what }));
-                    }
-                    Ok(Answer::Ended(removal)) => drop(ended.insert(index, Ok(removal))),
-                    Err(error) => drop(ended.insert(index, Err(error))),
-                }
-            }
-            let emptying = empty.into_iter().map(|(index, ordered)| {
-                let domain = Arc::clone(&self);
-                async move { (index, domain.empty(removed(ordered.id), &ordered).await) }
-            });
-            for (index, done) in join_all(emptying).await {
-                match done {
-                    Ok(()) => next.push(index),
-                    Err(error) => drop(ended.insert(index, Err(error))),
-                }
-            }
+            self.end(order, answer)
+        });
+        let ended: Vec<_> = ended.collect();
+        join_all(ended).await
+    }
+
+    /// Empties the volume where that is to be done, and then has it go, whatever the others still wait for.
+    async fn end(
+        self: &Arc<Self>,
+        order: &RemovalOrder,
+        answer: Result<(Working<'_>, Result<Answer, StorageError>), StorageError>,
+    ) -> Result<Removal, StorageError> {
+        let (_working, answer) = answer?;
+        let ordered = match answer? {
+            Answer::Ended(removal) => return Ok(removal),
+            Answer::Empty(ordered) => ordered,
+        };
+        self.empty(removed(ordered.id), &ordered).await?;
+        let again = Asked {
+            order: order.clone(),
+            emptied: true,
+        };
+        match Batch::ask(self, vec![again]).await.pop() {
+            Some(Ok(Answer::Ended(removal))) => Ok(removal),
+            Some(Err(error)) => Err(error),
+            Some(Ok(Answer::Empty(_))) | None => Err(StorageError::Busy {
+                what: self.what(&order.volume),
+            }),
         }
-        ended.into_values().collect()
     }
 
     /// Takes the removal for this call.

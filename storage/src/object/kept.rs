@@ -47,10 +47,13 @@ impl Domain {
             _ if stone.record.order.is_kept(now()) => {}
             _ => return Err(StorageError::NotKept { what: what(id) }),
         }
-        // Objects of no volume, without its manifest.
-        let there = self.manifest(&name, uuid).await;
-        if let Err(StorageError::NotFound { .. }) = there {
-            return Err(StorageError::NotKept { what: what(id) });
+        match self.manifest(&name, uuid).await {
+            Ok(_) => {}
+            // Objects of no volume.
+            Err(StorageError::NotFound { .. }) => {
+                return Err(StorageError::NotKept { what: what(id) });
+            }
+            Err(error) => return Err(error),
         }
         self.give_back(id, &name, uuid).await?;
         if stone.record.stage != Stage::Restored {

@@ -104,18 +104,49 @@ impl Domain {
             return Ok(Vec::new());
         }
         let clock = self.store_clock().await?;
-        let mut needed = Vec::new();
+        let mut left = Vec::new();
         for uuid in &orphans {
-            // One that is no image names nothing.
-            needed.extend(self.header(*uuid, &uuid.to_string()).await.ok());
+            if self.is_left(*uuid, &clock, age).await? {
+                left.push((*uuid, self.name_given(*uuid).await?));
+            }
         }
+        if left.is_empty() {
+            return Ok(Vec::new());
+        }
+        let images = self.images_among(&orphans).await?;
+        let wanted: Vec<_> = left.iter().map(|(_, name)| name.clone()).collect();
+        let needers = self.needers(&wanted).await?.into_iter();
+        let needed: HashSet<usize> = needers.map(|(index, _)| index).collect();
         let mut condemned = Vec::new();
-        for uuid in orphans {
-            if self.is_left(uuid, &clock, age).await? && self.condemn_orphan(uuid, &needed).await? {
+        for (index, (uuid, name)) in left.into_iter().enumerate() {
+            let needed = needed.contains(&index) || images.iter().any(|it| names(it, &name));
+            if self.condemn_orphan(uuid, name, needed).await? {
                 condemned.push(uuid);
             }
         }
         Ok(condemned)
+    }
+
+    /// The heads of those that are images.
+    async fn images_among(&self, orphans: &[Uuid]) -> Result<Vec<Header>, StorageError> {
+        let mut images = Vec::new();
+        for uuid in orphans {
+            match self.header(*uuid, &uuid.to_string()).await {
+                Ok(header) => images.push(header),
+                // What is no image names nothing. What cannot be read may name anything.
+                Err(StorageError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(images)
+    }
+
+    /// The name that one was to have; its uuid where nobody has written that down.
+    async fn name_given(&self, uuid: Uuid) -> Result<VolumeName, StorageError> {
+        let manifest = self.keys.manifest(uuid);
+        let manifest = self.records.read::<Manifest>(&manifest).await?;
+        let unnamed = || uuid.to_string().parse().expect("a uuid is a name");
+        Ok(manifest.map_or_else(unnamed, |read| read.record.name))
     }
 
     /// An object as the store has just taken it: its clock.
@@ -156,16 +187,13 @@ impl Domain {
         Ok(true)
     }
 
-    /// Writes its removal down, unless something needs it.
-    async fn condemn_orphan(&self, uuid: Uuid, images: &[Header]) -> Result<bool, StorageError> {
-        let unnamed = || uuid.to_string().parse().expect("a uuid is a name");
-        let manifest = self
-            .records
-            .read::<Manifest>(&self.keys.manifest(uuid))
-            .await?;
-        let name: VolumeName = manifest.map_or_else(unnamed, |read| read.record.name);
-        let needed = images.iter().any(|header| names(header, &name))
-            || !self.needers(std::slice::from_ref(&name)).await?.is_empty();
+    /// Writes its removal down, unless it is needed: an image names what is called so, and it is meant.
+    async fn condemn_orphan(
+        &self,
+        uuid: Uuid,
+        name: VolumeName,
+        needed: bool,
+    ) -> Result<bool, StorageError> {
         if needed && self.names.holder(&name).await?.is_none() {
             tracing::warn!(%uuid, %name, "objects of no volume, which another image names");
             return Ok(false);

@@ -156,6 +156,50 @@ async fn what_was_written_to_or_is_named_by_an_image_is_never_condemned() {
     assert!(rig.objects(base).await > 1 && rig.objects(alone).await > 1);
 }
 
+/// What cannot be read may name any of the others.
+#[tokio::test]
+async fn none_is_condemned_while_one_cannot_be_read() {
+    let rig = Rig::new();
+    rig.volume("base", None).await.unwrap();
+    rig.volume("top", Some("base")).await.unwrap();
+    for name in ["base", "top"] {
+        let name: VolumeName = name.parse().unwrap();
+        let uuid = rig.domain.find(&name).await.unwrap().uuid;
+        rig.domain.names.take(&name, uuid).await.unwrap();
+    }
+    rig.store.rule(|asked, key| {
+        let head = asked == Asked::Get && key.contains("/b/");
+        if head { Fate::Refused } else { Fate::Passes }
+    });
+    let refused = rig.domain.condemn_orphans(Duration::ZERO).await;
+    assert!(
+        matches!(refused, Err(StorageError::Denied { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(rig.domain.list_removals().await.unwrap(), []);
+    rig.store.rule(|_, _| Fate::Passes);
+    assert_eq!(rig.condemned(Duration::ZERO).await.len(), 1, "the top");
+}
+
+/// What cannot be told is no answer.
+#[tokio::test]
+async fn one_that_cannot_be_read_is_brought_back_later() {
+    let rig = Rig::new();
+    let left = rig.half_made("half").await;
+    assert_eq!(rig.condemned(Duration::ZERO).await, [left]);
+    let id = RemovalId::from(left);
+    rig.store.on(Asked::Get, "/manifest", Fate::Refused);
+    let refused = rig.domain.restore(id).await;
+    assert!(
+        matches!(refused, Err(StorageError::Denied { .. })),
+        "{refused:?}"
+    );
+    let name: VolumeName = "half".parse().unwrap();
+    assert_eq!(rig.domain.names.holder(&name).await.unwrap(), None);
+    rig.store.rule(|_, _| Fate::Passes);
+    assert_eq!(rig.domain.restore(id).await.unwrap(), name);
+}
+
 #[tokio::test]
 async fn one_that_has_its_name_after_all_is_not_freed() {
     let rig = Rig::new();

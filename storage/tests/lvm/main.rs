@@ -48,6 +48,7 @@ scenarios![
     room::room_is_given_while_somebody_writes_and_taken_back_when_nobody_does,
     room::a_full_group_says_so,
     removal::a_wiped_volume_has_left_nothing_on_the_disk,
+    removal::a_wiped_volume_is_gone_before_the_next_one_is_wiped,
     removal::a_volume_that_another_node_has_open_is_in_use,
     removal::whoever_is_being_made_on_a_volume_holds_it,
     crash::a_removal_that_dies_after_every_change_is_ended_by_the_next_process,

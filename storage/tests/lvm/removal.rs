@@ -1,8 +1,8 @@
 //! Removals that overwrite, and those that are refused.
 
-use crate::rig::{DISK, Daemon, GROUP, LONG, Rig, SIZE, device, order, run};
+use crate::rig::{DISK, Daemon, GROUP, LONG, MIB, Rig, SIZE, config, device, open, order, run};
 use livemerge_storage::conformance::Fixture as _;
-use livemerge_storage::{RemovalOrder, RemovalState, StorageError, VolumeStore as _};
+use livemerge_storage::{LvmConfig, RemovalOrder, RemovalState, StorageError, VolumeStore as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
@@ -49,6 +49,31 @@ pub(crate) async fn a_wiped_volume_has_left_nothing_on_the_disk(rig: &Rig) {
         );
     }
     assert_eq!(marks(&places), 0);
+}
+
+/// Wipes are one after the other, and each may take hours.
+pub(crate) async fn a_wiped_volume_is_gone_before_the_next_one_is_wiped(rig: &Rig) {
+    let made = [rig.base("first").await, rig.base("second").await];
+    let slowly = open(LvmConfig {
+        // A second or more for each.
+        wipe_bytes_per_second: 2 * MIB,
+        ..config()
+    });
+    let slowly = slowly.await.unwrap();
+    let orders = made.map(|made| RemovalOrder {
+        wipe: true,
+        ..order(&made, Duration::ZERO)
+    });
+    let removing = tokio::spawn(async move { slowly.remove_all(&orders).await });
+    let mut seen = Vec::new();
+    while !removing.is_finished() {
+        seen.push(rig.names().await.len());
+    }
+    for answer in removing.await.unwrap() {
+        assert_eq!(answer.unwrap().state, RemovalState::Gone);
+    }
+    assert!(seen.contains(&1), "{seen:?}");
+    assert!(rig.names().await.is_empty());
 }
 
 /// Where the volume lies on the disk, in bytes.

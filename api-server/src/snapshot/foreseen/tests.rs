@@ -5,7 +5,12 @@ use crate::snapshot::{Mark, MergeKind};
 use livemerge_proto::ids::MergeId;
 use uuid::Uuid;
 
-fn planned_task(round: u32, planned_bytes: u64, state: DiskState) -> DiskTask {
+/// A commit with nothing in it but this.
+pub(in crate::snapshot) fn planned_task(
+    round: u32,
+    planned_bytes: u64,
+    state: DiskState,
+) -> DiskTask {
     let volume = livemerge_storage::VolumeRef {
         storage: "default".parse().unwrap(),
         name: "base.qcow2".parse().unwrap(),

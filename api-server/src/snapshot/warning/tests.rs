@@ -1,31 +1,14 @@
 //! What is warned of.
 
 use super::*;
-use crate::snapshot::{Foreseen, Mark, MergeKind};
-use livemerge_proto::ids::MergeId;
+use crate::snapshot::Foreseen;
+use crate::snapshot::foreseen::tests::planned_task;
 use std::time::Duration;
-use uuid::Uuid;
 
 fn task(foreseen: Foreseen, state: DiskState) -> DiskTask {
-    let volume = livemerge_storage::VolumeRef {
-        storage: "default".parse().unwrap(),
-        name: "base.qcow2".parse().unwrap(),
-    };
     DiskTask {
-        disk: "vda".parse().unwrap(),
-        round: 0,
-        kind: MergeKind::Commit,
-        kept: Mark {
-            volume,
-            identity: "id".parse().unwrap(),
-        },
-        removed: vec![],
-        deletes: vec![],
-        merge: MergeId::from(Uuid::now_v7()),
-        planned_bytes: 0,
         foreseen,
-        state,
-        told: Default::default(),
+        ..planned_task(0, 0, state)
     }
 }
 
