@@ -88,6 +88,7 @@ impl Config {
         self.listen.admit(self.reach(insecure))?;
         self.web.admit(self.reach(insecure))?;
         self.metrics.admit(insecure)?;
+        self.server.check()?;
         self.traces.check()?;
         Security::check(&self.tls, self.auth.as_ref())?;
         self.client.check()?;
@@ -100,6 +101,7 @@ impl Config {
             let admitted = self.client.admit(&host.endpoint, insecure);
             admitted.map_err(|error| anyhow::anyhow!("hosts.{id}.endpoint: {error}"))?;
         }
+        self.discovery.check()?;
         self.heartbeat.policy().map(drop)
     }
 
@@ -180,7 +182,7 @@ impl Default for StoreConfig {
 pub struct HeartbeatConfig {
     /// Time between an agent's heartbeats, 50 to 15,000.
     pub interval_ms: u64,
-    /// A host that was silent for so long is unresponsive; more than the interval.
+    /// A host that was silent for so long is unresponsive; more than the interval, up to 86,400,000.
     pub silence_ms: u64,
     /// How long an agent may take for a call that it answers at once, in seconds, 1 to 300. For one that
     /// works before it answers it has six times as long.
@@ -212,6 +214,12 @@ impl HeartbeatConfig {
         if self.silence_ms <= self.interval_ms {
             anyhow::bail!(
                 "heartbeat.silence_ms is {}, not more than the interval",
+                self.silence_ms
+            );
+        }
+        if self.silence_ms > 86_400_000 {
+            anyhow::bail!(
+                "heartbeat.silence_ms is {}, more than 86400000, which is a day",
                 self.silence_ms
             );
         }
@@ -275,8 +283,8 @@ impl MergeConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DiscoveryConfig {
-    /// A machine's chains are looked at when it is seen or changes, and so often, in seconds; 0 for
-    /// never.
+    /// A machine's chains are looked at when it is seen or changes, and so often, in seconds, 0 to
+    /// 31,536,000; 0 for never.
     pub interval_s: u64,
 }
 
@@ -287,6 +295,15 @@ impl Default for DiscoveryConfig {
 }
 
 impl DiscoveryConfig {
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.interval_s <= 31_536_000,
+            "discovery.interval_s is {}, not within 0 to 31536000",
+            self.interval_s
+        );
+        Ok(())
+    }
+
     /// How often it is looked; `None` for never.
     pub fn every(&self) -> Option<Duration> {
         (self.interval_s > 0).then(|| Duration::from_secs(self.interval_s))

@@ -84,6 +84,7 @@ impl Config {
     pub fn check(&self, insecure: bool) -> anyhow::Result<()> {
         self.listen.admit(self.reach(insecure))?;
         self.metrics.admit(insecure)?;
+        self.server.check()?;
         self.traces.check()?;
         Security::check(&self.tls, self.auth.as_ref())?;
         self.client.check()?;
@@ -92,6 +93,10 @@ impl Config {
             let admitted = self.client.admit(server, insecure);
             admitted.map_err(|error| anyhow::anyhow!("host.api_server: {error}"))?;
         }
+        for (id, storage) in &self.storage {
+            storage.check(id)?;
+        }
+        self.hypervisor.call_limit()?;
         self.merge.policy()?;
         self.freeze.policy().map(drop)
     }
@@ -320,3 +325,6 @@ impl FreezeConfig {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

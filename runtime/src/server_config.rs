@@ -1,8 +1,8 @@
 //! The table `[server]`: bounds on what clients may take.
 
-use crate::Compression;
 use crate::connections::ConnectionBounds;
 use crate::layers::Times;
+use crate::{Compression, ConfigError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,42 @@ const LEAST_HTTP1_BUFFER: usize = 8 << 10;
 /// A wait may take an hour by its contract, and a little to be answered.
 const LONGEST_WAIT: Duration = Duration::from_secs(3660);
 
+/// A year. Whoever sets a time that is longer has set another one than was meant, and one that is much
+/// longer lies behind the end of the process's clock.
+const LONGEST_SECONDS: u64 = 365 * 24 * 3600;
+
 impl ServerConfig {
+    /// Whether each time can be waited for.
+    ///
+    /// # Errors
+    /// [`ConfigError::Setting`], which names the key.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("unary_deadline", self.unary_deadline_seconds),
+            ("max_deadline", self.max_deadline_seconds),
+            ("watch_stall", self.watch_stall_seconds),
+            ("keepalive_interval", self.keepalive_interval_seconds),
+            ("keepalive_timeout", self.keepalive_timeout_seconds),
+            ("handshake", self.handshake_seconds),
+        ];
+        let any = [
+            ("drain", self.drain_seconds),
+            ("max_connection_age", self.max_connection_age_seconds),
+            ("connection_grace", self.connection_grace_seconds),
+        ];
+        let positive = positive.map(|(key, seconds)| (key, 1, seconds.get()));
+        let mut all = positive
+            .into_iter()
+            .chain(any.map(|(key, seconds)| (key, 0, seconds)));
+        match all.find(|(_, _, seconds)| *seconds > LONGEST_SECONDS) {
+            None => Ok(()),
+            Some((key, least, seconds)) => Err(ConfigError::conflict(
+                &format!("server.{key}_seconds"),
+                &format!("is {seconds}, not within {least} to {LONGEST_SECONDS}"),
+            )),
+        }
+    }
+
     /// Largest request message in bytes, for the `max_decoding_message_size` of each generated
     /// service: tonic has no such bound for a server as a whole.
     #[must_use]
@@ -153,5 +188,38 @@ impl ServerConfig {
             age: (age > 0).then(|| Duration::from_secs(age)),
             grace: Duration::from_secs(self.connection_grace_seconds),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    fn with(key: &str, seconds: u64) -> ServerConfig {
+        toml::from_str(&format!("{key} = {seconds}")).unwrap()
+    }
+
+    #[test]
+    fn a_time_behind_the_end_of_the_clock_is_refused_by_its_key() {
+        ServerConfig::default().check().unwrap();
+        let defaults = toml::Table::try_from(ServerConfig::default()).unwrap();
+        let keys: Vec<_> = defaults
+            .keys()
+            .filter(|key| key.ends_with("_seconds"))
+            .collect();
+        assert_eq!(keys.len(), 9);
+        // TOML has no larger number.
+        let most = i64::MAX.unsigned_abs();
+        for key in keys {
+            with(key, LONGEST_SECONDS).check().unwrap();
+            for seconds in [LONGEST_SECONDS + 1, most] {
+                let refused = with(key, seconds).check().unwrap_err().to_string();
+                let said = format!("server.{key}: is {seconds}, not within ");
+                assert!(refused.starts_with(&said), "{refused}");
+            }
+        }
+        let longest = Duration::from_secs(LONGEST_SECONDS);
+        assert!(Instant::now().checked_add(longest).is_some());
     }
 }

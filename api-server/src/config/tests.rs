@@ -257,6 +257,24 @@ fn heartbeats_are_within_their_range() {
     }
 }
 
+/// Behind the end of the process's clock, that is: a time that nobody can have meant.
+#[test]
+fn a_time_without_end_is_refused_by_its_key() {
+    let defaults = toml::Table::try_from(Config::default()).unwrap();
+    let mut seen = 0;
+    for (table, keys) in &defaults {
+        let keys = keys.as_table().into_iter().flat_map(toml::Table::keys);
+        let ends = ["_seconds", "_ms", "_s"];
+        for key in keys.filter(|key| ends.iter().any(|end| key.ends_with(end))) {
+            let config = from_file(&format!("[{table}]\n{key} = {}\n", i64::MAX)).unwrap();
+            let refused = config.check(false).unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("{table}.{key}")), "{refused}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 9 + 3 + 1, "of server, heartbeat and discovery");
+}
+
 /// What `--print-config` shows can be given back as a file.
 #[test]
 fn the_printed_configuration_is_read_again() {

@@ -4,7 +4,7 @@
 use super::hub::OperationView;
 use super::lane::Run;
 use super::queueing::places;
-use super::service::{Snapshots, deletable};
+use super::service::{Lanes, Snapshots, deletable};
 use super::traced;
 use super::types::{NewEvent, Operation, OperationState, Snapshot, Work};
 use crate::store::{
@@ -74,7 +74,7 @@ impl Snapshots {
     ) -> Result<OperationView, Problem> {
         let name = operation.snapshot_name.clone();
         let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id).collect();
-        let _one_at_a_time = self.accepting.lock().await;
+        let _one_at_a_time = self.accepting.of(operation.vm).await;
         if !self.has_open(operation.vm).await? && self.has_turn(&operation, &snapshots) {
             operation.state = OperationState::Running;
             operation.started_at = Some(operation.created_at);
@@ -115,8 +115,28 @@ impl Snapshots {
         if self.around.hub.get(operation.id).is_some() {
             return;
         }
+        self.show_open(&operation);
+        self.hand_over(&mut lanes, operation);
+    }
+
+    /// Enqueues what was open when the server started, in this order. All of it is shown before the first
+    /// lane begins: a lane looks for what others were promised.
+    pub(super) fn enqueue_all(&self, open: Vec<Operation>) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        for operation in &open {
+            self.show_open(operation);
+        }
+        for operation in open {
+            self.hand_over(&mut lanes, operation);
+        }
+    }
+
+    fn show_open(&self, operation: &Operation) {
         let shown = OperationView::durable(operation.clone(), self.around.clock.now());
         self.around.hub.show(shown);
+    }
+
+    fn hand_over(&self, lanes: &mut Lanes, operation: Operation) {
         if self.around.shutdown.is_cancelled() {
             // The next server takes it up.
             return;

@@ -156,7 +156,7 @@ impl Snapshots {
         if found.snapshots.is_empty() {
             return Ok(Looked::Whole);
         }
-        let _nothing_is_accepted_meanwhile = self.accepting.lock().await;
+        let _nothing_is_accepted_meanwhile = self.accepting.of(vm).await;
         if self.stand(vm).await?.as_ref() != Some(&before) {
             return Ok(Looked::Busy);
         }

@@ -54,11 +54,10 @@ impl Snapshots {
             let elsewhere = promised_elsewhere(
                 &host.id,
                 None,
-                around.store.as_ref(),
+                &around.hub,
                 &around.hosts,
                 around.clock.now(),
-            )
-            .await?;
+            );
             let elsewhere = in_domains(&elsewhere, &storages_of(&runs));
             let measured = host.agent.measure(oldest.vm, &runs, &elsewhere).await;
             measured.map_err(HostError::into_problem)?

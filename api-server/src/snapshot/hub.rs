@@ -151,6 +151,21 @@ impl Hub {
             .collect()
     }
 
+    /// The open operations of which this holds, in the order of their ids. Asks for each while no other
+    /// can be shown.
+    pub(super) fn open_that(&self, holds: impl Fn(&Operation) -> bool) -> Vec<Operation> {
+        let open = self.lock();
+        let mut found: Vec<Operation> = open
+            .values()
+            .map(watch::Sender::borrow)
+            .filter(|shown| holds(&shown.operation))
+            .map(|shown| shown.operation.clone())
+            .collect();
+        drop(open);
+        found.sort_unstable_by_key(|operation| operation.id);
+        found
+    }
+
     /// Shows a state. An ended operation is shown once more to its watchers and then leaves.
     pub fn show(&self, view: OperationView) {
         let id = view.operation.id;
@@ -294,6 +309,26 @@ mod tests {
         hub.update(id, |view| view.operation = shown(2, false).operation);
         hub.show(shown(3, true));
         assert!(hub.get(id).is_none());
+    }
+
+    #[test]
+    fn the_open_ones_are_found_by_what_they_do() {
+        let hub = Hub::default();
+        for number in [3, 1, 2] {
+            let operation = crate::store::conformance::records::operation(number, number);
+            hub.show(OperationView::durable(operation, Timestamp::UNIX_EPOCH));
+        }
+        let all = hub.open_that(|_| true);
+        assert_eq!(all.len(), 3);
+        assert!(all.is_sorted_by_key(|operation| operation.id));
+        let second = &all[1];
+        assert_eq!(hub.open_that(|it| it.vm == second.vm), [second.clone()]);
+        hub.update(second.id, |view| {
+            view.operation.revision += 1;
+            view.operation.state = OperationState::Succeeded;
+        });
+        assert_eq!(hub.open_that(|_| true).len(), 2);
+        assert_eq!(hub.open_that(|it| it.vm == second.vm), []);
     }
 
     #[test]

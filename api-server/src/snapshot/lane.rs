@@ -195,7 +195,7 @@ impl Run {
                     others: &others,
                     options: &self.operation.options.clone(),
                 };
-                let elsewhere = self.promised_elsewhere(host.as_ref(), &ask).await?;
+                let elsewhere = self.promised_elsewhere(host.as_ref(), &ask);
                 let stand_in = self.stand_in(host.as_ref(), &ask).await;
                 let agent = stand_in.as_ref().or(host.as_ref());
                 let agent = agent.map(|host| Arc::clone(&host.agent));
@@ -304,24 +304,17 @@ impl Run {
     }
 
     /// The room of other hosts' merges, for a question or an order in which room counts.
-    async fn promised_elsewhere(
-        &self,
-        host: Option<&HostHandle>,
-        ask: &Ask,
-    ) -> Result<Vec<Promised>, StoreError> {
+    fn promised_elsewhere(&self, host: Option<&HostHandle>, ask: &Ask) -> Vec<Promised> {
         let by = match ask {
             Ask::Survey(_) => None,
             Ask::Merges(_) => Some(self.operation.id),
-            _ => return Ok(vec![]),
+            _ => return vec![],
         };
-        match host {
-            Some(host) => {
-                let around = &self.around;
-                let now = around.clock.now();
-                promised_elsewhere(&host.id, by, around.store.as_ref(), &around.hosts, now).await
-            }
-            None => Ok(vec![]),
-        }
+        host.map_or_else(Vec::new, |host| {
+            let around = &self.around;
+            let now = around.clock.now();
+            promised_elsewhere(&host.id, by, &around.hub, &around.hosts, now)
+        })
     }
 
     /// Who removes a volume in the place of the host that has merged.

@@ -13,6 +13,7 @@
 //! - Unknown leads to waiting, never to an end and never to a removal.
 
 mod accept;
+mod accepting;
 mod asking;
 mod create;
 mod delete;

@@ -4,13 +4,17 @@
 //! merge, so with a question for a plan, and with an order, it says what those of other hosts were
 //! promised. How much of that a merge has taken shows in its kept volume, wherever it is looked at.
 //!
+//! They are looked for among the operations that are shown, and not in the record, which would be read
+//! whole for each of them. What a lane writes it shows before it asks: of two that order at the same time
+//! at least one sees the other.
+//!
 //! Of two merges that are ordered at the same time, the one whose operation was accepted first does not
 //! count the other one, as long as that one's host says that it has none of it: else both would be refused
 //! where there is room for one. What a host does not say is counted, but not for ever: see [`GONE`].
 
+use super::hub::Hub;
 use super::types::{DeletePhase, Direction, DiskState, DiskTask, Operation, Work};
 use crate::hosts::{HostStatus, HostView, Hosts, MergeSight, Promised, VmState};
-use crate::store::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::ids::{HostId, MergeId, OperationId, VmId};
 use livemerge_storage::StorageId;
@@ -25,17 +29,18 @@ const GONE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What open merges of all hosts but this one were promised, if these are there at all; for an operation that orders its own, those
 /// that were accepted before it, or that their hosts may have.
-pub(super) async fn promised_elsewhere(
+pub(super) fn promised_elsewhere(
     here: &HostId,
     by: Option<OperationId>,
-    store: &dyn Store,
+    hub: &Hub,
     hosts: &Hosts,
     now: Timestamp,
-) -> Result<Vec<Promised>, StoreError> {
-    let open = store.open_operations().await?;
-    let others = open.iter().filter(|operation| {
-        operation.host.as_ref() != Some(here) && !is_over(operation, hosts, now)
+) -> Vec<Promised> {
+    let merging = hub.open_that(|operation| {
+        operation.host.as_ref() != Some(here) && tasks_of(operation).next().is_some()
     });
+    let others = merging.iter();
+    let others = others.filter(|operation| !is_over(operation, hosts, now));
     let promised = others.flat_map(|operation| {
         let host = operation.host.as_ref().and_then(|host| hosts.get(host));
         let view = host.map(|(_, view)| view);
@@ -45,7 +50,7 @@ pub(super) async fn promised_elsewhere(
         };
         tasks_of(operation).filter(counts).map(promise)
     });
-    Ok(promised.collect())
+    promised.collect()
 }
 
 /// Those of a domain in which the volumes lie that are asked for.

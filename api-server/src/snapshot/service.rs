@@ -1,6 +1,7 @@
 //! What the public API can ask for: checks first, then it is accepted (`accept.rs`), and the machine's
 //! lane does the work.
 
+use super::accepting::Accepting;
 use super::create::plan_create;
 use super::details;
 use super::hub::{Hub, OperationView};
@@ -63,15 +64,16 @@ pub struct DeleteOrder {
     pub options: MergeOptions,
 }
 
+/// Of each machine where its lane takes operations.
+pub(super) type Lanes = HashMap<VmId, mpsc::UnboundedSender<Operation>>;
+
 /// The snapshots of all machines, and the operations on them.
 pub struct Snapshots {
     pub(super) around: Arc<Surroundings>,
-    pub(super) lanes: Mutex<HashMap<VmId, mpsc::UnboundedSender<Operation>>>,
+    pub(super) lanes: Mutex<Lanes>,
     /// The lanes' tasks.
     pub(super) working: TaskTracker,
-    /// Held while one operation is accepted: a lane's order is the order of acceptance, and the
-    /// record says rightly which one waits.
-    pub(super) accepting: tokio::sync::Mutex<()>,
+    pub(super) accepting: Accepting,
 }
 
 impl Snapshots {
@@ -98,7 +100,7 @@ impl Snapshots {
             around: Arc::new(around),
             lanes: Mutex::default(),
             working: TaskTracker::new(),
-            accepting: tokio::sync::Mutex::default(),
+            accepting: Accepting::default(),
         });
         let open = snapshots.around.store.open_operations().await?;
         let now = snapshots.around.clock.now();
@@ -116,9 +118,7 @@ impl Snapshots {
                 snapshots.around.turns.put_by(operation.id, turn);
             }
         }
-        for operation in open {
-            snapshots.enqueue(operation);
-        }
+        snapshots.enqueue_all(open);
         Ok(snapshots)
     }
 

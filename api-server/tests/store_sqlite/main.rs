@@ -11,6 +11,7 @@ mod history;
 mod open;
 mod rows;
 mod stop;
+mod together;
 mod upgrade;
 
 use livemerge_api_server::store::{SqliteStore, Store, StoreError, conformance};

@@ -17,6 +17,7 @@
 //! ```
 
 use crate::domains::RemovalPolicy;
+use livemerge_storage::StorageId;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -34,14 +35,30 @@ pub enum StorageConfig {
     Object(ObjectConfig),
 }
 
+/// A hundred years, which is for ever. Longer ones end behind the last day of a calendar.
+const LONGEST_KEPT: u64 = 100 * 365 * 24 * 3600;
+
 impl StorageConfig {
+    fn removed(&self) -> RemovalConfig {
+        match self {
+            Self::File(file) => file.removal,
+            Self::Lvm(lvm) => lvm.removal,
+            Self::Object(object) => object.removal,
+        }
+    }
+
     /// How its volumes are removed.
     pub fn removal(&self) -> RemovalPolicy {
-        match self {
-            Self::File(file) => file.removal.policy(),
-            Self::Lvm(lvm) => lvm.removal.policy(),
-            Self::Object(object) => object.removal.policy(),
-        }
+        self.removed().policy()
+    }
+
+    pub(super) fn check(&self, id: &StorageId) -> anyhow::Result<()> {
+        let seconds = self.removed().keep_seconds;
+        anyhow::ensure!(
+            seconds <= LONGEST_KEPT,
+            "storage.{id}.removal.keep_seconds is {seconds}, not within 0 to {LONGEST_KEPT}"
+        );
+        Ok(())
     }
 
     /// The most that its volumes may take together, in bytes.
@@ -169,7 +186,7 @@ impl LvmConfig {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RemovalConfig {
-    /// How long a removed volume can be brought back, in seconds. Its space is taken until then.
+    /// How long a removed volume can be brought back, in seconds, 0 to 3,153,600,000. Its space is taken until then.
     pub keep_seconds: u64,
     /// Whether what it held is overwritten before its space is given back.
     pub wipe: bool,

@@ -9,8 +9,8 @@ use livemerge_proto::ids::VmId;
 use livemerge_proto::v1;
 use livemerge_runtime::trace::{LiveSpan, SpanKind};
 use livemerge_runtime::{
-    ListenAddress, ListenConfig, Reach, Security, ServerConfig, TlsConfig, TraceContext,
-    TracesConfig, trace,
+    AuthConfig, ClientCertificate, ListenAddress, ListenConfig, Reach, Role, Rules, Security,
+    ServerConfig, TlsConfig, TraceContext, TracesConfig, trace,
 };
 use livemerge_storage::{FileStore, NewVolume, RemovalOrder, RemovalState};
 use livemerge_tests::cluster::Cluster;
@@ -28,12 +28,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// Whom a collector that knows its senders lets in.
+const SENDER: &str = "host-1.example.org";
 
 /// Keeps what it is sent.
 #[derive(Clone, Default)]
@@ -195,58 +199,118 @@ async fn a_delete_is_one_trace_to_its_end_whatever_restarts() -> Result<()> {
     Ok(())
 }
 
-/// A collector that has a certificate.
+/// An authority's files, and a certificate of its for this machine.
+struct Certificate {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificate {
+    fn make(dir: &Path, name: &str) -> Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let key = KeyPair::generate()?;
+        let names = ["127.0.0.1", SENDER].map(str::to_owned);
+        let cert = CertificateParams::new(names.to_vec())?.signed_by(&key, &authority)?;
+        let put = |part: &str, text: String| {
+            let path = dir.join(format!("{name}-{part}.pem"));
+            std::fs::write(&path, text).map(|()| path)
+        };
+        Ok(Self {
+            ca: put("ca", authority.pem())?,
+            cert: put("cert", cert.pem())?,
+            key: put("key", key.serialize_pem())?,
+        })
+    }
+}
+
+/// A collector that has a certificate and lets in who shows one of the same authority; a span is sent to
+/// it by who shows `own`.
+struct Secured {
+    collector: Collector,
+    sent: trace::Export,
+    trace: String,
+}
+
+impl Secured {
+    async fn sent(collectors: &Certificate, own: Option<&Certificate>) -> Result<Self> {
+        let tls = TlsConfig {
+            cert_file: Some(collectors.cert.clone()),
+            key_file: Some(collectors.key.clone()),
+            client_ca_file: Some(collectors.ca.clone()),
+            ..TlsConfig::default()
+        };
+        assert_eq!(tls.client_certificate, ClientCertificate::Required);
+        let listen: ListenConfig = toml::from_str("address = '127.0.0.1:0'")?;
+        let listener = listen.bind(Reach::Near).await?;
+        let ListenAddress::Tcp(address) = listener.address()? else {
+            anyhow::bail!("no TCP");
+        };
+        let collector = Collector::default();
+        let auth: AuthConfig = toml::from_str(&format!("subjects.'{SENDER}' = 'agent'"))?;
+        let service = <TraceServiceServer<Collector> as NamedService>::NAME;
+        let rules = Rules::new().permit(service, &["Export"], &[Role::Agent]);
+        let security = Security::open(&tls, Some(&auth), rules)?;
+        let server = livemerge_runtime::Server::new(ServerConfig::default())
+            .secured(security)
+            .service(TraceServiceServer::new(collector.clone()));
+        tokio::spawn(server.serve(listener));
+        let config = TracesConfig {
+            endpoint: format!("https://{address}"),
+            ca_file: Some(collectors.ca.clone()),
+            cert_file: own.map(|own| own.cert.clone()),
+            key_file: own.map(|own| own.key.clone()),
+        };
+        config.check()?;
+        let sent = trace::start(&config, "both", "test")?;
+        let span = LiveSpan::begin("a span", SpanKind::Internal);
+        let trace = span.context().trace_id();
+        drop(span);
+        Ok(Self {
+            collector,
+            sent,
+            trace,
+        })
+    }
+
+    /// What has come when the sender has given up what it could not send.
+    async fn in_the_end(self) -> Result<usize> {
+        tokio::task::spawn_blocking(move || drop(self.sent)).await?;
+        let kept = self.collector.0.lock();
+        Ok(kept.unwrap_or_else(PoisonError::into_inner).len())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn spans_go_to_a_collector_by_tls() -> Result<()> {
+async fn spans_go_to_a_collector_that_wants_a_certificate() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (ca, [cert, key]) = certificate(dir.path())?;
-    let tls = TlsConfig {
-        cert_file: Some(cert.clone()),
-        key_file: Some(key.clone()),
-        ..TlsConfig::default()
-    };
-    let listen: ListenConfig = toml::from_str("address = '127.0.0.1:0'")?;
-    let listener = listen.bind(Reach::Near).await?;
-    let ListenAddress::Tcp(address) = listener.address()? else {
-        anyhow::bail!("no TCP");
-    };
-    let collector = Collector::default();
-    let security = Security::open(&tls, None, livemerge_api_server::access::rules())?;
-    let server = livemerge_runtime::Server::new(ServerConfig::default())
-        .secured(security)
-        .service(TraceServiceServer::new(collector.clone()));
-    tokio::spawn(server.serve(listener));
-    let config = TracesConfig {
-        endpoint: format!("https://{address}"),
-        ca_file: Some(ca),
-        cert_file: Some(cert),
-        key_file: Some(key),
-    };
-    config.check()?;
-    let _sent = trace::start(&config, "both", "test")?;
-    let span = LiveSpan::begin("a span", SpanKind::Internal);
-    let id = span.context().trace_id();
-    drop(span);
-    assert_eq!(collector.trace(&id, "a span").await?.len(), 1);
+    let certificate = Certificate::make(dir.path(), "one")?;
+    let secured = Secured::sent(&certificate, Some(&certificate)).await?;
+    let found = secured.collector.trace(&secured.trace, "a span").await?;
+    assert_eq!(found.len(), 1);
+    drop(secured.sent);
     Ok(())
 }
 
-/// An authority, and a certificate of its for this machine with its key.
-fn certificate(dir: &Path) -> Result<(PathBuf, [PathBuf; 2])> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let key = KeyPair::generate()?;
-    let cert = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &authority)?;
-    let put = |name: &str, text: String| {
-        let path = dir.join(name);
-        std::fs::write(&path, text).map(|()| path)
-    };
-    let own = [
-        put("cert.pem", cert.pem())?,
-        put("key.pem", key.serialize_pem())?,
-    ];
-    Ok((put("ca.pem", authority.pem())?, own))
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_wants_a_certificate_gets_nothing_without() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let certificate = Certificate::make(dir.path(), "one")?;
+    let secured = Secured::sent(&certificate, None).await?;
+    assert_eq!(secured.in_the_end().await?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_gets_nothing_by_a_certificate_of_another_authority() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let certificate = Certificate::make(dir.path(), "one")?;
+    let other = Certificate::make(dir.path(), "other")?;
+    let secured = Secured::sent(&certificate, Some(&other)).await?;
+    assert_eq!(secured.in_the_end().await?, 0);
+    Ok(())
 }
 
 /// A domain keeps what it removes; its host ends that later, in a process of its own.

@@ -1,6 +1,7 @@
 //! [`Store`] on SQLite: one file, WAL, `synchronous=FULL`.
 //!
-//! One connection writes, so that changes come one after the other; a few read beside it. A second
+//! One connection writes, so that changes come one after the other, those of operations that are asked
+//! for at the same time in one transaction ([`together`]); a few read beside it. A second
 //! server on the same file is refused by a lock on a file beside it, held as long as the store
 //! lives. A file that was moved away or replaced is no longer written.
 //!
@@ -9,6 +10,7 @@
 mod backup;
 mod open;
 mod read;
+mod together;
 mod write;
 mod writer;
 
@@ -25,6 +27,7 @@ use sqlx::sqlite::SqlitePool;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
+use together::Together;
 use tokio::sync::watch;
 use writer::Writer;
 
@@ -32,6 +35,7 @@ use writer::Writer;
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Writer,
+    together: Together,
     readers: SqlitePool,
     _lock: File,
 }
@@ -153,11 +157,14 @@ impl Store for SqliteStore {
         request: &RequestRecord,
         change: &Change,
     ) -> Result<Accepted, StoreError> {
-        write::accept(&self.writer, request, change).await
+        let change = self.together.make(&self.writer, Some(request), change);
+        change.await
     }
 
     async fn apply(&self, change: &Change) -> Result<Operation, StoreError> {
-        write::apply(&self.writer, change).await
+        match self.together.make(&self.writer, None, change).await? {
+            Accepted::New(operation) | Accepted::Repeated(operation) => Ok(operation),
+        }
     }
 
     async fn put_snapshots(

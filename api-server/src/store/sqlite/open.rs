@@ -2,6 +2,7 @@
 
 use super::SqliteStore;
 use super::backup;
+use super::together::Together;
 use super::writer::Writer;
 use crate::store::StoreError;
 use rustix::fs::{FlockOperation, flock};
@@ -56,6 +57,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .map_err(unavailable)?;
     Ok(SqliteStore {
         writer,
+        together: Together::default(),
         readers,
         _lock: lock,
     })

@@ -1,14 +1,16 @@
-//! Changes the record: each call is one transaction, begun as a writing one.
+//! Changes the record: each call is one transaction, begun as a writing one. Those of operations are made
+//! in [`together`](super::together).
 
 use super::open::unavailable;
 use super::read;
-use super::writer::{Tx, Writer};
+use super::writer::Writer;
 use crate::snapshot::{HostRecord, NewEvent, Operation, OperationState, Snapshot, VmRecord};
-use crate::store::{Accepted, Change, RequestRecord, SnapshotChange, StateName, StoreError};
+use crate::store::{Change, RequestRecord, SnapshotChange, StateName, StoreError};
 use jiff::Timestamp;
 use livemerge_proto::ids::HostId;
 use serde::Serialize;
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
 
 pub(super) async fn next_generation(writer: &Writer) -> Result<u64, StoreError> {
     let mut tx = writer.begin().await?;
@@ -98,36 +100,6 @@ pub(super) async fn add_events(writer: &Writer, events: &[NewEvent]) -> Result<(
     writer.commit_log(tx).await
 }
 
-pub(super) async fn accept(
-    writer: &Writer,
-    request: &RequestRecord,
-    change: &Change,
-) -> Result<Accepted, StoreError> {
-    let mut tx = writer.begin().await?;
-    if let Some(operation) = read::repeated(&mut tx, request).await? {
-        return Ok(Accepted::Repeated(operation));
-    }
-    let operation = change_all(&mut tx, change).await?;
-    let query =
-        "INSERT INTO requests (id, fingerprint, operation_id, accepted_at) VALUES (?, ?, ?, ?)";
-    let query = sqlx::query(query)
-        .bind(request.id.to_string())
-        .bind(&request.fingerprint);
-    let query = query
-        .bind(operation.id.to_string())
-        .bind(operation.created_at.as_second());
-    query.execute(&mut *tx).await.map_err(unavailable)?;
-    writer.commit_log(tx).await?;
-    Ok(Accepted::New(operation))
-}
-
-pub(super) async fn apply(writer: &Writer, change: &Change) -> Result<Operation, StoreError> {
-    let mut tx = writer.begin().await?;
-    let operation = change_all(&mut tx, change).await?;
-    writer.commit_log(tx).await?;
-    Ok(operation)
-}
-
 pub(super) async fn put_snapshots(
     writer: &Writer,
     snapshots: &[SnapshotChange],
@@ -151,14 +123,36 @@ pub(super) async fn prune_requests(writer: &Writer, before: Timestamp) -> Result
     Ok(done.rows_affected())
 }
 
-async fn change_all(tx: &mut Tx, change: &Change) -> Result<Operation, StoreError> {
+/// An operation with what belongs to it.
+pub(super) async fn change_all(
+    tx: &mut SqliteConnection,
+    change: &Change,
+) -> Result<Operation, StoreError> {
     let operation = put_operation(tx, &change.operation).await?;
     change_snapshots(tx, &change.snapshots, &change.events).await?;
     Ok(operation)
 }
 
+/// Notes what a request got.
+pub(super) async fn note_request(
+    tx: &mut SqliteConnection,
+    request: &RequestRecord,
+    operation: &Operation,
+) -> Result<(), StoreError> {
+    let query =
+        "INSERT INTO requests (id, fingerprint, operation_id, accepted_at) VALUES (?, ?, ?, ?)";
+    let query = sqlx::query(query)
+        .bind(request.id.to_string())
+        .bind(&request.fingerprint);
+    let query = query
+        .bind(operation.id.to_string())
+        .bind(operation.created_at.as_second());
+    query.execute(tx).await.map_err(unavailable)?;
+    Ok(())
+}
+
 async fn change_snapshots(
-    tx: &mut Tx,
+    tx: &mut SqliteConnection,
     snapshots: &[SnapshotChange],
     events: &[NewEvent],
 ) -> Result<(), StoreError> {
@@ -167,7 +161,7 @@ async fn change_snapshots(
             SnapshotChange::Put(snapshot) => put_snapshot(tx, snapshot).await?,
             SnapshotChange::Delete(id) => {
                 let query = sqlx::query("DELETE FROM snapshots WHERE id = ?").bind(id.to_string());
-                query.execute(&mut **tx).await.map_err(unavailable)?;
+                query.execute(&mut *tx).await.map_err(unavailable)?;
             }
         }
     }
@@ -177,7 +171,10 @@ async fn change_snapshots(
     Ok(())
 }
 
-async fn put_operation(tx: &mut Tx, operation: &Operation) -> Result<Operation, StoreError> {
+async fn put_operation(
+    tx: &mut SqliteConnection,
+    operation: &Operation,
+) -> Result<Operation, StoreError> {
     let next = Operation {
         revision: operation.revision.saturating_add(1),
         ..operation.clone()
@@ -203,14 +200,14 @@ async fn put_operation(tx: &mut Tx, operation: &Operation) -> Result<Operation, 
         .bind(integer(next.revision))
         .bind(json(&next)?)
         .bind(integer(operation.revision));
-    let done = query.execute(&mut **tx).await.map_err(unavailable)?;
+    let done = query.execute(&mut *tx).await.map_err(unavailable)?;
     changed(done.rows_affected(), || {
         format!("operation {}", operation.id)
     })?;
     Ok(next)
 }
 
-async fn put_snapshot(tx: &mut Tx, snapshot: &Snapshot) -> Result<(), StoreError> {
+async fn put_snapshot(tx: &mut SqliteConnection, snapshot: &Snapshot) -> Result<(), StoreError> {
     let next = Snapshot {
         revision: snapshot.revision.saturating_add(1),
         ..snapshot.clone()
@@ -230,7 +227,7 @@ async fn put_snapshot(tx: &mut Tx, snapshot: &Snapshot) -> Result<(), StoreError
         .bind(json(&next)?);
     let done = query
         .bind(integer(snapshot.revision))
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await;
     let done = done.map_err(|error| match error.as_database_error() {
         Some(violation) if violation.is_unique_violation() => StoreError::NameTaken,
@@ -248,12 +245,12 @@ fn changed(rows: u64, what: impl FnOnce() -> String) -> Result<(), StoreError> {
     }
 }
 
-async fn add_event(tx: &mut Tx, event: &NewEvent) -> Result<(), StoreError> {
+async fn add_event(tx: &mut SqliteConnection, event: &NewEvent) -> Result<(), StoreError> {
     let query = sqlx::query("INSERT INTO events (vm_id, operation_id, record) VALUES (?, ?, ?)")
         .bind(event.vm.map(|id| id.to_string()))
         .bind(event.operation.map(|id| id.to_string()))
         .bind(json(event)?);
-    query.execute(&mut **tx).await.map_err(unavailable)?;
+    query.execute(&mut *tx).await.map_err(unavailable)?;
     Ok(())
 }
 
