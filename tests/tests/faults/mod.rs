@@ -1,6 +1,7 @@
 //! Faults that are real: of libvirt, of the network, of identities, of clocks, of storage, and of
 //! others at work, migrations among them, under a guest that writes.
 
+mod clocks;
 mod foreign;
 mod identity;
 mod network;
