@@ -4,6 +4,7 @@
 mod clocks;
 mod foreign;
 mod identity;
+mod migration;
 mod network;
 
 use std::time::Duration;
