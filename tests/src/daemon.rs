@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use uuid::Uuid;
 
 const START: Duration = Duration::from_secs(60);
 
@@ -33,8 +34,10 @@ impl Daemon {
         }
         fs::write(dir.join("etc/qemu.conf"), qemu_conf)?;
         let settings = format!(
-            "unix_sock_dir = \"{}\"\nauth_unix_rw = \"none\"\n",
-            dir.display()
+            "unix_sock_dir = \"{}\"\nauth_unix_rw = \"none\"\nhost_uuid = \"{}\"\n",
+            dir.display(),
+            // Two of them on this machine are two hosts.
+            Uuid::new_v4()
         );
         fs::write(dir.join("libvirtd.conf"), settings)?;
         let anchor = anchor(&dir)?;

@@ -7,7 +7,7 @@
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
 //! - [`groups`], [`objects`]: images that are logical volumes, or objects on an S3 server.
 //! - [`proxy`]: a proxy of HTTP/2 before a service.
-//! - [`relay`]: a line between the services that can be cut.
+//! - [`relay`]: a line between the services that can be cut; [`answers`]: one that loses an answer.
 //! - [`journal`]: the agent's journal, read from outside.
 //! - [`scene`]: a guest, both services and their clients, together.
 //! - [`kills`]: processes killed at many moments of a merge.
@@ -18,6 +18,7 @@
 //! - [`demo`]: what `make demo` shows.
 //! - [`bench`]: what `make bench` measures; [`qmp`]: QEMU without libvirt.
 
+pub mod answers;
 pub mod api;
 pub mod bench;
 pub mod clock;

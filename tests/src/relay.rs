@@ -62,6 +62,11 @@ impl Relay {
         &self.endpoint
     }
 
+    /// Sets the line, as [`Self::set`] does, for who has not got the relay.
+    pub(crate) fn line(&self) -> watch::Sender<Line> {
+        self.line.clone()
+    }
+
     /// From now on the line does this.
     pub fn set(&self, line: Line) {
         self.line.send_replace(line);

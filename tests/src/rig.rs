@@ -40,10 +40,19 @@ pub struct Rig {
     children: Vec<Child>,
     daemon: Option<Daemon>,
     virsh: Virsh,
+    neighbour: Option<Neighbour>,
     small: Vec<SmallFileSystem>,
     disk: Option<Disk>,
     dir: TempDir,
     /// libvirt's state, which the directory links to.
+    _state: TempDir,
+}
+
+/// A second libvirt daemon, as on a second host that has the same images.
+#[derive(Debug)]
+struct Neighbour {
+    daemon: Daemon,
+    virsh: Virsh,
     _state: TempDir,
 }
 
@@ -69,6 +78,7 @@ impl Rig {
             children: Vec::new(),
             daemon: None,
             virsh,
+            neighbour: None,
             small: Vec::new(),
             disk: None,
             dir,
@@ -147,16 +157,12 @@ impl Rig {
     }
 
     fn start_daemon(dir: TempDir, small: Vec<SmallFileSystem>, disk: Option<Disk>) -> Result<Self> {
-        let libvirt = dir.path().join("d");
-        share_capabilities(&libvirt.join("cache/libvirt"))?;
-        let state = keep_in_memory(&libvirt.join("run"))?;
-        let daemon = Daemon::start(libvirt.clone(), CONFIGURATION)?;
-        let pids = libvirt.join("run/libvirt/qemu");
-        let virsh = Virsh::of_daemon(daemon.uri(), pids, dir.path().to_owned());
+        let (daemon, virsh, state) = daemon_in(dir.path(), "d")?;
         Ok(Self {
             children: Vec::new(),
             daemon: Some(daemon),
             virsh,
+            neighbour: None,
             small,
             disk,
             dir,
@@ -167,6 +173,23 @@ impl Rig {
     /// The daemon, if the rig has one.
     pub fn daemon(&mut self) -> Option<&mut Daemon> {
         self.daemon.as_mut()
+    }
+
+    /// Starts a second daemon, to which machines of the first one can be migrated.
+    pub fn start_neighbour(&mut self) -> Result<()> {
+        let (daemon, virsh, state) = daemon_in(self.path(), "n")?;
+        self.neighbour = Some(Neighbour {
+            daemon,
+            virsh,
+            _state: state,
+        });
+        Ok(())
+    }
+
+    /// The libvirt of the second daemon.
+    pub fn neighbour(&self) -> Result<&Virsh> {
+        let neighbour = self.neighbour.as_ref();
+        Ok(&neighbour.context("the rig has one libvirt alone")?.virsh)
     }
 
     /// The rig's directory.
@@ -308,7 +331,11 @@ impl Rig {
         if let Some(daemon) = &mut self.daemon {
             daemon.kill()?;
         }
-        let qemus = self.virsh.running_qemus();
+        let mut qemus = self.virsh.running_qemus();
+        if let Some(neighbour) = &mut self.neighbour {
+            neighbour.daemon.kill()?;
+            qemus.extend(neighbour.virsh.running_qemus());
+        }
         for pid in &qemus {
             // It may end between the look and the kill; the wait below tells.
             let _ = kill_process(*pid, Signal::KILL);
@@ -326,6 +353,17 @@ impl Drop for Rig {
             );
         }
     }
+}
+
+/// Starts a daemon in this directory of a rig's.
+fn daemon_in(rig: &Path, name: &str) -> Result<(Daemon, Virsh, TempDir)> {
+    let libvirt = rig.join(name);
+    share_capabilities(&libvirt.join("cache/libvirt"))?;
+    let state = keep_in_memory(&libvirt.join("run"))?;
+    let daemon = Daemon::start(libvirt.clone(), CONFIGURATION)?;
+    let pids = libvirt.join("run/libvirt/qemu");
+    let virsh = Virsh::of_daemon(daemon.uri(), pids, rig.to_owned());
+    Ok((daemon, virsh, state))
 }
 
 /// Lets all rigs have one cache of what libvirt found out about QEMU: it takes seconds to find out.

@@ -189,17 +189,22 @@ impl Scene {
 
     /// The files of a disk's chain as the agent itself tells it, base first.
     pub async fn layers_on_host(&self, disk: &str) -> Result<Vec<PathBuf>> {
+        let layers = self.chain_on_host(disk).await?.layers;
+        Ok(layers
+            .into_iter()
+            .map(|layer| PathBuf::from(layer.locator))
+            .collect())
+    }
+
+    /// A disk's chain as the agent itself tells it.
+    pub async fn chain_on_host(&self, disk: &str) -> Result<v1::VolumeChain> {
         let request = v1::MergeServiceGetVolumeChainRequest {
             vm_id: self.vm().to_string(),
             disk: disk.to_owned(),
         };
         let answer = self.agent()?.get_volume_chain(request).await?.into_inner();
         let chain = answer.chains.into_iter().next();
-        let layers = chain.context("the machine has no such disk")?.layers;
-        Ok(layers
-            .into_iter()
-            .map(|layer| PathBuf::from(layer.locator))
-            .collect())
+        chain.context("the machine has no such disk")
     }
 
     /// Waits until the agent, asked itself, says that a disk's chain has an image no more.

@@ -292,6 +292,19 @@ impl Services {
             .arg("-a")
             .arg(rig.path().join(STATE))
             .arg(&state))?;
+        Ok(self.another_agent(rig, &state))
+    }
+
+    /// The agent of another host, whose libvirt is the rig's second one. On a socket of its own, of
+    /// services on Unix sockets.
+    pub fn neighbour_s_agent(&self, rig: &Rig, host: &str) -> Result<Service> {
+        let mut agent = self.another_agent(rig, &rig.path().join(SECOND_STATE));
+        agent.set(&format!("host.id={host}"));
+        agent.set(&format!("hypervisor.uri={}", rig.neighbour()?.uri()));
+        Ok(agent)
+    }
+
+    fn another_agent(&self, rig: &Rig, state: &Path) -> Service {
         let address = Address::Unix(rig.path().join("agent-2.sock"));
         let mut second = Service {
             log: rig.path().join("agent-2.log"),
@@ -305,7 +318,7 @@ impl Services {
         };
         second.set(&format!("host.state_dir={}", state.display()));
         second.set(&format!("listen.address={}", address.listen()));
-        Ok(second)
+        second
     }
 
     /// Starts both.

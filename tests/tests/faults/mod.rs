@@ -1,8 +1,10 @@
-//! Faults that are real: of libvirt, of the network, of identities, of storage, and
-//! of others at work, under a guest that writes.
+//! Faults that are real: of libvirt, of the network, of identities, of clocks, of storage, and of
+//! others at work, migrations among them, under a guest that writes.
 
+mod clocks;
 mod foreign;
 mod identity;
+mod migration;
 mod network;
 
 use std::time::Duration;
@@ -35,6 +37,9 @@ fn slow() -> v1::MergeOptions {
         bytes_per_second: 1 << 20,
     }
 }
+
+/// As long as nobody says so, the agent does not lift a limit for a copy that comes no nearer its end.
+const PATIENT: &str = "merge.stalled_after_ms=3600000";
 
 fn assert_nothing_lost(verdicts: &[Verdict]) {
     for verdict in verdicts {

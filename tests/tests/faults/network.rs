@@ -1,15 +1,19 @@
-//! The network between the two services is cut for longer than the server bears silence.
+//! The network between the two services is cut for longer than the server bears silence, or right
+//! behind what was answered.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use livemerge_proto::v1;
+use livemerge_tests::answers::AnswerLine;
+use livemerge_tests::journal::starts;
 use livemerge_tests::relay::{Line, Relay};
 use livemerge_tests::rig::Rig;
 use livemerge_tests::scene::{LIMIT, Scene};
 use livemerge_tests::services::{Reach, Services};
 
-use super::{DISK_BYTES, POLL, WEIGHT_BYTES, WORKLOAD, assert_nothing_lost};
+use super::{DISK_BYTES, PATIENT, POLL, WEIGHT_BYTES, WORKLOAD, assert_nothing_lost, slow};
 
 /// After the server has noticed.
 const STILL_CUT: Duration = Duration::from_secs(1);
@@ -135,6 +139,99 @@ async fn the_answer_of_a_removal_is_lost(scene: &mut Scene, lines: &Lines) -> Re
         event.operation_id == deletion.id && event.r#type() == v1::EventType::VolumeRemoved
     });
     assert_eq!(removed.count(), 1);
+    Ok(())
+}
+
+/// What the agent has measured, and that it has taken the order, is lost on the way: it
+/// is measured again, and a merge that the host already lists is not ordered again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_of_a_plan_and_of_a_start_are_lost_and_the_merge_is_done_once() -> Result<()> {
+    let rig = Rig::new()?;
+    let guest = rig.start_guest("vm", &["vda"], DISK_BYTES, WORKLOAD)?;
+    let mut services = Services::new(&rig, Reach::Loopback)?;
+    let line = AnswerLine::before(&services.agent.endpoint()).await?;
+    let advertise = format!("host.advertise={}", line.endpoint());
+    services.agent.set(&advertise);
+    services.agent.set(PATIENT);
+    let mut scene = Scene::with(rig, guest, services).await?;
+
+    // The merge is in its middle when it is ordered again.
+    let (deletion, merge, images) = both_answers_are_lost(&mut scene, &line, slow()).await?;
+    let begun = scene.journal().history(&merge)?;
+    assert_eq!(begun.last().map(|line| &*line.phase), Some("copying"));
+    line.mend();
+    scene.until_host(v1::HostStatus::Up).await?;
+    scene.api.limit(&deletion, 0).await?;
+    is_done_once(&mut scene, &deletion, &merge, &images).await?;
+
+    // It has ended when it is.
+    let at_once = v1::MergeOptions {
+        bytes_per_second: 0,
+        ..slow()
+    };
+    let (deletion, merge, images) = both_answers_are_lost(&mut scene, &line, at_once).await?;
+    scene.until_merged(&merge).await?;
+    assert!(images[1].exists(), "nobody can have ordered its removal");
+    line.mend();
+    is_done_once(&mut scene, &deletion, &merge, &images).await?;
+
+    scene.agrees().await?;
+    assert_nothing_lost(&scene.verdicts().await?);
+    Ok(())
+}
+
+/// Leaves the line broken. Gives the delete, its merge, and the images that the disk had before.
+async fn both_answers_are_lost(
+    scene: &mut Scene,
+    line: &AnswerLine,
+    options: v1::MergeOptions,
+) -> Result<(v1::Operation, String, Vec<PathBuf>)> {
+    let snapshot = scene.snapshot("nightly").await?;
+    scene.grow_active_layer("vda", WEIGHT_BYTES).await?;
+    let images = scene.images_of("vda").await?;
+    let known = scene.journal().merges();
+    let lost = line.losses();
+    line.lose_answer_of("PlanMerge");
+    let deletion = scene.api.delete_with(&snapshot, options).await?;
+    line.lost(lost + 1, LIMIT).await?;
+    line.lose_answer_of("StartMerge");
+    line.mend();
+    line.lost(lost + 2, LIMIT).await?;
+    let merge = scene
+        .until_written(&known, |line| line.phase == "copying")
+        .await?;
+    let shown = scene.api.operation(&deletion.id).await?;
+    assert_eq!(shown.state(), v1::OperationState::Running, "{shown:?}");
+    Ok((deletion, merge, images))
+}
+
+async fn is_done_once(
+    scene: &mut Scene,
+    deletion: &v1::Operation,
+    merge: &str,
+    images: &[PathBuf],
+) -> Result<()> {
+    let vm = scene.vm();
+    scene.api.succeeded(deletion, LIMIT).await?;
+    let story = scene.journal().history(merge)?;
+    assert_eq!(starts(&story), 1, "{story:?}");
+    let copied = story.iter().filter(|line| line.phase == "copying");
+    assert_eq!(copied.count(), 1, "{story:?}");
+    assert!(!images[1].exists());
+    assert_eq!(scene.images_of("vda").await?, images[..1]);
+    assert_eq!(scene.api.list(vm).await?, []);
+    let log = scene.api.log(vm).await?;
+    for once in [
+        v1::EventType::LiveMergePlanned,
+        v1::EventType::LiveMergeStarted,
+        v1::EventType::LiveMergeCompleted,
+        v1::EventType::VolumeRemoved,
+    ] {
+        let told = log
+            .iter()
+            .filter(|event| event.operation_id == deletion.id && event.r#type() == once);
+        assert_eq!(told.count(), 1, "{once:?}: {log:?}");
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! and when the fault is over the work goes on.
 
 mod commit_end;
+mod doctor;
 mod removal;
 
 use std::path::{Path, PathBuf};

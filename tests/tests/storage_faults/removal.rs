@@ -42,8 +42,7 @@ impl Removal {
     }
 
     fn is_purging(&self) -> Result<bool> {
-        let order: serde_json::Value = serde_json::from_slice(&fs::read(self.dir.join("order"))?)?;
-        order["purging"].as_bool().context("no order")
+        is_purging(&self.dir)
     }
 
     /// The operation waits for this reason; the volume is condemned and listed.
@@ -219,15 +218,21 @@ async fn heavy_snapshot(scene: &mut Scene, monitor: &mut Qmp) -> Result<(String,
     Ok((snapshot, top.clone()))
 }
 
+/// Whether the volume that is condemned there may be being freed.
+pub(super) fn is_purging(dir: &Path) -> Result<bool> {
+    let order: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("order"))?)?;
+    order["purging"].as_bool().context("no order")
+}
+
 /// The removals that have a directory.
-fn condemned(rig: &Rig) -> Result<Vec<PathBuf>> {
+pub(super) fn condemned(rig: &Rig) -> Result<Vec<PathBuf>> {
     let dir = rig.images().join(".livemerge/removals");
     let entries = fs::read_dir(&dir).with_context(|| dir.display().to_string())?;
     entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Blocks until the volume of another removal than the known ones has been condemned.
-fn next_removal(rig: &Rig, known: &[PathBuf]) -> Result<PathBuf> {
+pub(super) fn next_removal(rig: &Rig, known: &[PathBuf]) -> Result<PathBuf> {
     let begun = Instant::now();
     let new = |dir: &&PathBuf| !known.contains(dir) && has_volume(dir);
     loop {

@@ -12,6 +12,8 @@
     reason = "a virtual host's test shows how far it came"
 )]
 
+mod faults;
+
 use anyhow::{Context as _, Result, ensure};
 use livemerge_tests::api::Api;
 use livemerge_tests::groups::Group;
@@ -29,9 +31,15 @@ const TEST: &str =
 const DISK: &str = "vda";
 const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 32 * MIB;
-/// What the guest writes in a second, beside the records. It fills the half of a chunk that is left
-/// when the agent is told in a time within which LVM does its work on a busy machine, too.
-const BACKGROUND_KIB: u64 = 1024;
+const BUSY: Workload = Workload {
+    slots: 256,
+    fill_mib: 4,
+    // It fills the half of a chunk that is left when the agent is told in a time within which LVM does
+    // its work on a busy machine, too.
+    background_kib: 1024,
+    // The rest of the processor is for the services.
+    rate: 20,
+};
 /// How long the guest may take to start, and for whatever it does.
 const SLOW: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -54,7 +62,7 @@ fn a_guest_that_fills_its_logical_volumes_never_stops_while_snapshots_are_delete
 
 async fn snapshots_come_and_go() -> Result<()> {
     let begun = Instant::now();
-    let (mut scene, group) = begin().await?;
+    let (mut scene, group) = begin(CHUNK, BUSY, |_as_they_are| {}).await?;
     let mark = scene.guest.acks.mark();
     let tell = |what: &str| println!("{:6.1?} {what}", begun.elapsed());
     tell("the guest writes");
@@ -125,20 +133,18 @@ fn room_was_given_in_time(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// A guest on one logical volume of the least size, and the services, before it has filled that.
-async fn begin() -> Result<(Scene, Group)> {
-    let group = Group::make(CHUNK).await?;
+/// A guest on one logical volume of one chunk, and the services, before it has filled that.
+async fn begin(
+    chunk: u64,
+    workload: Workload,
+    more: impl FnOnce(&mut Services),
+) -> Result<(Scene, Group)> {
+    let group = Group::make(chunk).await?;
     let disk = group.create_disk("base", DISK, 512 * MIB).await?;
     let rig = Rig::new()?;
-    let workload = Workload {
-        slots: 256,
-        fill_mib: 4,
-        background_kib: BACKGROUND_KIB,
-        // The rest of the processor is for the services.
-        rate: 20,
-    };
-    let guest = rig.start(rig.describe_with("vm", vec![disk], workload)?);
-    let guest = guest.context("starting the guest")?;
+    let mut spec = rig.describe_with("vm", vec![disk], workload)?;
+    spec.monitor = Some(rig.path().join("monitor"));
+    let guest = rig.start(spec).context("starting the guest")?;
     let mut services = Services::on(&rig, Reach::Unix, &group.config())?;
     // One processor for all of it.
     services.api.set("heartbeat.silence_ms=30000");
@@ -148,6 +154,7 @@ async fn begin() -> Result<(Scene, Group)> {
     services
         .agent
         .set("log.filter=info,livemerge_host_agent=debug");
+    more(&mut services);
     services.start()?;
     let mut api = Api::at(&services.api.endpoint())?;
     api.wait_for_vm(guest.spec.uuid, LIMIT).await?;
