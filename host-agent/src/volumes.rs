@@ -11,6 +11,7 @@
 
 mod links;
 mod notes;
+mod removing;
 mod room;
 
 use crate::domains::{Domain, RemovalPolicy};
@@ -19,11 +20,9 @@ use crate::metrics::VolumeMeter;
 use futures::{StreamExt as _, TryStreamExt as _};
 use links::Links;
 use livemerge_proto::{problem::Problem, reason::Reason};
-use livemerge_runtime::trace::{LiveSpan, SpanKind};
 use livemerge_storage::{
     Capabilities, ClusterBytes, Content, Dependent, Identity, LiveVolumes, Locator, NewVolume,
-    Removal, RemovalId, RemovalOrder, RemovalState, Space, StorageError, StorageId, Survey,
-    VolumeInfo, VolumeRef, survey,
+    RemovalId, Space, StorageError, StorageId, Survey, VolumeInfo, VolumeRef, survey,
 };
 use notes::Notes;
 use std::collections::BTreeMap;
@@ -221,111 +220,6 @@ impl Volumes {
             .map_err(|error| problem(&error))
     }
 
-    /// Removes a volume, unless anything may still need it, as its domain is configured.
-    pub async fn remove(
-        &self,
-        storage: &StorageId,
-        order: &RemovalOrder,
-    ) -> Result<Removal, Problem> {
-        let order = self.domain(storage)?.removal.order(order);
-        let mut span = LiveSpan::begin("volume removal", SpanKind::Internal);
-        span.set("livemerge.volume", format!("{storage}/{}", order.volume));
-        let removed = self.counted(self.remove_as_ordered(storage, &order).await);
-        match &removed {
-            Ok(removal) if removal.state != RemovalState::Gone => self.notes.add(storage, order.id),
-            Ok(_) => {}
-            Err(problem) => span.fail(problem.reason.as_str()),
-        }
-        removed
-    }
-
-    /// The same of a volume that was made for nothing: nobody will want it back.
-    pub async fn take_back(
-        &self,
-        storage: &StorageId,
-        order: &RemovalOrder,
-    ) -> Result<Removal, Problem> {
-        self.remove_as_ordered(storage, order).await
-    }
-
-    async fn remove_as_ordered(
-        &self,
-        storage: &StorageId,
-        order: &RemovalOrder,
-    ) -> Result<Removal, Problem> {
-        let store = self.store(storage)?;
-        match store.stat(&order.volume).await {
-            // A name that was used again: the storage says that the volume meant is gone.
-            Ok(info) if info.identity != order.identity => {}
-            Ok(info) => self.unreferenced(&info).await?,
-            // Gone, or condemned by an earlier try: the storage knows.
-            Err(StorageError::NotFound { .. }) => {}
-            Err(error) => return Err(problem(&error)),
-        }
-        fail::fail_point!("agent::before-removal");
-        let removed = store.remove(order).await;
-        fail::fail_point!("agent::after-removal");
-        removed.map_err(|error| problem(&error).with("volume", &order.volume))
-    }
-
-    /// Removals of a domain that have not ended.
-    pub async fn removals(&self, storage: &StorageId) -> Result<Vec<Removal>, Problem> {
-        // Before the look: what is noted then is condemned already.
-        let noted = self.notes.all(storage);
-        let removals = self.store(storage)?.list_removals().await;
-        let removals = removals.map_err(|error| problem(&error))?;
-        let open = |id: &RemovalId| removals.iter().any(|removal| removal.id == *id);
-        for ended in noted.into_iter().filter(|id| !open(id)) {
-            self.notes.forget(storage, ended);
-        }
-        Ok(removals)
-    }
-
-    /// Goes on, together, with removals of a domain that have condemned their volumes: nothing can need
-    /// those any more. Answers each.
-    ///
-    /// # Errors
-    /// When this host has no such domain.
-    pub async fn go_on(
-        &self,
-        storage: &StorageId,
-        removals: &[Removal],
-    ) -> Result<Vec<Result<Removal, Problem>>, Problem> {
-        let order = |removal: &Removal| RemovalOrder {
-            resumes: true,
-            ..RemovalOrder::new(
-                removal.id,
-                removal.volume.name.clone(),
-                removal.identity.clone(),
-            )
-        };
-        let span = |removal: &Removal| {
-            let noted = self.notes.of(storage, removal.id);
-            let mut span = LiveSpan::under(noted, "volume removal", SpanKind::Internal);
-            span.set("livemerge.volume", removal.volume.to_string());
-            span
-        };
-        let spans: Vec<_> = removals.iter().map(span).collect();
-        let orders: Vec<_> = removals.iter().map(order).collect();
-        let gone_on = self.store(storage)?.remove_all(&orders).await;
-        let answered = gone_on.into_iter().zip(removals).zip(spans);
-        let counted = answered.map(|((gone, removal), mut span)| {
-            let gone = gone.map_err(|error| problem(&error).with("volume", &removal.volume));
-            if let Err(problem) = &gone {
-                span.fail(problem.reason.as_str());
-            }
-            self.counted(gone)
-        });
-        Ok(counted.collect())
-    }
-
-    fn counted(&self, removed: Result<Removal, Problem>) -> Result<Removal, Problem> {
-        if let Some(meter) = self.meter.get() {
-            meter.removed(&removed);
-        }
-        removed
-    }
-
     /// Brings a removed volume back that is kept.
     pub async fn restore(
         &self,
@@ -339,18 +233,6 @@ impl Volumes {
             }
             other => problem(&other).with("removal", removal),
         })
-    }
-
-    async fn unreferenced(&self, volume: &VolumeInfo) -> Result<(), Problem> {
-        let machines = self.hypervisor.references(&volume.locator).await;
-        let machines = machines.map_err(|error| unanswered(&error))?;
-        let Some(first) = machines.first() else {
-            return Ok(());
-        };
-        let by = format!("disk {} of virtual machine {}", first.disk, first.name);
-        let text = format!("{} is needed by {by}", volume.volume);
-        let problem = Problem::new(Reason::VolumeInUse, text);
-        Err(problem.with("volume", &volume.volume).with("used_by", by))
     }
 
     fn stores(&self) -> impl Iterator<Item = &Arc<dyn LiveVolumes>> {

@@ -13,7 +13,7 @@ mod given;
 pub use crate::metered::Call;
 use crate::{
     Capabilities, Dependent, Extent, LiveVolumes, Locator, NewVolume, Parent, Removal, RemovalId,
-    RemovalOrder, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore,
+    RemovalOrder, Space, StorageError, StorageId, VolumeInfo, VolumeName, VolumeStore, together,
 };
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -233,6 +233,12 @@ impl<S: VolumeStore> VolumeStore for Faulty<S> {
 
     async fn remove(&self, order: &RemovalOrder) -> Result<Removal, StorageError> {
         self.call(Call::Remove, self.inner.remove(order)).await
+    }
+
+    /// It is counted, and fails as each of its removals does.
+    async fn remove_all(&self, orders: &[RemovalOrder]) -> Vec<Result<Removal, StorageError>> {
+        self.state().calls.push(Call::RemoveAll);
+        together::remove_all(self, orders).await
     }
 
     async fn list_removals(&self) -> Result<Vec<Removal>, StorageError> {

@@ -29,6 +29,7 @@ pub enum Call {
     Reduce,
     Foreign,
     Remove,
+    RemoveAll,
     ListRemovals,
     Restore,
     ParentOf,
@@ -185,13 +186,15 @@ impl<S: VolumeStore> VolumeStore for Metered<S> {
         self.call(Call::Remove, self.inner.remove(order)).await
     }
 
-    /// Each counts as a removal, which took as long as all of them.
+    /// Each counts as a removal, which took as long as all of them, beside the call itself.
     async fn remove_all(&self, orders: &[RemovalOrder]) -> Vec<Result<Removal, StorageError>> {
         let begun = Instant::now();
         let answers = self.inner.remove_all(orders).await;
         for answer in &answers {
             self.meters.add(Call::Remove, begun, answer.is_err());
         }
+        let failed = answers.iter().any(Result::is_err);
+        self.meters.add(Call::RemoveAll, begun, failed);
         answers
     }
 

@@ -7,7 +7,7 @@ use super::types::{
     DomainSeen, HostError, HostReport, HostStatus, HostView, MergeOrder, OverlayOrder,
     RemovalOrder, RemovalSeen, Removed, VmChains, VolumeSeen,
 };
-use super::{HostAgent, volume_ref};
+use super::{HostAgent, Removals, volume_ref};
 use crate::snapshot::{Consistency, Mark};
 use async_trait::async_trait;
 use livemerge_proto::ids::{DiskTarget, HostId, MergeId, VmId};
@@ -272,6 +272,7 @@ impl HostAgent for GrpcAgent {
             generation: self.generation,
             volume: Some(volume_ref(&order.volume.volume)),
             identity: order.volume.identity.to_string(),
+            also: vec![],
         };
         let mut client = VolumeServiceClient::new(self.ordering()?);
         let answer = client
@@ -280,6 +281,29 @@ impl HostAgent for GrpcAgent {
             .map_err(|status| self.failed(status))?;
         let removal = answer.into_inner().removal.unwrap_or_default();
         convert::removed(&removal).map_err(|status| self.failed(status))
+    }
+
+    async fn remove_volumes(&self, orders: &[RemovalOrder]) -> Result<Removals, HostError> {
+        let Some((first, also)) = orders.split_first() else {
+            return Ok(Removals::new());
+        };
+        if also.is_empty() {
+            let removed = self.remove_volume(first).await?;
+            return Ok(Removals::from([(first.id, Ok(removed))]));
+        }
+        let request = v1::RemoveVolumeRequest {
+            request_id: first.id.to_string(),
+            generation: self.generation,
+            volume: Some(volume_ref(&first.volume.volume)),
+            identity: first.volume.identity.to_string(),
+            also: also.iter().map(convert::volume_removal).collect(),
+        };
+        let mut client = VolumeServiceClient::new(self.ordering()?);
+        let answer = client
+            .remove_volume(self.works(request))
+            .await
+            .map_err(|status| self.failed(status))?;
+        convert::removals(orders, answer.into_inner()).map_err(|status| self.failed(status))
     }
 
     async fn restore_volume(

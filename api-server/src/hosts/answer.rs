@@ -24,8 +24,7 @@ pub(super) fn classify(status: Status) -> HostError {
             let silent = Problem::new(Reason::HostUnreachable, text);
             HostError::Unknown(silent.with("code", problem.reason.code()))
         }
-        Ok(problem) if is_a_no(problem.reason) => HostError::Refused(problem),
-        Ok(problem) => HostError::Unknown(problem),
+        Ok(problem) => meant(problem),
         Err(status) if is_missing(&status) => {
             let text = "the host's agent is too old for this: it does not know such a request";
             HostError::Refused(Problem::new(Reason::AgentIncompatible, text))
@@ -36,6 +35,15 @@ pub(super) fn classify(status: Status) -> HostError {
                 Problem::new(Reason::HostUnreachable, text).with("code", status.code()),
             )
         }
+    }
+}
+
+/// What a problem of its own means that the agent answers with.
+pub(super) fn meant(problem: Problem) -> HostError {
+    if is_a_no(problem.reason) {
+        HostError::Refused(problem)
+    } else {
+        HostError::Unknown(problem)
     }
 }
 

@@ -3,10 +3,13 @@
 //! An answer that cannot be understood is a fault of one of the two programs: it is treated as no
 //! answer, never as an empty one.
 
+use super::Removals;
+use super::answer::meant;
 use super::measured::{MeasuredWay, Promised};
 use super::types::{
     Chain, DiskSeen, DomainSeen, HostReport, Layer, LayerFormat, MergeOrder, MergePhase, MergeSeen,
-    MergeWaiting, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState, VolumeSeen,
+    MergeWaiting, RemovalOrder, RemovalSeen, Removed, UnsupportedDisk, VmChains, VmSeen, VmState,
+    VolumeSeen,
 };
 use crate::snapshot::{Consistency, Direction, Failure, Mark, Quiesce};
 use jiff::Timestamp;
@@ -290,6 +293,40 @@ pub(super) fn removed(removal: &v1::Removal) -> Result<Removed, Status> {
         kept_until: removal.keep_until.map(time).transpose()?,
         by: None,
     })
+}
+
+/// One of several removals that are ordered together.
+pub(super) fn volume_removal(order: &RemovalOrder) -> v1::VolumeRemoval {
+    v1::VolumeRemoval {
+        request_id: order.id.to_string(),
+        volume: Some(volume_ref(&order.volume.volume)),
+        identity: order.volume.identity.to_string(),
+    }
+}
+
+/// What came of several. An agent that takes one at a time has answered the first.
+pub(super) fn removals(
+    orders: &[RemovalOrder],
+    answer: v1::RemoveVolumeResponse,
+) -> Result<Removals, Status> {
+    let ids = orders.iter().map(|order| order.id);
+    if answer.outcomes.is_empty() {
+        let first = removed(&answer.removal.unwrap_or_default())?;
+        return Ok(ids.take(1).map(|id| (id, Ok(first.clone()))).collect());
+    }
+    if answer.outcomes.len() != orders.len() {
+        return Err(nonsense("another number of removals than was ordered"));
+    }
+    let came = |outcome: v1::RemovalOutcome| match (outcome.removal, outcome.failure) {
+        (Some(removal), None) => removed(&removal).map(Ok),
+        (None, Some(failure)) => Ok(Err(meant(Failure::from(failure).into()))),
+        _ => Err(nonsense(
+            "a removal that neither came to something nor failed",
+        )),
+    };
+    ids.zip(answer.outcomes)
+        .map(|(id, outcome)| came(outcome).map(|came| (id, came)))
+        .collect()
 }
 
 pub(super) fn removal(removal: &v1::Removal) -> Result<RemovalSeen, Status> {

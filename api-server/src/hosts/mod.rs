@@ -48,6 +48,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// Volumes that one order removes at most.
+pub const REMOVED_AT_ONCE: usize = 64;
+
+/// What came of removals that were ordered together.
+pub type Removals = BTreeMap<RemovalId, Result<Removed, HostError>>;
+
 /// What a host's agent is asked. Each call may be repeated.
 #[async_trait]
 pub trait HostAgent: Send + Sync + 'static {
@@ -76,6 +82,9 @@ pub trait HostAgent: Send + Sync + 'static {
     async fn limit_merge(&self, merge: MergeId, bytes_per_second: u64) -> Result<(), HostError>;
     /// Orders a removal.
     async fn remove_volume(&self, order: &RemovalOrder) -> Result<Removed, HostError>;
+    /// Orders removals of volumes that leave together, at most [`REMOVED_AT_ONCE`]. Who has no answer in
+    /// it was not removed: an older agent takes the first one alone.
+    async fn remove_volumes(&self, orders: &[RemovalOrder]) -> Result<Removals, HostError>;
     /// Brings a removed volume back that is kept.
     async fn restore_volume(
         &self,

@@ -29,7 +29,7 @@ pub(super) async fn put_to(
         }
         Ask::Cancel(merge) => agent.cancel_merge(merge).await.map(|()| Answer::Heard),
         Ask::Limit(merges, speed) => limit(agent, &merges, speed).await.map(|()| Answer::Heard),
-        Ask::Removal(order) => agent.remove_volume(&order).await.map(Answer::Removal),
+        Ask::Removals(orders) => agent.remove_volumes(&orders).await.map(Answer::Removals),
     };
     answer.unwrap_or_else(Answer::Error)
 }

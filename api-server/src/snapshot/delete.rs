@@ -125,8 +125,8 @@ impl Delete<'_> {
             return self.merging(tasks, merging);
         }
         let removing = of_round(|state| matches!(state, DiskState::Removing { .. }));
-        if let Some(current) = tasks.iter().position(removing) {
-            return self.removing(tasks, current);
+        if tasks.iter().any(removing) {
+            return self.removing(tasks);
         }
         self.undone(tasks)
     }

@@ -15,13 +15,13 @@
 use super::asking::put_to;
 use super::foreseen::rate_of;
 use super::hub::{Hub, MergeProgress, OperationView, Rate, Waiting};
-use super::needed::needed_by;
+use super::needed::needed_of;
 use super::plan::Wanted;
 use super::promised::promised_elsewhere;
 use super::stand_in::stand_in;
-use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, next_removal, step};
+use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
 use super::turns::{Turn, Turns};
-use super::types::{DeletePhase, Mark, Operation, Snapshot, Work};
+use super::types::{DeletePhase, Operation, Snapshot, Work};
 use crate::hosts::{HostAgent, HostError, HostHandle, HostView, Hosts, MergeSight, Promised};
 use crate::store::{Change, Page, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
@@ -163,9 +163,10 @@ impl Run {
             .as_mut()
             .map(|host| host.view.borrow_and_update().clone());
         let merges = self.sights(view.as_ref());
-        let needed = self.needed().await?;
+        let store = self.around.store.as_ref();
+        let needed = needed_of(&self.operation, store).await?;
         // It is looked up again, later each time, as a refusal is asked about again.
-        self.attempts += u32::from(needed.is_some());
+        self.attempts += u32::from(!needed.is_empty());
         let unseen = self.unseen(&merges);
         let is_seen = |sight: &MergeSight| matches!(sight, MergeSight::Seen(_));
         self.begun |= merges.values().any(is_seen);
@@ -175,7 +176,7 @@ impl Run {
             host: host.as_ref().map(|host| &host.id),
             merges,
             unseen,
-            needed: needed.as_ref(),
+            needed: &needed,
             answer: self.answer.as_ref(),
             attempts: self.attempts,
             begun: self.begun,
@@ -196,12 +197,13 @@ impl Run {
                     options: &self.operation.options.clone(),
                 };
                 let elsewhere = self.promised_elsewhere(host.as_ref(), &ask);
-                let stand_in = self.stand_in(host.as_ref(), &ask).await;
+                let (ask, stand_in) = self.stand_in(host.as_ref(), ask).await;
                 let agent = stand_in.as_ref().or(host.as_ref());
                 let agent = agent.map(|host| Arc::clone(&host.agent));
                 self.ask(ask, &wanted, &elsewhere, agent).await;
-                if let (Some(Answer::Removal(removed)), Some(by)) = (&mut self.answer, stand_in) {
-                    removed.by = Some(by.id);
+                if let (Some(Answer::Removals(came)), Some(by)) = (&mut self.answer, stand_in) {
+                    let removed = came.values_mut().flatten();
+                    removed.for_each(|removed| removed.by = Some(by.id.clone()));
                 }
             }
             Step::Wait(wait) => self.wait(wait, host.map(|host| host.view)).await,
@@ -216,17 +218,6 @@ impl Run {
         }
         let host = self.answered_by.as_ref();
         rate_of(host, self.around.store.as_ref()).await
-    }
-
-    /// Who else in the record needs what is to be removed next.
-    async fn needed(&self) -> Result<Option<Problem>, StoreError> {
-        let Some(Mark { volume, .. }) = next_removal(&self.operation) else {
-            return Ok(None);
-        };
-        let store = self.around.store.as_ref();
-        let snapshots = store.snapshots_that_need(volume).await?;
-        let open = store.open_operations().await?;
-        Ok(needed_by(volume, self.operation.id, &snapshots, &open))
     }
 
     fn sights(&self, view: Option<&HostView>) -> BTreeMap<MergeId, MergeSight> {
@@ -296,9 +287,7 @@ impl Run {
         };
         fail::fail_point!("api::after-ask");
         self.begun |= matches!(answer, Answer::MergesAccepted);
-        if matches!(answer, Answer::Error(_)) {
-            self.attempts += 1;
-        }
+        self.attempts += u32::from(answer.error().is_some());
         self.answered_at = Instant::now();
         self.answer = Some(answer);
     }
@@ -317,12 +306,15 @@ impl Run {
         })
     }
 
-    /// Who removes a volume in the place of the host that has merged.
-    async fn stand_in(&self, host: Option<&HostHandle>, ask: &Ask) -> Option<HostHandle> {
-        let Ask::Removal(order) = ask else {
-            return None;
+    /// Who removes volumes in the place of the host that has merged, and which ones.
+    async fn stand_in(&self, host: Option<&HostHandle>, ask: Ask) -> (Ask, Option<HostHandle>) {
+        let Ask::Removals(orders) = &ask else {
+            return (ask, None);
         };
-        stand_in(&self.around.hosts, self.operation.vm, host, order).await
+        match stand_in(&self.around.hosts, self.operation.vm, host, orders).await {
+            Some((by, orders)) => (Ask::Removals(orders), Some(by)),
+            None => (ask, None),
+        }
     }
 
     async fn wait(&mut self, wait: Wait, view: Option<watch::Receiver<HostView>>) {

@@ -1,14 +1,18 @@
-//! Who in the record needs a volume that is to be removed, on whatever machine. Pure.
+//! Who in the record needs a volume that is to be removed, on whatever machine. Pure, but for what reads the
+//! record.
 //!
 //! What a machine's own merge takes away nobody of its snapshots names by then: the record has
 //! followed the data. If anybody names it nevertheless, one of the two is wrong, and a removal cannot
 //! be taken back.
 
+use super::step::next_removals;
 use super::types::{CreatePhase, DeletePhase, Merging, Operation, Snapshot, Work};
+use crate::store::{Store, StoreError};
 use livemerge_proto::ids::{OperationId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_storage::VolumeRef;
+use livemerge_storage::{RemovalId, VolumeRef};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// What keeps a volume from being removed for `own`, if there is anything: a snapshot that is in it or
@@ -26,6 +30,26 @@ pub fn needed_by<'a>(
     let mut others = operations.into_iter().filter(|other| other.id != own);
     let other = others.find(|other| !other.state.ended() && uses(other, volume))?;
     Some(named(volume, "operation", other.id, other.vm))
+}
+
+/// The same of all that the operation has removed next, as the record has it now.
+pub(super) async fn needed_of(
+    operation: &Operation,
+    store: &dyn Store,
+) -> Result<BTreeMap<RemovalId, Problem>, StoreError> {
+    let mut needed = BTreeMap::new();
+    let next = next_removals(operation);
+    if next.is_empty() {
+        return Ok(needed);
+    }
+    let open = store.open_operations().await?;
+    for leaving in next {
+        let volume = &leaving.volume.volume;
+        let snapshots = store.snapshots_that_need(volume).await?;
+        let by = needed_by(volume, operation.id, &snapshots, &open);
+        needed.extend(by.map(|by| (leaving.removal, by)));
+    }
+    Ok(needed)
 }
 
 fn uses(operation: &Operation, volume: &VolumeRef) -> bool {

@@ -72,20 +72,20 @@ fn waits(wait: Wait, draft: &Draft<'_>) -> Step {
 
 /// An answer counts at once; silence has to last, and what the host waits for as well.
 fn lasts(wait: &Wait, draft: &Draft<'_>) -> bool {
-    matches!(draft.seen.answer, Some(Answer::Error(_)))
-        || draft.seen.needed.is_some()
+    draft.seen.answer.and_then(Answer::error).is_some()
+        || !draft.seen.needed.is_empty()
         || draft.seen.unseen >= UNSEEN
         || wait.by_host.is_some_and(|(_, tries)| tries >= TRIED)
 }
 
 fn waiting(cause: &Failure, draft: &Draft<'_>) -> NewEvent {
     // Of all that may be refused, only a removal is asked for again.
-    let (kind, what) = match draft.seen.answer {
-        _ if draft.seen.needed.is_some() => (
+    let (kind, what) = match draft.seen.answer.and_then(Answer::error) {
+        _ if !draft.seen.needed.is_empty() => (
             EventKind::VolumeRemovalRefused,
             "the host is not asked for the removal yet",
         ),
-        Some(Answer::Error(HostError::Refused(_))) => (
+        Some(HostError::Refused(_)) => (
             EventKind::VolumeRemovalRefused,
             "the host does not remove the volume yet",
         ),

@@ -1,85 +1,154 @@
-//! The removals of a round of a delete: one volume after the other, once its merge is seen as
-//! merged. Pure.
+//! The removals of a round of a delete, once its merges are seen as merged: all of its volumes are ordered
+//! together, and each is written down as it goes. Pure.
+//!
+//! ```text
+//!   a: a1 a2 a3   b: b1 b2  ─▶ one order: a3 a2 a1 b2 b1 ─▶ gone: a3 a2 b2 b1 ─▶ one order: a1
+//! ```
 
 use super::delete::Delete;
 use super::details;
 use super::follow::{Changed, goes_with};
-use super::step::{Answer, Ask, Step, Wait};
-use super::types::{DeletePhase, DiskState, DiskTask, EventKind, Mark, SnapshotState};
-use crate::hosts::{HostError, RemovalOrder, Removed};
+use super::step::{Answer, Ask, Step, Wait, next_removals};
+use super::types::{DeletePhase, DiskState, DiskTask, EventKind, Leaving, NewEvent, SnapshotState};
+use crate::hosts::{HostError, REMOVED_AT_ONCE, RemovalOrder, Removals, Removed};
 
-/// The volume that is removed next, if the removals of a round have begun.
-pub(super) fn next(phase: &DeletePhase) -> Option<&Mark> {
+/// The volumes that are removed next, if the removals of a round have begun: of each disk the youngest
+/// first, because the younger ones are built on the older ones.
+pub(super) fn next(phase: &DeletePhase) -> Vec<&Leaving> {
     let DeletePhase::Disks(tasks) = phase else {
-        return None;
+        return vec![];
     };
-    let round = tasks.iter().find(|task| !task.is_removed())?.round;
-    let of_round = || tasks.iter().filter(|task| task.round == round);
+    let Some(open) = tasks.iter().find(|task| !task.is_removed()) else {
+        return vec![];
+    };
+    let of_round = || tasks.iter().filter(|task| task.round == open.round);
     if of_round().any(|task| task.state == DiskState::Merging) {
-        return None;
+        return vec![];
     }
-    of_round().find_map(|task| match task.state {
-        DiskState::Removing { gone, .. } => Some(&task.leaving(gone).volume),
-        _ => None,
-    })
+    let left = of_round().flat_map(|task| {
+        let gone = match task.state {
+            DiskState::Removing { gone, .. } => gone,
+            _ => task.removed.len(),
+        };
+        (gone..task.removed.len()).map(|gone| task.leaving(gone))
+    });
+    left.take(REMOVED_AT_ONCE).collect()
 }
 
 impl Delete<'_> {
     /// A removal may wait for as long as somebody uses the volume. Whoever does not want to wait
     /// cancels: what is merged stays merged, and a later delete removes it. What the record itself needs is
     /// not even asked for.
-    pub(super) fn removing(&self, tasks: &[DiskTask], current: usize) -> Step {
-        match self.draft.seen.answer {
-            Some(Answer::Removal(removed)) if removed.over() => {
-                self.removed(tasks, current, removed)
+    pub(super) fn removing(&self, tasks: &[DiskTask]) -> Step {
+        if let Some(Answer::Removals(came)) = self.draft.seen.answer
+            && let Some(moved) = self.removed(tasks, came)
+        {
+            return moved;
+        }
+        if self.draft.operation.removal_is_given_up() {
+            return self.cancelled(Some(tasks.to_vec()));
+        }
+        let needed = self.draft.seen.needed;
+        let left = next_removals(self.draft.operation);
+        let free = left.iter().filter(|it| !needed.contains_key(&it.removal));
+        let free: Vec<_> = free.collect();
+        let error = self.draft.seen.answer.and_then(Answer::error);
+        match (self.draft.seen.answer, needed.values().next()) {
+            (Some(Answer::Removals(_)), _) if error.is_none() => Step::Wait(Wait::for_a_sign()),
+            (_, Some(needed)) if error.is_some() || free.is_empty() => {
+                self.draft.remove_again(needed)
             }
-            _ if self.draft.operation.removal_is_given_up() => self.cancelled(Some(tasks.to_vec())),
-            Some(Answer::Removal(_)) => Step::Wait(Wait::for_a_sign()),
-            _ if let Some(needed) = self.draft.seen.needed => self.draft.remove_again(needed),
-            Some(Answer::Error(HostError::Refused(problem))) => self.draft.remove_again(problem),
-            Some(Answer::Error(HostError::Unknown(problem))) => self.draft.again(problem),
-            _ => {
-                let task = &tasks[current];
-                let DiskState::Removing { gone, .. } = task.state else {
-                    unreachable!("only such a task is removed");
-                };
-                let leaving = task.leaving(gone);
-                Step::Ask(Ask::Removal(RemovalOrder {
-                    id: leaving.removal,
-                    volume: leaving.volume.clone(),
-                }))
-            }
+            _ => match error {
+                Some(HostError::Refused(problem)) => self.draft.remove_again(problem),
+                Some(HostError::Unknown(problem)) => self.draft.again(problem),
+                None => {
+                    let order = |leaving: &&&Leaving| RemovalOrder {
+                        id: leaving.removal,
+                        volume: leaving.volume.clone(),
+                    };
+                    Step::Ask(Ask::Removals(free.iter().map(order).collect()))
+                }
+            },
         }
     }
 
-    /// One volume of a disk is gone from storage, or kept where nothing finds it; perhaps the last.
-    fn removed(&self, tasks: &[DiskTask], current: usize, removed: &Removed) -> Step {
-        let freed = removed.freed_bytes;
+    /// Volumes are gone from storage, or kept where nothing finds them; with its last one a disk is done.
+    /// `None` when none has gone.
+    fn removed(&self, tasks: &[DiskTask], came: &Removals) -> Option<Step> {
         let mut tasks = tasks.to_vec();
-        let task = &mut tasks[current];
-        let of = task.removed.len();
-        let DiskState::Removing {
+        let (mut events, mut done) = (Vec::new(), Vec::new());
+        for task in &mut tasks {
+            let gone = self.gone(task, came);
+            if !gone.is_empty() && task.is_removed() {
+                done.push(task.clone());
+            }
+            events.extend(gone);
+        }
+        if events.is_empty() {
+            return None;
+        }
+        if done.is_empty() {
+            return Some(self.go_on(tasks, Changed::default(), events));
+        }
+        if tasks.iter().all(DiskTask::is_removed) {
+            return Some(self.done(tasks, events));
+        }
+        let mut changed = Changed::default();
+        for snapshot in self.draft.seen.snapshots {
+            let disks = snapshot.disks.iter();
+            let goes = |disk: &_| done.iter().any(|task| goes_with(task, snapshot.id, disk));
+            let left: Vec<_> = disks.filter(|disk| !goes(disk)).cloned().collect();
+            if left != snapshot.disks {
+                changed.put(snapshot, SnapshotState::Deleting, left);
+            }
+        }
+        events.extend(self.begin_next(&mut tasks));
+        Some(self.go_on(tasks, changed, events))
+    }
+
+    /// Those of a disk that have gone, the youngest first: one whose younger neighbour is still there is
+    /// asked for again, and found to be gone then.
+    fn gone(&self, task: &mut DiskTask, came: &Removals) -> Vec<NewEvent> {
+        let mut events = Vec::new();
+        while let DiskState::Removing {
             copied_bytes,
             longest_pause,
             gone,
             freed_bytes,
             copy_time,
-        } = &mut task.state
-        else {
-            unreachable!("only such a task is removed");
-        };
-        let volume = task.removed[of - 1 - *gone].volume.volume.clone();
-        *gone += 1;
-        *freed_bytes += freed;
-        let last = *gone == of;
-        if last {
-            task.state = DiskState::Removed {
-                copied_bytes: *copied_bytes,
-                longest_pause: *longest_pause,
-                freed_bytes: *freed_bytes,
-                copy_time: *copy_time,
+        } = task.state
+        {
+            let leaving = task.leaving(gone);
+            let Some(Ok(removed)) = came.get(&leaving.removal) else {
+                break;
+            };
+            if !removed.over() {
+                break;
+            }
+            events.push(self.gone_event(task, leaving, removed));
+            let (gone, freed_bytes) = (gone + 1, freed_bytes + removed.freed_bytes);
+            task.state = if gone == task.removed.len() {
+                DiskState::Removed {
+                    copied_bytes,
+                    longest_pause,
+                    freed_bytes,
+                    copy_time,
+                }
+            } else {
+                DiskState::Removing {
+                    copied_bytes,
+                    longest_pause,
+                    gone,
+                    freed_bytes,
+                    copy_time,
+                }
             };
         }
+        events
+    }
+
+    fn gone_event(&self, task: &DiskTask, leaving: &Leaving, removed: &Removed) -> NewEvent {
+        let volume = &leaving.volume.volume;
         let text = match removed.kept_until {
             None => format!("{volume} was removed from storage"),
             Some(until) => format!("{volume} was removed, and can be brought back until {until}"),
@@ -91,28 +160,8 @@ impl Delete<'_> {
         if let Some(by) = &removed.by {
             details::add(&mut event, "removed_by", by);
         }
-        details::add(&mut event, "volume", &volume);
-        details::add(&mut event, "freed_bytes", freed);
-        let mut events = vec![event];
-        if !last {
-            return self.go_on(tasks, Changed::default(), events);
-        }
-        if tasks.iter().all(DiskTask::is_removed) {
-            return self.done(tasks, events);
-        }
-        let mut changed = Changed::default();
-        let task = tasks[current].clone();
-        for snapshot in self.draft.seen.snapshots {
-            let disks = snapshot.disks.iter();
-            let left: Vec<_> = disks
-                .filter(|disk| !goes_with(&task, snapshot.id, disk))
-                .cloned()
-                .collect();
-            if left != snapshot.disks {
-                changed.put(snapshot, SnapshotState::Deleting, left);
-            }
-        }
-        events.extend(self.begin_next(&mut tasks));
-        self.go_on(tasks, changed, events)
+        details::add(&mut event, "volume", volume);
+        details::add(&mut event, "freed_bytes", removed.freed_bytes);
+        event
     }
 }

@@ -16,14 +16,17 @@
 use crate::hosts::{HostHandle, HostStatus, Hosts, RemovalOrder, VmChains, VmState};
 use crate::snapshot::Mark;
 use livemerge_proto::ids::VmId;
+use livemerge_storage::StorageId;
+use std::collections::BTreeSet;
 
-/// The host that removes in the place of `own`; `None` when that one answers, or nobody safely can.
+/// The host that removes in the place of `own`, and what of it; `None` when that one answers, or nobody
+/// safely can.
 pub(super) async fn stand_in(
     hosts: &Hosts,
     vm: VmId,
     own: Option<&HostHandle>,
-    order: &RemovalOrder,
-) -> Option<HostHandle> {
+    orders: &[RemovalOrder],
+) -> Option<(HostHandle, Vec<RemovalOrder>)> {
     let own = own?;
     if own.view.borrow().status == HostStatus::Up {
         return None;
@@ -36,12 +39,30 @@ pub(super) async fn stand_in(
     };
     let other = Some(other).filter(has_it)?;
     let chains = other.agent.chains(vm, None).await.ok()?;
-    let storage = &order.volume.volume.storage;
-    let volumes = other.agent.volumes(storage).await.ok()?;
-    let removals = other.agent.removals(storage).await.ok()?;
-    let is_there = volumes.iter().any(|volume| volume.mark == order.volume)
-        || removals.iter().any(|removal| removal.id == order.id);
-    (is_there && !uses(&chains, &order.volume)).then_some(other)
+    let storages: BTreeSet<_> = orders.iter().map(storage_of).collect();
+    let mut there = vec![];
+    for storage in storages {
+        // Of a domain that it does not see it removes nothing.
+        let (Ok(volumes), Ok(removals)) = (
+            other.agent.volumes(storage).await,
+            other.agent.removals(storage).await,
+        ) else {
+            continue;
+        };
+        let is_there = |order: &&RemovalOrder| {
+            volumes.iter().any(|volume| volume.mark == order.volume)
+                || removals.iter().any(|removal| removal.id == order.id)
+        };
+        let of_it = orders.iter().filter(|order| storage_of(order) == storage);
+        let safe = of_it.filter(is_there);
+        let safe = safe.filter(|order| !uses(&chains, &order.volume));
+        there.extend(safe.cloned());
+    }
+    (!there.is_empty()).then_some((other, there))
+}
+
+fn storage_of(order: &RemovalOrder) -> &StorageId {
+    &order.volume.volume.storage
 }
 
 /// Whether a machine has the volume open, as far as is known: a layer that is nobody's volume may be.

@@ -12,19 +12,20 @@
 
 use super::plan::Mint;
 use super::types::{
-    Consistency, EventKind, Failure, Mark, NewEvent, Operation, OperationState, Severity, Snapshot,
-    SnapshotDisk, SnapshotState, Work,
+    Consistency, EventKind, Failure, Leaving, NewEvent, Operation, OperationState, Severity,
+    Snapshot, SnapshotDisk, SnapshotState, Work,
 };
 use super::{create, delete, obstacle, removing};
 use crate::hosts::{
-    HostError, Measured, MergeOrder, MergeSight, MergeWaiting, OverlayOrder, RemovalOrder, Removed,
-    VmChains,
+    HostError, Measured, MergeOrder, MergeSight, MergeWaiting, OverlayOrder, RemovalOrder,
+    Removals, VmChains,
 };
 use crate::store::{Change, SnapshotChange};
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, MergeId, VmId};
 use livemerge_proto::problem::Problem;
 use livemerge_runtime::Backoff;
+use livemerge_storage::RemovalId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -41,8 +42,9 @@ pub struct Observation<'a> {
     pub merges: BTreeMap<MergeId, MergeSight>,
     /// For how long it could not be told how they stand.
     pub unseen: Duration,
-    /// What in the record, also of other machines, needs the volume that is to be removed next.
-    pub needed: Option<&'a Problem>,
+    /// What in the record, also of other machines, needs a volume that is to be removed next, by the
+    /// removal.
+    pub needed: &'a BTreeMap<RemovalId, Problem>,
     /// What the last question was answered with, since the record last changed.
     pub answer: Option<&'a Answer>,
     /// How often in a row the answer was no answer.
@@ -78,8 +80,8 @@ pub enum Ask {
     Cancel(MergeId),
     /// That the job of each of these merges copies no more than so many bytes a second.
     Limit(Vec<MergeId>, u64),
-    /// A removal, once.
-    Removal(RemovalOrder),
+    /// Removals of volumes that leave together, each once.
+    Removals(Vec<RemovalOrder>),
 }
 
 /// A host's answer.
@@ -95,10 +97,25 @@ pub enum Answer {
     MergesAccepted,
     /// To [`Ask::Cancel`] and [`Ask::Limit`]: what comes of it will be seen.
     Heard,
-    /// To [`Ask::Removal`].
-    Removal(Removed),
+    /// To [`Ask::Removals`]. What has no answer there was not done.
+    Removals(Removals),
     /// To any: no, or none.
     Error(HostError),
+}
+
+impl Answer {
+    /// The no, or the lack of an answer, that there is in it. A no goes first: it says more.
+    pub fn error(&self) -> Option<&HostError> {
+        match self {
+            Self::Error(error) => Some(error),
+            Self::Removals(removals) => {
+                let errors = || removals.values().filter_map(|came| came.as_ref().err());
+                let no = errors().find(|error| matches!(error, HostError::Refused(_)));
+                no.or_else(|| errors().next())
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What to do next.
@@ -191,11 +208,12 @@ pub fn awaited_merges(operation: &Operation) -> Vec<MergeId> {
     }
 }
 
-/// The volume that the operation has removed next, when nothing goes before that.
-pub fn next_removal(operation: &Operation) -> Option<&Mark> {
+/// The volumes that the operation has removed next, when nothing goes before that: of each disk the
+/// youngest first.
+pub fn next_removals(operation: &Operation) -> Vec<&Leaving> {
     match &operation.work {
         Work::Delete(phase) => removing::next(phase),
-        Work::Create(_) => None,
+        Work::Create(_) => vec![],
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Script {
     pub(crate) held: BTreeSet<&'static str>,
     /// Somebody uses the volumes that are to be removed.
     pub(crate) in_use: bool,
+    /// Somebody uses this one of several.
+    pub(crate) stays: Option<String>,
     /// Files of its journal that were damaged.
     pub(crate) damaged: Vec<String>,
     /// The guest may be frozen although it should not be.

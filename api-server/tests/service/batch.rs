@@ -118,13 +118,56 @@ async fn a_batch_is_one_job_and_all_its_rows_go_at_the_end() {
     rig.agent.show(&merges, v1::MergePhase::Merged);
     let ended = rig.ended(&operation.id).await;
     assert_eq!(ended.state(), v1::OperationState::Succeeded);
-    assert_eq!(rig.agent.was_asked("remove"), 4);
+    assert_eq!(rig.agent.was_asked("remove"), 1, "together");
+    let asked = rig.agent.script().asked.clone();
+    let asked = asked.iter().find(|it| it.starts_with("remove"));
+    assert_eq!(asked.unwrap().split(' ').count(), 1 + 4, "{asked:?}");
     let freed: Vec<_> = ended.disks.iter().map(|disk| disk.freed_bytes).collect();
     assert_eq!(freed, [2, 2]);
     for id in &ids[..2] {
         assert_eq!(rig.state(id).await, None);
     }
     assert_eq!(rig.state(&ids[2]).await, Some(v1::SnapshotState::Ready));
+}
+
+#[tokio::test]
+async fn an_agent_that_removes_one_volume_at_a_time_is_asked_for_each() {
+    let mut rig = Rig::open(&["vda", "vdb"]).await;
+    rig.agent.script().lacks.insert("also");
+    let ids = rig.take(3).await;
+    let operation = rig.delete(&[&ids[1], &ids[0]]).await;
+    let merges = rig.merges(2).await;
+    rig.agent.show(&merges, v1::MergePhase::Merged);
+    let ended = rig.ended(&operation.id).await;
+    assert_eq!(ended.state(), v1::OperationState::Succeeded);
+    assert_eq!(rig.agent.was_asked("remove"), 4);
+    let freed: Vec<_> = ended.disks.iter().map(|disk| disk.freed_bytes).collect();
+    assert_eq!(freed, [2, 2]);
+}
+
+#[tokio::test]
+async fn a_volume_that_stays_holds_up_none_of_the_others() {
+    let mut rig = Rig::open(&["vda", "vdb"]).await;
+    let ids = rig.take(3).await;
+    let operation = rig.delete(&[&ids[1], &ids[0]]).await;
+    let merges = rig.merges(2).await;
+    let stays = merges[0].removed[1].name.clone();
+    rig.agent.script().stays = Some(stays.clone());
+    rig.agent.show(&merges, v1::MergePhase::Merged);
+    rig.waits_for(&operation.id, Reason::VolumeInUse).await;
+    let waits = rig.operation(&operation.id).await;
+    let phases: Vec<_> = waits.disks.iter().map(|disk| disk.phase()).collect();
+    assert!(phases.contains(&v1::MergePhase::Removed), "{phases:?}");
+    assert!(phases.contains(&v1::MergePhase::Removing), "{phases:?}");
+    rig.agent.script().stays = None;
+    let ended = rig.ended(&operation.id).await;
+    assert_eq!(ended.state(), v1::OperationState::Succeeded);
+    let asked = rig.agent.script().asked.clone();
+    let last = asked.iter().rev().find(|it| it.starts_with("remove"));
+    assert!(
+        last.unwrap().starts_with(&format!("remove {stays}")),
+        "{asked:?}"
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::*;
 
 impl Rig {
     /// What the operation waits for, once that is this.
-    async fn waits_for(&mut self, operation: &str, reason: Reason) -> v1::Waiting {
+    pub(crate) async fn waits_for(&mut self, operation: &str, reason: Reason) -> v1::Waiting {
         until("the wait", async || {
             let waiting = self.operation(operation).await.waiting?;
             (waiting.reason == reason.as_str()).then_some(waiting)

@@ -213,6 +213,7 @@ async fn give(agent: &Agent, order: &str, generation: i64, identity: &str) -> Op
                 generation,
                 volume: named("left.qcow2"),
                 identity: identity.to_owned(),
+                also: vec![],
             };
             refused(volumes.remove_volume(request).await)
         }

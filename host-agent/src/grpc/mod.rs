@@ -8,6 +8,7 @@ mod merge_order;
 mod merge_service;
 mod page;
 mod plan;
+mod removal_order;
 #[cfg(test)]
 mod rule_tests;
 mod volume_service;

@@ -116,6 +116,7 @@ proptest! {
             generation: 1,
             volume: Some(v1::VolumeRef { storage: text.clone(), name: text.clone() }),
             identity: text.clone(),
+            also: vec![],
         });
         let bad = |field: &str| found.iter().any(|it| it == field);
         prop_assert_eq!(bad("volume.storage"), text.parse::<StorageId>().is_err());

@@ -1,13 +1,13 @@
 //! `livemerge.v1.VolumeService`.
 
-use super::{convert, detached, page::page};
+use super::{convert, detached, page::page, removal_order};
 use crate::merge::{Fence, Merges, VolumeMark};
 use crate::volumes::Volumes;
 use livemerge_proto::fields::{Fields, page_size, unsigned};
 use livemerge_proto::ids::RequestId;
 use livemerge_proto::v1;
 use livemerge_proto::v1::volume_service_server::VolumeService;
-use livemerge_storage::{RemovalOrder, StorageId, VolumeName};
+use livemerge_storage::{StorageId, VolumeName};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -77,22 +77,15 @@ impl VolumeService for VolumeApi {
         request: Request<v1::RemoveVolumeRequest>,
     ) -> Result<Response<v1::RemoveVolumeResponse>, Status> {
         let request = request.into_inner();
-        let mut fields = Fields::of(&request);
-        let id = fields.parse("request_id", &request.request_id);
-        let volume = convert::parse_volume(&mut fields, "volume", request.volume);
-        let identity = fields.parse("identity", &request.identity);
-        let (id, (volume, identity)) = fields.finish(id.zip(volume.zip(identity)))?;
         let generation = unsigned(request.generation);
-        let order = RemovalOrder::new(id, volume.name, identity);
+        let orders = removal_order::parse(request)?;
         let (volumes, fence) = (Arc::clone(&self.volumes), Arc::clone(&self.fence));
-        let removal = detached(async move {
+        let answer = detached(async move {
             fence.pass(generation).await?;
-            volumes.remove(&volume.storage, &order).await
+            removal_order::answer(volumes.remove_all(&orders).await)
         })
         .await?;
-        Ok(Response::new(v1::RemoveVolumeResponse {
-            removal: Some(convert::removal(&removal)),
-        }))
+        Ok(Response::new(answer))
     }
 
     async fn list_removals(

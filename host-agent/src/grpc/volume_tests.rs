@@ -1,4 +1,4 @@
-//! Volumes that are made larger, and the list of domains, as the API server asks for them.
+//! Volumes that are made larger or removed, and the list of domains, as the API server asks for them.
 
 use crate::agent::{self, Agent};
 use crate::config::Config;
@@ -147,5 +147,78 @@ async fn the_domains_are_listed_page_by_page() {
     let refused = client.list_storages(request).await.unwrap_err();
     let refused = Problem::try_from(refused).unwrap();
     assert_eq!(refused.reason, Reason::PageTokenInvalid);
+    drop(scene.dir);
+}
+
+fn removal(volume: &VolumeInfo, id: u128) -> v1::VolumeRemoval {
+    v1::VolumeRemoval {
+        request_id: uuid::Uuid::from_u128(id).to_string(),
+        volume: Some(v1::VolumeRef {
+            storage: volume.volume.storage.to_string(),
+            name: volume.volume.name.to_string(),
+        }),
+        identity: volume.identity.to_string(),
+    }
+}
+
+fn together(
+    first: v1::VolumeRemoval,
+    also: Vec<v1::VolumeRemoval>,
+    generation: i64,
+) -> v1::RemoveVolumeRequest {
+    v1::RemoveVolumeRequest {
+        request_id: first.request_id,
+        generation,
+        volume: first.volume,
+        identity: first.identity,
+        also,
+    }
+}
+
+#[tokio::test]
+async fn of_volumes_that_are_removed_together_each_has_its_answer() {
+    let scene = Scene::new(&[]).await;
+    let used = scene.rig.volume("used.qcow2", None).await;
+    let free = scene.rig.volume("free.qcow2", None).await;
+    scene.rig.volume("child.qcow2", Some("used.qcow2")).await;
+    let mut client = VolumeServiceClient::new(scene.agent.volumes.clone());
+    let request = together(removal(&used, 1), vec![removal(&free, 2)], 2);
+    for _repeated in 0..2 {
+        let answer = client.remove_volume(request.clone()).await.unwrap();
+        let answer = answer.into_inner();
+        assert_eq!(answer.removal, None, "the first one stays");
+        let [stays, goes] = &answer.outcomes[..] else {
+            panic!("{answer:?}");
+        };
+        let failure = stays.failure.as_ref().unwrap();
+        assert_eq!(failure.reason, Reason::VolumeInUse.as_str());
+        assert_eq!(goes.failure, None);
+        let gone = goes.removal.as_ref().unwrap();
+        assert_eq!(gone.state(), v1::RemovalState::Gone);
+        assert_eq!(gone.id, request.also[0].request_id);
+    }
+    assert!(scene.rig.path("used.qcow2").exists());
+    assert!(!scene.rig.path("free.qcow2").exists());
+    // An order of an older server is refused whole.
+    let older = together(removal(&used, 3), vec![removal(&free, 4)], 1);
+    let refused = client.remove_volume(older).await.unwrap_err();
+    let refused = Problem::try_from(refused).unwrap();
+    assert_eq!(refused.reason, Reason::StaleGeneration);
+    drop(scene.dir);
+}
+
+#[tokio::test]
+async fn no_volume_and_no_id_is_named_twice() {
+    let scene = Scene::new(&[]).await;
+    let volume = scene.rig.volume("a.qcow2", None).await;
+    let other = scene.rig.volume("b.qcow2", None).await;
+    let mut client = VolumeServiceClient::new(scene.agent.volumes.clone());
+    let also = vec![removal(&volume, 2), removal(&other, 1)];
+    let request = together(removal(&volume, 1), also, 1);
+    let refused = client.remove_volume(request).await.unwrap_err();
+    let refused = Problem::try_from(refused).unwrap();
+    let fields: Vec<_> = refused.violations.iter().map(|(it, _)| &**it).collect();
+    assert_eq!(fields, ["also[0].volume", "also[1].request_id"]);
+    assert!(scene.rig.path("a.qcow2").exists());
     drop(scene.dir);
 }

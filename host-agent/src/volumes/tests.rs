@@ -8,7 +8,7 @@ use crate::rig::Rig;
 use jiff::Timestamp;
 use livemerge_runtime::{Clock, Shutdown, SystemClock};
 use livemerge_storage::faulty::{Call, Fault, Moment};
-use livemerge_storage::{RemovalState, VolumeStore as _};
+use livemerge_storage::{Removal, RemovalOrder, RemovalState, VolumeStore as _};
 use proptest::prelude::*;
 use std::time::Duration;
 use uuid::Uuid;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use livemerge_api_server::hosts::{self, HostError, Measured, Removed, is_a_no};
+use livemerge_api_server::hosts::{self, HostError, Measured, Removals, Removed, is_a_no};
 use livemerge_api_server::snapshot::Consistency;
 use livemerge_api_server::snapshot::plan::Range;
 use livemerge_api_server::snapshot::step::{Answer, Ask};
@@ -270,7 +270,14 @@ impl Desk<'_> {
                 }
             }
             Ask::Cancel(_) | Ask::Limit(..) => unreachable!("a wish goes to the driver"),
-            Ask::Removal(order) => remove(&order, volumes, self.around).map(Answer::Removal),
+            Ask::Removals(orders) => {
+                let mut came = Removals::new();
+                for order in &orders {
+                    let removed = remove(order, volumes, &mut self.around);
+                    came.insert(order.id, removed.map_err(host_error));
+                }
+                Ok(Answer::Removals(came))
+            }
         })
     }
 
@@ -336,7 +343,7 @@ impl Desk<'_> {
 fn remove(
     order: &hosts::RemovalOrder,
     volumes: &Volumes,
-    around: Around<'_>,
+    around: &mut Around<'_>,
 ) -> Result<Removed, Problem> {
     let Around {
         purging,
@@ -353,8 +360,8 @@ fn remove(
         if removed.is_err() {
             seen.count("a removal fails");
         }
-        if removed?.freed_bytes > 0 && purge_steps > 0 {
-            purging.insert(order.id, purge_steps);
+        if removed?.freed_bytes > 0 && *purge_steps > 0 {
+            purging.insert(order.id, *purge_steps);
         }
     }
     Ok(Removed {

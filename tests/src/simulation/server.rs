@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use livemerge_api_server::hosts::{HostStatus, MergeSight, VmChains};
 use livemerge_api_server::snapshot::plan::{Mint, Range, Wanted, measurable};
 use livemerge_api_server::snapshot::step::{
-    Answer, Observation, Sign, Step, awaited_merges, next_removal,
+    Answer, Observation, Sign, Step, awaited_merges, next_removals,
 };
 use livemerge_api_server::snapshot::{Operation, Snapshot, needed_by};
 use livemerge_proto::ids::{HostId, MergeId, OperationId};
@@ -252,12 +252,15 @@ impl Process {
         let is_seen = |sight: &MergeSight| matches!(sight, MergeSight::Seen(_));
         run.begun |= merges.values().any(is_seen);
         let unknown = merges.values().any(|sight| *sight == MergeSight::Unknown);
-        let removal = next_removal(&run.operation);
-        let needed = removal.and_then(|mark| {
+        let next = next_removals(&run.operation).into_iter();
+        let needed = next.filter_map(|leaving| {
             let (snapshots, operations) = (record.snapshots.values(), record.operations.values());
-            needed_by(&mark.volume, run.operation.id, snapshots, operations)
+            let volume = &leaving.volume.volume;
+            let by = needed_by(volume, run.operation.id, snapshots, operations)?;
+            Some((leaving.removal, by))
         });
-        run.attempts += u32::from(needed.is_some());
+        let needed: BTreeMap<_, _> = needed.collect();
+        run.attempts += u32::from(!needed.is_empty());
         let unseen_since = unknown.then(|| run.unseen_since.unwrap_or(now));
         run.unseen_since = unseen_since;
         let seen = Observation {
@@ -266,7 +269,7 @@ impl Process {
             host: Some(&self.host),
             merges,
             unseen: unseen_since.map_or(Duration::ZERO, |since| now - since),
-            needed: needed.as_ref(),
+            needed: &needed,
             answer: run.answer.as_ref(),
             attempts: run.attempts,
             begun: run.begun,

@@ -209,7 +209,7 @@ impl World {
     fn spoil_a_call(&mut self, order: usize) {
         let orders = self.agent.process.as_ref().map(|process| &process.orders);
         let ask = orders.and_then(|orders| orders[order].ask());
-        let removes = matches!(ask, Some(Ask::Removal(_)));
+        let removes = matches!(ask, Some(Ask::Removals(_)));
         // What an overlay leaves behind when its undoing fails, too, is a finding, and no loss.
         if (removes || matches!(ask, Some(Ask::Merges(_)))) && self.rng.random_bool(0.25) {
             let call = if removes && self.rng.random_bool(0.7) {

@@ -159,7 +159,7 @@ fn past_the_point_of_no_return_the_delete_goes_on_to_its_end() {
     assert!(record.operation.may_turn_back());
     record.enter(merge(MergePhase::Merged), None);
     assert!(!record.operation.may_turn_back());
-    record.enter(MergeSight::Absent, Some(gone()));
+    record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     assert_eq!(record.operation.state, OperationState::Succeeded);
     assert!(record.snapshots.is_empty());
 }
@@ -176,7 +176,7 @@ fn between_rounds_what_is_merged_is_removed_and_the_rest_is_left() {
     record.enter(merge(MergePhase::Merged), None);
     assert!(record.operation.may_turn_back(), "a round has not begun");
     record.operation.cancel_requested = true;
-    let removed = record.enter(MergeSight::Absent, Some(gone()));
+    let removed = record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     assert_eq!(kinds(&removed), [EventKind::VolumeRemoved]);
     record.enter(MergeSight::Absent, None);
     assert_eq!(record.operation.state, OperationState::Cancelled);
@@ -201,7 +201,7 @@ fn a_removal_that_an_earlier_delete_has_left_is_done_before_the_end() {
         removal(record.decide(MergeSight::Absent, None)).volume,
         mark("b")
     );
-    record.enter(MergeSight::Absent, Some(gone()));
+    record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     record.enter(MergeSight::Absent, None);
     assert_eq!(record.operation.state, OperationState::Cancelled);
     assert!(record.snapshot("old").is_none());

@@ -104,7 +104,7 @@ fn the_rows_end_comes_with_the_volumes_end() {
     let delete = operation(&snapshot, disks(vec![task]));
     let mut seen = Seen::of(&snapshot);
     assert_eq!(removal(seen.decide(&delete)).volume, mark("b"));
-    seen.answer = Some(gone());
+    seen.answer = Some(gone(&delete));
     let done = change(seen.decide(&delete));
     assert_eq!(done.operation.state, OperationState::Succeeded);
     assert_eq!(
@@ -115,20 +115,22 @@ fn the_rows_end_comes_with_the_volumes_end() {
 }
 
 #[test]
-fn volumes_go_one_by_one_the_youngest_first_and_each_is_written_down() {
+fn volumes_are_ordered_together_the_youngest_first_and_each_is_written_down_as_it_goes() {
     let snapshot = snapshot("s", &[("vda", "a")]);
     let of = std::slice::from_ref(&snapshot);
     let task = task(of, "vda", "d", &["a", "b", "c"], removing());
     let removals: Vec<_> = task.removed.iter().map(|it| it.removal).collect();
     let mut record = Record::of(of, disks(vec![task]));
     for (place, name) in ["a", "b", "c"].iter().enumerate().rev() {
-        // A server that starts here asks for this one, under the same id, and not for those before.
+        // A server that starts here asks for what is left, under the same ids, and not for those before.
         for _ in 0..2 {
-            let order = removal(record.decide(MergeSight::Absent, None));
-            assert_eq!((order.volume, order.id), (mark(name), removals[place]));
+            let orders = self::removals(record.decide(MergeSight::Absent, None));
+            assert_eq!(orders.len(), place + 1);
+            let first = &orders[0];
+            assert_eq!((&first.volume, first.id), (&mark(name), removals[place]));
         }
         assert!(record.snapshot("s").is_some());
-        let entered = record.enter(MergeSight::Absent, Some(gone()));
+        let entered = record.enter(MergeSight::Absent, Some(gone(&record.operation)));
         assert_eq!(entered.events[0].kind, EventKind::VolumeRemoved);
         assert_eq!(
             entered.events[0].details["volume"],
@@ -149,6 +151,60 @@ fn volumes_go_one_by_one_the_youngest_first_and_each_is_written_down() {
         record.tasks()[0].state
     );
     assert!(record.snapshot("s").is_none());
+}
+
+#[test]
+fn the_volumes_of_all_disks_are_ordered_together_and_written_down_together() {
+    let mut snapshot = snapshot("s", &[("vda", "a"), ("vdb", "m")]);
+    snapshot.disks[0].merging = Some(merging("a", &["b", "c"]));
+    snapshot.disks[1].merging = Some(merging("m", &["n"]));
+    let of = std::slice::from_ref(&snapshot);
+    let tasks = vec![
+        task(of, "vda", "a", &["b", "c"], removing()),
+        task(of, "vdb", "m", &["n"], removing()),
+    ];
+    let mut record = Record::of(of, disks(tasks));
+    let orders = removals(record.decide(MergeSight::Absent, None));
+    let named: Vec<_> = orders.iter().map(|order| order.volume.clone()).collect();
+    assert_eq!(named, ["c", "b", "n"].map(mark));
+    // One of them may not go: the others are written down, and that one alone is asked for again.
+    let mut came = Removals::new();
+    for order in [&orders[0], &orders[2]] {
+        came.insert(order.id, Ok(is_gone()));
+    }
+    let in_use = Problem::new(Reason::VolumeInUse, "somebody has it open");
+    came.insert(orders[1].id, Err(HostError::Refused(in_use.clone())));
+    let entered = record.enter(MergeSight::Absent, Some(Answer::Removals(came)));
+    assert_eq!(kinds(&entered), [EventKind::VolumeRemoved; 2]);
+    let left = record.snapshot("s").unwrap();
+    assert_eq!(left.disks.len(), 1, "the other disk is done: {left:?}");
+    let again = removals(record.decide(MergeSight::Absent, None));
+    assert_eq!(again, orders[1..2]);
+    let refused = Removals::from([(orders[1].id, Err(HostError::Refused(in_use.clone())))]);
+    let refused = || Some(Answer::Removals(refused.clone()));
+    let told = note(record.decide(MergeSight::Absent, refused()));
+    assert_eq!(kinds(&told), [EventKind::VolumeRemovalRefused]);
+    record.apply(&told);
+    let waits = wait(record.decide(MergeSight::Absent, refused()));
+    assert_eq!(waits.cause, Some(in_use));
+    let done = record.enter(MergeSight::Absent, Some(all_gone(&again)));
+    assert_eq!(done.operation.state, OperationState::Succeeded);
+    assert!(record.snapshot("s").is_none());
+}
+
+#[test]
+fn what_is_gone_before_its_younger_neighbour_is_asked_for_again() {
+    let snapshot = snapshot("s", &[("vda", "a")]);
+    let of = std::slice::from_ref(&snapshot);
+    let tasks = vec![task(of, "vda", "a", &["b", "c"], removing())];
+    let mut record = Record::of(of, disks(tasks));
+    let orders = removals(record.decide(MergeSight::Absent, None));
+    let older = Removals::from([(orders[1].id, Ok(is_gone()))]);
+    let waits = record.decide(MergeSight::Absent, Some(Answer::Removals(older)));
+    assert!(matches!(waits, Step::Wait(_)), "{waits:?}");
+    assert_eq!(removals(record.decide(MergeSight::Absent, None)), orders);
+    record.enter(MergeSight::Absent, Some(all_gone(&orders)));
+    assert_eq!(record.operation.state, OperationState::Succeeded);
 }
 
 #[test]
@@ -184,8 +240,8 @@ fn what_a_failed_batch_has_merged_is_only_removed_for_each_of_its_snapshots() {
     record.others = vec![marked("s2", "b")];
     let chains = || surveyed(vec![chain("vda", &["a", "d"])]);
     record.enter(MergeSight::Absent, Some(chains()));
-    record.enter(MergeSight::Absent, Some(gone()));
-    record.enter(MergeSight::Absent, Some(gone()));
+    record.enter(MergeSight::Absent, Some(gone(&record.operation)));
+    record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     assert_eq!(record.operation.state, OperationState::Succeeded);
     assert!(record.snapshot("s1").is_none());
     // The other one names `a` now, which has its data and more: nothing is merged into that.

@@ -193,18 +193,24 @@ impl Disk {
                         shown.insert(order.id, merge(phase));
                     }
                 }
-                Step::Ask(Ask::Removal(order)) => {
-                    let name = Self::named(&order.volume);
-                    let in_chain = self.chain.iter().any(|(layer, _)| *layer == name);
-                    assert!(!in_chain, "{name} is needed");
-                    let of = |task: &&DiskTask| task.removes(&order.volume.volume);
-                    if end(record.tasks().iter().find(of).unwrap()) == End::Stuck {
-                        answer = Some(refused(Reason::VolumeInUse));
-                        attempts += 1;
-                    } else {
-                        self.stored.remove(&name);
-                        answer = Some(gone());
+                Step::Ask(Ask::Removals(orders)) => {
+                    let mut came = Removals::new();
+                    for order in orders {
+                        let name = Self::named(&order.volume);
+                        let in_chain = self.chain.iter().any(|(layer, _)| *layer == name);
+                        assert!(!in_chain, "{name} is needed");
+                        let of = |task: &&DiskTask| task.removes(&order.volume.volume);
+                        if end(record.tasks().iter().find(of).unwrap()) == End::Stuck {
+                            let in_use = Problem::new(Reason::VolumeInUse, "no");
+                            came.insert(order.id, Err(HostError::Refused(in_use)));
+                        } else {
+                            self.stored.remove(&name);
+                            came.insert(order.id, Ok(is_gone()));
+                        }
                     }
+                    let came = Answer::Removals(came);
+                    attempts += u32::from(came.error().is_some());
+                    answer = Some(came);
                 }
                 Step::Ask(other) => panic!("{other:?}"),
                 Step::Wait(wait) => {

@@ -10,8 +10,10 @@ pub(super) struct Seen<'a> {
     pub(super) merge: MergeSight,
     pub(super) sights: BTreeMap<MergeId, MergeSight>,
     pub(super) answer: Option<Answer>,
-    /// What in the record needs what is to be removed.
+    /// What in the record needs all that is to be removed.
     pub(super) needed: Option<Problem>,
+    /// What needs some of it alone.
+    pub(super) needed_of: BTreeMap<RemovalId, Problem>,
     pub(super) attempts: u32,
     pub(super) begun: bool,
     pub(super) unseen: Duration,
@@ -32,6 +34,7 @@ impl<'a> Seen<'a> {
             sights: BTreeMap::new(),
             answer: None,
             needed: None,
+            needed_of: BTreeMap::new(),
             attempts: 0,
             begun: false,
             unseen: Duration::ZERO,
@@ -47,6 +50,10 @@ impl<'a> Seen<'a> {
 
     pub(super) fn decide(&self, operation: &Operation) -> Step {
         let awaited = awaited_merges(operation).into_iter();
+        let mut needed = self.needed_of.clone();
+        let next = next_removals(operation).into_iter();
+        let all = next.zip(self.needed.iter().cycle());
+        needed.extend(all.map(|(leaving, by)| (leaving.removal, by.clone())));
         let sight = |merge| self.sights.get(&merge).unwrap_or(&self.merge).clone();
         let seen = Observation {
             snapshots: self.snapshots,
@@ -55,7 +62,7 @@ impl<'a> Seen<'a> {
             merges: awaited.map(|merge| (merge, sight(merge))).collect(),
             unseen: self.unseen,
             answer: self.answer.as_ref(),
-            needed: self.needed.as_ref(),
+            needed: &needed,
             attempts: self.attempts,
             begun: self.begun,
             rate: Some(2),

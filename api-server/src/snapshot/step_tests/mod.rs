@@ -23,7 +23,9 @@ use needed::needed;
 
 use super::foreseen::Foreseen;
 use super::needed_by;
-use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, next_removal, step};
+use super::step::{
+    Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, next_removals, step,
+};
 use super::types::{
     Consistency, CreatePhase, DeletePhase, Deleted, Direction, DiskState, DiskTask, EventKind,
     Failure, Leaving, Mark, MergeKind, MergeOptions, Merging, NewOverlay, Obstacle, Operation,
@@ -31,7 +33,7 @@ use super::types::{
 };
 use crate::hosts::{
     Chain, HostError, Layer, LayerFormat, Measured, MeasuredWay, MergeOrder, MergePhase, MergeSeen,
-    MergeSight, RemovalOrder, Removed, UnsupportedDisk, VmChains, VmState,
+    MergeSight, RemovalOrder, Removals, Removed, UnsupportedDisk, VmChains, VmState,
 };
 use crate::store::{Change, SnapshotChange};
 use jiff::Timestamp;
@@ -231,13 +233,26 @@ fn merge(phase: MergePhase) -> MergeSight {
     })
 }
 
-fn gone() -> Answer {
-    Answer::Removal(Removed {
+fn is_gone() -> Removed {
+    Removed {
         gone: true,
         freed_bytes: 3,
         kept_until: None,
         by: None,
-    })
+    }
+}
+
+/// That the first of what is removed next is gone, and no word of the others, as an agent answers that
+/// takes one at a time.
+fn gone(operation: &Operation) -> Answer {
+    let first = next_removals(operation).into_iter().take(1);
+    Answer::Removals(first.map(|it| (it.removal, Ok(is_gone()))).collect())
+}
+
+/// That all of it is gone.
+fn all_gone(orders: &[RemovalOrder]) -> Answer {
+    let gone = |order: &RemovalOrder| (order.id, Ok(is_gone()));
+    Answer::Removals(orders.iter().map(gone).collect())
 }
 
 fn running(chains: Vec<Chain>) -> VmChains {
@@ -315,11 +330,16 @@ fn orders(step: Step) -> Vec<MergeOrder> {
     }
 }
 
-fn removal(step: Step) -> RemovalOrder {
+fn removals(step: Step) -> Vec<RemovalOrder> {
     match ask(step) {
-        Ask::Removal(order) => order,
-        other => panic!("expected a removal, got {other:?}"),
+        Ask::Removals(orders) => orders,
+        other => panic!("expected removals, got {other:?}"),
     }
+}
+
+/// The first of them.
+fn removal(step: Step) -> RemovalOrder {
+    removals(step).swap_remove(0)
 }
 
 fn tasks(change: &Change) -> &[DiskTask] {

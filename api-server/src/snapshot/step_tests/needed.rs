@@ -14,7 +14,7 @@ fn what_the_record_needs_is_not_asked_for_until_nobody_does() {
     let of = std::slice::from_ref(&snapshot);
     let task = task(of, "vda", "a", &["b"], removing());
     let mut record = Record::of(of, disks(vec![task]));
-    assert_eq!(next_removal(&record.operation), Some(&mark("b")));
+    assert_eq!(next_removals(&record.operation)[0].volume, mark("b"));
     let look = |record: &Record, answer, attempts| {
         let seen = Seen {
             needed: Some(needed()),
@@ -37,7 +37,7 @@ fn what_the_record_needs_is_not_asked_for_until_nobody_does() {
         assert!(attempts < 1000 || waits.time >= Duration::from_secs(30));
     }
     // What is gone already is gone.
-    let over = change(look(&record, Some(gone()), 1));
+    let over = change(look(&record, Some(gone(&record.operation)), 1));
     assert_eq!(over.operation.state, OperationState::Succeeded);
     let mut cancelled = record.clone();
     cancelled.operation.cancel_requested = true;
@@ -45,6 +45,34 @@ fn what_the_record_needs_is_not_asked_for_until_nobody_does() {
     assert_eq!(cancelled.operation.state, OperationState::Cancelled);
     let order = removal(record.decide(MergeSight::Absent, None));
     assert_eq!(order.volume, mark("b"));
+}
+
+#[test]
+fn what_nobody_needs_goes_though_the_record_needs_another_of_them() {
+    let mut snapshot = snapshot("s", &[("vda", "a"), ("vdb", "m")]);
+    snapshot.disks[0].merging = Some(merging("a", &["b"]));
+    snapshot.disks[1].merging = Some(merging("m", &["n"]));
+    let of = std::slice::from_ref(&snapshot);
+    let tasks = [("vda", "a", "b"), ("vdb", "m", "n")];
+    let tasks = tasks.map(|(disk, kept, leaves)| task(of, disk, kept, &[leaves], removing()));
+    let needs = BTreeMap::from([(tasks[0].removed[0].removal, needed())]);
+    let mut record = Record::of(of, disks(tasks.to_vec()));
+    let look = |record: &Record, answer| {
+        let seen = Seen {
+            needed_of: needs.clone(),
+            answer,
+            ..record.seen()
+        };
+        seen.decide(&record.operation)
+    };
+    let asked = removals(look(&record, None));
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].volume, mark("n"));
+    record.apply(&change(look(&record, Some(all_gone(&asked)))));
+    let told = note(look(&record, None));
+    assert_eq!(kinds(&told), [EventKind::VolumeRemovalRefused]);
+    record.apply(&told);
+    assert_eq!(wait(look(&record, None)).cause, Some(needed()));
 }
 
 #[test]

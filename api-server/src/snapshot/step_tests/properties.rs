@@ -23,14 +23,6 @@ fn any_sight() -> impl Strategy<Value = MergeSight> {
 }
 
 fn any_answer() -> impl Strategy<Value = Option<Answer>> {
-    let removal = |gone| {
-        Answer::Removal(Removed {
-            gone,
-            freed_bytes: 1,
-            kept_until: None,
-            by: None,
-        })
-    };
     proptest::option::of(select(vec![
         surveyed(vec![
             chain("vda", &["a", "b", "c", "d", "e"]),
@@ -40,8 +32,8 @@ fn any_answer() -> impl Strategy<Value = Option<Answer>> {
         Answer::OverlaysOn(Consistency::Crash),
         Answer::MergesAccepted,
         Answer::Heard,
-        removal(true),
-        removal(false),
+        // Of what is removed next, which of them is filled in then.
+        Answer::Removals(Removals::new()),
         unknown(),
         refused(Reason::VolumeInUse),
         refused(Reason::PointOfNoReturn),
@@ -154,6 +146,46 @@ struct Look {
     begun: bool,
     needed: bool,
     cancel: bool,
+    /// What becomes of removals, in turn.
+    came: Vec<Came>,
+}
+
+/// What becomes of a removal.
+#[derive(Debug, Clone, Copy)]
+enum Came {
+    Gone,
+    Condemned,
+    Refused,
+    Unknown,
+    Silence,
+}
+
+impl Came {
+    fn of(self) -> Option<Result<Removed, HostError>> {
+        let problem = Problem::new(Reason::VolumeInUse, "no");
+        match self {
+            Self::Gone => Some(Ok(is_gone())),
+            Self::Condemned => Some(Ok(Removed {
+                gone: false,
+                ..is_gone()
+            })),
+            Self::Refused => Some(Err(HostError::Refused(problem))),
+            Self::Unknown => Some(Err(HostError::Unknown(problem))),
+            Self::Silence => None,
+        }
+    }
+}
+
+fn any_came() -> impl Strategy<Value = Vec<Came>> {
+    let each = select(vec![
+        Came::Gone,
+        Came::Gone,
+        Came::Condemned,
+        Came::Refused,
+        Came::Unknown,
+        Came::Silence,
+    ]);
+    prop::collection::vec(each, 6)
 }
 
 fn any_look() -> impl Strategy<Value = Look> {
@@ -165,15 +197,19 @@ fn any_look() -> impl Strategy<Value = Look> {
         any::<bool>(),
         prop::bool::weighted(0.3),
         prop::bool::weighted(0.1),
+        any_came(),
     )
-        .prop_map(|(sights, answer, attempts, begun, needed, cancel)| Look {
-            sights,
-            answer,
-            attempts,
-            begun,
-            needed,
-            cancel,
-        })
+        .prop_map(
+            |(sights, answer, attempts, begun, needed, cancel, came)| Look {
+                sights,
+                answer,
+                attempts,
+                begun,
+                needed,
+                cancel,
+                came,
+            },
+        )
 }
 
 impl Record {
@@ -185,6 +221,11 @@ impl Record {
             needed: look.needed.then(needed),
             ..self.seen()
         };
+        if let Some(Answer::Removals(removals)) = &mut seen.answer {
+            let next = next_removals(&self.operation).into_iter();
+            let came = next.zip(&look.came);
+            removals.extend(came.filter_map(|(it, came)| Some((it.removal, came.of()?))));
+        }
         let merges = awaited_merges(&self.operation);
         seen.sights = merges.into_iter().zip(look.sights.clone()).collect();
         seen.decide(&self.operation)
@@ -236,12 +277,16 @@ proptest! {
             record.operation.cancel_requested |= look.cancel;
             proven.look(&record, &look);
             match record.look(&look) {
-                Step::Ask(Ask::Removal(order)) => {
-                    let named = |task: &&DiskTask| task.removed.iter().any(|it| it.removal == order.id);
-                    let task = record.tasks().iter().find(named);
-                    prop_assert!(task.is_some_and(|task| proven.0.contains(&task.merge)), "{order:?}");
-                    prop_assert!(!look.needed, "{order:?}");
-                    prop_assert_eq!(next_removal(&record.operation), Some(&order.volume));
+                Step::Ask(Ask::Removals(orders)) => {
+                    prop_assert!(!look.needed, "{orders:?}");
+                    let asked: Vec<_> = orders.iter().map(|order| (order.id, &order.volume)).collect();
+                    let next = next_removals(&record.operation).into_iter();
+                    prop_assert_eq!(&asked, &next.map(|it| (it.removal, &it.volume)).collect::<Vec<_>>());
+                    for order in &orders {
+                        let named = |task: &&DiskTask| task.removed.iter().any(|it| it.removal == order.id);
+                        let task = record.tasks().iter().find(named);
+                        prop_assert!(task.is_some_and(|task| proven.0.contains(&task.merge)), "{order:?}");
+                    }
                 }
                 Step::Enter(entered) => {
                     let was_planning = record.of_operation().is_none();
@@ -257,9 +302,9 @@ proptest! {
                         proven.planned(&record);
                     }
                     // The record follows the data first, so what leaves with a merge nobody names.
-                    if let Some(next) = next_removal(&record.operation) {
+                    for next in next_removals(&record.operation) {
                         let own = record.operation.id;
-                        let needed = needed_by(&next.volume, own, &record.snapshots, [&record.operation]);
+                        let needed = needed_by(&next.volume.volume, own, &record.snapshots, [&record.operation]);
                         prop_assert_eq!(needed, None);
                     }
                 }
@@ -352,7 +397,7 @@ proptest! {
                     let vda = chain("vda", &["a", "b", "c", "d", "e"]);
                     answer = Some(surveyed(vec![vda, chain("vdb", &["m", "n"])]));
                 }
-                Step::Ask(Ask::Removal(_)) => answer = Some(gone()),
+                Step::Ask(Ask::Removals(orders)) => answer = Some(all_gone(&orders)),
                 Step::Ask(Ask::Cancel(_)) => {
                     phase = if obeys { MergePhase::Cancelled } else { MergePhase::Merged };
                 }

@@ -208,7 +208,9 @@ fn a_volume_that_stays_in_use_is_waited_for_until_it_is_cancelled_and_a_later_de
     assert!(record.operation.may_turn_back());
     record.operation.cancel_requested = true;
     // What is gone by then is no longer waited for.
-    let late = record.clone().enter(MergeSight::Absent, Some(gone()));
+    let late = record
+        .clone()
+        .enter(MergeSight::Absent, Some(gone(&record.operation)));
     assert_eq!(late.operation.state, OperationState::Succeeded);
     let cancelled = change(tried(&record, 2000));
     assert_eq!(kinds(&cancelled), [EventKind::OperationCancelled]);

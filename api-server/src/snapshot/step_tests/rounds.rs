@@ -40,14 +40,14 @@ fn the_next_round_begins_when_all_of_the_one_before_is_removed() {
     for _ in 0..2 {
         record.enter(merge(MergePhase::Merged), None);
     }
-    record.enter(MergeSight::Absent, Some(gone()));
+    record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     assert_eq!(
         phases(&record),
         [(0, "removed"), (0, "removing"), (1, "pending")]
     );
     let left = record.snapshot("s1").expect("rows go at the end");
     assert_eq!((left.state, left.disks.len()), (SnapshotState::Deleting, 0));
-    let next = record.enter(MergeSight::Absent, Some(gone()));
+    let next = record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     assert_eq!(
         kinds(&next),
         [EventKind::VolumeRemoved, EventKind::LiveMergeStarted]
@@ -59,7 +59,7 @@ fn the_next_round_begins_when_all_of_the_one_before_is_removed() {
     assert_eq!(ordered.len(), 1);
     assert_eq!(ordered[0].kept, mark("d"));
     record.enter(merge(MergePhase::Merged), None);
-    let done = record.enter(MergeSight::Absent, Some(gone()));
+    let done = record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     assert_eq!(record.operation.state, OperationState::Succeeded);
     assert!(record.snapshots.is_empty());
     let rows = [
@@ -78,7 +78,7 @@ fn no_round_follows_one_that_has_lost_a_disk() {
     let merged = change(seen.decide(&record.operation));
     record.apply(&merged);
     record.enter(merge(MergePhase::Failed(died())), None);
-    record.enter(MergeSight::Absent, Some(gone()));
+    record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     assert_eq!(
         phases(&record),
         [(0, "removed"), (0, "lost"), (1, "pending")]
@@ -103,7 +103,7 @@ fn what_is_given_back_of_an_earlier_delete_follows_the_data_too() {
     record.enter(MergeSight::Absent, Some(surveyed(chains)));
     record.enter(merge(MergePhase::Merged), None);
     record.operation.cancel_requested = true;
-    record.enter(MergeSight::Absent, Some(gone()));
+    record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     record.enter(MergeSight::Absent, None);
     let left = record.snapshot("s2").unwrap();
     assert_eq!(left.state, SnapshotState::Incomplete);
@@ -141,7 +141,7 @@ fn what_was_merged_before_is_removed_in_the_first_round() {
     for name in ["b", "d"] {
         let order = removal(record.decide(MergeSight::Absent, None));
         assert_eq!(order.volume, mark(name));
-        record.enter(MergeSight::Absent, Some(gone()));
+        record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     }
     assert_eq!(record.operation.state, OperationState::Succeeded);
 }

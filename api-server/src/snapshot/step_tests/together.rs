@@ -133,7 +133,7 @@ fn of_a_merged_and_a_failed_disk_a_second_delete_does_what_is_left() {
         removal(record.decide(MergeSight::Absent, None)).volume,
         mark("b")
     );
-    let one_gone = record.enter(MergeSight::Absent, Some(gone()));
+    let one_gone = record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     assert_eq!(kinds(&one_gone), [EventKind::VolumeRemoved]);
     record.enter(MergeSight::Absent, None);
     assert_eq!(record.operation.state, OperationState::Failed(died()));
@@ -158,7 +158,7 @@ fn of_a_merged_and_a_failed_disk_a_second_delete_does_what_is_left() {
         (&mark("m"), &vec![mark("n")])
     );
     second.enter(merge(MergePhase::Merged), None);
-    second.enter(MergeSight::Absent, Some(gone()));
+    second.enter(MergeSight::Absent, Some(gone(&second.operation)));
     assert_eq!(second.operation.state, OperationState::Succeeded);
     assert!(second.snapshot("s").is_none());
     let young = second.snapshot("young").unwrap();
@@ -184,7 +184,7 @@ fn in_a_batch_each_snapshot_that_is_done_goes_whatever_became_of_another() {
         [merge(MergePhase::Merged), failed.clone()],
     );
     shown(&mut record, &of, [MergeSight::Absent, failed]);
-    record.enter(MergeSight::Absent, Some(gone()));
+    record.enter(MergeSight::Absent, Some(gone(&record.operation)));
     let ended = record.enter(MergeSight::Absent, None);
     assert_eq!(record.operation.state, OperationState::Failed(died()));
     assert_eq!(

@@ -40,7 +40,7 @@ fn a_cause_is_told_once_and_again_when_it_is_another() {
     seen.answer = None;
     assert!(matches!(
         seen.decide(&refused.operation),
-        Step::Ask(Ask::Removal(_))
+        Step::Ask(Ask::Removals(_))
     ));
 }
 
@@ -49,14 +49,8 @@ fn what_goes_on_has_recovered() {
     let snapshot = snapshot("s", &[("vda", "a")]);
     let waits = hindered(&to_remove(&snapshot), Reason::VolumeInUse);
     let mut seen = Seen::of(&snapshot);
-    let gone = |gone| {
-        Answer::Removal(Removed {
-            gone,
-            freed_bytes: 3,
-            kept_until: None,
-            by: None,
-        })
-    };
+    let id = next_removals(&waits)[0].removal;
+    let gone = |gone| Answer::Removals(Removals::from([(id, Ok(Removed { gone, ..is_gone() }))]));
     seen.answer = Some(gone(false));
     let goes_on = note(seen.decide(&waits));
     assert_eq!(kinds(&goes_on), [EventKind::OperationRecovered]);

@@ -1,6 +1,7 @@
 //! What the agent tells of its storage domains, and how it removes and keeps volumes.
 
 use super::{Agent, volume};
+use livemerge_proto::failure::Failure;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
 use livemerge_proto::v1;
@@ -55,34 +56,43 @@ impl VolumeService for Agent {
         &self,
         request: Request<v1::RemoveVolumeRequest>,
     ) -> Result<Response<v1::RemoveVolumeResponse>, Status> {
-        let request = request.into_inner();
-        let volume = request.volume.unwrap();
-        self.script().removing = Some(request.request_id.clone());
-        self.not_held("remove").await;
-        if self.answer("remove", &volume.name)?.in_use {
-            return Err(Problem::new(Reason::VolumeInUse, "somebody has it open").into());
+        let mut request = request.into_inner();
+        if self.script().lacks.contains("also") {
+            request.also.clear();
         }
-        let mut script = self.script();
-        script.stored.retain(|name| *name != volume.name);
-        if std::mem::take(&mut script.lost_once) {
-            script.kept.push(v1::Removal {
-                id: request.request_id,
-                volume: Some(volume),
-                identity: request.identity,
-                ..v1::Removal::default()
-            });
-            return Err(Status::unavailable("the answer is lost"));
-        }
-        drop(script);
-        let removal = v1::Removal {
-            id: request.request_id,
-            volume: Some(volume),
-            state: v1::RemovalState::Gone.into(),
-            freed_bytes: 1,
-            ..v1::Removal::default()
+        let first = v1::VolumeRemoval {
+            request_id: request.request_id,
+            volume: request.volume,
+            identity: request.identity,
         };
+        let all: Vec<_> = std::iter::once(first).chain(request.also).collect();
+        let names = all.iter().flat_map(|it| &it.volume);
+        let names: Vec<_> = names.map(|volume| volume.name.clone()).collect();
+        self.script().removing = Some(all[0].request_id.clone());
+        self.not_held("remove").await;
+        let in_use = self.answer("remove", &names.join(" "))?.in_use;
+        let refused = || Problem::new(Reason::VolumeInUse, "somebody has it open");
+        if let [one] = &all[..] {
+            if in_use {
+                return Err(refused().into());
+            }
+            return Ok(Response::new(v1::RemoveVolumeResponse {
+                removal: Some(self.removed(one)?),
+                outcomes: vec![],
+            }));
+        }
+        let mut outcomes = Vec::new();
+        for one in &all {
+            let named = one.volume.as_ref().map(|volume| &volume.name);
+            let stays = in_use || self.script().stays.as_ref() == named;
+            outcomes.push(v1::RemovalOutcome {
+                removal: (!stays).then(|| self.removed(one)).transpose()?,
+                failure: stays.then(|| Failure::from(refused()).into()),
+            });
+        }
         Ok(Response::new(v1::RemoveVolumeResponse {
-            removal: Some(removal),
+            removal: outcomes[0].removal.clone(),
+            outcomes,
         }))
     }
 
@@ -123,5 +133,30 @@ impl VolumeService for Agent {
         _: Request<v1::GrowVolumeRequest>,
     ) -> Result<Response<v1::GrowVolumeResponse>, Status> {
         Err(Status::unimplemented("nobody asks for it here"))
+    }
+}
+
+impl Agent {
+    fn removed(&self, one: &v1::VolumeRemoval) -> Result<v1::Removal, Status> {
+        let mut script = self.script();
+        let name = one.volume.as_ref().map(|volume| &volume.name);
+        script.stored.retain(|stored| Some(stored) != name);
+        let removal = v1::Removal {
+            id: one.request_id.clone(),
+            volume: one.volume.clone(),
+            ..v1::Removal::default()
+        };
+        if std::mem::take(&mut script.lost_once) {
+            script.kept.push(v1::Removal {
+                identity: one.identity.clone(),
+                ..removal
+            });
+            return Err(Status::unavailable("the answer is lost"));
+        }
+        Ok(v1::Removal {
+            state: v1::RemovalState::Gone.into(),
+            freed_bytes: 1,
+            ..removal
+        })
     }
 }

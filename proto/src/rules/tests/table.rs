@@ -305,12 +305,15 @@ pub(super) const BAD: &[(&str, &str, &[&str])] = &[
     ),
     (
         "RemoveVolumeRequest",
-        "identity: 'é'",
+        "identity: 'é' also { }",
         &[
             "request_id is required",
             "generation must be 1 or more",
             "volume is required",
             "identity must be 1 to 200 printable ASCII characters without blanks",
+            "also[0].request_id is required",
+            "also[0].volume is required",
+            "also[0].identity is required",
         ],
     ),
     ("ListRemovalsRequest", "", &["storage is required"]),
@@ -365,6 +368,6 @@ pub(super) const GOOD: &[(&str, &str)] = &[
     ),
     (
         "RemoveVolumeRequest",
-        "request_id: '0192f0c1-2b1a-7c3d-8e4f-5a6b7c8d9e0f' generation: 1 volume { storage: 'a' name: '_a.b.' } identity: '!~'",
+        "request_id: '0192f0c1-2b1a-7c3d-8e4f-5a6b7c8d9e0f' generation: 1 volume { storage: 'a' name: '_a.b.' } identity: '!~' also { request_id: '0192f0c1-2b1a-7c3d-8e4f-5a6b7c8d9e1f' volume { storage: 'a' name: 'b' } identity: '1' }",
     ),
 ];
