@@ -31,6 +31,7 @@ pub mod groups;
 pub mod guest;
 pub mod journal;
 pub mod kills;
+pub mod lvm_calls;
 pub mod objects;
 pub mod process;
 pub mod protection;

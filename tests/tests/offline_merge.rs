@@ -61,7 +61,7 @@ async fn state_of(scene: &mut Scene) -> Result<Option<v1::SnapshotState>> {
 
 /// Waits until the copy has been seen at two places on its way: some of the bytes are done, then more of
 /// them, and not yet all.
-async fn comes_closer(scene: &Scene, deletion: &v1::Operation) -> Result<()> {
+async fn comes_closer(scene: &mut Scene, deletion: &v1::Operation) -> Result<()> {
     let look = async {
         let mut first = None;
         loop {
@@ -93,7 +93,7 @@ async fn a_machine_does_not_start_while_it_is_merged_and_does_when_that_is_given
     let shown = scene.api.operation(&deletion.id).await?;
     assert_eq!(shown.state(), OperationState::Running, "{shown:?}");
     assert_eq!(shown.disks[0].kind(), MergeKind::OfflineCommit);
-    comes_closer(&scene, &deletion).await?;
+    comes_closer(&mut scene, &deletion).await?;
 
     scene.api.cancel(&deletion).await?;
     let ended = scene.api.ended(&deletion, LIMIT).await?;

@@ -5,6 +5,7 @@
 //!     ours  FileStore: condemned, cut off step by step, unlinked
 //!     peer  rm
 //!   a neighbour on the same file system writes 4 KiB and fsyncs all the while: its longest wait
+//!   somebody looks at the file's size all the while: the longest step of freeing it
 //! ```
 
 use std::fs::{self, File};
@@ -21,6 +22,7 @@ use livemerge_storage::{FileStore, RemovalId, RemovalOrder, RemovalState, Volume
 use uuid::Uuid;
 
 use super::figures::{Comparison, Figures};
+use super::steps::Steps;
 use crate::rig::Rig;
 
 const PIECES: u64 = 100_000;
@@ -28,12 +30,17 @@ const PIECE: usize = 4096;
 const GOAL: f64 = 1.1;
 /// Of the neighbour's longest wait.
 const GOAL_OF_WAIT: f64 = 0.1;
+/// The longest that one step of a removal should hold the file system, in milliseconds.
+const STEP_MS: f64 = 50.0;
 
-/// How long a removal took, and the neighbour's longest wait meanwhile, in milliseconds.
+/// How long a removal took, the neighbour's longest wait meanwhile, and its longest step, in
+/// milliseconds.
 #[derive(Debug, Clone, Copy)]
 struct Round {
     took_ms: f64,
     wait_ms: f64,
+    /// Not known of `rm`: whoever has the file open to look at it keeps `rm` from freeing it.
+    step_ms: Option<f64>,
 }
 
 pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
@@ -42,8 +49,8 @@ pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
     let store = FileStore::open("bench".parse()?, &dir).await?;
     let (mut ours, mut peer) = (Vec::new(), Vec::new());
     for round in 0..=runs {
-        let by_us = removed_by(&dir, "ours.raw", async |_| remove(&store).await).await?;
-        let by_rm = removed_by(&dir, "peer.raw", async |path| rm(&path).await).await?;
+        let by_us = removed_by(&dir, "ours.raw", true, async |_| remove(&store).await).await?;
+        let by_rm = removed_by(&dir, "peer.raw", false, async |path| rm(&path).await).await?;
         if round > 0 {
             ours.push(by_us);
             peer.push(by_rm);
@@ -67,25 +74,38 @@ pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
         GOAL_OF_WAIT,
         |round| round.wait_ms,
     );
+    let steps: Vec<f64> = ours.iter().filter_map(|round| round.step_ms).collect();
+    figures.add(&Comparison {
+        what: &format!("the longest step of removing a file of {PIECES} pieces"),
+        beside: "the longest that it should take",
+        goal: Some(1.0),
+        unit: "ms",
+        ours: &steps,
+        peer: &vec![STEP_MS; steps.len()],
+    });
     Ok(())
 }
 
 async fn removed_by(
     dir: &Path,
     name: &str,
+    watched: bool,
     remove: impl AsyncFnOnce(PathBuf) -> Result<()>,
 ) -> Result<Round> {
     let path = dir.join(name);
     scatter(&path)?;
     let neighbour = Neighbour::begin(dir)?;
+    let steps = watched.then(|| Steps::of(&path)).transpose()?;
     let begun = Instant::now();
     remove(path.clone()).await?;
     let took = begun.elapsed();
+    let step = steps.map(Steps::end).transpose()?;
     let wait = neighbour.end()?;
     ensure!(!path.exists(), "{} is still there", path.display());
     Ok(Round {
         took_ms: took.as_secs_f64() * 1000.0,
         wait_ms: wait.as_secs_f64() * 1000.0,
+        step_ms: step.map(|step| step.as_secs_f64() * 1000.0),
     })
 }
 

@@ -36,6 +36,7 @@ mod peer;
 mod purge;
 mod served;
 mod stall;
+mod steps;
 mod watch;
 mod watches;
 
@@ -79,7 +80,7 @@ pub enum Bench {
     Lvm,
     /// Four disks at once, beside one alone
     Disks,
-    /// A scattered file removed, beside rm: time, and a neighbour's longest wait
+    /// A scattered file removed, beside rm: time, a neighbour's longest wait, and the longest step
     File,
     /// A volume of many objects removed, beside s5cmd
     Purge,

@@ -4,7 +4,9 @@
 //! ```text
 //!   base ◀─ first ◀─ second      each begins with one chunk of room, and is written all the time
 //!   base ◀───────── second       the snapshot `first` is deleted: a layer that nobody writes
-//!   base                         the snapshot `second` is: the one that the guest writes
+//!   base ◀───────── second ◀─ third
+//!   base                         the snapshots `second` and `third` are, at once: their two volumes leave
+//!                                together, the one that the guest writes among them
 //! ```
 
 #![allow(
@@ -15,10 +17,12 @@
 mod faults;
 
 use anyhow::{Context as _, Result, ensure};
+use livemerge_proto::v1;
 use livemerge_tests::api::Api;
 use livemerge_tests::groups::Group;
 use livemerge_tests::guest::domain::Workload;
 use livemerge_tests::guest::image::GuestImage;
+use livemerge_tests::lvm_calls::LvmCalls;
 use livemerge_tests::rig::Rig;
 use livemerge_tests::scene::{LIMIT, Scene};
 use livemerge_tests::services::{Reach, Services};
@@ -62,7 +66,10 @@ fn a_guest_that_fills_its_logical_volumes_never_stops_while_snapshots_are_delete
 
 async fn snapshots_come_and_go() -> Result<()> {
     let begun = Instant::now();
-    let (mut scene, group) = begin(CHUNK, BUSY, |_as_they_are| {}).await?;
+    let calls = LvmCalls::watch()?;
+    let environment = calls.environment()?;
+    let watched = |services: &mut Services| services.agent.give(environment);
+    let (mut scene, group) = begin(CHUNK, BUSY, watched).await?;
     let mark = scene.guest.acks.mark();
     let tell = |what: &str| println!("{:6.1?} {what}", begun.elapsed());
     tell("the guest writes");
@@ -78,15 +85,38 @@ async fn snapshots_come_and_go() -> Result<()> {
     assert_eq!(group.sizes()?.len(), 3, "{:?}", group.sizes()?);
     let volumes = scene.images_of(DISK).await.context("the chain")?;
 
-    for (left, snapshot) in [(2, &snapshots[0]), (1, &snapshots[1])] {
-        let deletion = scene.api.delete(snapshot).await.context("a delete")?;
-        scene.api.succeeded(&deletion, SLOW).await?;
-        tell("a snapshot is deleted");
-        assert_eq!(group.sizes()?.len(), left, "{:?}", group.sizes()?);
-        scene.write_more(20).await?;
-    }
-    assert_eq!(scene.images_of(DISK).await?, volumes[..1]);
+    let deletion = scene.api.delete(&snapshots[0]).await.context("a delete")?;
+    scene.api.succeeded(&deletion, SLOW).await?;
+    tell("a snapshot is deleted");
+    assert_eq!(group.sizes()?.len(), 2, "{:?}", group.sizes()?);
+    assert_eq!(calls.of("lvremove")?.len(), 1);
+    scene.write_more(20).await?;
+    let third = scene.snapshot("third").await.context("third")?;
+    scene.write_more(20).await?;
+    let both = [snapshots[1].clone(), third];
+    let leave = group.sizes()?.into_keys().filter(|name| name != "base");
+    let leave: Vec<_> = leave.collect();
+    let options = v1::MergeOptions {
+        direction: v1::MergeDirection::Commit.into(),
+        bytes_per_second: 0,
+    };
     let vm = scene.vm();
+    let deletion = scene.api.delete_batch(vm, &both, options).await;
+    let deletion = deletion.context("the delete of two")?;
+    scene.api.succeeded(&deletion, SLOW).await?;
+    tell("two snapshots are deleted");
+    assert_eq!(group.sizes()?.len(), 1, "{:?}", group.sizes()?);
+    let removed = calls.of("lvremove")?;
+    assert_eq!(
+        removed.len(),
+        2,
+        "one more for the two volumes: {removed:#?}"
+    );
+    assert_eq!(leave.len(), 2, "{leave:?}");
+    let names_both = |call: &String| leave.iter().all(|name| call.contains(&format!("/{name}")));
+    assert!(names_both(&removed[1]), "{leave:?}: {removed:#?}");
+    scene.write_more(20).await?;
+    assert_eq!(scene.images_of(DISK).await?, volumes[..1]);
     assert_eq!(scene.api.list(vm).await?, []);
     let left = group.sizes()?;
     assert!(left.keys().eq(["base"]) && left["base"] > CHUNK, "{left:?}");
