@@ -160,7 +160,7 @@ async fn run_until(
         outstanding: kills.len(),
         ..Kills::default()
     };
-    let mut random = SplitMix(seed);
+    let mut random = SplitMix::of(seed);
     let mut on = None;
     for _ in 0..kills.start {
         random.next();
@@ -310,10 +310,15 @@ async fn nothing_lost(scene: &mut Scene, kill: &mut Kill) -> Result<()> {
 }
 
 /// A small generator that a seed fixes for ever.
-struct SplitMix(u64);
+#[derive(Debug)]
+pub(crate) struct SplitMix(u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -11,6 +11,7 @@
 //! - [`journal`]: the agent's journal, read from outside.
 //! - [`scene`]: a guest, both services and their clients, together.
 //! - [`kills`]: processes killed at many moments of a merge.
+//! - [`power`]: the host's power cut at many moments, with what its disks had not flushed.
 //! - [`cluster`]: both services in one process, with a scripted hypervisor.
 //! - [`scripted`]: a host with a scripted hypervisor, for the API server's process.
 //! - [`simulation`]: both state machines in a simulated world, by seeds.
@@ -33,6 +34,7 @@ pub mod journal;
 pub mod kills;
 pub mod lvm_calls;
 pub mod objects;
+pub mod power;
 pub mod process;
 pub mod protection;
 pub mod proxy;

@@ -5,6 +5,7 @@
 //! until they are gone, and removes the directory.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -25,7 +26,7 @@ use crate::process::{run, wait_for_end};
 use crate::virsh::{CONFIGURATION, Virsh};
 
 /// Where rigs live: a short path for the sockets, and a file system that takes direct I/O.
-const PLACE: &str = "/var/tmp";
+pub(crate) const PLACE: &str = "/var/tmp";
 /// Where libvirt's state is, which it writes out at each change: in memory, as `/run` is on a host.
 const STATE: &str = "/dev/shm";
 /// The directory of the guests' images, a storage domain of its own.
@@ -56,6 +57,15 @@ struct Neighbour {
     _state: TempDir,
 }
 
+/// A directory of a rig that is the root of a disk's file system.
+#[derive(Debug, Clone)]
+pub(crate) struct Mount {
+    /// The directory.
+    pub(crate) dir: &'static str,
+    /// What is mounted there.
+    pub(crate) device: PathBuf,
+}
+
 /// A virtual machine of a rig, running.
 #[derive(Debug)]
 pub struct Guest {
@@ -80,6 +90,39 @@ impl Rig {
             virsh,
             neighbour: None,
             small: Vec::new(),
+            disk: None,
+            dir,
+            _state: state,
+        })
+    }
+
+    /// A rig in a directory of this name, and with directories that are on disks. What they hold is
+    /// there, as after a start of the host.
+    pub(crate) fn on_disks(name: &str, mounts: &[Mount]) -> Result<Self> {
+        let mut dir = tempfile::Builder::new();
+        let dir = dir.prefix(name).rand_bytes(0).tempdir_in(PLACE)?;
+        let mut small = Vec::new();
+        for mount in mounts {
+            let at = dir.path().join(mount.dir);
+            fs::create_dir(&at)?;
+            small.push(SmallFileSystem::mount(&mount.device, &at)?);
+        }
+        fs::create_dir_all(dir.path().join(IMAGES))?;
+        let root = dir.path().join("v");
+        for link in ["cache/qemu/capabilities", "run"] {
+            match fs::remove_file(root.join(link)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _gone => {}
+            }
+        }
+        share_capabilities(&root.join("cache"))?;
+        let state = keep_in_memory(&root.join("run"))?;
+        Ok(Self {
+            children: Vec::new(),
+            daemon: None,
+            virsh: Virsh::new(root)?,
+            neighbour: None,
+            small,
             disk: None,
             dir,
             _state: state,

@@ -24,6 +24,7 @@ mod mesh;
 mod object_storage;
 mod observability;
 mod offline_merge;
+mod power;
 mod process_faults;
 mod progress;
 mod queue;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use livemerge_tests::kills::{self, Victim};
+use livemerge_tests::power;
 use livemerge_tests::sweep::{self, Filter, Tally};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,13 @@ struct Cli {
     /// Only kills of these, and no cases.
     #[arg(long, value_enum)]
     victim: Vec<Victim>,
-    /// What the kills' moments are drawn from.
+    /// Cuts of the host's power in one run, with what its disks had not flushed. Each takes some seconds.
+    #[arg(long, default_value_t = 200)]
+    power_cuts: usize,
+    /// Only cuts of the power, no kills and no cases.
+    #[arg(long, conflicts_with = "victim")]
+    only_power: bool,
+    /// What the kills' and the cuts' moments are drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where the counts are written.
@@ -85,7 +92,7 @@ async fn sweep(cli: Cli, stop: &CancellationToken) -> Result<Tally> {
         pairs: !cli.singles,
         jobs: cli.jobs,
     };
-    let mut tally = if cli.victim.is_empty() {
+    let mut tally = if cli.victim.is_empty() && !cli.only_power {
         tokio::select! {
             tally = sweep::run(&filter) => tally?,
             () = stop.cancelled() => bail!("stopped before all cases were played"),
@@ -93,8 +100,11 @@ async fn sweep(cli: Cli, stop: &CancellationToken) -> Result<Tally> {
     } else {
         Tally::default()
     };
-    if cli.kills > 0 {
+    if cli.kills > 0 && !cli.only_power {
         tally.merge(kills::sweep(cli.kills, cli.seed, &cli.victim, stop).await);
+    }
+    if cli.power_cuts > 0 && cli.victim.is_empty() {
+        tally.merge(power::sweep(cli.power_cuts, cli.seed, stop).await);
     }
     let json = serde_json::to_string_pretty(&tally)?;
     std::fs::write(&cli.json, json + "\n")

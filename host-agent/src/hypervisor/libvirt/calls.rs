@@ -6,6 +6,7 @@ use virt::domain::Domain;
 use virt::error::Error;
 
 use super::connection::Connection;
+use super::definitions;
 use super::error::meaning;
 use super::headers::{self, Missing};
 use super::identity::{Identity, mapped};
@@ -113,12 +114,13 @@ impl Connection {
             return Ok(());
         }
         let order = overlay::order(&now, &missing)?;
-        told(
-            domain
-                .create_snapshot_xml(&order, overlay::FLAGS)
-                .map(Held::new),
-        )
-        .map(drop)
+        let before = definitions::name_first(self, &domain, &now, &missing)?;
+        let put_on = domain.create_snapshot_xml(&order, overlay::FLAGS);
+        let put_on = told(put_on.map(Held::new)).map(drop);
+        if matches!(put_on, Err(HypervisorError::Refused(_))) {
+            definitions::name_again(self, before.as_deref());
+        }
+        put_on
     }
 
     pub(super) fn start_job(&self, vm: VmId, order: &JobOrder) -> Answer<()> {
@@ -226,6 +228,10 @@ impl Connection {
 
     pub(super) fn resume(&self, vm: VmId, suspended: &Suspended) -> Answer<()> {
         let domain = self.domain(vm)?;
+        // It may have been switched to another volume, which it is about to write.
+        if let Err(error) = self.sync_definitions() {
+            tracing::warn!(%vm, %error, "its definition may not outlive a power cut yet");
+        }
         suspended.ended(vm);
         match told(domain.resume()) {
             Err(HypervisorError::Refused(_)) if state(&domain)? == VmState::Running => Ok(()),
@@ -235,6 +241,9 @@ impl Connection {
 
     pub(super) fn references(&self, locator: &Locator) -> Answer<Vec<Reference>> {
         let wanted = identity(locator)?;
+        // What names it no more shall not name it again after a power cut.
+        let synced = self.sync_definitions();
+        synced.map_err(|error| HypervisorError::Unknown(error.to_string()))?;
         let machines = self.each(|domain| {
             let mut now = present(domain)?;
             let mut found = Vec::new();

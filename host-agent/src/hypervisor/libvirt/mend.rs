@@ -44,7 +44,7 @@ pub(super) fn mend(uri: &str) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The directory of a libvirt that runs within the process.
-fn root(uri: &str) -> Option<&Path> {
+pub(super) fn root(uri: &str) -> Option<&Path> {
     let (_, root) = uri.strip_prefix("qemu:///embed")?.split_once("root=")?;
     let root = root.split('&').next()?;
     // What is written in another way is left to libvirt.

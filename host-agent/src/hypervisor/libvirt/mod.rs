@@ -18,6 +18,7 @@
 mod apart;
 mod calls;
 mod connection;
+mod definitions;
 mod error;
 mod event_loop;
 mod fill;

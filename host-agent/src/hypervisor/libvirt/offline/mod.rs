@@ -24,7 +24,7 @@ mod relink;
 mod restore;
 
 pub(super) use overlays::add;
-pub(super) use relink::set_next_start;
+pub(super) use relink::{define, set_next_start};
 pub(super) use restore::restore;
 
 use std::collections::HashMap;

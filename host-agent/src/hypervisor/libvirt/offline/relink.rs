@@ -105,9 +105,10 @@ pub(in crate::hypervisor::libvirt) fn set_next_start(
     }
 }
 
-/// Gives the machine another definition.
-pub(super) fn define(libvirt: &Connection, xml: &str) -> Answer<()> {
-    told(libvirt.connect().define_domain_xml(xml).map(Held::new)).map(drop)
+/// Gives the machine another definition, which outlives a power cut.
+pub(in crate::hypervisor::libvirt) fn define(libvirt: &Connection, xml: &str) -> Answer<()> {
+    told(libvirt.connect().define_domain_xml(xml).map(Held::new)).map(drop)?;
+    libvirt.sync_definitions().map_err(unknown)
 }
 
 /// Waits until no start is under way that was begun with a definition that is stale now. The caller
