@@ -62,18 +62,6 @@ impl Group {
         Ok(listed.lines().filter_map(one).collect())
     }
 
-    /// Takes all the room that is left in it, in a volume of somebody else's, `rest`.
-    pub fn fill(&self) -> Result<()> {
-        let mut lvcreate = Command::new("lvcreate");
-        lvcreate.args(["-q", "--yes", "-an", "-Zn", "-Wn"]);
-        run(lvcreate.args(["-l", "100%FREE", "-n", "rest", GROUP])).map(drop)
-    }
-
-    /// Adds another device to it.
-    pub fn extend(&self, device: &str) -> Result<()> {
-        run(Command::new("vgextend").args(["-q", GROUP, device])).map(drop)
-    }
-
     /// The agent's part of the configuration.
     pub fn config(&self) -> String {
         format!(

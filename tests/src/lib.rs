@@ -32,7 +32,6 @@ pub mod groups;
 pub mod guest;
 pub mod journal;
 pub mod kills;
-pub mod lvm_calls;
 pub mod objects;
 pub mod power;
 pub mod process;

@@ -237,7 +237,7 @@ fn heartbeats_are_within_their_range() {
         .unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
     }
-    for (interval_ms, silence_ms) in [(50, 51), (15_000, 15_001), (2_000, u64::MAX)] {
+    for (interval_ms, silence_ms) in [(50, 51), (15_000, 15_001), (2_000, 86_400_000)] {
         assert!(
             HeartbeatConfig {
                 interval_ms,

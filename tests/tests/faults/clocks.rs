@@ -66,10 +66,11 @@ async fn merges_while_it_jumps(
         .until_written(&known, |line| line.phase == "copying")
         .await?;
 
-    let agent = &mut scene.services.agent;
     match then {
         Then::GoesOn => clock.set_days(days)?,
         Then::StartsAgain => {
+            copies(scene, &merge).await?;
+            let agent = &mut scene.services.agent;
             agent.kill()?;
             clock.set_days(days)?;
             agent.start()?;
@@ -93,6 +94,22 @@ async fn merges_while_it_jumps(
     assert_eq!(scene.images_of("vda").await?, images[..1]);
     assert_eq!(scene.api.list(vm).await?, []);
     scene.write_more(20).await
+}
+
+/// Waits until QEMU has the job, and has copied some. Before that libvirt, which dies with the agent, may
+/// know of a job that QEMU does not.
+async fn copies(scene: &Scene, merge: &str) -> Result<()> {
+    let look = async {
+        loop {
+            let merges = scene.merges().await?;
+            let shown = merges.iter().find(|shown| shown.id == merge);
+            if shown.is_some_and(|shown| shown.done_bytes > 0) {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, look).await?
 }
 
 fn seconds(at: &Option<prost_types::Timestamp>) -> i64 {
