@@ -322,7 +322,8 @@ mod tests {
         assert_eq!(all.len(), 3);
         assert!(all.is_sorted_by_key(|operation| operation.id));
         let second = &all[1];
-        assert_eq!(hub.open_that(|it| it.vm == second.vm), [second.clone()]);
+        let of_second = hub.open_that(|it| it.vm == second.vm);
+        assert_eq!(of_second, std::slice::from_ref(second));
         hub.update(second.id, |view| {
             view.operation.revision += 1;
             view.operation.state = OperationState::Succeeded;

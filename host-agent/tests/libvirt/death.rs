@@ -75,13 +75,14 @@ async fn a_pull_that_died_with_qemu_is_made_whole() {
     rig.reads("d", &FOUR);
 }
 
-/// For overlays that it has added itself libvirt writes the chain into the machine's definition, and
-/// there, too, it takes the merged layers out.
+/// Where the machine's definition names the chain, as libvirt has it do for overlays that it adds itself,
+/// libvirt takes the merged layers out there, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_libvirt_has_taken_out_of_the_definition_is_put_back() {
     let mut rig = Rig::start(&["a", "b"]).await;
     rig.overlay("c").await;
     rig.overlay("d").await;
+    rig.write_chain_down().await;
     rig.kill().await;
     for (image, write) in [("c", "write -P 3 2M 4M"), ("d", "write -P 4 3M 4M")] {
         let image = rig.dir.path().join(image);

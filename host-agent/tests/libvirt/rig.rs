@@ -241,6 +241,19 @@ impl Rig {
         self.libvirt.add_overlays(vm(), &[overlay]).await.unwrap();
     }
 
+    /// Lets the definition name each layer, as libvirt writes it for whoever lets it put overlays on.
+    pub(super) async fn write_chain_down(&self) {
+        let domain = self.domain.clone();
+        let defined = tokio::task::spawn_blocking(move || {
+            let xml = domain.xml_desc(0).unwrap();
+            let connect = domain.connect().unwrap();
+            let defined = connect.define_domain_xml(&xml).unwrap();
+            defined.xml_desc(virt_sys::VIR_DOMAIN_XML_INACTIVE).unwrap()
+        });
+        let defined = defined.await.unwrap();
+        assert!(defined.contains("<backingStore"), "{defined}");
+    }
+
     /// Bytes that a bitmap of an image knows as changed.
     pub(super) fn marked(&self, image: &str, bitmap: &str) -> u64 {
         let socket = self.dir.path().join("nbd");

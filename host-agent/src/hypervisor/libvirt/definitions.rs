@@ -46,10 +46,11 @@ impl Connection {
 /// Lets a running machine start from overlays that it is about to write: once it does, a definition that
 /// came too late would have it start without what it wrote. Until it does, they read as what lies below.
 /// Returns the definition of before; `None` when it stays as it is: of a machine that is defined only while
-/// it runs, or of disks that start from something else than what is written now.
+/// it runs, of disks that start from something else than what is written now, or of a kind of source that
+/// only libvirt can write.
 ///
 /// # Errors
-/// When the definition cannot be changed, or written out. It is as before then.
+/// When it cannot be changed or written out. It is as before then.
 pub(super) fn name_first(
     libvirt: &Connection,
     domain: &Domain,
@@ -68,8 +69,14 @@ pub(super) fn name_first(
     if overlays.is_empty() {
         return Ok(None);
     }
-    let changed = with_overlays(&before, &overlays);
-    let changed = changed.map_err(|error| HypervisorError::Refused(error.to_string()))?;
+    let changed = match with_overlays(&before, &overlays) {
+        Ok(changed) => changed,
+        Err(error) => {
+            // libvirt knows more kinds of sources, and writes it when the guest writes the overlays.
+            tracing::info!(%error, "a machine's definition cannot be written ahead of its overlays");
+            return Ok(None);
+        }
+    };
     match define(libvirt, &changed) {
         Ok(()) => Ok(Some(before)),
         Err(error) => {

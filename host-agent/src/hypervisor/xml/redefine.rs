@@ -264,12 +264,27 @@ impl Edits {
                 Unreadable::new("has a disk whose source is only a part, or encrypted").into(),
             );
         }
+        if let Locator::Nbd(_) = locator {
+            return self.server(disk, source, locator);
+        }
         let old = source.place_of("file").or_else(|| source.place_of("dev"));
         let old = old.ok_or_else(|| Unreadable::new("has a disk whose source has no path"))?;
         let (kind, attribute, path) = path_attribute(locator)?;
         self.attribute(disk, "type", kind);
         self.replace(&old.key_at, attribute.to_owned());
         self.replace(&old.value_at, path);
+        Ok(())
+    }
+
+    /// Another export in the place of one. Of a server libvirt writes down nothing but how it is reached.
+    fn server(&mut self, disk: &Element, source: &Element, locator: &Locator) -> Changed<()> {
+        let (kind, element) = source_element(locator)?;
+        let reached = |child: &Element| matches!(&*child.name, "host" | "reconnect");
+        if source.attribute("protocol") != Some("nbd") || !source.children.iter().all(reached) {
+            return Err(Unreadable::new("has a disk whose source is more than an export").into());
+        }
+        self.attribute(disk, "type", kind);
+        self.replace(&source.span, element);
         Ok(())
     }
 

@@ -283,6 +283,22 @@ fn an_overlay_takes_the_place_of_the_source() {
 }
 
 #[test]
+fn an_export_gives_way_to_another_one() {
+    let export = |name: &str| Locator::Nbd(format!("nbd+unix:///{name}?socket=/run/a.sock"));
+    let disk = |name: &str| {
+        let (kind, source) = source_element(&export(name)).unwrap();
+        machine(&format!(
+            "<disk type='{kind}'><driver type='qcow2'/>{source}<target dev='vda'/></disk>"
+        ))
+    };
+    let changed = with_overlays(&disk("old"), &[&overlay("vda", export("new"))]).unwrap();
+    assert_eq!(changed, disk("new"));
+    let reached = "<host transport=\"unix\"";
+    let more = disk("old").replace(reached, &format!("<auth username='u'/>{reached}"));
+    assert!(with_overlays(&more, &[&overlay("vda", export("new"))]).is_err());
+}
+
+#[test]
 fn what_cannot_be_changed_is_refused() {
     let nbd = Locator::Nbd("nbd://h/x".to_owned());
     let source = "<source file='/images/c'/>";
