@@ -31,7 +31,7 @@ const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 32 * MIB;
 /// What the guest writes in a second, beside the records. It fills the half of a chunk that is left
 /// when the agent is told in a time within which LVM does its work on a busy machine, too.
-const BACKGROUND_KIB: u64 = 1024;
+const BACKGROUND_KIB: u64 = 384;
 /// How long the guest may take to start, and for whatever it does.
 const SLOW: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
