@@ -243,7 +243,9 @@ async fn a_guest_without_an_agent_is_frozen_only_when_that_is_not_required() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_libvirt_that_dies_with_a_guest_frozen_leaves_it_to_be_thawed() -> Result<()> {
     let mut scene = begin(Rig::with_daemon()?, Manner::Answers).await?;
-    fail_at(&mut scene, "agent::before-overlays-on=1*sleep(6000)").await?;
+    // However slow the machine is, its time is not over before libvirt is back.
+    scene.services.agent.set("freeze.hold_limit_ms=60000");
+    fail_at(&mut scene, "agent::before-overlays-on=1*sleep(10000)").await?;
     let vm = scene.vm();
     let operation = scene
         .api

@@ -171,14 +171,14 @@ impl Domain {
 
     /// The group, after a moment for those that are open only because somebody looks at them.
     pub(super) async fn settle(&self, names: &[VolumeName]) -> Result<Group, StorageError> {
+        let mut group = self.report().await?;
+        // The moment begins with the first look: on a slow machine that alone takes longer.
         let begun = Instant::now();
-        loop {
-            let group = self.report().await?;
-            let open = |name| group.volume(name).is_some_and(|volume| volume.open);
-            if begun.elapsed() > SETTLES || !names.iter().any(open) {
-                return Ok(group);
-            }
+        let open = |group: &Group, name| group.volume(name).is_some_and(|volume| volume.open);
+        while names.iter().any(|name| open(&group, name)) && begun.elapsed() < SETTLES {
             tokio::time::sleep(SETTLE_PAUSE).await;
+            group = self.report().await?;
         }
+        Ok(group)
     }
 }

@@ -89,6 +89,7 @@ async fn run_all() -> Vec<&'static str> {
         );
         if ended.is_err() {
             failed.push(*name);
+            rig.begin_anew().await;
         }
     }
     failed

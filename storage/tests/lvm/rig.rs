@@ -41,6 +41,12 @@ impl Rig {
         }
     }
 
+    /// What a scenario that failed has left is not the next one's to find.
+    pub(crate) async fn begin_anew(&self) {
+        let mut lvremove = Command::new("lvremove");
+        let _ = lvremove.args(["-q", "-f", "-y", GROUP]).status().await;
+    }
+
     /// What a restarted agent opens.
     pub(crate) async fn reopened(&self) -> LvmStore {
         open(config()).await.unwrap()

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use livemerge_api_server::snapshot::step::{Ask, awaited_merges};
-use livemerge_api_server::snapshot::{Direction, MergeOptions};
+use livemerge_api_server::snapshot::step::Ask;
+use livemerge_api_server::snapshot::{
+    DeletePhase, Direction, DiskState, DiskTask, MergeOptions, Operation, Work,
+};
 use livemerge_host_agent::hypervisor::HypervisorError;
 use livemerge_host_agent::merge::{MergeRecord, Phase, Window};
 use livemerge_proto::ids::{MergeId, OperationId};
@@ -276,8 +278,9 @@ impl World {
     }
 
     /// Merges of which no order is on its way. A pull, or a commit below another layer, whose end the
-    /// server has not seen stays: after it is forgotten nobody can tell whether the kept volume has the
-    /// data, and a delete is refused for ever, which an operator has to repair.
+    /// server has not seen stays, and so does whatever the server takes for one: after it is forgotten
+    /// nobody can tell whether the kept volume has the data, and a delete is refused for ever, which an
+    /// operator has to repair.
     pub(super) fn forgettable(&self) -> impl Iterator<Item = MergeId> {
         let requests = self
             .network
@@ -302,10 +305,13 @@ impl World {
             .values()
             .filter(|record| !record.phase.ended());
         let operations = self.server.record.open_operations();
-        let unseen = operations.flat_map(awaited_merges).filter(|merge| {
-            let record = self.agent.journal.get(merge);
-            record.is_some_and(|record| record.relinked.is_some())
+        let unseen = operations.flat_map(merging).filter(|task| {
+            let record = self.agent.journal.get(&task.merge);
+            let is_merged = |record: &MergeRecord| matches!(record.phase, Phase::Merged { .. });
+            let proof = task.merging().chain_tells;
+            record.is_some_and(|record| record.relinked.is_some() || is_merged(record) && !proof)
         });
+        let unseen = unseen.map(|task| task.merge);
         let kept: Vec<MergeId> = open
             .flat_map(|record| record.order.together.clone())
             .chain(ordered)
@@ -423,6 +429,16 @@ impl World {
         );
         Did::something((request, again))
     }
+}
+
+/// What the operation has had merged and not seen the end of.
+fn merging(operation: &Operation) -> impl Iterator<Item = &DiskTask> {
+    let tasks = match &operation.work {
+        Work::Delete(DeletePhase::Disks(tasks)) => &tasks[..],
+        _ => &[],
+    };
+    let merging = |task: &&DiskTask| task.state == DiskState::Merging;
+    tasks.iter().filter(merging)
 }
 
 fn window(record: &MergeRecord) -> Option<Window> {
