@@ -46,7 +46,7 @@ why() {
     cpio) echo "packs the guest's initramfs" ;;
     kmod) echo 'lists and loads kernel modules in a virtual host' ;;
     e2fsprogs) echo 'makes the small file systems on which tests run out of space' ;;
-    util-linux) echo 'mount, unshare, nsenter and blkdiscard: namespaces and devices of the tests' ;;
+    util-linux) echo 'mount, unshare, nsenter, blkdiscard and taskset: namespaces, devices and virtual hosts of the tests' ;;
     lvm2) echo 'the volume groups of the tests, in a virtual host' ;;
     udev) echo 'names the devices of a virtual host; not started here' ;;
     libfaketime) echo 'sets the clocks of processes' ;;
