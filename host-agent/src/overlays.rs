@@ -26,7 +26,9 @@ use crate::latest::{Given, Latest};
 use crate::volumes::{Volumes, unanswered};
 use livemerge_proto::ids::{DiskTarget, VmId};
 use livemerge_proto::{problem::Problem, reason::Reason};
-use livemerge_storage::{NewVolume, Parent, RemovalId, RemovalOrder, VolumeInfo, VolumeRef};
+use livemerge_storage::{
+    Locator, NewVolume, Parent, RemovalId, RemovalOrder, VolumeInfo, VolumeRef,
+};
 use std::sync::Arc;
 use tonic::Code;
 
@@ -184,10 +186,10 @@ impl Overlays {
             Err(error @ HypervisorError::Unknown(_)) => Err(NotOn::Leave(unanswered(&error))),
             // An earlier try may have put them on, and this one was refused for that.
             Err(error) => {
-                let vm = self.look(order).await?;
-                match self.all_on(order, &vm) {
+                let now = self.look(order).await?;
+                match self.all_on(order, &now) {
                     Ok(true) => Ok(self.told_before(order).await),
-                    _ => Err(NotOn::Undo(unanswered(&error))),
+                    _ => Err(NotOn::Undo(unanswered(&of_storage(error, &vm)))),
                 }
             }
         }
@@ -368,8 +370,47 @@ impl Overlays {
             volume.volume.name,
             volume.identity,
         );
+        self.start_from_below(order, wanted, &volume.locator)
+            .await?;
         let storage = &wanted.overlay.storage;
         self.volumes.take_back(storage, &removal).await.map(drop)
+    }
+
+    /// A machine that runs may have been told, before the overlay was to be on, to start from it next time:
+    /// it starts from what it writes. One that is off has it on, and needs it.
+    async fn start_from_below(
+        &self,
+        order: &OverlayOrder,
+        wanted: &NewOverlay,
+        overlay: &Locator,
+    ) -> Result<(), Problem> {
+        let vm = match self.hypervisor.vm(order.vm).await {
+            Ok(vm) if vm.state != VmState::ShutOff => vm,
+            Ok(_) | Err(HypervisorError::NotFound(_)) => return Ok(()),
+            Err(error) => return Err(unanswered(&error)),
+        };
+        let disk = chains::disk_of(&vm, &wanted.disk)?;
+        let active = disk.active().map(|layer| &layer.locator);
+        let Some(active) =
+            active.filter(|active| self.volumes.volume_of(active).as_ref() == Some(&wanted.below))
+        else {
+            return Ok(());
+        };
+        let removed = std::slice::from_ref(overlay);
+        let set = self
+            .hypervisor
+            .set_next_start(order.vm, &wanted.disk, removed, active);
+        set.await.map_err(|error| unanswered(&error))
+    }
+}
+
+/// Where a server has a layer it may be back at the next try. What failed on a disk would fail for ever.
+fn of_storage(error: HypervisorError, vm: &VmView) -> HypervisorError {
+    let mut layers = vm.disks.iter().flat_map(|disk| &disk.chain);
+    let on_a_server = layers.any(|layer| matches!(layer.locator, Locator::Nbd(_)));
+    match error {
+        HypervisorError::Storage(text) if !on_a_server => HypervisorError::Refused(text),
+        other => other,
     }
 }
 

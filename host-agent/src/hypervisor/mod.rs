@@ -149,9 +149,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Lets the guest's file systems be written again. Returns how many were frozen until now.
     async fn thaw_guest(&self, vm: VmId, answer: Duration) -> Result<usize, HypervisorError>;
 
-    /// Every machine whose live or inactive definition names the locator as a layer.
+    /// For each locator every machine whose live or inactive definition names it as a layer.
     /// An answer that is not complete is an error.
-    async fn references(&self, locator: &Locator) -> Result<Vec<Reference>, HypervisorError>;
+    async fn references(
+        &self,
+        locators: &[Locator],
+    ) -> Result<Vec<Vec<Reference>>, HypervisorError>;
 
     /// The snapshots of a machine that the hypervisor itself keeps metadata of.
     async fn kept_snapshots(&self, vm: VmId) -> Result<Vec<KeptSnapshot>, HypervisorError>;

@@ -296,3 +296,13 @@ pub enum HypervisorError {
     #[error("the hypervisor does not answer: {0}")]
     Unknown(String),
 }
+
+impl HypervisorError {
+    /// Whether it is certain that the machine, which is there, is as it was.
+    pub fn says_that_nothing_was_done(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_) | Self::Storage(_) | Self::Migrating(_)
+        )
+    }
+}

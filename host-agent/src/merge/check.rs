@@ -281,11 +281,11 @@ async fn not_shared(
         .iter()
         .map(|layer| layer.locator.clone())
         .collect();
-    for (mark, layer) in marks.zip(&layers) {
+    let machines = hypervisor.references(&layers).await;
+    let machines = machines.map_err(|error| unanswered(&error))?;
+    for ((mark, layer), machines) in marks.zip(&layers).zip(&machines) {
         let volume = &mark.volume;
         let mut sharers = built_on.sharers(layer, &chain, volumes);
-        let machines = hypervisor.references(layer).await;
-        let machines = machines.map_err(|error| unanswered(&error))?;
         let others = machines
             .iter()
             .filter(|other| other.vm != order.vm || other.disk != order.disk);

@@ -279,3 +279,28 @@ async fn no_overlay_is_put_on_a_machine_that_is_on_its_way() {
     assert!(!there(&rig).await);
     assert_on(&rig, overlays.create(&order).await);
 }
+
+/// What was to be on was named ahead in the definition, and the machine is as it was: it would start from
+/// what it never wrote, once that is on a later overlay's way.
+#[tokio::test]
+async fn an_overlay_that_was_named_ahead_and_is_not_on_is_named_no_more_and_goes() {
+    for says_no in [
+        HypervisorError::Refused("not now".to_owned()),
+        HypervisorError::Storage("Input/output error".to_owned()),
+        HypervisorError::Migrating("not now".to_owned()),
+    ] {
+        let (rig, overlays, order) = ordered().await;
+        let (base, overlay) = (rig.locator("base.qcow2"), rig.locator("overlay.qcow2"));
+        rig.host.set_next_start(order.vm, &vda(), &overlay);
+        rig.host.fail_next("add_overlays", says_no.clone());
+        let refused = overlays.create(&order).await.unwrap_err();
+        assert_ne!(
+            refused.reason,
+            Reason::StorageUnreachable,
+            "it would be asked for for ever"
+        );
+        assert!(!there(&rig).await, "{says_no}");
+        let vm = rig.hypervisor().vm(order.vm).await.unwrap();
+        assert_eq!(vm.disks[0].next_start, Some(base));
+    }
+}

@@ -1,11 +1,12 @@
 //! Removals of volumes, one or several that leave together.
 //!
 //! ```text
-//!   orders ─▶ each: does a definition name it? ─▶ the others of each domain at once ─▶ its gate, its removal
+//!   orders ─▶ does a definition name one? ─▶ the others of each domain at once ─▶ its gate, its removal
 //! ```
 
 use super::{Volumes, problem, unanswered};
 use crate::domains::RemovalPolicy;
+use crate::hypervisor::Reference;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
 use livemerge_proto::{problem::Problem, reason::Reason};
@@ -89,11 +90,7 @@ impl Volumes {
             Ok(domain) => domain,
             Err(problem) => return vec![Err(problem); orders.len()],
         };
-        let looks: Vec<_> = orders
-            .iter()
-            .map(|order| self.unneeded(storage, order))
-            .collect();
-        let looks: Vec<_> = stream::iter(looks).buffered(LOOKED_AT).collect().await;
+        let looks = self.unneeded(storage, orders).await;
         let free = looks.iter().zip(orders).filter(|(look, _)| look.is_ok());
         let free: Vec<_> = free
             .map(|(_, order)| ordered(domain.removal, order))
@@ -113,15 +110,49 @@ impl Volumes {
         answered.collect()
     }
 
-    /// Whether the definitions and the jobs of this host's machines leave the volume alone. What is no
-    /// longer there under its name the storage knows of.
-    async fn unneeded(&self, storage: &StorageId, order: &RemovalOrder) -> Result<(), Problem> {
+    /// Whether the definitions and the jobs of this host's machines leave each volume alone: seen in one
+    /// look, right before they go.
+    async fn unneeded(
+        &self,
+        storage: &StorageId,
+        orders: &[&RemovalOrder],
+    ) -> Vec<Result<(), Problem>> {
+        let there = orders.iter().map(|order| self.there(storage, order));
+        let there: Vec<_> = there.collect();
+        let there: Vec<_> = stream::iter(there).buffered(LOOKED_AT).collect().await;
+        let present = there.iter().flatten().flatten();
+        let locators: Vec<_> = present.map(|info| info.locator.clone()).collect();
+        let machines = match &locators[..] {
+            [] => Ok(vec![]),
+            locators => self.hypervisor.references(locators).await,
+        };
+        let machines = machines.map_err(|error| unanswered(&error));
+        let mut machines = machines.map(Vec::into_iter);
+        let looks = there
+            .into_iter()
+            .map(|there| match (there?, &mut machines) {
+                (None, _) => Ok(()),
+                (Some(_), Err(problem)) => Err(problem.clone()),
+                (Some(info), Ok(machines)) => {
+                    let naming = machines.next().expect("each locator has an answer");
+                    unreferenced(&info, naming.first())
+                }
+            });
+        looks.collect()
+    }
+
+    /// The volume, while it has its name: of what it has not, the storage knows.
+    async fn there(
+        &self,
+        storage: &StorageId,
+        order: &RemovalOrder,
+    ) -> Result<Option<VolumeInfo>, Problem> {
         match self.store(storage)?.stat(&order.volume).await {
             // A name that was used again: the storage says that the volume meant is gone.
-            Ok(info) if info.identity != order.identity => Ok(()),
-            Ok(info) => self.unreferenced(&info).await,
-            // Gone, or condemned by an earlier try: the storage knows.
-            Err(StorageError::NotFound { .. }) => Ok(()),
+            Ok(info) if info.identity != order.identity => Ok(None),
+            Ok(info) => Ok(Some(info)),
+            // Gone, or condemned by an earlier try.
+            Err(StorageError::NotFound { .. }) => Ok(None),
             Err(error) => Err(problem(&error)),
         }
     }
@@ -183,18 +214,16 @@ impl Volumes {
         }
         removed
     }
+}
 
-    async fn unreferenced(&self, volume: &VolumeInfo) -> Result<(), Problem> {
-        let machines = self.hypervisor.references(&volume.locator).await;
-        let machines = machines.map_err(|error| unanswered(&error))?;
-        let Some(first) = machines.first() else {
-            return Ok(());
-        };
-        let by = format!("disk {} of virtual machine {}", first.disk, first.name);
-        let text = format!("{} is needed by {by}", volume.volume);
-        let problem = Problem::new(Reason::VolumeInUse, text);
-        Err(problem.with("volume", &volume.volume).with("used_by", by))
-    }
+fn unreferenced(volume: &VolumeInfo, naming: Option<&Reference>) -> Result<(), Problem> {
+    let Some(first) = naming else {
+        return Ok(());
+    };
+    let by = format!("disk {} of virtual machine {}", first.disk, first.name);
+    let text = format!("{} is needed by {by}", volume.volume);
+    let problem = Problem::new(Reason::VolumeInUse, text);
+    Err(problem.with("volume", &volume.volume).with("used_by", by))
 }
 
 #[cfg(test)]

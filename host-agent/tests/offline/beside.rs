@@ -145,9 +145,10 @@ async fn overlays_are_put_on_all_disks_at_once_or_on_none() {
 async fn a_chain_that_cannot_be_read_is_not_known_and_its_layers_are_needed() {
     let rig = Rig::new(&["a", "b", "c"]).await;
     let disks = async |name: &str| {
-        let found = rig.libvirt.references(&rig.image(name)).await.unwrap();
+        let found = rig.libvirt.references(&[rig.image(name)]).await.unwrap();
         found
             .into_iter()
+            .flatten()
             .map(|found| found.disk.to_string())
             .collect::<Vec<_>>()
     };
@@ -171,7 +172,7 @@ async fn a_chain_that_cannot_be_read_is_not_known_and_its_layers_are_needed() {
     assert_eq!(disks("a").await, ["vda"]);
     assert_eq!(disks("away").await, [""; 0]);
     fs::write(rig.path("a"), "half a header").unwrap();
-    let unknown = rig.libvirt.references(&rig.image("second")).await;
+    let unknown = rig.libvirt.references(&[rig.image("second")]).await;
     assert!(
         matches!(unknown, Err(HypervisorError::Unknown(_))),
         "{unknown:?}"

@@ -17,8 +17,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The first step; later ones are as large as [`STEP_TIME`] allows.
-const FIRST_STEP: u64 = 16 << 20;
+/// The first step, of a file that may be scattered over the disk; later ones are as large as
+/// [`STEP_TIME`] allows.
+const FIRST_STEP: u64 = 1 << 20;
 const SMALLEST_STEP: u64 = 256 << 10;
 const LARGEST_STEP: u64 = 4 << 30;
 /// No single call should hold the file system longer.

@@ -118,9 +118,11 @@ pub async fn run(benches: &[Bench], runs: Option<usize>, json: &Path) -> Result<
     let mut figures = Figures::new();
     for bench in benches {
         bench.measure(runs, &mut figures).await?;
+        // Whoever stops it half-way has what was measured.
+        figures.write(json)?;
     }
     figures.print();
-    figures.write(json)
+    Ok(())
 }
 
 /// A guest that writes, with a monitor through which its disks are filled.

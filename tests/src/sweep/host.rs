@@ -276,9 +276,9 @@ impl Hypervisor for Host {
         .await
     }
 
-    async fn references(&self, locator: &Locator) -> Answer<Vec<Reference>> {
+    async fn references(&self, locators: &[Locator]) -> Answer<Vec<Vec<Reference>>> {
         self.unreached("hypervisor::references")?;
-        self.real.references(locator).await
+        self.real.references(locators).await
     }
 
     async fn migrates(&self, vm: VmId) -> Answer<bool> {

@@ -10,6 +10,7 @@
 mod backup;
 mod open;
 mod read;
+mod recent;
 mod together;
 mod write;
 mod writer;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use livemerge_proto::ids::{HostId, OperationId, SnapshotId, VmId};
 use livemerge_storage::VolumeRef;
+use recent::Recent;
 use sqlx::sqlite::SqlitePool;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -37,6 +39,7 @@ pub struct SqliteStore {
     writer: Writer,
     together: Together,
     readers: SqlitePool,
+    recent: Recent,
     _lock: File,
 }
 
@@ -95,7 +98,17 @@ impl Store for SqliteStore {
     }
 
     async fn snapshot(&self, id: SnapshotId) -> Result<Option<Snapshot>, StoreError> {
-        read::snapshot(&self.readers, id).await
+        let Some(changes) = self.writer.changes() else {
+            return read::snapshot(&self.readers, id).await;
+        };
+        if let Some(kept) = self.recent.snapshot(id, changes) {
+            return Ok(Some(kept));
+        }
+        let found = read::snapshot(&self.readers, id).await?;
+        if let Some(found) = &found {
+            self.recent.keep(found, changes);
+        }
+        Ok(found)
     }
 
     async fn snapshots(

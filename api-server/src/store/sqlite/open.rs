@@ -2,6 +2,7 @@
 
 use super::SqliteStore;
 use super::backup;
+use super::recent::Recent;
 use super::together::Together;
 use super::writer::Writer;
 use crate::store::StoreError;
@@ -59,6 +60,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         writer,
         together: Together::default(),
         readers,
+        recent: Recent::default(),
         _lock: lock,
     })
 }

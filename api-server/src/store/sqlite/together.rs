@@ -15,7 +15,7 @@
 use super::open::unavailable;
 use super::read;
 use super::write::{change_all, note_request};
-use super::writer::{Tx, Writer};
+use super::writer::{TURN, Tx, Writer};
 use crate::store::{Accepted, Change, RequestRecord, StoreError};
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
@@ -23,6 +23,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::timeout;
 
 /// So many in one transaction at most.
 const MOST: usize = 64;
@@ -62,7 +63,11 @@ impl Together {
         let turn = tokio::select! {
             biased;
             outcome = &mut answered => return outcome.unwrap_or_else(|_| given_up()),
-            turn = self.turn.lock() => turn,
+            turn = timeout(TURN, self.turn.lock()) => turn,
+        };
+        let Ok(turn) = turn else {
+            // A commit has no end. Who has not been taken by now is not any more, and who has may be made yet.
+            return unknown("the one who writes has not come to an end");
         };
         // Who had the turn may have made it just now; and there may be more than go into one transaction.
         let outcome = loop {
@@ -168,7 +173,10 @@ async fn make(
 
 /// Who made the change is gone.
 fn given_up() -> Outcome {
-    let why = "who wrote it has gone away";
+    unknown("who wrote it has gone away")
+}
+
+fn unknown(why: &str) -> Outcome {
     Err(StoreError::Unknown(why.into()))
 }
 

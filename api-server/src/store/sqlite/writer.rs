@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub(super) type Tx = Transaction<'static, Sqlite>;
 
 /// So long a change waits for those before it.
-const TURN: Duration = Duration::from_secs(30);
+pub(super) const TURN: Duration = Duration::from_secs(30);
 
 /// Changes come one after the other, in the order in which they were asked for.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Writer {
     given_up: Arc<AtomicBool>,
     /// A change could not begin or be made durable, and none that writes was since.
     failing: AtomicBool,
+    /// Another number after each change; odd while one is under way, or may be made yet.
+    changes: AtomicU64,
     grows: watch::Sender<()>,
 }
 
@@ -72,6 +74,7 @@ impl Writer {
             file,
             given_up,
             failing: AtomicBool::new(false),
+            changes: AtomicU64::default(),
             grows,
         })
     }
@@ -96,8 +99,16 @@ impl Writer {
                 self.failing.store(true, Ordering::Relaxed);
                 unavailable(error)
             })?;
+        // Whatever was in doubt is over: this one could not have begun beside it.
+        self.changes.fetch_or(1, Ordering::SeqCst);
         self.still_there()?;
         Ok(tx)
+    }
+
+    /// What tells one state of the record from the next; `None` while it changes, or may.
+    pub(super) fn changes(&self) -> Option<u64> {
+        let changes = self.changes.load(Ordering::SeqCst);
+        changes.is_multiple_of(2).then_some(changes)
     }
 
     /// An empty change, which tells whether changes are taken. A full disk takes one that writes
@@ -123,7 +134,9 @@ impl Writer {
         tx.commit().await.map_err(|error| {
             self.failing.store(true, Ordering::Relaxed);
             StoreError::Unknown(error.into())
-        })
+        })?;
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Makes a change durable that may have added to the audit log, and wakes those who follow it.

@@ -268,21 +268,24 @@ impl Hypervisor for FakeHypervisor {
         self.answer(Call::ThawGuest(vm), |host| host.machine(vm)?.thaw_guest())
     }
 
-    async fn references(&self, locator: &Locator) -> Answer<Vec<Reference>> {
-        self.answer(Call::References(locator.clone()), |host| {
-            let named = host.machines.values().flat_map(|machine| {
-                let disks = machine.disks.iter();
-                let disks = disks.filter(|disk| {
-                    let chain = machine.chain(disk, &self.images).unwrap_or_default();
-                    chain.contains(locator) || disk.next_start == *locator
+    async fn references(&self, locators: &[Locator]) -> Answer<Vec<Vec<Reference>>> {
+        self.answer(Call::References(locators.to_vec()), |host| {
+            let naming = |locator: &Locator| {
+                let named = host.machines.values().flat_map(|machine| {
+                    let disks = machine.disks.iter();
+                    let disks = disks.filter(|disk| {
+                        let chain = machine.chain(disk, &self.images).unwrap_or_default();
+                        chain.contains(locator) || disk.next_start == *locator
+                    });
+                    disks.map(|disk| Reference {
+                        vm: machine.id,
+                        name: machine.name.clone(),
+                        disk: disk.target.clone(),
+                    })
                 });
-                disks.map(|disk| Reference {
-                    vm: machine.id,
-                    name: machine.name.clone(),
-                    disk: disk.target.clone(),
-                })
-            });
-            Ok(named.collect())
+                named.collect()
+            };
+            Ok(locators.iter().map(naming).collect())
         })
     }
 

@@ -29,7 +29,7 @@ pub enum Call {
     ResumeIfLacksRoom(VmId),
     FreezeGuest(VmId),
     ThawGuest(VmId),
-    References(Locator),
+    References(Vec<Locator>),
     KeptSnapshots(VmId),
     Fill(VmId),
     WatchFill(VmId, DiskTarget, Locator, u64),

@@ -111,16 +111,20 @@ impl Connection {
             }
         }
         if missing.is_empty() {
-            return Ok(());
+            return self.written_out();
         }
         let order = overlay::order(&now, &missing)?;
         let before = definitions::name_first(self, &domain, &now, &missing)?;
         let put_on = domain.create_snapshot_xml(&order, overlay::FLAGS);
-        let put_on = told(put_on.map(Held::new)).map(drop);
-        if matches!(put_on, Err(HypervisorError::Refused(_))) {
-            definitions::name_again(self, before.as_deref());
+        match told(put_on.map(Held::new)) {
+            Ok(_) => self.written_out(),
+            Err(error) => {
+                if error.says_that_nothing_was_done() {
+                    definitions::name_again(self, &domain, before.as_deref());
+                }
+                Err(error)
+            }
         }
-        put_on
     }
 
     pub(super) fn start_job(&self, vm: VmId, order: &JobOrder) -> Answer<()> {
@@ -239,39 +243,47 @@ impl Connection {
         }
     }
 
-    pub(super) fn references(&self, locator: &Locator) -> Answer<Vec<Reference>> {
-        let wanted = identity(locator)?;
-        // What names it no more shall not name it again after a power cut.
-        let synced = self.sync_definitions();
-        synced.map_err(|error| HypervisorError::Unknown(error.to_string()))?;
+    pub(super) fn references(&self, locators: &[Locator]) -> Answer<Vec<Vec<Reference>>> {
+        let wanted = locators
+            .iter()
+            .map(|locator| Ok((locator, identity(locator)?)));
+        let wanted: Vec<_> = wanted.collect::<Answer<_>>()?;
         let machines = self.each(|domain| {
             let mut now = present(domain)?;
-            let mut found = Vec::new();
+            let mut next = None;
             if now.live {
-                if let Some(mut next) = next_start(domain, definition)? {
-                    headers::complete_all(&mut next, Missing::Ends)?;
-                    found.extend(disks_with(&next, locator, &wanted)?);
-                }
+                next = next_start(domain, definition)?;
             } else {
                 headers::complete_all(&mut now, Missing::Ends)?;
             }
-            found.extend(disks_with(&now, locator, &wanted)?);
-            found.sort();
-            found.dedup();
-            let name = &now.name;
-            let found = found.into_iter();
-            Ok(found
-                .map(|disk| Reference {
+            if let Some(next) = &mut next {
+                headers::complete_all(next, Missing::Ends)?;
+            }
+            let name_it = |(locator, wanted): &(&Locator, _)| {
+                let mut found = disks_with(&now, locator, wanted)?;
+                if let Some(next) = &next {
+                    found.extend(disks_with(next, locator, wanted)?);
+                }
+                found.sort();
+                found.dedup();
+                let reference = |disk| Reference {
                     vm: now.id,
-                    name: name.clone(),
+                    name: now.name.clone(),
                     disk,
-                })
-                .collect())
+                };
+                Ok(found.into_iter().map(reference).collect())
+            };
+            wanted.iter().map(name_it).collect::<Answer<Vec<Vec<_>>>>()
         })?;
-        Ok(machines
-            .into_iter()
-            .flat_map(|found: Vec<Reference>| found)
-            .collect())
+        // What was seen to name one no more shall not name it again after a power cut.
+        self.written_out()?;
+        let mut named = vec![Vec::new(); locators.len()];
+        for machine in machines {
+            for (all, found) in named.iter_mut().zip(machine) {
+                all.extend(found);
+            }
+        }
+        Ok(named)
     }
 
     pub(super) fn kept_snapshots(&self, vm: VmId) -> Answer<Vec<KeptSnapshot>> {

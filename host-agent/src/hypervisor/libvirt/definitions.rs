@@ -41,6 +41,13 @@ impl Connection {
             synced => synced,
         }
     }
+
+    /// The same, for what is right only once they are: also where nothing had to be changed, as an earlier
+    /// try may have changed it and not come further.
+    pub(super) fn written_out(&self) -> Answer<()> {
+        let synced = self.sync_definitions();
+        synced.map_err(|error| HypervisorError::Unknown(error.to_string()))
+    }
 }
 
 /// Lets a running machine start from overlays that it is about to write: once it does, a definition that
@@ -67,6 +74,7 @@ pub(super) fn name_first(
     let overlays = overlays.filter(|overlay| starts_from_active(now, &next, &overlay.disk));
     let overlays: Vec<_> = overlays.collect();
     if overlays.is_empty() {
+        libvirt.written_out()?;
         return Ok(None);
     }
     let changed = match with_overlays(&before, &overlays) {
@@ -80,7 +88,7 @@ pub(super) fn name_first(
     match define(libvirt, &changed) {
         Ok(()) => Ok(Some(before)),
         Err(error) => {
-            name_again(libvirt, Some(&before));
+            name_again(libvirt, domain, Some(&before));
             Err(error)
         }
     }
@@ -95,9 +103,16 @@ fn starts_from_active(now: &Definition, next: &Definition, disk: &DiskTarget) ->
     active.is_some_and(|active| position(next, active).map(|at| at + 1) == Some(next.chain.len()))
 }
 
-/// The definition of before holds again: the machine does not write the overlays.
-pub(super) fn name_again(libvirt: &Connection, before: Option<&str>) {
-    if let Some(Err(error)) = before.map(|before| define(libvirt, before)) {
+/// The definition of before holds again: the machine does not write the overlays. If this does not come
+/// about, the definition is set right before the overlays are taken away.
+pub(super) fn name_again(libvirt: &Connection, domain: &Domain, before: Option<&str>) {
+    // One that is not defined any more would be again.
+    let again = |before| match told(domain.is_persistent()) {
+        Ok(true) => define(libvirt, before),
+        Ok(false) | Err(HypervisorError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Some(Err(error)) = before.map(again) {
         // It starts from overlays that read as what lies below them.
         tracing::warn!(%error, "a machine's definition goes on naming overlays that it does not write");
     }

@@ -368,9 +368,12 @@ impl Hypervisor for Libvirt {
             .await
     }
 
-    async fn references(&self, locator: &Locator) -> Result<Vec<Reference>, HypervisorError> {
-        let locator = locator.clone();
-        self.call(async {}, move |libvirt| libvirt.references(&locator))
+    async fn references(
+        &self,
+        locators: &[Locator],
+    ) -> Result<Vec<Vec<Reference>>, HypervisorError> {
+        let locators = locators.to_vec();
+        self.call(async {}, move |libvirt| libvirt.references(&locators))
             .await
     }
 

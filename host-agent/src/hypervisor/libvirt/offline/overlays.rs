@@ -40,7 +40,7 @@ pub(in crate::hypervisor::libvirt) fn add(
         locks.push(lock(&overlay.disk, path)?);
     }
     if missing.is_empty() {
-        return Ok(());
+        return libvirt.written_out();
     }
     let changed = with_overlays(&xml, &missing).map_err(|error| unchangeable(&error))?;
     define(libvirt, &changed)?;

@@ -60,6 +60,7 @@ pub(super) fn relink(link: &Link, plan: &Plan) -> Answer<()> {
             define(&libvirt, &xml)?;
         }
     }
+    libvirt.written_out()?;
     no_start_begun(&domain, |now| {
         let disk = now.disks.iter().find(|disk| disk.target == plan.disk);
         let named = |disk: &Disk| removed.iter().any(|layer| position(disk, layer).is_some());
@@ -101,14 +102,14 @@ pub(in crate::hypervisor::libvirt) fn set_next_start(
     let changed = without_layers(&xml, disk, removed, (kept, format));
     match changed.map_err(|error| unchangeable(&error))? {
         Some(xml) => define(libvirt, &xml),
-        None => Ok(()),
+        None => libvirt.written_out(),
     }
 }
 
 /// Gives the machine another definition, which outlives a power cut.
 pub(in crate::hypervisor::libvirt) fn define(libvirt: &Connection, xml: &str) -> Answer<()> {
     told(libvirt.connect().define_domain_xml(xml).map(Held::new)).map(drop)?;
-    libvirt.sync_definitions().map_err(unknown)
+    libvirt.written_out()
 }
 
 /// Waits until no start is under way that was begun with a definition that is stale now. The caller
