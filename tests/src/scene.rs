@@ -335,7 +335,7 @@ impl Scene {
     }
 
     /// Looks whether record, chains and storage agree. A machine that was just started or changed
-    /// may not be settled yet: it has some time for that.
+    /// may not be settled yet: it has some time for that. A host that is slow is asked for longer.
     pub async fn agrees(&mut self) -> Result<()> {
         let begun = Instant::now();
         loop {
@@ -343,7 +343,9 @@ impl Scene {
             if findings.is_empty() {
                 return Ok(());
             }
-            ensure!(begun.elapsed() < SETTLES, "they differ: {findings:#?}");
+            let unseen = |finding: &v1::Finding| finding.kind() == v1::FindingKind::Unknown;
+            let limit = if findings.iter().all(unseen) { LIMIT } else { SETTLES };
+            ensure!(begun.elapsed() < limit, "they differ: {findings:#?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -13,8 +13,9 @@ use tempfile::TempDir;
 /// Set in a virtual host, so that a test's binary knows where it runs.
 const HERE: &str = "LIVEMERGE_VIRTUAL_HOST";
 const HOST: &str = include_str!("host.sh");
-/// How long it may take to end by itself when it is asked to.
-const STOP: Duration = Duration::from_secs(5);
+/// How long it may take to end by itself when it is asked to: a kernel that is a program leaves its own
+/// processes behind when it is killed, and one that still starts on a busy machine takes its time.
+const STOP: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Whether this process runs in a virtual host.
