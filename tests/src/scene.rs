@@ -344,7 +344,11 @@ impl Scene {
                 return Ok(());
             }
             let unseen = |finding: &v1::Finding| finding.kind() == v1::FindingKind::Unknown;
-            let limit = if findings.iter().all(unseen) { LIMIT } else { SETTLES };
+            let limit = if findings.iter().all(unseen) {
+                LIMIT
+            } else {
+                SETTLES
+            };
             ensure!(begun.elapsed() < limit, "they differ: {findings:#?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -312,8 +312,12 @@ impl World {
             record.is_some_and(|record| record.relinked.is_some() || is_merged(record) && !proof)
         });
         let unseen = unseen.map(|task| task.merge);
+        // Whoever works on a merge holds its record, and one of several may have ended before the others.
+        let drivers = process.iter().flat_map(|process| &process.drivers);
+        let driven = drivers.flat_map(|driver| driver.members.iter().map(|member| member.merge));
         let kept: Vec<MergeId> = open
             .flat_map(|record| record.order.together.clone())
+            .chain(driven)
             .chain(ordered)
             .chain(unseen)
             .collect();
