@@ -99,6 +99,16 @@ mod tests {
         assert_eq!(store.snapshot(one.id).await.unwrap(), Some(one.clone()));
         drop(tx);
         assert_eq!(store.writer.changes(), None);
+        // One that goes on late ends no other one.
+        let first = store.writer.begin().await.unwrap();
+        let next = async {
+            let tx = store.writer.begin().await.unwrap();
+            assert_eq!(store.writer.changes(), None);
+            drop(tx);
+        };
+        let (made, ()) = tokio::join!(store.writer.commit(first), next);
+        made.unwrap();
+        assert_eq!(store.writer.changes(), None);
         put(&store, &mut one, "second").await;
         assert_eq!(kept(&store, &one), Some(one));
     }

@@ -36,8 +36,10 @@ pub(super) struct Writer {
     given_up: Arc<AtomicBool>,
     /// A change could not begin or be made durable, and none that writes was since.
     failing: AtomicBool,
-    /// Another number after each change; odd while one is under way, or may be made yet.
-    changes: AtomicU64,
+    /// How many changes have begun, and which of them was the last to be made: another one, as long as one
+    /// is under way, was undone, or may be made yet.
+    begun: AtomicU64,
+    made: AtomicU64,
     grows: watch::Sender<()>,
 }
 
@@ -74,7 +76,8 @@ impl Writer {
             file,
             given_up,
             failing: AtomicBool::new(false),
-            changes: AtomicU64::default(),
+            begun: AtomicU64::default(),
+            made: AtomicU64::default(),
             grows,
         })
     }
@@ -100,15 +103,15 @@ impl Writer {
                 unavailable(error)
             })?;
         // Whatever was in doubt is over: this one could not have begun beside it.
-        self.changes.fetch_or(1, Ordering::SeqCst);
+        self.begun.fetch_add(1, Ordering::SeqCst);
         self.still_there()?;
         Ok(tx)
     }
 
     /// What tells one state of the record from the next; `None` while it changes, or may.
     pub(super) fn changes(&self) -> Option<u64> {
-        let changes = self.changes.load(Ordering::SeqCst);
-        changes.is_multiple_of(2).then_some(changes)
+        let made = self.made.load(Ordering::SeqCst);
+        (self.begun.load(Ordering::SeqCst) == made).then_some(made)
     }
 
     /// An empty change, which tells whether changes are taken. A full disk takes one that writes
@@ -131,11 +134,13 @@ impl Writer {
 
     /// Makes the change durable. A commit that fails may have been made.
     pub(super) async fn commit(&self, tx: Tx) -> Result<(), StoreError> {
+        // The next one may begin before this one goes on here.
+        let this = self.begun.load(Ordering::SeqCst);
         tx.commit().await.map_err(|error| {
             self.failing.store(true, Ordering::Relaxed);
             StoreError::Unknown(error.into())
         })?;
-        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.made.fetch_max(this, Ordering::SeqCst);
         Ok(())
     }
 
