@@ -20,6 +20,7 @@ import { createHub, type Hub } from "./watch/hub";
 import { forgetAll } from "./state/resource";
 import { refused, session } from "./session/session";
 import { route } from "./state/location";
+import { useArrival } from "./state/arrival";
 import { useEffect, useState } from "preact/hooks";
 
 export function App({ clients }: { clients: Clients }) {
@@ -44,6 +45,7 @@ function Inside({ clients }: { clients: Clients }) {
       forgetAll();
     };
   }, [clients]);
+  useArrival(route.value);
   if (hub === undefined) return null;
   return (
     <AppContext.Provider value={{ clients, hub }}>

@@ -1,4 +1,4 @@
-import { PLACES, href, parseRoute, type Route } from "./route";
+import { PLACES, href, pageName, parseRoute, samePage, type Route } from "./route";
 import { expect, test } from "vitest";
 
 const ROUTES: Route[] = [
@@ -21,6 +21,13 @@ test.each(ROUTES.map((route) => [href(route), route] as const))("%s leads there 
 test("the empty address shows the machines, an unknown one says so", () => {
   for (const hash of ["", "#", "#/"]) expect(parseRoute(hash).page).toBe("vms");
   for (const hash of ["#/nowhere", "#/vms/x/delete", "#/vms/x/y/z", "#/hosts/h", "#/operations/o/p"]) expect(parseRoute(hash).page).toBe("unknown");
+});
+
+test("a filter or a dialog is no other page", () => {
+  expect(samePage({ page: "vm", id: "x" }, { page: "vm", id: "x", dialog: { kind: "create" } })).toBe(true);
+  expect(samePage({ page: "vm", id: "x" }, { page: "vm", id: "y" })).toBe(false);
+  expect(samePage(PLACES.hosts, PLACES.storage)).toBe(false);
+  for (const route of ROUTES) expect(pageName(route)).not.toBe("");
 });
 
 test("broken escapes break nothing", () => {

@@ -110,6 +110,28 @@ function dialogPath(dialog: VmDialog | undefined): string {
   }
 }
 
+const NAMES: Record<Route["page"], string> = {
+  hosts: "Hosts",
+  vms: "Machines",
+  vm: "Machine",
+  operations: "Operations",
+  operation: "Operation",
+  events: "Audit log",
+  storage: "Storage",
+  findings: "Consistency",
+  unknown: "No such page",
+};
+
+export function pageName(route: Route): string {
+  return NAMES[route.page];
+}
+
+/** Whether only a filter or a dialog tells them apart. */
+export function samePage(one: Route, other: Route): boolean {
+  const id = (route: Route) => (route.page === "vm" || route.page === "operation" ? route.id : "");
+  return one.page === other.page && id(one) === id(other);
+}
+
 /** All machines, all operations, all events: where the navigation leads. */
 export const PLACES = {
   hosts: { page: "hosts" },

@@ -71,16 +71,9 @@ export function EventsPage({ route }: { route: Extract<Route, { page: "events" }
           keyOf={(event) => String(event.revision)}
           label="Events, newest first"
           row={(event) => (
-            <a
-              href="#"
-              class="row"
-              onClick={(click) => {
-                click.preventDefault();
-                open(event);
-              }}
-            >
+            <button type="button" class="row" onClick={() => open(event)}>
               <EventLine event={event} />
-            </a>
+            </button>
           )}
         />
       )}

@@ -14,7 +14,7 @@ import { OperationRow } from "../ui/operation-row";
 import { ProblemBox } from "../ui/problem";
 import { Snapshots } from "./vm-snapshots";
 import { Time } from "../ui/time";
-import { go } from "../state/location";
+import { go, replace } from "../state/location";
 import { layersByDisk, useChains, useLastOperations, useSnapshots, useVm } from "../state/machine";
 import { mayChange } from "../session/session";
 import { useApp } from "../state/app";
@@ -27,7 +27,8 @@ export function VmPage({ route }: { route: Extract<Route, { page: "vm" }> }) {
   const chains = useChains(vmId);
   const snapshots = useSnapshots(vmId);
   const layers = useMemo(() => layersByDisk(chains.data, snapshots.data ?? []), [chains.data, snapshots.data]);
-  const close = () => go({ page: "vm", id: vmId });
+  // Not a step of its own: the back button does not open the dialog again.
+  const close = () => replace({ page: "vm", id: vmId });
   const { dialog } = route;
   const edited = dialog?.kind === "edit" ? snapshots.data?.find((each) => each.id === dialog.snapshot) : undefined;
   return (

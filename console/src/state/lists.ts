@@ -7,10 +7,11 @@ import type { Snapshot } from "../gen/livemerge/v1/snapshot_service_pb";
 import type { Vm } from "../gen/livemerge/v1/vm_pb";
 import { PAGE_SIZE, readPages } from "../api/pages";
 import { useApp } from "./app";
+import { useMemo } from "preact/hooks";
 import { useResource, type Resource } from "./resource";
 
 /** Machines start and stop without an event. */
-const MACHINES_MS = 15_000;
+const MACHINES_MS = 30_000;
 const HOSTS_MS = 10_000;
 
 async function readHosts({ inventory }: Clients): Promise<Host[]> {
@@ -65,5 +66,5 @@ export function useSnapshotCounts(): ReadonlyMap<string, number> | undefined {
 /** Names of machines by id. */
 export function useVmNames(): ReadonlyMap<string, string> {
   const { data } = useVms();
-  return new Map(data?.map((vm) => [vm.id, vm.name]));
+  return useMemo(() => new Map(data?.map((vm) => [vm.id, vm.name])), [data]);
 }

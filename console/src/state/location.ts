@@ -14,8 +14,12 @@ export function go(next: Route): void {
 
 /** The same place with another filter: typing does not fill the history. */
 export function refine(next: Route): void {
-  window.history.replaceState(window.history.state, "", href(next));
   route.value = next;
+  try {
+    window.history.replaceState(window.history.state, "", href(next));
+  } catch {
+    // Browsers bound how often it may be called; the next key stroke writes the address again.
+  }
 }
 
 /** Another place instead of this one, which the back button then does not lead to. */

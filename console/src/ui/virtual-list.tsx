@@ -33,7 +33,7 @@ export function VirtualList<T>({ items, rowHeight, keyOf, label, row }: Props<T>
   useEffect(() => {
     // The row that a key asked for exists only after this render.
     if (wanted.current === undefined) return;
-    const link = box.current?.querySelector<HTMLElement>(`[data-index="${wanted.current}"] a, [data-index="${wanted.current}"] input`);
+    const link = box.current?.querySelector<HTMLElement>(`[data-index="${wanted.current}"] :is(a, button, input)`);
     if (link) {
       link.focus({ preventScroll: true });
       wanted.current = undefined;

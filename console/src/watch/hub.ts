@@ -32,7 +32,17 @@ export function createHub(clients: Clients, refused: () => void): Hub {
   const listeners = new Set<(event: Event) => void>();
   let revision = -1n;
   let leads = false;
-  let wake = () => {};
+  let wanted = false;
+  let waken = () => {};
+  const wake = () => {
+    wanted = true;
+    waken();
+  };
+  /** What was wanted during a look is not lost: the next pause ends at once. */
+  const woken = async () => {
+    if (!wanted) await new Promise<void>((done) => (waken = done));
+    wanted = false;
+  };
 
   const take = (note: Note) => {
     if (note.kind === "hello") {
@@ -66,7 +76,6 @@ export function createHub(clients: Clients, refused: () => void): Hub {
     leads = true;
     term.addEventListener("abort", () => (leads = false), { once: true });
     const listener = { changed: (watch: Watch, event: Event | undefined) => share({ kind: "watch", watch, event }), refused };
-    const woken = () => new Promise<void>((done) => (wake = done));
     void feed(clients, watch.value, listener, term);
     void followOpen(clients, woken, (operations) => share({ kind: "open", operations }), term);
   });
@@ -82,7 +91,7 @@ export function createHub(clients: Clients, refused: () => void): Hub {
       listeners.add(hear);
       return () => listeners.delete(hear);
     },
-    look: () => wake(),
+    look: wake,
     close() {
       resign();
       line.close();

@@ -13,6 +13,8 @@ import { pause } from "./feed";
 const LOOKED_AT_MS = 1_000;
 /** While none goes on, or nobody looks: events tell of new ones at once. */
 const IDLE_MS = 10_000;
+/** However fast events come, so long lies between two looks. */
+const LEAST_MS = 150;
 
 const OPEN = [OperationState.QUEUED, OperationState.RUNNING];
 
@@ -36,6 +38,7 @@ export async function followOpen(
     } catch {
       // The feed shows that the server is away; this look is made again.
     }
+    await pause(LEAST_MS, signal);
     const looked = busy && document.visibilityState === "visible";
     await Promise.race([pause(looked ? LOOKED_AT_MS : IDLE_MS, signal), woken()]);
   }
