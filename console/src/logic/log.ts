@@ -1,0 +1,60 @@
+// Events under a question, as the server asks it of itself.
+
+import type { Event, EventType } from "../gen/livemerge/v1/event_service_pb";
+import type { EventQuestion } from "./commands";
+import { EventSeverity, EventType as Types } from "../gen/livemerge/v1/event_service_pb";
+import { eventWords } from "./words";
+import { folded } from "./text";
+
+/** Whether an event answers the question. */
+export function answers(event: Event, { vm, operation, severity, types }: EventQuestion): boolean {
+  if (vm !== "" && event.vmId !== vm) return false;
+  if (operation !== "" && event.operationId !== operation) return false;
+  if (event.severity < severity) return false;
+  return types.length === 0 || types.includes(event.type);
+}
+
+/** Both, each event once, the newest first. */
+export function joined(read: readonly Event[], live: readonly Event[]): Event[] {
+  const last = read.at(-1)?.revision ?? -1n;
+  const fresh = live.filter((event) => event.revision > last);
+  return [...read, ...fresh].reverse();
+}
+
+/** What is searched in an event. */
+export function searched(events: readonly Event[], q: string): readonly Event[] {
+  const words = folded(q).split(/\s+/u).filter(Boolean);
+  if (words.length === 0) return events;
+  return events.filter((event) => {
+    const { message, actor, vmId, snapshotId, operationId, hostId, details } = event;
+    const parts = [eventWords(event.type), message, actor, vmId, snapshotId, operationId, hostId, ...Object.values(details)];
+    const text = folded(parts.join(" "));
+    return words.every((word) => text.includes(word));
+  });
+}
+
+/** All types by their number's order, without "not known". */
+export function eventTypes(): EventType[] {
+  const numbers = Object.values(Types).filter((value): value is EventType => typeof value === "number" && value !== 0);
+  return numbers.sort((one, other) => one - other);
+}
+
+/** The severity of a route's word; 0 for all. */
+export function severityOf(word: string): EventSeverity {
+  switch (word) {
+    case "info":
+      return EventSeverity.INFO;
+    case "warning":
+      return EventSeverity.WARNING;
+    case "error":
+      return EventSeverity.ERROR;
+    default:
+      return EventSeverity.UNSPECIFIED;
+  }
+}
+
+/** The type of a route's word, such as `snapshot_deleted`. */
+export function typesOf(word: string): EventType[] {
+  const found = (Types as unknown as Record<string, EventType | undefined>)[word.toUpperCase()];
+  return found === undefined || word === "" || /^\d/u.test(word) ? [] : [found];
+}

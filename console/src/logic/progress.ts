@@ -1,0 +1,145 @@
+// Where a delete stands, disk by disk and as a whole.
+
+import type { DiskProgress, Operation } from "../gen/livemerge/v1/operation_pb";
+import { MergeKind, MergePhase } from "../gen/livemerge/v1/merge_pb";
+import { OperationKind, OperationPhase, OperationState } from "../gen/livemerge/v1/operation_pb";
+import { seconds } from "./time";
+
+const COPIED: ReadonlySet<MergePhase> = new Set([
+  MergePhase.VERIFYING,
+  MergePhase.MERGED,
+  MergePhase.REMOVING,
+  MergePhase.REMOVED,
+]);
+const ENDED: ReadonlySet<MergePhase> = new Set([MergePhase.FAILED, MergePhase.CANCELLED, MergePhase.REMOVED]);
+
+/** An end that this version has no state for is an end, too. */
+export function hasEnded(operation: Operation): boolean {
+  const { SUCCEEDED, FAILED, CANCELLED } = OperationState;
+  return operation.endedAt !== undefined || [SUCCEEDED, FAILED, CANCELLED].includes(operation.state);
+}
+
+/** How much is copied, 0 to 1; `undefined` while nobody knows how much there is. */
+export function fraction(disk: DiskProgress): number | undefined {
+  if (COPIED.has(disk.phase)) return 1;
+  const total = Number(disk.totalBytes);
+  if (total > 0) return Math.min(Math.max(Number(disk.doneBytes) / total, 0), 1);
+  return disk.phase === MergePhase.PENDING || disk.phase === MergePhase.UNSPECIFIED ? 0 : undefined;
+}
+
+/** What the guest has written meanwhile, and had to be copied besides the plan. */
+export function guestWrote(disk: DiskProgress): number {
+  return Math.max(Number(disk.totalBytes) - Number(disk.plannedBytes), 0);
+}
+
+/** Bytes still to copy: while the copy runs, what differs between the two volumes. */
+export function dirtyBytes(disk: DiskProgress): number {
+  return COPIED.has(disk.phase) ? 0 : Math.max(Number(disk.totalBytes) - Number(disk.doneBytes), 0);
+}
+
+/** The merges of the round that is under way: all that have ended, but the last, are over. */
+export function underWay(operation: Operation): DiskProgress[] {
+  const open = operation.disks.filter((disk) => !ENDED.has(disk.phase));
+  if (open.length === 0) return [];
+  const round = Math.min(...open.map((disk) => disk.round));
+  return operation.disks.filter((disk) => disk.round === round);
+}
+
+/** The sums over all disks. */
+export interface Totals {
+  readonly done: number;
+  readonly total: number;
+  readonly rate: number;
+  /** Seconds; `undefined` while not known. */
+  readonly left: number | undefined;
+  readonly freed: number;
+}
+
+export function totals(operation: Operation): Totals {
+  let [done, total, rate, freed] = [0, 0, 0, 0];
+  let left: number | undefined;
+  for (const disk of operation.disks) {
+    const whole = Number(disk.totalBytes) > 0 ? Number(disk.totalBytes) : Number(disk.plannedBytes);
+    total += whole;
+    done += COPIED.has(disk.phase) ? whole : Math.min(Number(disk.doneBytes), whole);
+    rate += COPIED.has(disk.phase) ? 0 : Number(disk.bytesPerSecond);
+    freed += Number(disk.freedBytes);
+    const own = seconds(disk.timeLeft);
+    // The disks of a round go together, so the slowest tells.
+    if (own !== undefined && !COPIED.has(disk.phase)) left = Math.max(left ?? 0, own);
+  }
+  return { done, total, rate, left, freed };
+}
+
+/** A step of the stepper. */
+export interface Step {
+  readonly name: string;
+  readonly state: "done" | "now" | "next" | "failed";
+}
+
+const MERGE_STEPS: readonly (readonly [string, readonly MergePhase[]])[] = [
+  ["Copy", [MergePhase.COPYING, MergePhase.OVERLAYING, MergePhase.CANCELLING]],
+  ["Caught up", [MergePhase.READY]],
+  ["Switch the guest", [MergePhase.PIVOTING]],
+  ["Verify", [MergePhase.VERIFYING, MergePhase.MERGED]],
+];
+const PIVOT_STEPS: ReadonlySet<string> = new Set(["Caught up", "Switch the guest"]);
+
+/** The steps from acceptance to end. Steps that this operation does not have are left out. */
+export function steps(operation: Operation): Step[] {
+  const creates = operation.kind === OperationKind.CREATE_SNAPSHOT;
+  const pivots =
+    operation.disks.length === 0 || operation.disks.some((disk) => disk.kind === MergeKind.ACTIVE_COMMIT);
+  const middle = creates
+    ? ["Create overlays"]
+    : [...MERGE_STEPS.map(([name]) => name).filter((name) => pivots || !PIVOT_STEPS.has(name)), "Remove volumes"];
+  const names = ["Queue", "Plan", ...middle, "Done"];
+  const now = names.indexOf(stepName(operation));
+  const failed = operation.state === OperationState.FAILED || operation.state === OperationState.CANCELLED;
+  return names.map((name, index) => {
+    if (operation.state === OperationState.SUCCEEDED || index < now) return { name, state: "done" };
+    if (index === now) return { name, state: failed ? "failed" : "now" };
+    return { name, state: "next" };
+  });
+}
+
+function stepName(operation: Operation): string {
+  if (operation.state === OperationState.SUCCEEDED) return "Done";
+  if (operation.state === OperationState.QUEUED) return "Queue";
+  if (operation.phase === OperationPhase.CREATING_OVERLAYS) return "Create overlays";
+  if (operation.phase === OperationPhase.REMOVING) return "Remove volumes";
+  if (operation.phase === OperationPhase.MERGING) return mergeStep(underWay(operation));
+  // Ended without success: as far as its disks came.
+  if (hasEnded(operation) && operation.disks.some((disk) => Number(disk.doneBytes) > 0)) return "Copy";
+  if (hasEnded(operation) && operation.startedAt === undefined) return "Queue";
+  return "Plan";
+}
+
+/** The disks go together, so the one that is furthest behind tells. */
+function mergeStep(disks: readonly DiskProgress[]): string {
+  const at = disks.map((disk) => MERGE_STEPS.findIndex(([, phases]) => phases.includes(disk.phase)));
+  const known = at.filter((index) => index >= 0);
+  return MERGE_STEPS[known.length > 0 ? Math.min(...known) : 0]?.[0] ?? "Copy";
+}
+
+const PAST_RETURN: ReadonlySet<MergePhase> = new Set([
+  MergePhase.PIVOTING,
+  MergePhase.VERIFYING,
+  MergePhase.MERGED,
+  MergePhase.REMOVING,
+]);
+
+/** Why an operation cannot be cancelled now; empty when it can be asked for. The server has the last word. */
+export function cancelRefusal(operation: Operation): string {
+  if (hasEnded(operation)) return "It has ended.";
+  if (operation.kind !== OperationKind.DELETE_SNAPSHOT) return "Taking a snapshot is one short step: it cannot be called off.";
+  if (operation.cancelRequested) return "Its end was asked for already.";
+  const past = underWay(operation).find((disk) => PAST_RETURN.has(disk.phase));
+  if (past === undefined) return "";
+  return `Past the point of no return: on ${past.disk} the guest is being switched, or was. It goes on to its end.`;
+}
+
+/** Whether the limit of its copy can be changed. */
+export function takesLimit(operation: Operation): boolean {
+  return operation.kind === OperationKind.DELETE_SNAPSHOT && !hasEnded(operation);
+}

@@ -1,0 +1,121 @@
+// One machine: its snapshots, and the chain of each of its disks.
+
+import type { Route } from "../logic/route";
+import type { Vm } from "../gen/livemerge/v1/vm_pb";
+import { Badge } from "../ui/badge";
+import { Chains } from "./vm-chains";
+import { Code, Name } from "../ui/text";
+import { CreateDialog } from "../dialogs/create";
+import { DeleteDialog } from "../dialogs/delete";
+import { EditDialog } from "../dialogs/edit";
+import { Link } from "../ui/link";
+import { Loading } from "../ui/empty";
+import { OperationRow } from "../ui/operation-row";
+import { ProblemBox } from "../ui/problem";
+import { Snapshots } from "./vm-snapshots";
+import { Time } from "../ui/time";
+import { go, replace } from "../state/location";
+import { layersByDisk, useChains, useLastOperations, useSnapshots, useVm } from "../state/machine";
+import { mayChange } from "../session/session";
+import { useApp } from "../state/app";
+import { useMemo } from "preact/hooks";
+import { vmState, vmTone } from "../logic/words";
+
+export function VmPage({ route }: { route: Extract<Route, { page: "vm" }> }) {
+  const vmId = route.id;
+  const vm = useVm(vmId);
+  const chains = useChains(vmId);
+  const snapshots = useSnapshots(vmId);
+  const layers = useMemo(() => layersByDisk(chains.data, snapshots.data ?? []), [chains.data, snapshots.data]);
+  // Not a step of its own: the back button does not open the dialog again.
+  const close = () => replace({ page: "vm", id: vmId });
+  const { dialog } = route;
+  const edited = dialog?.kind === "edit" ? snapshots.data?.find((each) => each.id === dialog.snapshot) : undefined;
+  return (
+    <section>
+      <p class="crumbs">
+        <Link to={{ page: "vms", q: "", state: "", host: "" }}>Machines</Link> /
+      </p>
+      {vm.data ? <Head vm={vm.data} /> : vm.problem ? null : <Loading lines={2} />}
+      {vm.problem && <ProblemBox problem={vm.problem} onRetry={vm.refresh} />}
+      <Open vmId={vmId} />
+      <Snapshots vmId={vmId} snapshots={snapshots} chains={chains.data} />
+      <Chains chains={chains} layers={layers} />
+      <Last vmId={vmId} />
+      {dialog?.kind === "create" && <CreateDialog vmId={vmId} onClose={close} />}
+      {dialog?.kind === "delete" && snapshots.data && (
+        <DeleteDialog vmId={vmId} wanted={dialog.snapshots} snapshots={snapshots.data} layers={layers} onClose={close} />
+      )}
+      {edited && <EditDialog snapshot={edited} onClose={close} onDone={snapshots.refresh} />}
+    </section>
+  );
+}
+
+function Head({ vm }: { vm: Vm }) {
+  return (
+    <header class="head">
+      <div class="line">
+        <h1>
+          <Name of={vm.name} />
+        </h1>
+        <Badge tone={vmTone(vm.state)}>{vmState(vm.state)}</Badge>
+        {vm.stillFrozen && (
+          <Badge tone="bad" title="The guest's file systems were frozen for a snapshot, and it is not certain that they write again. The host goes on trying.">
+            guest frozen
+          </Badge>
+        )}
+        <span class="grow" />
+        <button type="button" class="primary" disabled={!mayChange()} onClick={() => go({ page: "vm", id: vm.id, dialog: { kind: "create" } })}>
+          Take a snapshot
+        </button>
+      </div>
+      <p class="faint line">
+        <Code of={vm.id} />
+        <span>
+          on <Link to={{ page: "hosts" }}>{vm.hostId}</Link>
+        </span>
+        <span>
+          seen <Time at={vm.observedAt} />
+        </span>
+        <Link to={{ page: "events", vm: vm.id, operation: "", severity: "", type: "", q: "" }}>Audit log</Link>
+        <Link to={{ page: "findings", vm: vm.id, host: "" }}>Check consistency</Link>
+      </p>
+    </header>
+  );
+}
+
+/** What goes on now. */
+function Open({ vmId }: { vmId: string }) {
+  const { hub } = useApp();
+  const open = hub.open.value?.filter((operation) => operation.vmId === vmId) ?? [];
+  if (open.length === 0) return null;
+  return (
+    <ul class="plain" aria-label="Operations under way">
+      {open.map((operation) => (
+        <li key={operation.id}>
+          <OperationRow operation={operation} />
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Last({ vmId }: { vmId: string }) {
+  const { data } = useLastOperations(vmId);
+  if (!data || data.length === 0) return null;
+  return (
+    <>
+      <div class="line">
+        <h2>Last operations</h2>
+        <Link to={{ page: "operations", group: "done", q: "", vm: vmId }}>All of this machine</Link>
+      </div>
+      <ul class="plain">
+        {data.map((operation) => (
+          <li key={operation.id}>
+            <OperationRow operation={operation} />
+          </li>
+        ))}
+      </ul>
+    </>
+  );
+}

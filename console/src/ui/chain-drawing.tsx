@@ -1,0 +1,70 @@
+// A disk's chain, drawn: base at the left, the layer that the guest writes at the right.
+
+import type { Layer } from "../logic/chain";
+import { blocks, chainSentence } from "../logic/chain";
+import { bytesOr } from "../logic/bytes";
+import { useId } from "preact/hooks";
+import { visible } from "../logic/text";
+
+const HEIGHT = 44;
+
+function classOf(layer: Layer): string {
+  const kinds = ["block"];
+  if (layer.active) kinds.push("active");
+  if (layer.recordless) kinds.push("recordless");
+  if (layer.sharedWith.length > 0) kinds.push("shared");
+  if (layer.role !== "none") kinds.push(layer.role);
+  return kinds.join(" ");
+}
+
+function words(layer: Layer): string {
+  const parts = [visible(layer.name), bytesOr(layer.allocated, "size not known")];
+  if (layer.snapshots.length > 0) parts.push(`snapshot ${layer.snapshots.map((each) => visible(each.name)).join(", ")}`);
+  if (layer.active) parts.push("the guest writes it");
+  if (layer.sharedWith.length > 0) parts.push("shared");
+  if (layer.recordless) parts.push("no snapshot accounts for it");
+  if (layer.role === "kept") parts.push("kept: takes the data");
+  if (layer.role === "removed") parts.push("removed");
+  return parts.join(" · ");
+}
+
+interface Props {
+  readonly disk: string;
+  readonly layers: readonly Layer[];
+  /** Bytes that the whole width stands for. */
+  readonly scale?: number;
+  readonly chosen?: string;
+  readonly onChoose?: (key: string) => void;
+}
+
+/** Widths are hundredths of the drawing, so it fits every screen without being measured. */
+export function ChainDrawing({ disk, layers, scale, chosen, onChoose }: Props) {
+  const pattern = useId();
+  const places = blocks(layers.map((layer) => layer.allocated), scale);
+  return (
+    <svg class="chain" width="100%" height={HEIGHT} role="img" aria-label={chainSentence(disk, layers)}>
+      <defs>
+        <pattern id={pattern} width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
+          <rect class="hatch" width="3" height="8" />
+        </pattern>
+      </defs>
+      {layers.map((layer, index) => {
+        const place = places[index] ?? { x: 0, width: 0 };
+        return (
+          <g key={layer.key} class={layer.key === chosen ? "chosen" : ""} onClick={onChoose && (() => onChoose(layer.key))}>
+            <title>{words(layer)}</title>
+            <rect class={classOf(layer)} x={`${place.x}%`} y="4" width={`${place.width}%`} height={HEIGHT - 8} rx="3" />
+            {layer.sharedWith.length > 0 && (
+              <rect x={`${place.x}%`} y="4" width={`${place.width}%`} height={HEIGHT - 8} rx="3" fill={`url(#${pattern})`} pointer-events="none" />
+            )}
+            {place.width > 2 && (
+              <text x={`${place.x + place.width / 2}%`} y={HEIGHT / 2 + 4} text-anchor="middle">
+                {layer.role === "removed" ? "✕" : layer.role === "kept" ? "⬤" : index}
+              </text>
+            )}
+          </g>
+        );
+      })}
+    </svg>
+  );
+}
