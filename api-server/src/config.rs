@@ -9,8 +9,8 @@ use crate::hosts::{ENDPOINT_FORM, is_endpoint};
 use crate::snapshot::{Limit, Limits};
 use livemerge_proto::ids::HostId;
 use livemerge_runtime::{
-    AuthConfig, ClientConfig, HostNames, ListenConfig, LogConfig, MetricsConfig, Reach, Security,
-    ServerConfig, TlsConfig, TracesConfig, WebConfig,
+    AuthConfig, ClientConfig, ConsoleConfig, HostNames, ListenConfig, LogConfig, MetricsConfig,
+    Reach, Security, ServerConfig, TlsConfig, TracesConfig, WebConfig,
 };
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -24,6 +24,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// Where browsers are served, by gRPC-Web.
     pub web: WebConfig,
+    /// Where the console is served.
+    pub console: ConsoleConfig,
     /// Bounds of the server.
     pub server: ServerConfig,
     /// What is logged, and how.
@@ -57,6 +59,7 @@ impl Default for Config {
         Self {
             listen: ListenConfig::loopback(7420),
             web: WebConfig::default(),
+            console: ConsoleConfig::default(),
             server: ServerConfig::default(),
             log: LogConfig::default(),
             metrics: MetricsConfig::default(),
@@ -87,6 +90,7 @@ impl Config {
     pub fn check(&self, insecure: bool) -> anyhow::Result<()> {
         self.listen.admit(self.reach(insecure))?;
         self.web.admit(self.reach(insecure))?;
+        self.console.admit(self.reach(insecure))?;
         self.metrics.admit(insecure)?;
         self.server.check()?;
         self.traces.check()?;

@@ -12,6 +12,7 @@
 pub mod access;
 pub mod config;
 pub mod consistency;
+pub mod console;
 pub mod domains;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -3,6 +3,7 @@
 use crate::access;
 use crate::config::Config;
 use crate::consistency::Consistency;
+use crate::console;
 use crate::domains::Domains;
 use crate::grpc::{EventApi, InventoryApi, OperationApi, SnapshotApi};
 use crate::hosts::{Dial, Hosts};
@@ -170,12 +171,18 @@ pub async fn run(config: &Config, insecure: bool) -> anyhow::Result<()> {
     let reach = config.reach(insecure);
     let listener = config.listen.bind(reach).await?;
     let web = config.web.bind(&config.listen, reach).await?;
+    let console = config.console.bind(console::page, &config.listen, reach);
+    let console = console.await?;
+    if let Some(console) = &console {
+        tracing::info!(address = %console.address()?, "the console is served");
+    }
     tracing::info!(address = %listener.address()?, "the server serves");
     let server = server
         .descriptors(DESCRIPTORS)
         .streams(STREAMS)
         .waits(WAITS)
-        .web(web);
+        .web(web)
+        .web(console);
     let server = opening.services.added_to(server);
     let (drain, stopping) = (config.server.drain(), shutdown);
     let drained = tokio::spawn(async move {

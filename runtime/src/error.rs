@@ -68,10 +68,12 @@ pub enum ConfigError {
     /// An address for browsers that other machines can reach, without both TLS and known callers,
     /// and without `--insecure`.
     #[error(
-        "web.listen: {address} can be reached from other machines and needs [tls] and [auth]; \
+        "{table}.listen: {address} can be reached from other machines and needs [tls] and [auth]; \
          set both, listen on loopback, or pass --insecure"
     )]
     InsecureWeb {
+        /// The table of the configuration.
+        table: &'static str,
         /// The address that was refused.
         address: SocketAddr,
     },

@@ -24,7 +24,7 @@ use crate::probes;
 use crate::security::{Gate, Security, TlsFiles};
 use crate::{Readiness, ServeError, ServerConfig, Web};
 use futures::Stream;
-use futures::future::OptionFuture;
+use futures::future::join_all;
 use std::convert::Infallible;
 use std::io;
 use std::num::NonZeroU32;
@@ -67,7 +67,7 @@ pub struct Server {
     meter: ServerMeter,
     shed: Shed,
     security: Security,
-    web: Option<Web>,
+    web: Vec<Web>,
 }
 
 impl Server {
@@ -91,7 +91,7 @@ impl Server {
             meter: ServerMeter::new(&Metrics::default()),
             shed: Shed::new(&Metrics::default()),
             security: Security::default(),
-            web: None,
+            web: Vec::new(),
         }
     }
 
@@ -147,10 +147,10 @@ impl Server {
         self
     }
 
-    /// Serves browsers beside, if there is an address for them: the same services, by gRPC-Web.
+    /// Serves browsers beside, where there is an address for them: the same services, by gRPC-Web.
     #[must_use]
-    pub fn web(mut self, web: Option<Web>) -> Self {
-        self.web = web;
+    pub fn web(mut self, web: impl IntoIterator<Item = Web>) -> Self {
+        self.web.extend(web);
         self
     }
 
@@ -296,18 +296,19 @@ impl Server {
         let limits = Limits::new(&self.config, self.methods.clone(), &self.shed);
         let limited = Limiter::new(RetireLayer::new(routes, self.methods.clone()), limits);
         let stop = CancellationToken::new();
-        let web = self.web.take().map(|web| {
+        let web = std::mem::take(&mut self.web).into_iter().map(|web| {
             let service = self.layered::<TcpConnectInfo>(limited.clone());
             let capacity = self.capacity(web.max_connections());
             let ends = [stop.clone(), cut.clone()];
             let tls = self.security.tls.clone();
             web.serve(service, self.config.with_http1(), tls, capacity, ends)
         });
+        let web = join_all(web);
         let service = self.layered::<IO::ConnectInfo>(limited);
         let bounds = self.config.connection();
         let serving = connections::serve(incoming, service, bounds, stop.clone());
         let serving = async move {
-            tokio::join!(serving, OptionFuture::from(web));
+            tokio::join!(serving, web);
         };
         let mut serving = AbortOnDropHandle::new(tokio::spawn(serving));
 

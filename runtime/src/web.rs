@@ -1,19 +1,23 @@
-//! The table `[web]`: gRPC-Web for browsers, on an address of its own. Off by default.
+//! The tables `[web]` and `[console]`: gRPC-Web for browsers, on addresses of its own. The first is for pages
+//! from elsewhere and off by default; the second has pages of its own.
 //!
 //! ```text
 //!   browser ─▶ TLS ─▶ origin ─▶ CORS ─┬─ application/grpc-web ─▶ the layers of every call ─▶ service
-//!                       │             └─ anything else: 404
+//!                       │             └─ anything else ─▶ a file of the console, or 404
 //!                       └─ foreign: 403
 //! ```
 //!
 //! What is served, and to whom, is the same as on the address of `[listen]`: the same services
 //! behind the same gate. A request of a page from elsewhere is refused before it is looked at, so
-//! that no page can make a browser send what a user has not asked for.
+//! that no page can make a browser send what a user has not asked for. The console's own pages are those
+//! whose origin is the address itself: a name that somebody else has pointed there is not.
 
 mod browser;
 mod origin;
+mod pages;
 
 pub use origin::Origin;
+pub use pages::{Page, Pages};
 
 use crate::connections::{self, ConnectionBounds};
 use crate::layers::GrpcService;
@@ -21,7 +25,7 @@ use crate::listen::{self, Capacity, Listener, Protocols, Socket};
 use crate::security::TlsFiles;
 use crate::{ConfigError, ListenAddress, ListenConfig, Reach, ServeError};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -43,19 +47,7 @@ impl WebConfig {
     /// # Errors
     /// Names `web.listen` for one that is out of `reach`.
     pub fn admit(&self, reach: Reach) -> Result<(), ConfigError> {
-        let Some(address) = self.listen else {
-            return Ok(());
-        };
-        let admitted = Self::at(address, &ListenConfig::default()).admit(reach);
-        admitted.map_err(|_| ConfigError::InsecureWeb { address })
-    }
-
-    fn at(address: SocketAddr, like: &ListenConfig) -> ListenConfig {
-        ListenConfig {
-            address: ListenAddress::Tcp(address),
-            health_address: None,
-            max_connections: like.max_connections,
-        }
+        admit("web", self.listen, reach)
     }
 
     /// Binds the address, if there is one. So many connections as `like` has are open at once.
@@ -67,9 +59,85 @@ impl WebConfig {
         let Some(address) = self.listen else {
             return Ok(None);
         };
-        let listener = Self::at(address, like).bind(reach).await?;
-        let origins = self.allowed_origins.clone();
-        Ok(Some(Web { listener, origins }))
+        Ok(Some(Web {
+            listener: at(address, like).bind(reach).await?,
+            origins: self.allowed_origins.clone(),
+            pages: None,
+        }))
+    }
+}
+
+/// The table `[console]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsoleConfig {
+    /// Where the console is served; `None`, in a file the empty text: nowhere.
+    #[serde(with = "listen::optional")]
+    pub listen: Option<SocketAddr>,
+    /// What its pages may also be called, as behind a proxy, by their exact origin. The address itself, and
+    /// `localhost` for one on loopback, need not be named.
+    pub allowed_origins: Vec<Origin>,
+}
+
+impl Default for ConsoleConfig {
+    fn default() -> Self {
+        ConsoleConfig {
+            listen: Some((Ipv4Addr::LOCALHOST, 7423).into()),
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+impl ConsoleConfig {
+    /// Whether the address may be listened on.
+    ///
+    /// # Errors
+    /// Names `console.listen` for one that is out of `reach`.
+    pub fn admit(&self, reach: Reach) -> Result<(), ConfigError> {
+        admit("console", self.listen, reach)
+    }
+
+    /// Binds the address, if there is one, for these pages. So many connections as `like` has are open at
+    /// once.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit), and [`ServeError::Bind`].
+    pub async fn bind(
+        &self,
+        pages: Pages,
+        like: &ListenConfig,
+        reach: Reach,
+    ) -> Result<Option<Web>, ServeError> {
+        self.admit(reach)?;
+        let Some(address) = self.listen else {
+            return Ok(None);
+        };
+        let listener = at(address, like).bind(reach).await?;
+        let mut origins = self.allowed_origins.clone();
+        if let Ok(ListenAddress::Tcp(bound)) = listener.address() {
+            origins.extend(Origin::of(bound));
+        }
+        Ok(Some(Web {
+            listener,
+            origins,
+            pages: Some(pages),
+        }))
+    }
+}
+
+fn admit(table: &'static str, listen: Option<SocketAddr>, reach: Reach) -> Result<(), ConfigError> {
+    let Some(address) = listen else {
+        return Ok(());
+    };
+    let admitted = at(address, &ListenConfig::default()).admit(reach);
+    admitted.map_err(|_| ConfigError::InsecureWeb { table, address })
+}
+
+fn at(address: SocketAddr, like: &ListenConfig) -> ListenConfig {
+    ListenConfig {
+        address: ListenAddress::Tcp(address),
+        health_address: None,
+        max_connections: like.max_connections,
     }
 }
 
@@ -78,6 +146,7 @@ impl WebConfig {
 pub struct Web {
     listener: Listener,
     origins: Vec<Origin>,
+    pages: Option<Pages>,
 }
 
 impl Web {
@@ -107,7 +176,7 @@ impl Web {
             return;
         };
         let incoming = listen::secured(socket, tls, Protocols::Web, &capacity, cut);
-        let service = browser::service(service, &self.origins);
+        let service = browser::service(service, &self.origins, self.pages);
         connections::serve(incoming, service, bounds, stop).await;
     }
 }

@@ -16,6 +16,8 @@ use crate::objects::Objects;
 use crate::process::run;
 use crate::rig::Rig;
 
+/// Where the API server has its console by default.
+pub const CONSOLE: &str = "127.0.0.1:7423";
 /// How long a service may take until it listens: the first open of a libvirt root takes seconds.
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(15);
@@ -121,8 +123,13 @@ impl Service {
         let address = address(dir, "api", reach, 7420)?;
         let record = dir.join(RECORD).join("api-server.db");
         fs::create_dir_all(dir.join(RECORD))?;
+        // Whoever tries it by hand finds it where it is by default.
+        let console = match reach {
+            Reach::Default => CONSOLE,
+            _ => "",
+        };
         let config = format!(
-            "[listen]\naddress = \"{}\"\n\n[store]\npath = \"{}\"\n\n[heartbeat]\ninterval_ms = 200\nsilence_ms = 1000\n{more}",
+            "[listen]\naddress = \"{}\"\n\n[console]\nlisten = \"{console}\"\n\n[store]\npath = \"{}\"\n\n[heartbeat]\ninterval_ms = 200\nsilence_ms = 1000\n{more}",
             address.listen(),
             record.display(),
         );

@@ -21,6 +21,7 @@ use livemerge_tests::rig::Rig;
 use livemerge_tests::scene::{LIMIT, Scene};
 use livemerge_tests::services::{Reach, Services};
 use livemerge_vhost::VirtualHost;
+use rustix::process::{Pid, setpriority_process};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,16 @@ fn room_was_given_in_time(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
+/// One processor for all of it: the guest has what the services and LVM leave of it.
+fn give_way(guest: Pid) -> Result<()> {
+    for thread in std::fs::read_dir(format!("/proc/{}/task", guest.as_raw_nonzero()))? {
+        let thread: i32 = thread?.file_name().to_string_lossy().parse()?;
+        // One that has ended meanwhile is in nobody's way.
+        let _ended = setpriority_process(Pid::from_raw(thread), 10);
+    }
+    Ok(())
+}
+
 /// A guest on one logical volume of the least size, and the services, before it has filled that.
 async fn begin() -> Result<(Scene, Group)> {
     let group = Group::make(CHUNK).await?;
@@ -134,13 +145,11 @@ async fn begin() -> Result<(Scene, Group)> {
         slots: 256,
         fill_mib: 4,
         background_kib: BACKGROUND_KIB,
-        // The rest of the processor is for the services.
         rate: 20,
     };
     let guest = rig.start(rig.describe_with("vm", vec![disk], workload)?);
     let guest = guest.context("starting the guest")?;
     let mut services = Services::on(&rig, Reach::Unix, &group.config())?;
-    // One processor for all of it.
     services.api.set("heartbeat.silence_ms=30000");
     services.api.set("heartbeat.answer_seconds=60");
     services.agent.set("hypervisor.call_seconds=60");
@@ -153,6 +162,7 @@ async fn begin() -> Result<(Scene, Group)> {
     api.wait_for_vm(guest.spec.uuid, LIMIT).await?;
     let booted = guest.acks.wait_for(DISK, 20, SLOW).await;
     booted.with_context(|| services.agent.log_text())?;
+    give_way(rig.virsh().qemu_pid(&guest.spec.name)?)?;
     let scene = Scene {
         api,
         services,

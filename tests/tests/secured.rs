@@ -105,7 +105,7 @@ impl Site {
         let subjects = bound("host-1") + &bound("host-2");
         let text = self.tables("server", &self.server, &subjects);
         let store = format!(
-            "[agents]\ncertificate = 'host'\n[store]\npath = '{}'\n",
+            "[agents]\ncertificate = 'host'\n[console]\nlisten = ''\n[store]\npath = '{}'\n",
             self.path("api.db").display()
         );
         let config: server_config::Config = toml::from_str(&(text + &store))?;

@@ -152,7 +152,7 @@ async fn the_program_refuses_a_newer_database() {
 
     let config = dir.path().join("server.toml");
     let text = format!(
-        "[listen]\naddress = \"127.0.0.1:0\"\n[store]\npath = {:?}\n",
+        "[listen]\naddress = \"127.0.0.1:0\"\n[console]\nlisten = \"\"\n[store]\npath = {:?}\n",
         path.to_str().unwrap()
     );
     fs::write(&config, text).unwrap();

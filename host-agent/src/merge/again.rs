@@ -3,6 +3,7 @@
 //! ```text
 //!   nobody knows why      ─▶ 2 s, chain as before ─▶ start, 3 times in all
 //!   failed, on this host  ─▶ Failed
+//!   failed, given its room ─▶ 2 s, chain as before ─▶ more room, start, 3 times in all ─▶ Failed
 //!   failed, on a server   ─▶ a pause, chain as before ─▶ start, 12 times in all ─▶ Failed
 //!   called off            ─▶ Failed
 //!   of no kind, as one of ours is while it ends ─▶ its end is waited for, 5 s on this host, 60 s on a server
@@ -11,7 +12,9 @@
 //! Layers on a server, as those behind an exporter, may be away and come back. libvirt 9.0 has no way to
 //! let QEMU wait for them, so each of its requests fails meanwhile, and with the first of its own a job
 //! ends; one may not even begin. The chain is the one that the order was for, no job works on it, and the
-//! guest writes where it did: what made the first start safe makes each of them so.
+//! guest writes where it did: what made the first start safe makes each of them so. A kept volume that has only
+//! the room it is given may be full before it is given more, on a host that has much to do; nothing tells that
+//! failure from another one, and what is lacking is measured anew before each start.
 
 use super::look::{Look, REPEAT_AFTER};
 use super::observation::Told;
@@ -67,8 +70,8 @@ impl Look<'_> {
         if !self.settled() {
             return Step::Wait(self.policy.settle);
         }
-        if self.on_a_server() && self.neighbours() {
-            // It has not begun anew: a server on which it dies each time is given up once.
+        if may_pass(self.record) && self.neighbours() {
+            // It has not begun anew: storage on which it dies each time is given up once.
             let (starts, since) = (self.record.starts.max(1), self.now);
             return Step::Enter(Phase::Copying { starts, since }, None);
         }
@@ -106,7 +109,7 @@ impl Look<'_> {
     fn failed_for_good(&self) -> Option<Step> {
         let failed = Some(&Told::Job(BlockJobOutcome::Failed));
         self.job_failed()
-            .filter(|_| self.seen.told.as_ref() != failed || !self.on_a_server())
+            .filter(|_| self.seen.told.as_ref() != failed || !may_pass(self.record))
     }
 
     fn pause_before_start(&self, starts: u32) -> Duration {
@@ -135,6 +138,11 @@ pub(super) fn most_starts(record: &MergeRecord) -> u32 {
     } else {
         STARTS
     }
+}
+
+/// Whether what its job has failed of may be over when it is asked for again.
+fn may_pass(record: &MergeRecord) -> bool {
+    record.given_room || on_a_server(record)
 }
 
 /// Whether a layer of it may be away and come back.

@@ -60,6 +60,7 @@ pub(crate) fn record(active: bool) -> MergeRecord {
         backing_format: None,
         copy_bytes: 1 << 20,
         promise: Promise::default(),
+        given_room: false,
         elsewhere: vec![],
         profile: None,
         copied: Copied::default(),

@@ -115,6 +115,9 @@ pub struct MergeRecord {
     /// The room in the kept volume's domain that it was promised.
     #[serde(default)]
     pub promise: Promise,
+    /// The kept volume has only the room that it is given, and its job may fail for want of more.
+    #[serde(default)]
+    pub given_room: bool,
     /// What merges of other hosts were promised in that domain by then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Elsewhere>,
@@ -207,6 +210,7 @@ impl MergeRecord {
             backing_format: fit.backing_format,
             copy_bytes: fit.copy_bytes,
             promise: Promise::default(),
+            given_room: false,
             elsewhere: vec![],
             profile: fit.profile,
             copied: Copied::default(),

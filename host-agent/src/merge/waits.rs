@@ -206,7 +206,7 @@ pub(super) fn again_for(
     };
     let is_left = starts < most_starts(record);
     let again = |why: &str| {
-        let text = format!("{why}: it is started again, in case the storage was away");
+        let text = format!("{why}: it is started again, in case the storage was away or full");
         Failure::new(Reason::MergeIoError, text)
     };
     let cause = match told {

@@ -1,6 +1,7 @@
 //! What stands between a browser and the services.
 
 use super::Origin;
+use super::pages::{self, Files, Pages};
 use crate::layers::{Answer, AnswerFuture, GrpcService};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tonic::body::Body;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer as _, Service};
+use tower_http::compression::Compression;
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 /// What a page may send beside what every page may.
@@ -38,7 +40,11 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 const GRPC: &[u8] = b"application/grpc";
 
 /// The service as browsers get it.
-pub(super) fn service<S: GrpcService>(inner: S, origins: &[Origin]) -> Browsers<S> {
+pub(super) fn service<S: GrpcService>(
+    inner: S,
+    origins: &[Origin],
+    pages: Option<Pages>,
+) -> Browsers<S> {
     let origins: Vec<HeaderValue> = origins.iter().map(|o| o.header().clone()).collect();
     // Credentials are a token that a page sends by itself: nothing that a browser adds on its own.
     let cors = CorsLayer::new()
@@ -47,8 +53,12 @@ pub(super) fn service<S: GrpcService>(inner: S, origins: &[Origin]) -> Browsers<
         .allow_headers(SENT)
         .expose_headers(READ)
         .max_age(REMEMBERED);
+    let paths = Paths {
+        calls: GrpcWebLayer::new().layer(inner),
+        files: pages::service(pages),
+    };
     Browsers {
-        inner: cors.layer(Paths(GrpcWebLayer::new().layer(inner))),
+        inner: cors.layer(paths),
         origins: origins.into(),
     }
 }
@@ -79,9 +89,12 @@ impl<S: GrpcService> Service<Request<Body>> for Browsers<S> {
     }
 }
 
-/// Which request is a call.
+/// Which request is a call, and which one is for a file.
 #[derive(Clone)]
-struct Paths<S>(GrpcWebService<S>);
+struct Paths<S> {
+    calls: GrpcWebService<S>,
+    files: Compression<Files>,
+}
 
 impl<S: GrpcService> Service<Request<Body>> for Paths<S> {
     type Response = Response<Body>;
@@ -89,20 +102,20 @@ impl<S: GrpcService> Service<Request<Body>> for Paths<S> {
     type Future = AnswerFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<Request<Body>>::poll_ready(&mut self.0, cx)
+        Service::<Request<Body>>::poll_ready(&mut self.calls, cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let content = request.headers().get(CONTENT_TYPE);
         if content.is_some_and(|content| content.as_bytes().starts_with(GRPC)) {
-            return Box::pin(self.0.call(request));
+            return Box::pin(self.calls.call(request));
         }
-        // The place of whatever else a browser may be given, such as the files of a console.
-        Box::pin(ready(empty(StatusCode::NOT_FOUND)))
+        let file = self.files.call(request);
+        Box::pin(async { Ok(file.await?.map(Body::new)) })
     }
 }
 
-fn empty(status: StatusCode) -> Answer {
+pub(super) fn empty(status: StatusCode) -> Answer {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     Ok(response)

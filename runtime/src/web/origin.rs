@@ -4,6 +4,7 @@ use http::HeaderValue;
 use http::uri::Authority;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 /// An origin, such as `https://console.example.org` or `http://127.0.0.1:8080`. It is compared with
 /// what browsers send byte by byte: it is in lower case, without the port that goes with its scheme.
@@ -15,6 +16,26 @@ impl Origin {
     /// What the header `origin` must be.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.0
+    }
+
+    /// What pages may be called that are served at an address.
+    pub(super) fn of(address: SocketAddr) -> impl Iterator<Item = Origin> {
+        let ip = address.ip();
+        let host = match ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let loopback = ip.is_loopback().then(|| "localhost".to_owned());
+        let hosts = [Some(host), loopback].into_iter().flatten();
+        hosts.flat_map(move |host| {
+            ["http", "https"].into_iter().filter_map(move |scheme| {
+                let port = match (own_port(scheme)?, address.port()) {
+                    (own, port) if own == port => String::new(),
+                    (_, port) => format!(":{port}"),
+                };
+                Origin::try_from(format!("{scheme}://{host}{port}")).ok()
+            })
+        })
     }
 }
 
@@ -48,10 +69,8 @@ fn is_exact(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else {
         return false;
     };
-    let own_port = match scheme {
-        "https" => 443,
-        "http" => 80,
-        _ => return false,
+    let Some(own_port) = own_port(scheme) else {
+        return false;
     };
     let Ok(authority) = authority.parse::<Authority>() else {
         return false;
@@ -64,9 +83,39 @@ fn is_exact(text: &str) -> bool {
     plain && port && text == text.to_ascii_lowercase()
 }
 
+/// The port that goes with a scheme of the web.
+fn own_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_called_as_browsers_spell_it() {
+        let called = |address: &str| -> Vec<String> {
+            let origins = Origin::of(address.parse().unwrap());
+            origins.map(String::from).collect()
+        };
+        assert_eq!(
+            called("127.0.0.1:7423"),
+            [
+                "http://127.0.0.1:7423",
+                "https://127.0.0.1:7423",
+                "http://localhost:7423",
+                "https://localhost:7423"
+            ]
+        );
+        assert_eq!(
+            called("[2001:db8::1]:443"),
+            ["http://[2001:db8::1]:443", "https://[2001:db8::1]"]
+        );
+    }
 
     #[test]
     fn an_origin_is_exact() {

@@ -348,15 +348,13 @@ impl VolumeStore for FakeVolumes {
     }
 
     async fn dependents(&self, on: &[Locator]) -> Result<Vec<Dependent>, StorageError> {
-        let names: Vec<VolumeName> = self.lock().by_name.keys().cloned().collect();
-        let built_on = names.into_iter().filter_map(|name| {
-            let on = self
-                .images
-                .backing(&locator(&name))
-                .filter(|below| on.contains(below))?;
-            Some(Dependent {
+        let built_on = self.images.built_on(on);
+        let marks = self.lock();
+        let built_on = built_on.into_iter().filter_map(|(locator, on)| {
+            let name = self.resolve(&locator)?;
+            marks.by_name.contains_key(&name).then_some(Dependent {
                 on,
-                locator: locator(&name),
+                locator,
                 volume: Some(name),
                 kept: false,
             })

@@ -23,7 +23,7 @@ use crate::guest::domain::Workload;
 use crate::guest::image::GuestImage;
 use crate::guest::oracle;
 use crate::rig::{Guest, Rig};
-use crate::services::{Reach, Services};
+use crate::services::{CONSOLE, Reach, Services};
 use livemerge_vhost::VirtualHost;
 use place::Place;
 pub use place::Storage;
@@ -165,7 +165,7 @@ pub async fn play() -> Result<()> {
     let mut api = Api::at(&services.api.endpoint())?;
     api.wait_for_vm(guest.spec.uuid, ON_FILES.limit).await?;
     report.say(&format!(
-        "API server on {}, host agent on {}, virtual machine {:?}, images in {}.\n\
+        "API server on {}, its console on http://{CONSOLE}, host agent on {}, virtual machine {:?}, images in {}.\n\
          Try `livemerge vm chain {}`. Ctrl-C ends all of it.",
         services.api.endpoint(),
         services.agent.endpoint(),

@@ -80,7 +80,8 @@ impl Tail {
                 }
             }
         };
-        tokio::time::timeout(LIMIT, read).await?
+        let found = tokio::time::timeout(LIMIT, read).await;
+        found.with_context(|| format!("not among {:#?}", self.events))?
     }
 
     pub(crate) fn revisions(&self) -> Vec<i64> {

@@ -110,6 +110,13 @@ mod tests {
         made.unwrap();
         assert_eq!(store.writer.changes(), None);
         put(&store, &mut one, "second").await;
+        assert_eq!(kept(&store, &one), Some(one.clone()));
+        // One that changes nothing costs nobody what is kept, and ends a doubt.
+        store.writer.try_change().await.unwrap();
         assert_eq!(kept(&store, &one), Some(one));
+        drop(store.writer.begin().await.unwrap());
+        assert_eq!(store.writer.changes(), None);
+        store.writer.try_change().await.unwrap();
+        assert!(store.writer.changes().is_some());
     }
 }

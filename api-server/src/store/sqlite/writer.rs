@@ -93,6 +93,13 @@ impl Writer {
 
     /// Begins a change that no other can come between.
     pub(super) async fn begin(&self) -> Result<Tx, StoreError> {
+        let tx = self.begin_uncounted().await?;
+        // Whatever was in doubt is over: this one could not have begun beside it.
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        Ok(tx)
+    }
+
+    async fn begin_uncounted(&self) -> Result<Tx, StoreError> {
         let tx = self
             .pool
             .begin_with("BEGIN IMMEDIATE")
@@ -102,8 +109,6 @@ impl Writer {
                 self.failing.store(true, Ordering::Relaxed);
                 unavailable(error)
             })?;
-        // Whatever was in doubt is over: this one could not have begun beside it.
-        self.begun.fetch_add(1, Ordering::SeqCst);
         self.still_there()?;
         Ok(tx)
     }
@@ -117,8 +122,12 @@ impl Writer {
     /// An empty change, which tells whether changes are taken. A full disk takes one that writes
     /// nothing: after a failure this one writes.
     pub(super) async fn try_change(&self) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_uncounted().await?;
         let failing = self.failing.load(Ordering::Relaxed);
+        // One that writes nothing leaves the state what it is, once that is known.
+        if failing || self.changes().is_none() {
+            self.begun.fetch_add(1, Ordering::SeqCst);
+        }
         if failing {
             // SQLite does not write what has not changed: a row comes, and goes.
             let page = "INSERT INTO meta (key, value) VALUES ('tried', 1);

@@ -1,6 +1,6 @@
 //! What stands on the storage: images with their blocks, and which image each is an overlay of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use livemerge_storage::{Format, Locator};
@@ -133,6 +133,18 @@ impl FakeImages {
             .iter()
             .filter_map(|(image, it)| Some((image.clone(), it.backing.clone()?)));
         named.collect()
+    }
+
+    /// The images whose headers name one of these, each with that one.
+    pub fn built_on(&self, layers: &[Locator]) -> Vec<(Locator, Locator)> {
+        // Of many images most are of others, and to compare paths takes long.
+        let layers: HashSet<&Locator> = layers.iter().collect();
+        let images = self.lock();
+        let built_on = images.iter().filter_map(|(image, it)| {
+            let below = it.backing.as_ref().filter(|below| layers.contains(below))?;
+            Some((image.clone(), below.clone()))
+        });
+        built_on.collect()
     }
 
     /// Whether there is such an image.

@@ -1,4 +1,5 @@
-//! Jobs that have failed: asked for again on a server, which may be away and come back, and nowhere else.
+//! Jobs that have failed: asked for again on a server, which may be away and come back, and where the kept
+//! volume may have been full before it was given more; and nowhere else.
 
 use super::*;
 use crate::hypervisor::{HypervisorError, Layer};
@@ -69,6 +70,33 @@ fn it_is_started_again_after_a_pause_that_grows_and_not_for_ever() {
     assert!(whole > Duration::from_secs(60), "{pauses:?}");
     assert!(whole < Duration::from_secs(240), "{pauses:?}");
     assert!(pauses[5] > pauses[0], "{pauses:?}");
+}
+
+/// Before each start what it lacks is measured, and given.
+#[test]
+fn one_that_may_have_been_full_is_started_three_times_in_all() {
+    let given = |phase| MergeRecord {
+        given_room: true,
+        ..at(phase)
+    };
+    let failed = |missing_for| Observation {
+        machine: seen(VmState::Running, disk(&BEFORE), None).machine,
+        ..failed(missing_for)
+    };
+    for (starts, next) in [(1, started(2)), (2, started(3))] {
+        assert!(matches!(
+            decide(&given(started(starts)), &failed(0)),
+            Step::Wait(_)
+        ));
+        let again = decide(&given(started(starts)), &failed(60));
+        assert_eq!(again, Step::Enter(next, Some(Action::StartJob)));
+    }
+    let last = decide(&given(started(3)), &failed(60));
+    assert_eq!(failed_with(&last), Some(Reason::MergeIoError));
+    let ready = given(Phase::Ready { not_before: now() });
+    assert_eq!(decide(&ready, &failed(60)), Step::Enter(started(1), None));
+    let once = decide(&at(started(1)), &failed(60));
+    assert_eq!(failed_with(&once), Some(Reason::MergeIoError));
 }
 
 #[test]
