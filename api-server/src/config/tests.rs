@@ -306,6 +306,10 @@ fn what_would_be_open_to_others_is_refused() {
             "[hosts.h1]\nendpoint = 'HTTPS://192.0.2.1:1'\n".to_owned(),
             "hosts.h1.endpoint",
         ),
+        (
+            "[console]\nlisten = '192.0.2.1:1'\n".to_owned(),
+            "console.listen",
+        ),
         ("[auth]\n".to_owned(), "auth"),
         (
             "[agents]\ncertificate = 'host'\n".to_owned(),

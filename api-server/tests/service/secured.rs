@@ -5,7 +5,7 @@ use crate::agent::Agent;
 use crate::{HOST, any_id, until};
 use livemerge_api_server::config::{Config, HostConfig};
 use livemerge_api_server::store::{SqliteStore, Store as _};
-use livemerge_api_server::{access, hosts, server};
+use livemerge_api_server::{access, console, hosts, server};
 use livemerge_proto::DESCRIPTORS;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
@@ -35,6 +35,8 @@ pub(crate) struct Secured {
     pub(crate) address: String,
     /// Where browsers are served.
     pub(crate) web: String,
+    /// Where the console is.
+    pub(crate) console: String,
     dir: TempDir,
     shutdown: Shutdown,
     pub(crate) agent: Agent,
@@ -83,9 +85,16 @@ impl Secured {
         config.web.allowed_origins = vec![CONSOLE.to_owned().try_into().unwrap()];
         let web = config.web.bind(&config.listen, Reach::Near).await.unwrap();
         let web_address = web.as_ref().unwrap().address().unwrap().to_string();
+        config.console.listen = config.web.listen;
+        let console = config
+            .console
+            .bind(console::page, &config.listen, Reach::Near);
+        let console = console.await.unwrap();
+        let console_address = console.as_ref().unwrap().address().unwrap().to_string();
         let server = Server::new(config.server.clone())
             .secured(security)
-            .web(web);
+            .web(web)
+            .web(console);
         let shutdown = server.shutdown();
         let dial = hosts::dial(Client::default(), None);
         let opened = server::open(
@@ -108,6 +117,7 @@ impl Secured {
         Self {
             address,
             web: web_address,
+            console: console_address,
             dir,
             shutdown,
             agent,

@@ -1,5 +1,6 @@
 //! Browsers: gRPC-Web over HTTP/1.1, as it stands on the wire.
 
+mod console;
 mod raw;
 
 use crate::secured::{CONSOLE, Secured, token};

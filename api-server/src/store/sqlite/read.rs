@@ -326,7 +326,9 @@ async fn rows(
     query
         .push(order)
         .push(" LIMIT ")
-        .push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        .push_bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        // A bare parameter is part of the plan: SQLite would prepare the query anew each time it is bound.
+        .push(" + 0");
     query.build().fetch_all(readers).await.map_err(unavailable)
 }
 
