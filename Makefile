@@ -13,13 +13,14 @@ RELEASED = proto/release/v0.1.binpb
 FUZZ ?= 600
 FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
 
-.PHONY: help demo play test setup lint sweep bench fuzz contracts docs clean
+.PHONY: help demo play test setup lint sweep bench console fuzz contracts docs clean
 
 help:
 	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
 	@echo 'make play   the same guest and both services, to try by hand until Ctrl-C'
-	@echo 'make test   all tests, on the real thing where that is possible'
+	@echo 'make test   all tests but those in a browser, on the real thing where that is possible'
 	@echo 'make sweep  every fault at every step, and 700 kills of real QEMUs, servers, agents, libvirts and hosts, and 200 cuts of the power; takes hours'
+	@echo 'make console  what browsers are given: builds it, and tests it in Chromium, over a scripted server and on the real thing'
 	@echo 'make fuzz   hostile input for every reader of what others have written, ten minutes each'
 	@echo 'make bench  merges beside virsh and raw QMP: time, bytes and stalls; calls beside bare tonic and SQLite; as ratios'
 	@echo 'make lint   formatting, clippy, protobuf lint and what it breaks, licences'
@@ -60,6 +61,14 @@ bench:
 	@$(CARGO) build --release --quiet -p livemerge-tests --bins
 	@$(CARGO) build --release --quiet -p livemerge-api-server -p livemerge-host-agent -p livemerge-cli
 	@target/release/livemerge-bench
+
+# What is built is part of the API server: it is committed, and has to be what its sources make.
+console:
+	@tests/setup.sh console
+	cd console && npm run build && git diff --stat --exit-code -- dist
+	cd console && npm test && npx vitest run --config e2e/vitest.config.ts
+	@$(CARGO) build --workspace --bins --all-features
+	$(CARGO) nextest run -p livemerge-tests --all-features --ignore-default-filter --no-capture -E 'test(/^console::a_browser/)'
 
 # What they find is in fuzz/artifacts; what they add to the corpus of the run in fuzz/found.
 fuzz:

@@ -5,6 +5,8 @@
 #   tests/setup.sh test    the same, and the tools of the test suite (default)
 #   tests/setup.sh lvm     LVM and a kernel with a device-mapper, for images that are logical volumes
 #   tests/setup.sh s3      an S3 server, for images that are objects
+#   tests/setup.sh console what demo has, the console's packages and a browser; Node 20.19 or newer has to be there, and
+#                          Debian 12 has an older one
 #   tests/setup.sh fuzz    what demo has, and a compiler and a program for the fuzz targets
 #   tests/setup.sh bench   what demo, lvm and s3 have, and the peers of the benchmarks
 #
@@ -56,6 +58,7 @@ why() {
     nghttp2-proxy) echo 'nghttpx, the proxy of HTTP/2 that the services are tested behind' ;;
     python3-venv) echo 'installs the S3 server and the example clients' ;;
     nodejs | npm) echo 'installs and runs buf, azurite and an example client' ;;
+    chromium) echo "the browser of the console's tests" ;;
     esac
 }
 
@@ -228,6 +231,18 @@ install_clients() {
     fi
 }
 
+# What builds the console, and a browser that nobody sees.
+install_console() {
+    has node || die 'the console is built with Node 20.19 or newer, which is not here'
+    install_packages chromium
+    node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' ||
+        die "the console is built with Node 20.19 or newer, and this is $(node --version)"
+    if [ "$root/console/package-lock.json" -nt "$root/console/node_modules/.package-lock.json" ]; then
+        say 'installing the packages of the console in console/node_modules'
+        (cd "$root/console" && npm ci --loglevel=error --no-audit --no-fund >/dev/null)
+    fi
+}
+
 # Who else removes objects.
 install_peers() {
     install_packages rclone
@@ -269,8 +284,9 @@ for group in "${@:-test}"; do
     test) demo; test_tools ;;
     lvm) virtual_hosts ;;
     s3) install_s3 ;;
+    console) demo; install_nextest; install_console ;;
     fuzz) demo; install_fuzz ;;
     bench) demo; virtual_hosts; install_s3; install_peers ;;
-    *) die "unknown group $group: use demo, test, lvm, s3, fuzz or bench" ;;
+    *) die "unknown group $group: use demo, test, lvm, s3, console, fuzz or bench" ;;
     esac
 done

@@ -1,12 +1,37 @@
 //! The console: what a browser is given to call the same services with. It is built in `console/`, and part
 //! of this program.
 
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use livemerge_runtime::Page;
 use rust_embed::Embed;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::sync::LazyLock;
 
 #[derive(Embed)]
 #[folder = "../console/dist"]
 struct Built;
+
+/// By their names in `dist`.
+static FILES: LazyLock<BTreeMap<String, Page>> = LazyLock::new(|| {
+    let files = Built::iter().filter_map(|name| {
+        let content = match Built::get(&name)?.data {
+            Cow::Borrowed(content) => Bytes::from_static(content),
+            Cow::Owned(content) => content.into(),
+        };
+        let page = Page {
+            gzipped: gzipped(&content),
+            content,
+            media_type: media_type(&name),
+            named_by_content: name.starts_with("assets/"),
+        };
+        Some((name.into_owned(), page))
+    });
+    files.collect()
+});
 
 /// Its file under a path of a URL.
 pub fn page(path: &str) -> Option<Page> {
@@ -14,11 +39,15 @@ pub fn page(path: &str) -> Option<Page> {
         "" => "index.html",
         name => name,
     };
-    Some(Page {
-        content: Built::get(name)?.data,
-        media_type: media_type(name),
-        named_by_content: name.starts_with("assets/"),
-    })
+    FILES.get(name).cloned()
+}
+
+fn gzipped(content: &Bytes) -> Option<Bytes> {
+    let mut small = Vec::new();
+    GzEncoder::new(&**content, Compression::best())
+        .read_to_end(&mut small)
+        .ok()?;
+    (small.len() < content.len()).then(|| small.into())
 }
 
 fn media_type(name: &str) -> &'static str {
@@ -49,8 +78,8 @@ mod tests {
             let file = page(name.trim_start_matches('.')).unwrap();
             assert!(file.named_by_content && !file.content.is_empty(), "{name}");
         }
-        for name in Built::iter() {
-            assert_ne!(media_type(&name), "application/octet-stream", "{name}");
+        for (name, file) in &*FILES {
+            assert_ne!(file.media_type, "application/octet-stream", "{name}");
         }
     }
 

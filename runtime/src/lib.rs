@@ -133,4 +133,4 @@ pub use server::{Server, Shutdown};
 pub use server_config::ServerConfig;
 pub use telemetry::{LogConfig, LogFormat};
 pub use trace::{DurableSpan, TraceContext, TracesConfig};
-pub use web::{ConsoleConfig, Origin, Page, Pages, Web, WebConfig};
+pub use web::{ConsoleAddress, ConsoleConfig, Origin, Page, Pages, Web, WebConfig};

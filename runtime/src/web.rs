@@ -12,10 +12,12 @@
 //! that no page can make a browser send what a user has not asked for. The console's own pages are those
 //! whose origin is the address itself: a name that somebody else has pointed there is not.
 
+mod address;
 mod browser;
 mod origin;
 mod pages;
 
+pub use address::ConsoleAddress;
 pub use origin::Origin;
 pub use pages::{Page, Pages};
 
@@ -25,7 +27,7 @@ use crate::listen::{self, Capacity, Listener, Protocols, Socket};
 use crate::security::TlsFiles;
 use crate::{ConfigError, ListenAddress, ListenConfig, Reach, ServeError};
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -68,24 +70,14 @@ impl WebConfig {
 }
 
 /// The table `[console]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConsoleConfig {
-    /// Where the console is served; `None`, in a file the empty text: nowhere.
-    #[serde(with = "listen::optional")]
-    pub listen: Option<SocketAddr>,
+    /// Where the console is served.
+    pub listen: ConsoleAddress,
     /// What its pages may also be called, as behind a proxy, by their exact origin. The address itself, and
     /// `localhost` for one on loopback, need not be named.
     pub allowed_origins: Vec<Origin>,
-}
-
-impl Default for ConsoleConfig {
-    fn default() -> Self {
-        ConsoleConfig {
-            listen: Some((Ipv4Addr::LOCALHOST, 7423).into()),
-            allowed_origins: Vec::new(),
-        }
-    }
 }
 
 impl ConsoleConfig {
@@ -94,25 +86,36 @@ impl ConsoleConfig {
     /// # Errors
     /// Names `console.listen` for one that is out of `reach`.
     pub fn admit(&self, reach: Reach) -> Result<(), ConfigError> {
-        admit("console", self.listen, reach)
+        match self.listen {
+            ConsoleAddress::At(address) => admit("console", Some(address), reach),
+            ConsoleAddress::Loopback | ConsoleAddress::Nowhere => Ok(()),
+        }
     }
 
-    /// Binds the address, if there is one, for these pages. So many connections as `like` has are open at
-    /// once.
+    /// Binds the address, if there is one, for these pages, beside the address of gRPC. So many connections
+    /// as that has are open at once.
     ///
     /// # Errors
-    /// As [`admit`](Self::admit), and [`ServeError::Bind`].
+    /// As [`admit`](Self::admit), and [`ServeError::Bind`] for an address that was named.
     pub async fn bind(
         &self,
         pages: Pages,
-        like: &ListenConfig,
+        beside: &ListenConfig,
         reach: Reach,
     ) -> Result<Option<Web>, ServeError> {
         self.admit(reach)?;
-        let Some(address) = self.listen else {
+        let Some(address) = self.listen.beside(&beside.address) else {
             return Ok(None);
         };
-        let listener = at(address, like).bind(reach).await?;
+        let listener = match at(address, beside).bind(reach).await {
+            Ok(listener) => listener,
+            Err(error) if self.listen == ConsoleAddress::Loopback => {
+                // Nobody has asked for it, and another server on this host may have it.
+                tracing::warn!(%error, "the console is not served");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
         let mut origins = self.allowed_origins.clone();
         if let Ok(ListenAddress::Tcp(bound)) = listener.address() {
             origins.extend(Origin::of(bound));

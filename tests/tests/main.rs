@@ -6,6 +6,7 @@ mod cancel_when_ready;
 mod clients;
 mod cluster;
 mod consistency;
+mod console;
 mod convergence;
 mod deploy;
 mod discovered;

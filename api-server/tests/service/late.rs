@@ -53,7 +53,6 @@ async fn the_server_is_there_before_its_database_and_outlives_its_absence() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("not-mounted-yet");
     let mut config = Config::default();
-    config.console.listen = None;
     config.store.path = home.join("api.db");
     let socket = format!("unix:{}", dir.path().join("api.sock").display());
     config.listen.address = socket.parse().unwrap();

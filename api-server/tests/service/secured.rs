@@ -15,8 +15,8 @@ use livemerge_proto::v1::inventory_service_client::InventoryServiceClient;
 use livemerge_proto::v1::operation_service_client::OperationServiceClient;
 use livemerge_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use livemerge_runtime::{
-    AuthConfig, Client, ClientConfig, Line, Reach, Role, Security, Server, Shutdown, SystemClock,
-    TlsConfig,
+    AuthConfig, Client, ClientConfig, ConsoleAddress, Line, Reach, Role, Security, Server,
+    Shutdown, SystemClock, TlsConfig,
 };
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -85,7 +85,7 @@ impl Secured {
         config.web.allowed_origins = vec![CONSOLE.to_owned().try_into().unwrap()];
         let web = config.web.bind(&config.listen, Reach::Near).await.unwrap();
         let web_address = web.as_ref().unwrap().address().unwrap().to_string();
-        config.console.listen = config.web.listen;
+        config.console.listen = ConsoleAddress::At(([127, 0, 0, 1], 0).into());
         let console = config
             .console
             .bind(console::page, &config.listen, Reach::Near);

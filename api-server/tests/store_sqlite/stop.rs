@@ -28,7 +28,7 @@ async fn never_migrated(path: &Path) {
 fn program(dir: &Path, database: &Path) -> Child {
     let config = dir.join("server.toml");
     let text = format!(
-        "[listen]\naddress = \"unix:{}\"\n[console]\nlisten = \"\"\n[store]\npath = {database:?}\n",
+        "[listen]\naddress = \"unix:{}\"\n[store]\npath = {database:?}\n",
         dir.join("api.sock").display(),
     );
     fs::write(&config, text).unwrap();

@@ -80,12 +80,10 @@ impl Merges {
             let promise = room.promise(&order, &fit.work, &self.volumes).await?;
             let record = MergeRecord::new(order, fit, self.around.clock.now());
             let storage = &record.order.kept.volume.storage;
-            let given_room = self.volumes.gives(storage);
             let in_domain = |other: &&Elsewhere| other.kept.volume.storage == *storage;
             let elsewhere = elsewhere.iter().filter(in_domain).cloned().collect();
             records.push(MergeRecord {
                 promise,
-                given_room,
                 elsewhere,
                 ..record
             });

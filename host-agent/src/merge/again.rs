@@ -1,11 +1,11 @@
 //! A block job that is not there any more, and whose merge is not done: asked for again, or given up. Pure.
 //!
 //! ```text
-//!   nobody knows why      ─▶ 2 s, chain as before ─▶ start, 3 times in all
-//!   failed, on this host  ─▶ Failed
-//!   failed, given its room ─▶ 2 s, chain as before ─▶ more room, start, 3 times in all ─▶ Failed
-//!   failed, on a server   ─▶ a pause, chain as before ─▶ start, 12 times in all ─▶ Failed
-//!   called off            ─▶ Failed
+//!   nobody knows why       ─▶ 2 s, chain as before ─▶ start, 3 times in all
+//!   failed, room as needed ─▶ Failed
+//!   failed, room as given  ─▶ 2 s, chain as before ─▶ more room, start, 3 times in all ─▶ Failed
+//!   failed, on a server    ─▶ a pause, chain as before ─▶ start, 12 times in all ─▶ Failed
+//!   called off             ─▶ Failed
 //!   of no kind, as one of ours is while it ends ─▶ its end is waited for, 5 s on this host, 60 s on a server
 //! ```
 //!
@@ -70,7 +70,7 @@ impl Look<'_> {
         if !self.settled() {
             return Step::Wait(self.policy.settle);
         }
-        if may_pass(self.record) && self.neighbours() {
+        if self.failed_for_now() && self.neighbours() {
             // It has not begun anew: storage on which it dies each time is given up once.
             let (starts, since) = (self.record.starts.max(1), self.now);
             return Step::Enter(Phase::Copying { starts, since }, None);
@@ -110,6 +110,13 @@ impl Look<'_> {
         let failed = Some(&Told::Job(BlockJobOutcome::Failed));
         self.job_failed()
             .filter(|_| self.seen.told.as_ref() != failed || !may_pass(self.record))
+    }
+
+    /// Whether a job that had caught up may have ended for what may be over by now. Where nobody knows why it
+    /// ended, and it is not a server that was away, the guest may have been switched meanwhile.
+    fn failed_for_now(&self) -> bool {
+        let failed = self.seen.told == Some(Told::Job(BlockJobOutcome::Failed));
+        self.on_a_server() || (self.record.given_room && failed)
     }
 
     fn pause_before_start(&self, starts: u32) -> Duration {

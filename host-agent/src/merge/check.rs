@@ -20,6 +20,8 @@ pub struct Fit {
     pub kind: MergeKind,
     /// What QEMU opens for the volume that is kept.
     pub kept: Locator,
+    /// It has only the room that it is given.
+    pub given_room: bool,
     /// What QEMU opens for the volumes that leave the chain, oldest first.
     pub removed: Vec<Locator>,
     /// The layer that a pull leaves below the kept one.
@@ -85,7 +87,8 @@ pub(super) async fn fits(
         copy_bytes += removed.allocated_bytes;
         virtual_bytes = virtual_bytes.max(removed.virtual_bytes);
     }
-    large_enough(&kept, virtual_bytes, volumes.most_room(&kept).is_some())?;
+    let is_given_room = volumes.most_room(&kept).is_some();
+    large_enough(&kept, virtual_bytes, is_given_room)?;
     let disk = chains::disk_of(&vm, &order.disk)?;
     does_not_pull(order, &vm)?;
     idle(order, &vm, disk, hypervisor).await?;
@@ -100,6 +103,8 @@ pub(super) async fn fits(
         // Nobody but QEMU lets a header say what is not so yet.
         relinked: fit.relinked.filter(|_| kind != MergeKind::OfflineCommit),
         kind,
+        // The size of a raw one is its room.
+        given_room: is_given_room && kept.format != Format::Raw,
         copy_bytes,
         work: Work::estimate(copy_bytes),
         ..fit
@@ -252,6 +257,7 @@ fn neighbours(order: &MergeOrder, disk: &DiskView, volumes: &Volumes) -> Result<
     Ok(Fit {
         kind,
         kept,
+        given_room: false,
         removed,
         below,
         relinked,

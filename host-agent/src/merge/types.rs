@@ -210,7 +210,7 @@ impl MergeRecord {
             backing_format: fit.backing_format,
             copy_bytes: fit.copy_bytes,
             promise: Promise::default(),
-            given_room: false,
+            given_room: fit.given_room,
             elsewhere: vec![],
             profile: fit.profile,
             copied: Copied::default(),

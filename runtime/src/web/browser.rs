@@ -1,7 +1,7 @@
 //! What stands between a browser and the services.
 
 use super::Origin;
-use super::pages::{self, Files, Pages};
+use super::pages::{Files, Pages};
 use crate::layers::{Answer, AnswerFuture, GrpcService};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -13,7 +13,6 @@ use std::time::Duration;
 use tonic::body::Body;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer as _, Service};
-use tower_http::compression::Compression;
 use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 /// What a page may send beside what every page may.
@@ -46,7 +45,8 @@ pub(super) fn service<S: GrpcService>(
     pages: Option<Pages>,
 ) -> Browsers<S> {
     let origins: Vec<HeaderValue> = origins.iter().map(|o| o.header().clone()).collect();
-    // Credentials are a token that a page sends by itself: nothing that a browser adds on its own.
+    // Credentials are a token that a page sends by itself; what a browser adds on its own, as a client's
+    // certificate, is of no use to a page from elsewhere, which is refused before.
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins.clone()))
         .allow_methods([Method::POST])
@@ -55,7 +55,7 @@ pub(super) fn service<S: GrpcService>(
         .max_age(REMEMBERED);
     let paths = Paths {
         calls: GrpcWebLayer::new().layer(inner),
-        files: pages::service(pages),
+        files: Files(pages),
     };
     Browsers {
         inner: cors.layer(paths),
@@ -93,7 +93,7 @@ impl<S: GrpcService> Service<Request<Body>> for Browsers<S> {
 #[derive(Clone)]
 struct Paths<S> {
     calls: GrpcWebService<S>,
-    files: Compression<Files>,
+    files: Files,
 }
 
 impl<S: GrpcService> Service<Request<Body>> for Paths<S> {
@@ -110,8 +110,7 @@ impl<S: GrpcService> Service<Request<Body>> for Paths<S> {
         if content.is_some_and(|content| content.as_bytes().starts_with(GRPC)) {
             return Box::pin(self.calls.call(request));
         }
-        let file = self.files.call(request);
-        Box::pin(async { Ok(file.await?.map(Body::new)) })
+        self.files.call(request)
     }
 }
 

@@ -20,7 +20,7 @@ impl Origin {
 
     /// What pages may be called that are served at an address.
     pub(super) fn of(address: SocketAddr) -> impl Iterator<Item = Origin> {
-        let ip = address.ip();
+        let ip = address.ip().to_canonical();
         let host = match ip {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
@@ -111,6 +111,7 @@ mod tests {
                 "https://localhost:7423"
             ]
         );
+        assert_eq!(called("[::ffff:127.0.0.1]:7423"), called("127.0.0.1:7423"));
         assert_eq!(
             called("[2001:db8::1]:443"),
             ["http://[2001:db8::1]:443", "https://[2001:db8::1]"]

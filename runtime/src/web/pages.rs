@@ -5,19 +5,18 @@
 //! other page.
 
 use crate::layers::{Answer, AnswerFuture};
+use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::ready;
 use std::task::{Context, Poll};
 use tonic::body::Body;
-use tower::{Layer as _, Service};
-use tower_http::compression::{Compression, CompressionLayer};
+use tower::Service;
 
 /// Gives the file under a path, such as `/` or `/assets/index.js`.
 pub type Pages = fn(&str) -> Option<Page>;
@@ -26,7 +25,9 @@ pub type Pages = fn(&str) -> Option<Page>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// All of it.
-    pub content: Cow<'static, [u8]>,
+    pub content: Bytes,
+    /// The same by gzip, where that is smaller.
+    pub gzipped: Option<Bytes>,
     /// What browsers take it for, such as `text/html; charset=utf-8`.
     pub media_type: &'static str,
     /// Its name is another one when its content is.
@@ -38,14 +39,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       require-trusted-types-for 'script'";
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
-/// Serves them, smaller to those who can read it so.
-pub(super) fn service(pages: Option<Pages>) -> Compression<Files> {
-    CompressionLayer::new().layer(Files(pages))
-}
-
-/// Serves them, or nothing.
+/// Serves the files of a console, or nothing.
 #[derive(Clone, Copy)]
-pub(super) struct Files(Option<Pages>);
+pub(super) struct Files(pub(super) Option<Pages>);
 
 impl Service<Request<Body>> for Files {
     type Response = Response<Body>;
@@ -86,16 +82,54 @@ impl Files {
             (CONTENT_SECURITY_POLICY, POLICY),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (REFERRER_POLICY, "no-referrer"),
+            (VARY, "accept-encoding"),
         ] {
             say(name, value);
         }
+        let small = page.gzipped.filter(|_| reads_gzip(request.headers()));
+        if small.is_some() {
+            say(CONTENT_ENCODING, "gzip");
+        }
         if request.method() == Method::GET {
-            let content = match page.content {
-                Cow::Borrowed(content) => content.into(),
-                Cow::Owned(content) => content.into(),
-            };
-            *response.body_mut() = Body::new(Full::<bytes::Bytes>::new(content));
+            *response.body_mut() = Body::new(Full::new(small.unwrap_or(page.content)));
         }
         Ok(response)
+    }
+}
+
+/// As browsers say it: by its name, perhaps with a weight that is not zero.
+fn reads_gzip(headers: &HeaderMap) -> bool {
+    let mut said = headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    said.any(|one| {
+        let (name, weight) = one.split_once(';').unwrap_or((one, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").unwrap_or_default();
+        name.trim() == "gzip" && weight.parse().is_ok_and(|weight: f32| weight > 0.0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_for_who_says_so() {
+        for (said, reads) in [
+            ("gzip", true),
+            ("gzip, deflate, br, zstd", true),
+            ("br;q=1.0, gzip;q=0.8, *;q=0.1", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.5", true),
+            ("deflate", false),
+            ("", false),
+            ("xgzip", false),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(said))]);
+            assert_eq!(reads_gzip(&headers), reads, "{said}");
+        }
+        assert!(!reads_gzip(&HeaderMap::new()));
     }
 }

@@ -36,8 +36,8 @@ pub(super) struct Writer {
     given_up: Arc<AtomicBool>,
     /// A change could not begin or be made durable, and none that writes was since.
     failing: AtomicBool,
-    /// How many changes have begun, and which of them was the last to be made: another one, as long as one
-    /// is under way, was undone, or may be made yet.
+    /// How many changes have begun that may write, and which of them was the last to be made: another
+    /// one, as long as one is under way, was undone, or may be made yet.
     begun: AtomicU64,
     made: AtomicU64,
     grows: watch::Sender<()>,
@@ -124,7 +124,7 @@ impl Writer {
     pub(super) async fn try_change(&self) -> Result<(), StoreError> {
         let mut tx = self.begin_uncounted().await?;
         let failing = self.failing.load(Ordering::Relaxed);
-        // One that writes nothing leaves the state what it is, once that is known.
+        // One that writes nothing is no change, but an end of doubt about the last one.
         if failing || self.changes().is_none() {
             self.begun.fetch_add(1, Ordering::SeqCst);
         }
