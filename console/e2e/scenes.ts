@@ -38,27 +38,39 @@ function remove(world: World, index: number, at: readonly number[]): Operation {
   return begin(world, at.flatMap((each) => list[each] ?? []), { requestId: `00000000-0000-4000-8000-${String(requests).padStart(12, "0")}` });
 }
 
+/** Time goes by, in the world's own clock. */
+function pass(world: World, seconds: number): void {
+  world.shiftMs += seconds * 1000;
+  advance(world, seconds);
+}
+
 function finish(world: World): void {
-  for (let step = 0; step < 60; step += 1) advance(world, 5);
+  for (let step = 0; step < 40; step += 1) pass(world, 0.5);
 }
 
 /** A day's work: some done, one cancelled, one failed, two under way, two that wait. */
 export function furnish(world: World): void {
-  for (const index of [10, 11, 12]) remove(world, index, [0]);
-  finish(world);
+  world.shiftMs = -3_600_000;
+  for (const index of [10, 11, 12]) {
+    remove(world, index, [0]);
+    finish(world);
+    world.shiftMs += 600_000;
+  }
   const cancelled = remove(world, 13, [1]);
-  advance(world, 0.5);
+  pass(world, 0.5);
+  pass(world, 0.4);
   cancelled.cancelRequested = true;
   finish(world);
   const failed = remove(world, 14, [0, 1]);
-  advance(world, 0.5);
-  advance(world, 0.5);
+  for (let step = 0; step < 4; step += 1) pass(world, 0.5);
   crash(world, failed);
+  world.shiftMs = -9_000;
   remove(world, 7, [0, 1]);
   remove(world, 0, [0]);
-  for (let step = 0; step < 5; step += 1) advance(world, 0.2);
+  for (let step = 0; step < 5; step += 1) pass(world, 0.2);
   remove(world, 0, [3]);
   remove(world, 0, [5, 6]);
+  world.shiftMs = 0;
 }
 
 const operation = (pick: (world: World) => Operation | undefined) => (world: World): Route => ({ page: "operation", id: pick(world)?.id ?? "" });

@@ -7,6 +7,9 @@ import { volumeKey } from "./names";
 /** What a delete does to a layer. */
 export type Role = "none" | "kept" | "removed";
 
+/** The signs that drawing and text have in common. */
+export const MARKS: Readonly<Record<Role, string>> = { none: "", kept: "●", removed: "✕" };
+
 /** One layer, and what is known of it beside the host's word. */
 export interface Layer {
   /** Stays the same while the volume is in the chain, so that a drawing can move it. */

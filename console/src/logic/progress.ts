@@ -19,6 +19,11 @@ export function hasEnded(operation: Operation): boolean {
   return operation.endedAt !== undefined || [SUCCEEDED, FAILED, CANCELLED].includes(operation.state);
 }
 
+/** Whether a disk's part is over, one way or another. */
+export function mergeHasEnded(disk: DiskProgress): boolean {
+  return ENDED.has(disk.phase);
+}
+
 /** How much is copied, 0 to 1; `undefined` while nobody knows how much there is. */
 export function fraction(disk: DiskProgress): number | undefined {
   if (COPIED.has(disk.phase)) return 1;

@@ -5,12 +5,13 @@ import type { Layer } from "../logic/chain";
 import { Badge } from "../ui/badge";
 import { Bar } from "../ui/bar";
 import { ChainDrawing } from "../ui/chain-drawing";
+import { MARKS } from "../logic/chain";
 import { Code } from "../ui/text";
-import { MergePhase } from "../gen/livemerge/v1/merge_pb";
+import { MergePhase, type Failure } from "../gen/livemerge/v1/merge_pb";
 import { ReasonBox } from "../ui/problem";
 import { adviceFor } from "../logic/reasons";
 import { bytes, bytesOr, rate } from "../logic/bytes";
-import { dirtyBytes, fraction, guestWrote } from "../logic/progress";
+import { dirtyBytes, fraction, guestWrote, mergeHasEnded } from "../logic/progress";
 import { layersByDisk, useChains, useSnapshots } from "../state/machine";
 import { mergePhase, wayWords } from "../logic/words";
 import { seconds, span } from "../logic/time";
@@ -26,7 +27,7 @@ export function DiskCards({ operation }: { operation: Operation }) {
     <>
       {disks.map((disk) => {
         const merges = operation.disks.filter((each) => each.disk === disk);
-        return <DiskCard key={disk} disk={disk} merges={merges} layers={layers.get(disk)} />;
+        return <DiskCard key={disk} disk={disk} merges={merges} layers={layers.get(disk)} known={operation.failure} />;
       })}
     </>
   );
@@ -36,9 +37,11 @@ interface Props {
   readonly disk: string;
   readonly merges: readonly DiskProgress[];
   readonly layers: readonly Layer[] | undefined;
+  /** The failure that the page shows already. */
+  readonly known: Failure | undefined;
 }
 
-function DiskCard({ disk, merges, layers }: Props) {
+function DiskCard({ disk, merges, layers, known }: Props) {
   return (
     <article class="card">
       <h3>
@@ -46,7 +49,7 @@ function DiskCard({ disk, merges, layers }: Props) {
       </h3>
       {layers && <ChainDrawing disk={disk} layers={layers.map((layer) => inMerge(layer, merges))} />}
       {merges.map((merge) => (
-        <MergeRow key={merge.round} merge={merge} rounds={merges.length} />
+        <MergeRow key={merge.round} merge={merge} rounds={merges.length} known={known} />
       ))}
     </article>
   );
@@ -66,11 +69,12 @@ function tone(phase: MergePhase) {
   return phase === MergePhase.REMOVED || phase === MergePhase.MERGED ? ("good" as const) : ("busy" as const);
 }
 
-function MergeRow({ merge, rounds }: { merge: DiskProgress; rounds: number }) {
+function MergeRow({ merge, rounds, known }: { merge: DiskProgress; rounds: number; known: Failure | undefined }) {
   const left = seconds(merge.timeLeft);
   const pause = seconds(merge.longestPause);
   const wrote = guestWrote(merge);
   const speed = Number(merge.bytesPerSecond);
+  const over = mergeHasEnded(merge);
   return (
     <div class="merge">
       <div class="line">
@@ -85,33 +89,41 @@ function MergeRow({ merge, rounds }: { merge: DiskProgress; rounds: number }) {
           {bytes(merge.doneBytes)} of {bytesOr(merge.totalBytes, bytesOr(merge.plannedBytes, "not known"))}
           {merge.plannedBytesGuessed && " (guessed)"}
         </dd>
-        <dt>Still to copy</dt>
-        <dd>{bytes(dirtyBytes(merge))}</dd>
+        {!over && (
+          <>
+            <dt>Still to copy</dt>
+            <dd>{bytes(dirtyBytes(merge))}</dd>
+            <dt>Rate</dt>
+            <dd>{speed > 0 ? rate(speed) : "–"}</dd>
+            <dt>Time left</dt>
+            <dd>{left === undefined ? "–" : span(left)}</dd>
+          </>
+        )}
         <dt>Written meanwhile</dt>
         <dd>{wrote > 0 ? `${bytes(wrote)} by the guest` : "nothing"}</dd>
-        <dt>Rate</dt>
-        <dd>{speed > 0 ? rate(speed) : "–"}</dd>
-        <dt>Time left</dt>
-        <dd>{left === undefined ? "–" : span(left)}</dd>
         <dt>Guest stood still</dt>
-        <dd>{pause === undefined || pause === 0 ? "not at all yet" : span(pause)}</dd>
+        <dd>{pause === undefined || pause === 0 ? `not at all${over ? "" : " yet"}` : span(pause)}</dd>
         <dt>Given back</dt>
         <dd>
           {bytes(merge.freedBytes)}
           {Number(merge.plannedFreedBytes) > 0 && <span class="faint"> of {bytes(merge.plannedFreedBytes)} planned</span>}
         </dd>
-        <dt>Kept</dt>
+        <dt>
+          <span class="mark-kept">{MARKS.kept}</span> Kept
+        </dt>
         <dd>
           <Code of={volumeKey(merge.kept)} />
         </dd>
-        <dt>Removed</dt>
+        <dt>
+          <span class="mark-removed">{MARKS.removed}</span> Removed
+        </dt>
         <dd>
           {merge.removed.map((volume) => (
             <Code key={volumeKey(volume)} of={volumeKey(volume)} />
           ))}
         </dd>
       </dl>
-      {merge.failure && <ReasonBox reason={merge.failure.reason} message={merge.failure.message} advice={adviceFor(merge.failure.reason)} />}
+      {merge.failure && merge.failure.message !== known?.message && <ReasonBox reason={merge.failure.reason} message={merge.failure.message} advice={adviceFor(merge.failure.reason)} />}
     </div>
   );
 }

@@ -48,7 +48,10 @@ const VIRTUAL = 10 * 1024 * MIB;
 const HOSTS = 12;
 
 export function idOf(kind: number, number: number): string {
-  return `${kind.toString(16).padStart(8, "0")}-0000-4000-8000-${number.toString(16).padStart(12, "0")}`;
+  const hex = (value: number, digits: number) => value.toString(16).padStart(digits, "0");
+  // Spread over the first digits, which is what short forms show.
+  const spread = Math.imul(number * 31 + kind, 0x9e3779b1) >>> 0;
+  return `${hex(spread, 8)}-${hex(kind, 4)}-4000-8000-${hex(number, 12)}`;
 }
 
 export class World {
@@ -63,6 +66,8 @@ export class World {
   /** Told of each new event. */
   readonly listeners = new Set<(event: Event) => void>();
   #volumes = 0;
+  /** How far its clock is off, so that a history can be made. */
+  shiftMs = 0;
 
   constructor(
     readonly size: Size,
@@ -84,7 +89,7 @@ export class World {
   }
 
   at(seconds: number) {
-    return timestampFromMs(this.now() + seconds * 1000);
+    return timestampFromMs(this.now() + this.shiftMs + seconds * 1000);
   }
 
   vm(id: string): Vm | undefined {

@@ -1,7 +1,7 @@
 // A disk's chain, drawn: base at the left, the layer that the guest writes at the right.
 
 import type { Layer } from "../logic/chain";
-import { blocks, chainSentence } from "../logic/chain";
+import { MARKS, blocks, chainSentence } from "../logic/chain";
 import { bytesOr } from "../logic/bytes";
 import { useId } from "preact/hooks";
 import { visible } from "../logic/text";
@@ -26,6 +26,23 @@ function words(layer: Layer): string {
   if (layer.role === "kept") parts.push("kept: takes the data");
   if (layer.role === "removed") parts.push("removed");
   return parts.join(" · ");
+}
+
+/** What stands in a block: as much as has room, which the style sheet sees to. */
+function Tag({ layer, index }: { layer: Layer; index: number }) {
+  const [snapshot] = layer.snapshots;
+  const what = snapshot ? visible(snapshot.name) : layer.active ? "active" : layer.base ? "base" : visible(layer.name);
+  return (
+    <div class={`tag ${layer.active && layer.role === "none" ? "of-active" : ""}`}>
+      <div class="lines">
+        <b>{MARKS[layer.role] || index}</b>
+        <bdi>
+          {MARKS[layer.role]} {what}
+        </bdi>
+        <small>{bytesOr(layer.allocated, "")}</small>
+      </div>
+    </div>
+  );
 }
 
 interface Props {
@@ -58,9 +75,9 @@ export function ChainDrawing({ disk, layers, scale, chosen, onChoose }: Props) {
               <rect x={`${place.x}%`} y="4" width={`${place.width}%`} height={HEIGHT - 8} rx="3" fill={`url(#${pattern})`} pointer-events="none" />
             )}
             {place.width > 2 && (
-              <text x={`${place.x + place.width / 2}%`} y={HEIGHT / 2 + 4} text-anchor="middle">
-                {layer.role === "removed" ? "✕" : layer.role === "kept" ? "⬤" : index}
-              </text>
+              <foreignObject x={`${place.x}%`} y="4" width={`${place.width}%`} height={HEIGHT - 8} pointer-events="none" aria-hidden="true">
+                <Tag layer={layer} index={index} />
+              </foreignObject>
             )}
           </g>
         );
