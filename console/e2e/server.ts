@@ -39,6 +39,11 @@ export class Backend {
     this.world = new World(size);
   }
 
+  /** How many watches are open. */
+  get watching(): number {
+    return this.world.listeners.size;
+  }
+
   get address(): string {
     return `http://127.0.0.1:${this.#port}/`;
   }

@@ -6,6 +6,7 @@ import { Badge } from "../ui/badge";
 import { ChainDrawing } from "../ui/chain-drawing";
 import { MARKS } from "../logic/chain";
 import { Code } from "../ui/text";
+import { Volumes } from "../ui/volumes";
 import { bytesOr } from "../logic/bytes";
 import { room } from "../logic/plan";
 import { seconds, span } from "../logic/time";
@@ -63,9 +64,7 @@ function Numbers({ merge, rounds }: { merge: MergePlan; rounds: number }) {
           <span class="mark-removed">{MARKS.removed}</span> Removed
         </dt>
         <dd>
-          {merge.removed.map((volume) => (
-            <Code key={volumeKey(volume)} of={volumeKey(volume)} />
-          ))}
+          <Volumes of={merge.removed} />
         </dd>
         <dt>Copies</dt>
         <dd>

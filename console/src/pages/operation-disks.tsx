@@ -9,6 +9,7 @@ import { MARKS } from "../logic/chain";
 import { Code } from "../ui/text";
 import { MergePhase, type Failure } from "../gen/livemerge/v1/merge_pb";
 import { ReasonBox } from "../ui/problem";
+import { Volumes } from "../ui/volumes";
 import { adviceFor } from "../logic/reasons";
 import { bytes, bytesOr, rate } from "../logic/bytes";
 import { dirtyBytes, fraction, guestWrote, mergeHasEnded } from "../logic/progress";
@@ -118,9 +119,7 @@ function MergeRow({ merge, rounds, known }: { merge: DiskProgress; rounds: numbe
           <span class="mark-removed">{MARKS.removed}</span> Removed
         </dt>
         <dd>
-          {merge.removed.map((volume) => (
-            <Code key={volumeKey(volume)} of={volumeKey(volume)} />
-          ))}
+          <Volumes of={merge.removed} />
         </dd>
       </dl>
       {merge.failure && merge.failure.message !== known?.message && <ReasonBox reason={merge.failure.reason} message={merge.failure.message} advice={adviceFor(merge.failure.reason)} />}

@@ -9,14 +9,9 @@ import { deleteSnapshots } from "../logic/commands";
 import { CommandBox } from "../ui/copy";
 import { go } from "../state/location";
 import { mayChange } from "../session/session";
-import { moment, seconds, span } from "../logic/time";
+import { seconds, span } from "../logic/time";
 import { outcome } from "../logic/headline";
-
-/** Seconds from its begin, or else its acceptance, to its end. */
-function took(operation: Operation): number | undefined {
-  const [from, to] = [moment(operation.startedAt ?? operation.createdAt), moment(operation.endedAt)];
-  return from && to ? (to.getTime() - from.getTime()) / 1000 : undefined;
-}
+import { took } from "../logic/progress";
 
 export function Outcome({ operation }: { operation: Operation }) {
   const { failure } = operation;

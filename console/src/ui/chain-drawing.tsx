@@ -1,7 +1,7 @@
 // A disk's chain, drawn: base at the left, the layer that the guest writes at the right.
 
 import type { Layer } from "../logic/chain";
-import { MARKS, blocks, chainSentence } from "../logic/chain";
+import { MARKS, blocks, chainSentence, dense } from "../logic/chain";
 import { bytesOr } from "../logic/bytes";
 import { useId } from "preact/hooks";
 import { visible } from "../logic/text";
@@ -59,7 +59,7 @@ export function ChainDrawing({ disk, layers, scale, chosen, onChoose }: Props) {
   const pattern = useId();
   const places = blocks(layers.map((layer) => layer.allocated), scale);
   return (
-    <svg class="chain" width="100%" height={HEIGHT} role="img" aria-label={chainSentence(disk, layers)}>
+    <svg class={dense(layers.length) ? "chain dense" : "chain"} width="100%" height={HEIGHT} role="img" aria-label={chainSentence(disk, layers)}>
       <defs>
         <pattern id={pattern} width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
           <rect class="hatch" width="3" height="8" />
