@@ -2,13 +2,13 @@
 
 import axe from "axe-core";
 import { SCENES } from "./scenes";
-import { enact, useStage } from "./stage";
+import { useStage } from "./stage";
 import { expect, test } from "vitest";
 
 const stage = useStage();
 
 test.each(SCENES.map((scene) => [scene.name, scene] as const))("%s", async (_, scene) => {
-  const page = await enact(stage, scene, { width: 1280 });
+  const page = await stage.enact(scene, { width: 1280 });
   await page.evaluate(axe.source);
   for (const colorScheme of ["light", "dark"] as const) {
     await page.emulateMedia({ colorScheme });

@@ -1,7 +1,7 @@
 // Photographs every scene, light and dark, wide and narrow, into `e2e/shots/`. `SCENES=delete,hosts` takes only those.
 
 import { SCENES } from "../scenes";
-import { enact, useStage } from "../stage";
+import { useStage } from "../stage";
 import { join } from "node:path";
 import { test } from "vitest";
 
@@ -16,7 +16,7 @@ const LOOKS = [
 ] as const;
 
 test.each(scenes.map((scene) => [scene.name, scene] as const))("%s", async (name, scene) => {
-  const page = await enact(stage, scene, LOOKS[0]);
+  const page = await stage.enact(scene, LOOKS[0]);
   for (const { width, scheme } of LOOKS) {
     await page.setViewportSize({ width, height: 800 });
     await page.emulateMedia({ colorScheme: scheme });

@@ -45,9 +45,9 @@ interface Props {
 function DiskCard({ disk, merges, layers, known }: Props) {
   return (
     <article class="card">
-      <h3>
+      <h2 class="small">
         <Code of={disk} />
-      </h3>
+      </h2>
       {layers && <ChainDrawing disk={disk} layers={layers.map((layer) => inMerge(layer, merges))} />}
       {merges.map((merge) => (
         <MergeRow key={merge.round} merge={merge} rounds={merges.length} known={known} />

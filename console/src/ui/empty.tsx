@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
   return (
     <div class="empty">
-      <h3>{title}</h3>
+      <h2 class="small">{title}</h2>
       {children}
     </div>
   );

@@ -39,10 +39,10 @@ export function Shell({ route, children }: { route: Route; children: ComponentCh
   };
   return (
     <>
-      <a class="skip" href="#/" onClick={toMain}>
-        To the content
-      </a>
       <header class="top">
+        <a class="skip" href="#/" onClick={toMain}>
+          To the content
+        </a>
         <Link to={PLACES.vms} class="brand">
           LiveMerge
         </Link>
