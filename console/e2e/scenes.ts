@@ -87,6 +87,7 @@ export const SCENES: readonly Scene[] = [
   { name: "machines-no-match", route: () => ({ page: "vms", q: "nothing such", state: "", host: "" }), shows: "Nothing matches" },
   { name: "machine", route: machine(9), shows: "snapshots" },
   { name: "machine-merging", route: machine(0), shows: "place 1", before: furnish },
+  { name: "machine-layers", route: machine(1), shows: "Built on it", then: async (page) => page.locator("summary", { hasText: "Layers" }).click() },
   { name: "machine-many", route: machine(0), shows: "500 snapshots", size: FULL },
   { name: "machine-no-snapshot", route: machine(50), shows: "No snapshot" },
   {
@@ -98,6 +99,15 @@ export const SCENES: readonly Scene[] = [
     },
   },
   { name: "delete", route: (world) => ({ page: "vm", id: vm(world, 4), dialog: { kind: "delete", snapshots: [snapshot(world, 4, 1)] } }), shows: "takes about" },
+  {
+    name: "delete-ways",
+    route: (world) => ({ page: "vm", id: vm(world, 4), dialog: { kind: "delete", snapshots: [snapshot(world, 4, 6)] } }),
+    shows: "The same by hand",
+    then: async (page) => {
+      await page.getByText("takes about").waitFor();
+      for (const summary of await page.locator("dialog summary").all()) await summary.click();
+    },
+  },
   { name: "delete-several", route: (world) => ({ page: "vm", id: vm(world, 7), dialog: { kind: "delete", snapshots: [0, 1, 3].map((at) => snapshot(world, 7, at)) } }), shows: "takes about" },
   { name: "delete-many", route: (world) => ({ page: "vm", id: vm(world, 0), dialog: { kind: "delete", snapshots: world.snapshotsOf(vm(world, 0)).slice(50, 90).map((each) => each.id) } }), shows: "takes about", size: FULL },
   { name: "delete-protected", route: (world) => ({ page: "vm", id: vm(world, 4), dialog: { kind: "delete", snapshots: [snapshot(world, 4, 2)] } }), shows: "It is protected" },

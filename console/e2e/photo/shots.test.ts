@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { test } from "vitest";
 
 const stage = useStage();
-const wanted = process.env.SCENES?.split(",");
-const scenes = SCENES.filter(({ name }) => wanted?.includes(name) ?? true);
+const wanted = (process.env.SCENES ?? "").split(",").filter(Boolean);
+const scenes = SCENES.filter(({ name }) => wanted.length === 0 || wanted.includes(name));
 const LOOKS = [
   { width: 1280, scheme: "light" },
   { width: 1280, scheme: "dark" },

@@ -1,3 +1,12 @@
-import tests from "../vitest.config";
+import { join } from "node:path";
+import { defineConfig } from "vitest/config";
 
-export default { test: { ...tests.test, include: ["e2e/photo/*.test.ts"] } };
+export default defineConfig({
+  test: {
+    root: join(import.meta.dirname, "../.."),
+    environment: "node",
+    include: ["e2e/photo/*.test.ts"],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+  },
+});

@@ -28,7 +28,7 @@ export function DiskCards({ operation }: { operation: Operation }) {
     <>
       {disks.map((disk) => {
         const merges = operation.disks.filter((each) => each.disk === disk);
-        return <DiskCard key={disk} disk={disk} merges={merges} layers={layers.get(disk)} known={operation.failure} />;
+        return <DiskCard key={disk} disk={disk} merges={merges} layers={layers.get(disk)} waiting={chains.data === undefined && !chains.problem} known={operation.failure} />;
       })}
     </>
   );
@@ -38,17 +38,19 @@ interface Props {
   readonly disk: string;
   readonly merges: readonly DiskProgress[];
   readonly layers: readonly Layer[] | undefined;
+  /** The chains are still being read. */
+  readonly waiting: boolean;
   /** The failure that the page shows already. */
   readonly known: Failure | undefined;
 }
 
-function DiskCard({ disk, merges, layers, known }: Props) {
+function DiskCard({ disk, merges, layers, waiting, known }: Props) {
   return (
     <article class="card">
       <h2 class="small">
         <Code of={disk} />
       </h2>
-      {layers && <ChainDrawing disk={disk} layers={layers.map((layer) => inMerge(layer, merges))} />}
+      {layers ? <ChainDrawing disk={disk} layers={layers.map((layer) => inMerge(layer, merges))} /> : waiting && <div class="bone drawing" />}
       {merges.map((merge) => (
         <MergeRow key={merge.round} merge={merge} rounds={merges.length} known={known} />
       ))}

@@ -91,6 +91,7 @@ export function Snapshots({ vmId, snapshots, chains }: Props) {
                 onToggle={() => toggle(node.snapshot.id)}
                 onDelete={() => remove([node.snapshot.id])}
                 may={may}
+                known={chains !== undefined}
               />
             )}
           />
@@ -118,9 +119,11 @@ interface RowProps {
   readonly onToggle: () => void;
   readonly onDelete: () => void;
   readonly may: boolean;
+  /** The chains were read. */
+  readonly known: boolean;
 }
 
-function Row({ vmId, node, chosen, onToggle, onDelete, may }: RowProps) {
+function Row({ vmId, node, chosen, onToggle, onDelete, may, known }: RowProps) {
   const { snapshot, bytes: size, detached } = node;
   const labels = Object.entries(snapshot.labels);
   const leaving = snapshot.state === SnapshotState.DELETING;
@@ -144,7 +147,7 @@ function Row({ vmId, node, chosen, onToggle, onDelete, may }: RowProps) {
         </span>
         <small class="faint line tight meta">
           <Time at={snapshot.createdAt} />
-          <span>{size === undefined ? "size not known" : bytes(size)}</span>
+          <span>{size !== undefined ? bytes(size) : known ? "size not known" : ""}</span>
           <span class="more">{consistencyWords(snapshot.consistency)}</span>
           {labels.slice(0, 4).map(([key, value]) => (
             <span key={key} class="label more">

@@ -11,12 +11,12 @@ export function Empty({ title, children }: { title: string; children?: Component
 }
 
 /** Room for what is being read: as high as it will be, so that nothing jumps. */
-export function Loading({ lines = 4 }: { lines?: number }) {
+export function Loading({ lines = 4, kind = "" }: { lines?: number; kind?: "" | "disk" }) {
   return (
     <div class="loading" role="status">
       <span class="unseen">Loading</span>
       {Array.from({ length: lines }, (_, index) => (
-        <div key={index} class="bone" />
+        <div key={index} class={`bone ${kind}`} />
       ))}
     </div>
   );
