@@ -87,7 +87,7 @@ export const SCENES: readonly Scene[] = [
   { name: "machines-no-match", route: () => ({ page: "vms", q: "nothing such", state: "", host: "" }), shows: "Nothing matches" },
   { name: "machine", route: machine(9), shows: "snapshots" },
   { name: "machine-merging", route: machine(0), shows: "place 1", before: furnish },
-  { name: "machine-layers", route: machine(1), shows: "Built on it", then: async (page) => page.locator("summary", { hasText: "Layers" }).click() },
+  { name: "machine-layers", route: machine(1), shows: "what others are built on", then: async (page) => page.locator("summary", { hasText: "Layers" }).click() },
   { name: "machine-many", route: machine(0), shows: "500 snapshots", size: FULL },
   { name: "machine-no-snapshot", route: machine(50), shows: "No snapshot" },
   {

@@ -60,7 +60,7 @@ function DiskCard({ disk, merges, layers, waiting, known }: Props) {
 
 /** The part of a layer while the merge is open; afterwards the chain is what it is. */
 function inMerge(layer: Layer, merges: readonly DiskProgress[]): Layer {
-  const open = merges.filter((merge) => merge.phase !== MergePhase.REMOVED && merge.failure === undefined);
+  const open = merges.filter((merge) => !mergeHasEnded(merge));
   if (open.some((merge) => merge.removed.some((volume) => volumeKey(volume) === layer.key))) return { ...layer, role: "removed" };
   if (open.some((merge) => volumeKey(merge.kept) === layer.key)) return { ...layer, role: "kept" };
   return layer;

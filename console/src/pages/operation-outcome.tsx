@@ -10,6 +10,7 @@ import { CommandBox } from "../ui/copy";
 import { go } from "../state/location";
 import { mayChange } from "../session/session";
 import { seconds, span } from "../logic/time";
+import { operationTone } from "../logic/words";
 import { outcome } from "../logic/headline";
 import { took } from "../logic/progress";
 
@@ -19,7 +20,7 @@ export function Outcome({ operation }: { operation: Operation }) {
   const pause = Math.max(0, ...pauses);
   const deletes = operation.kind === OperationKind.DELETE_SNAPSHOT;
   return (
-    <div class={`card outcome ${operation.state === OperationState.SUCCEEDED ? "good" : "bad"}`} role="status">
+    <div class={`card outcome ${operationTone(operation.state)}`} role="status">
       <p>
         <strong>{outcome(operation, took(operation))}</strong>
       </p>

@@ -1,6 +1,7 @@
 // What a delete would do to the chains of the world.
 
 import type { PlanDeleteSnapshotResponse, Snapshot } from "../gen/livemerge/v1/snapshot_service_pb";
+import type { ChainLayer } from "../gen/livemerge/v1/volume_pb";
 import type { World } from "./world";
 import { MergeDirection, MergeKind } from "../gen/livemerge/v1/merge_pb";
 import { MergePlanSchema, PlanDeleteSnapshotResponseSchema, type MergePlan } from "../gen/livemerge/v1/snapshot_service_pb";
@@ -33,6 +34,10 @@ function time(bytes: bigint) {
   return { seconds: bytes / BigInt(RATE) + 1n, nanos: 0 };
 }
 
+function sum(layers: readonly ChainLayer[]): bigint {
+  return layers.reduce((sum, layer) => sum + layer.allocatedBytes, 0n);
+}
+
 /** Neighbours go in one merge, others in rounds of their own. */
 function runs(world: World, vmId: string, disk: string, ids: ReadonlySet<string>, direction: MergeDirection): MergePlan[] {
   const chain = world.chain(vmId, disk).layers;
@@ -43,10 +48,10 @@ function runs(world: World, vmId: string, disk: string, ids: ReadonlySet<string>
     let to = from;
     while (gone[to + 1]) to += 1;
     const active = to + 2 === chain.length;
-    const up = active && direction === MergeDirection.PULL;
     const run = chain.slice(from, to + 2);
+    const up = active && (direction === MergeDirection.UNSPECIFIED ? sum(run.slice(0, -1)) < sum(run.slice(1)) : direction === MergeDirection.PULL);
     const [kept, removed] = up ? [run.at(-1), run.slice(0, -1)] : [run[0], run.slice(1)];
-    const bytes = removed.reduce((sum, layer) => sum + layer.allocatedBytes, 0n);
+    const bytes = sum(removed);
     merges.push(
       create(MergePlanSchema, {
         disk,
@@ -55,7 +60,7 @@ function runs(world: World, vmId: string, disk: string, ids: ReadonlySet<string>
         kept: kept?.volume,
         removed: removed.flatMap((layer) => layer.volume ?? []),
         copyBytes: bytes,
-        otherWayBytes: active ? run.reduce((sum, layer) => sum + layer.allocatedBytes, 0n) - bytes : 0n,
+        otherWayBytes: active ? sum(up ? run.slice(1) : run.slice(0, -1)) : 0n,
         spaceNeededBytes: bytes / 2n,
         spaceFreeBytes: 90n << 30n,
         freedBytes: bytes,
