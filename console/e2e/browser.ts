@@ -28,7 +28,7 @@ export class Windows {
     if (this.#browser === undefined) throw new Error("the browser has not been started");
     const context = await this.#browser.newContext({ viewport: { width, height }, colorScheme: scheme, reducedMotion: "reduce", locale: "en" });
     this.#contexts.push(context);
-    context.setDefaultTimeout(10_000);
+    context.setDefaultTimeout(20_000);
     context.on("weberror", (error) => this.faults.push(String(error.error())));
     context.on("console", (message) => {
       // A connection that fails is what some tests are about.
