@@ -6,8 +6,6 @@ import { commands, sh, url, viewerToken } from "./environment";
 import { copying, done, hurry, order, orderSlowly, plan, row, take, visit, visitMachine } from "./machine";
 import { describe, expect, test } from "vitest";
 
-const TOO_SMALL = "no way of the plan copies enough to take long: name a command in CONSOLE_GUEST_WRITES";
-
 describe.skipIf(url === "")("the console against real services", () => {
   const windows = used(new Windows());
 
@@ -63,9 +61,9 @@ describe.skipIf(url === "")("the console against real services", () => {
     expect(await row(page, name).count()).toBe(0);
   });
 
-  test("a delete that takes long is seen to go on, and is cancelled", async (context) => {
+  test("a delete that takes long is seen to go on, and is cancelled", async () => {
     const page = await visitMachine(await windows.context());
-    if (!(await orderSlowly(page))) return context.skip(TOO_SMALL);
+    await orderSlowly(page);
     const before = await done(page);
     await expect.poll(() => done(page)).toBeGreaterThan(before);
     await page.getByRole("button", { name: "Cancel…" }).click();
@@ -77,10 +75,10 @@ describe.skipIf(url === "")("the console against real services", () => {
     await page.getByText("operation cancelled").first().waitFor();
   });
 
-  test("two tabs see the same, and the limit that one sets", async (context) => {
+  test("two tabs see the same, and the limit that one sets", async () => {
     const browser = await windows.context();
     const one = await visitMachine(browser);
-    if (!(await orderSlowly(one))) return context.skip(TOO_SMALL);
+    await orderSlowly(one);
     const two = await browser.newPage();
     await two.goto(one.url());
     await copying(two);
@@ -90,9 +88,9 @@ describe.skipIf(url === "")("the console against real services", () => {
     await two.getByText(/Done in .* given back/u).waitFor({ timeout: 60_000 });
   });
 
-  test.skipIf(commands.killServer === "" || commands.startServer === "")("a server that is killed in the middle: the page recovers by itself", async (context) => {
+  test.skipIf(commands.killServer === "" || commands.startServer === "")("a server that is killed in the middle: the page recovers by itself", async () => {
     const page = await visitMachine(await windows.context());
-    if (!(await orderSlowly(page))) return context.skip(TOO_SMALL);
+    await orderSlowly(page);
     const address = page.url();
     const before = await done(page);
     await sh(commands.killServer);
@@ -111,9 +109,9 @@ describe.skipIf(url === "")("the console against real services", () => {
     expect(page.url()).not.toContain(viewerToken);
   });
 
-  test.skipIf(commands.killVm === "")("a machine that dies: the failure, what is certain, and the event in the log", async (context) => {
+  test.skipIf(commands.killVm === "")("a machine that dies: the failure, what is certain, and the event in the log", async () => {
     const page = await visitMachine(await windows.context());
-    if (!(await orderSlowly(page))) return context.skip(TOO_SMALL);
+    await orderSlowly(page);
     await sh(commands.killVm);
     await page.getByText("VM_DIED").first().waitFor({ timeout: 120_000 });
     await page.getByText("The data are safe").waitFor();
