@@ -58,35 +58,43 @@ export async function plan(page: Page, name: string): Promise<void> {
 
 const UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
 
-/** Bytes that the plan in sight would copy. */
+/** Bytes that the plan in sight would copy; 0 when it would be refused. */
 async function copies(page: Page): Promise<number> {
-  const text = (await page.getByRole("dialog").locator(".summary strong").textContent()) ?? "";
-  const [, size = "0", unit = "B"] = /Copies (?:about )?([\d.]+) (\w+)/u.exec(text) ?? [];
+  const dialog = page.getByRole("dialog");
+  await dialog.locator(".summary, .problem").first().waitFor();
+  if (await dialog.getByRole("button", { name: "Delete", exact: true }).isDisabled()) return 0;
+  const text = (await dialog.locator(".summary strong").textContent()) ?? "";
+  const [, size = "0", unit = "B"] = /Copies ([\d.]+) (\w+)/u.exec(text) ?? [];
   return Number(size) * (UNITS[unit] ?? 1);
 }
 
 /** Less than this at the least rate would be over before anything can be done about it. */
 const ENOUGH = 24 * 2 ** 20;
 
-/** Orders a delete that takes long: at 1 MiB a second, and upwards where too little goes down. */
+/** Orders a delete that takes long: at 1 MiB a second, down if there is enough above, else up. */
 export async function orderSlowly(page: Page): Promise<void> {
-  if (commands.guestWrites !== "") await sh(commands.guestWrites);
   const name = await take(page);
+  if (commands.guestWrites !== "") await sh(commands.guestWrites);
   await plan(page, name);
   const dialog = page.getByRole("dialog");
   await dialog.getByText("How it merges").click();
-  if ((await copies(page)) < ENOUGH) {
-    const answer = page.waitForResponse(/PlanDeleteSnapshot/u);
-    await dialog.getByLabel("Direction").selectOption("pull");
-    await answer;
-    await dialog.locator(".summary").waitFor();
-    if ((await copies(page)) < ENOUGH) throw new Error("no way of the plan copies enough to take long: name a command in CONSOLE_GUEST_WRITES");
-  }
+  await choose(page, ["commit", "pull"]);
   await dialog.getByRole("slider").focus();
   await page.keyboard.press("Home");
   await dialog.getByText("at most 1.00 MiB/s").waitFor();
   await order(page);
   await copying(page);
+}
+
+/** The first direction that copies enough. */
+async function choose(page: Page, directions: readonly string[]): Promise<void> {
+  for (const direction of directions) {
+    const answer = page.waitForResponse(/PlanDeleteSnapshot/u);
+    await page.getByRole("dialog").getByLabel("Direction").selectOption(direction);
+    await answer;
+    if ((await copies(page)) >= ENOUGH) return;
+  }
+  throw new Error("no way of the plan copies enough to take long: name a command in CONSOLE_GUEST_WRITES");
 }
 
 export async function order(page: Page): Promise<void> {
