@@ -26,7 +26,7 @@ export function CancelButton({ operation, onChanged }: { operation: Operation; o
         {refusal}
       </small>
       {asked && (
-        <Confirm title="Cancel the operation" verb="Cancel it" danger act={act} onClose={() => (ask(false), onChanged())}>
+        <Confirm title="Cancel the operation" verb="Cancel the operation" dismiss="Let it go on" danger act={act} onClose={() => (ask(false), onChanged())}>
           <p>
             The copy stops, and the chain reads the same for the guest. A snapshot that a commit has begun to write stays in the list as INCOMPLETE: it can be deleted
             again, and not be gone back to.

@@ -62,7 +62,8 @@ export function CreateDialog({ vmId, onClose }: { vmId: string; onClose: () => v
             <label key={word} class="check">
               <input type="radio" name="quiesce" checked={quiesce === word} onChange={() => change(draft, word)} />
               <span>
-                {title} <small class="faint">{text}</small>
+                {title}
+                <small class="faint">{text}</small>
               </span>
             </label>
           ))}

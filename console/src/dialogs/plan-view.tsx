@@ -4,7 +4,9 @@ import type { DiskChange } from "../logic/plan";
 import type { MergePlan } from "../gen/livemerge/v1/snapshot_service_pb";
 import { Badge } from "../ui/badge";
 import { ChainDrawing } from "../ui/chain-drawing";
+import { MARKS } from "../logic/chain";
 import { Code } from "../ui/text";
+import { Volumes } from "../ui/volumes";
 import { bytesOr } from "../logic/bytes";
 import { room } from "../logic/plan";
 import { seconds, span } from "../logic/time";
@@ -52,15 +54,17 @@ function Numbers({ merge, rounds }: { merge: MergePlan; rounds: number }) {
         {wayWords(merge.kind)}.
       </p>
       <dl class="facts">
-        <dt>Written</dt>
+        <dt>
+          <span class="mark-kept">{MARKS.kept}</span> Written
+        </dt>
         <dd>
           <Code of={volumeKey(merge.kept)} />
         </dd>
-        <dt>Removed</dt>
+        <dt>
+          <span class="mark-removed">{MARKS.removed}</span> Removed
+        </dt>
         <dd>
-          {merge.removed.map((volume) => (
-            <Code key={volumeKey(volume)} of={volumeKey(volume)} />
-          ))}
+          <Volumes of={merge.removed} />
         </dd>
         <dt>Copies</dt>
         <dd>

@@ -20,7 +20,7 @@ export function SnapshotFields({ draft, onChange }: { draft: Draft; onChange: (d
     <>
       <label class="field">
         <span>Name</span>
-        <input type="text" dir="auto" required value={draft.name} aria-invalid={nameWrong !== ""} onInput={(event) => onChange({ ...draft, name: event.currentTarget.value })} />
+        <input type="text" data-first dir="auto" required value={draft.name} aria-invalid={nameWrong !== ""} onInput={(event) => onChange({ ...draft, name: event.currentTarget.value })} />
         <small class="wrong">{nameWrong}</small>
       </label>
       <label class="field">

@@ -7,6 +7,9 @@ import { volumeKey } from "./names";
 /** What a delete does to a layer. */
 export type Role = "none" | "kept" | "removed";
 
+/** The signs that drawing and text have in common. */
+export const MARKS: Readonly<Record<Role, string>> = { none: "", kept: "●", removed: "✕" };
+
 /** One layer, and what is known of it beside the host's word. */
 export interface Layer {
   /** Stays the same while the volume is in the chain, so that a drawing can move it. */
@@ -76,6 +79,11 @@ export interface Block {
 
 /** The room between two blocks. */
 const GAP = 0.6;
+/** So many blocks stand side by side without room between. */
+export function dense(many: number): boolean {
+  return many > 60;
+}
+
 /** What all blocks get whatever they hold, so that an empty layer can still be seen and clicked. */
 const SHARE = 0.35;
 
@@ -86,7 +94,7 @@ const SHARE = 0.35;
 export function blocks(sizes: readonly number[], scale?: number): Block[] {
   const many = sizes.length;
   if (many === 0) return [];
-  const gap = many > 60 ? 0 : GAP;
+  const gap = dense(many) ? 0 : GAP;
   const room = 100 - gap * (many - 1);
   const least = (room * SHARE) / many;
   const total = sizes.reduce((sum, size) => sum + Math.max(size, 0), 0);

@@ -46,6 +46,13 @@ export function groupOf(state: OperationState): Group {
   }
 }
 
+/** What goes on first, then what waits, in the order in which it gets its turn. */
+export function byTurn(operations: readonly Operation[]): Operation[] {
+  const place = (operation: Operation) => (operation.state === OperationState.QUEUED ? Math.max(operation.waiting?.queuePosition ?? 0, 1) : 0);
+  const accepted = (operation: Operation) => Number(operation.createdAt?.seconds ?? 0n) + (operation.createdAt?.nanos ?? 0) / 1e9;
+  return [...operations].sort((one, other) => place(one) - place(other) || accepted(one) - accepted(other));
+}
+
 /** The states that a tab asks the server for. */
 export function statesOf(group: Group): OperationState[] {
   const { QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED } = OperationState;

@@ -1,6 +1,6 @@
 import { MergePhase } from "../gen/livemerge/v1/merge_pb";
 import { OperationKind, OperationPhase, OperationState } from "../gen/livemerge/v1/operation_pb";
-import { announcement, outcome, standing, title } from "./headline";
+import { announcement, inShort, outcome, standing, title } from "./headline";
 import { deleteOf, diskOf } from "../testing";
 import { expect, test } from "vitest";
 
@@ -29,4 +29,13 @@ test("each end has its sentence", () => {
   expect(outcome(deleteOf({ state: OperationState.CANCELLED }), 3)).toContain("INCOMPLETE");
   expect(outcome(deleteOf({ state: OperationState.FAILED }), undefined)).toContain("stay in the list");
   expect(outcome(deleteOf(), 1)).toBe("");
+});
+
+test("in a list the badge has the state, and the line has what came of it", () => {
+  const at = (seconds: number) => ({ seconds: BigInt(seconds) });
+  const copying = [diskOf({ phase: MergePhase.COPYING, doneBytes: 45n, totalBytes: 100n })];
+  expect(inShort(deleteOf({ phase: OperationPhase.MERGING, disks: copying }))).toBe("merging, 45 %");
+  const times = { startedAt: at(10), endedAt: at(22) };
+  expect(inShort(deleteOf({ state: OperationState.SUCCEEDED, disks: [diskOf({ freedBytes: 1n << 30n })], ...times }))).toBe("1.00 GiB given back in 12 s");
+  expect(inShort(deleteOf({ state: OperationState.FAILED, ...times }))).toBe("after 12 s");
 });

@@ -4,7 +4,7 @@ import type { Operation } from "../gen/livemerge/v1/operation_pb";
 import { OperationKind, OperationState } from "../gen/livemerge/v1/operation_pb";
 import { bytes } from "./bytes";
 import { count } from "./text";
-import { hasEnded, totals } from "./progress";
+import { hasEnded, took, totals } from "./progress";
 import { operationPhase, operationState } from "./words";
 import { span } from "./time";
 
@@ -22,6 +22,15 @@ export function standing(operation: Operation): string {
   if (hasEnded(operation)) return operationState(operation.state);
   const cancel = operation.cancelRequested ? ", its end was asked for" : "";
   return `${operationPhase(operation.phase) || "running"}${cancel}`;
+}
+
+/** Where it stands, or what came of it, in a list whose badge has the state already. */
+export function inShort(operation: Operation): string {
+  const { done, total, freed } = totals(operation);
+  if (operation.state === OperationState.SUCCEEDED && freed > 0) return `${bytes(freed)} given back in ${span(took(operation))}`;
+  if (hasEnded(operation)) return `after ${span(took(operation))}`;
+  const part = operation.state === OperationState.RUNNING && total > 0 ? `, ${Math.floor((done / total) * 100)} %` : "";
+  return standing(operation) + part;
 }
 
 /** What is read out now and then while it goes on: in tenths, so that it does not chatter. */

@@ -1,6 +1,6 @@
 import { OperationState } from "../gen/livemerge/v1/operation_pb";
 import { VmSchema, VmState } from "../gen/livemerge/v1/vm_pb";
-import { byName, filterOperations, filterVms, groupOf, statesOf } from "./filter";
+import { byName, byTurn, filterOperations, filterVms, groupOf, statesOf } from "./filter";
 import { create } from "@bufbuild/protobuf";
 import { deleteOf } from "../testing";
 import { describe, expect, test } from "vitest";
@@ -84,4 +84,11 @@ describe("a sparkline", () => {
     expect(points([{ at: 0, value: 1 }], 100, 20)).toBe("");
     expect(points([{ at: 0, value: 0 }, { at: 0, value: 0 }], 100, 20)).toBe("0.0,20.0 0.0,20.0");
   });
+});
+
+test("what goes on stands before what waits, and that in the order of its turns", () => {
+  const queued = (id: string, queuePosition: number) => deleteOf({ id, state: OperationState.QUEUED, waiting: { queuePosition } });
+  const running = (id: string, seconds: number) => deleteOf({ id, createdAt: { seconds: BigInt(seconds) } });
+  const order = byTurn([queued("d", 2), queued("c", 1), running("b", 20), running("a", 10)]);
+  expect(order.map((operation) => operation.id)).toEqual(["a", "b", "c", "d"]);
 });

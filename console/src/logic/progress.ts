@@ -3,7 +3,7 @@
 import type { DiskProgress, Operation } from "../gen/livemerge/v1/operation_pb";
 import { MergeKind, MergePhase } from "../gen/livemerge/v1/merge_pb";
 import { OperationKind, OperationPhase, OperationState } from "../gen/livemerge/v1/operation_pb";
-import { seconds } from "./time";
+import { moment, seconds } from "./time";
 
 const COPIED: ReadonlySet<MergePhase> = new Set([
   MergePhase.VERIFYING,
@@ -17,6 +17,17 @@ const ENDED: ReadonlySet<MergePhase> = new Set([MergePhase.FAILED, MergePhase.CA
 export function hasEnded(operation: Operation): boolean {
   const { SUCCEEDED, FAILED, CANCELLED } = OperationState;
   return operation.endedAt !== undefined || [SUCCEEDED, FAILED, CANCELLED].includes(operation.state);
+}
+
+/** Seconds from its begin, or else its acceptance, to its end. */
+export function took(operation: Operation): number | undefined {
+  const [from, to] = [moment(operation.startedAt ?? operation.createdAt), moment(operation.endedAt)];
+  return from && to ? (to.getTime() - from.getTime()) / 1000 : undefined;
+}
+
+/** Whether a disk's part is over, one way or another. */
+export function mergeHasEnded(disk: DiskProgress): boolean {
+  return ENDED.has(disk.phase);
 }
 
 /** How much is copied, 0 to 1; `undefined` while nobody knows how much there is. */

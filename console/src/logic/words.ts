@@ -81,11 +81,22 @@ export function originWords(origin: SnapshotOrigin): string {
     case SnapshotOrigin.REQUESTED:
       return "taken here";
     case SnapshotOrigin.DISCOVERED:
-      return "found: somebody else took it";
+      return "found";
     case SnapshotOrigin.LEFT_BY_MERGE:
-      return "left by a merge that the guest outran";
+      return "left by a merge";
     default:
       return "origin not known";
+  }
+}
+
+export function originMeans(origin: SnapshotOrigin): string {
+  switch (origin) {
+    case SnapshotOrigin.DISCOVERED:
+      return "Somebody else took it: its layers were found in the chain.";
+    case SnapshotOrigin.LEFT_BY_MERGE:
+      return "The guest outran a merge, which gave it a fresh overlay. Delete it like any other.";
+    default:
+      return "";
   }
 }
 
@@ -165,19 +176,19 @@ export function mergePhase(phase: MergePhase): string {
   }
 }
 
-/** Which way the data go, in a sentence's end. */
+/** Which way the data go. */
 export function wayWords(kind: MergeKind): string {
   switch (kind) {
     case MergeKind.ACTIVE_COMMIT:
-      return "commits the active layer down, then switches the guest to the older volume";
+      return "Commits the active layer down, then switches the guest to the older volume";
     case MergeKind.INTERMEDIATE_COMMIT:
-      return "commits layers below the active one down; the guest is not switched";
+      return "Commits layers below the active one down; the guest is not switched";
     case MergeKind.PULL:
-      return "pulls layers up into the active one; the guest is not switched";
+      return "Pulls layers up into the active one; the guest is not switched";
     case MergeKind.OFFLINE_COMMIT:
-      return "commits down while the machine is off";
+      return "Commits down while the machine is off";
     default:
-      return "in a way that is not known here";
+      return "Merges in a way that is not known here";
   }
 }
 

@@ -67,12 +67,12 @@ export function EventsPage({ route }: { route: Extract<Route, { page: "events" }
       {shown.length > 0 && (
         <VirtualList
           items={shown}
-          rowHeight={48}
+          rowHeight={52}
           keyOf={(event) => String(event.revision)}
           label="Events, newest first"
           row={(event) => (
             <button type="button" class="row" onClick={() => open(event)}>
-              <EventLine event={event} />
+              <EventLine event={event} about={names.get(event.vmId) ?? event.hostId} />
             </button>
           )}
         />

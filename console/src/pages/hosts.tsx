@@ -68,7 +68,6 @@ function add(loads: Map<string, Load>, host: string): Load {
 }
 
 const MEANS: Record<number, string> = {
-  [HostStatus.UP]: "Its agent answers.",
   [HostStatus.UNRESPONSIVE]: "Its agent does not answer. Nothing is assumed about its machines; a merge that it has accepted goes on.",
   [HostStatus.MAINTENANCE]: "In maintenance: what merges there goes on to its end, and nothing new is begun.",
   [HostStatus.INCOMPATIBLE]: "Its agent is of a version that this server does not work with. Upgrade the older of the two.",
@@ -85,7 +84,7 @@ function HostCard({ host, load, onMaintenance }: { host: Host; load: Load; onMai
         {host.maintenance && host.status !== HostStatus.MAINTENANCE && <Badge tone="busy">MAINTENANCE</Badge>}
         {!host.hypervisorConnected && host.status === HostStatus.UP && <Badge tone="bad">libvirt does not answer</Badge>}
       </div>
-      <p class="faint">{MEANS[host.status] ?? ""}</p>
+      {MEANS[host.status] && <p class="faint">{MEANS[host.status]}</p>}
       <dl class="facts">
         <dt>Machines</dt>
         <dd>
@@ -93,7 +92,7 @@ function HostCard({ host, load, onMaintenance }: { host: Host; load: Load; onMai
         </dd>
         <dt>Operations</dt>
         <dd>
-          {load.running} running, {load.queued} queued
+          {load.running + load.queued === 0 ? <span class="faint">none</span> : `${load.running} running, ${load.queued} queued`}
         </dd>
         <dt>Last heard</dt>
         <dd>
@@ -109,7 +108,7 @@ function HostCard({ host, load, onMaintenance }: { host: Host; load: Load; onMai
           <Code of={host.endpoint} />
         </dd>
       </dl>
-      <div class="line">
+      <div class="line foot">
         <Link to={{ page: "findings", vm: "", host: host.id }}>Check consistency</Link>
         <button type="button" disabled={!mayChange()} onClick={onMaintenance}>
           {host.maintenance ? "End maintenance" : "Into maintenance"}

@@ -5,12 +5,14 @@ import type { Layer } from "../logic/chain";
 import { Badge } from "../ui/badge";
 import { Bar } from "../ui/bar";
 import { ChainDrawing } from "../ui/chain-drawing";
+import { MARKS } from "../logic/chain";
 import { Code } from "../ui/text";
-import { MergePhase } from "../gen/livemerge/v1/merge_pb";
+import { MergePhase, type Failure } from "../gen/livemerge/v1/merge_pb";
 import { ReasonBox } from "../ui/problem";
+import { Volumes } from "../ui/volumes";
 import { adviceFor } from "../logic/reasons";
 import { bytes, bytesOr, rate } from "../logic/bytes";
-import { dirtyBytes, fraction, guestWrote } from "../logic/progress";
+import { dirtyBytes, fraction, guestWrote, mergeHasEnded } from "../logic/progress";
 import { layersByDisk, useChains, useSnapshots } from "../state/machine";
 import { mergePhase, wayWords } from "../logic/words";
 import { seconds, span } from "../logic/time";
@@ -26,7 +28,7 @@ export function DiskCards({ operation }: { operation: Operation }) {
     <>
       {disks.map((disk) => {
         const merges = operation.disks.filter((each) => each.disk === disk);
-        return <DiskCard key={disk} disk={disk} merges={merges} layers={layers.get(disk)} />;
+        return <DiskCard key={disk} disk={disk} merges={merges} layers={layers.get(disk)} waiting={chains.data === undefined && !chains.problem} known={operation.failure} />;
       })}
     </>
   );
@@ -36,17 +38,21 @@ interface Props {
   readonly disk: string;
   readonly merges: readonly DiskProgress[];
   readonly layers: readonly Layer[] | undefined;
+  /** The chains are still being read. */
+  readonly waiting: boolean;
+  /** The failure that the page shows already. */
+  readonly known: Failure | undefined;
 }
 
-function DiskCard({ disk, merges, layers }: Props) {
+function DiskCard({ disk, merges, layers, waiting, known }: Props) {
   return (
     <article class="card">
-      <h3>
+      <h2 class="small">
         <Code of={disk} />
-      </h3>
-      {layers && <ChainDrawing disk={disk} layers={layers.map((layer) => inMerge(layer, merges))} />}
+      </h2>
+      {layers ? <ChainDrawing disk={disk} layers={layers.map((layer) => inMerge(layer, merges))} /> : waiting && <div class="bone drawing" />}
       {merges.map((merge) => (
-        <MergeRow key={merge.round} merge={merge} rounds={merges.length} />
+        <MergeRow key={merge.round} merge={merge} rounds={merges.length} known={known} />
       ))}
     </article>
   );
@@ -54,7 +60,7 @@ function DiskCard({ disk, merges, layers }: Props) {
 
 /** The part of a layer while the merge is open; afterwards the chain is what it is. */
 function inMerge(layer: Layer, merges: readonly DiskProgress[]): Layer {
-  const open = merges.filter((merge) => merge.phase !== MergePhase.REMOVED && merge.failure === undefined);
+  const open = merges.filter((merge) => !mergeHasEnded(merge));
   if (open.some((merge) => merge.removed.some((volume) => volumeKey(volume) === layer.key))) return { ...layer, role: "removed" };
   if (open.some((merge) => volumeKey(merge.kept) === layer.key)) return { ...layer, role: "kept" };
   return layer;
@@ -66,11 +72,12 @@ function tone(phase: MergePhase) {
   return phase === MergePhase.REMOVED || phase === MergePhase.MERGED ? ("good" as const) : ("busy" as const);
 }
 
-function MergeRow({ merge, rounds }: { merge: DiskProgress; rounds: number }) {
+function MergeRow({ merge, rounds, known }: { merge: DiskProgress; rounds: number; known: Failure | undefined }) {
   const left = seconds(merge.timeLeft);
   const pause = seconds(merge.longestPause);
   const wrote = guestWrote(merge);
   const speed = Number(merge.bytesPerSecond);
+  const over = mergeHasEnded(merge);
   return (
     <div class="merge">
       <div class="line">
@@ -85,33 +92,39 @@ function MergeRow({ merge, rounds }: { merge: DiskProgress; rounds: number }) {
           {bytes(merge.doneBytes)} of {bytesOr(merge.totalBytes, bytesOr(merge.plannedBytes, "not known"))}
           {merge.plannedBytesGuessed && " (guessed)"}
         </dd>
-        <dt>Still to copy</dt>
-        <dd>{bytes(dirtyBytes(merge))}</dd>
+        {!over && (
+          <>
+            <dt>Still to copy</dt>
+            <dd>{bytes(dirtyBytes(merge))}</dd>
+            <dt>Rate</dt>
+            <dd>{speed > 0 ? rate(speed) : "–"}</dd>
+            <dt>Time left</dt>
+            <dd>{left === undefined ? "–" : span(left)}</dd>
+          </>
+        )}
         <dt>Written meanwhile</dt>
         <dd>{wrote > 0 ? `${bytes(wrote)} by the guest` : "nothing"}</dd>
-        <dt>Rate</dt>
-        <dd>{speed > 0 ? rate(speed) : "–"}</dd>
-        <dt>Time left</dt>
-        <dd>{left === undefined ? "–" : span(left)}</dd>
         <dt>Guest stood still</dt>
-        <dd>{pause === undefined || pause === 0 ? "not at all yet" : span(pause)}</dd>
+        <dd>{pause === undefined || pause === 0 ? `not at all${over ? "" : " yet"}` : span(pause)}</dd>
         <dt>Given back</dt>
         <dd>
           {bytes(merge.freedBytes)}
           {Number(merge.plannedFreedBytes) > 0 && <span class="faint"> of {bytes(merge.plannedFreedBytes)} planned</span>}
         </dd>
-        <dt>Kept</dt>
+        <dt>
+          <span class="mark-kept">{MARKS.kept}</span> Kept
+        </dt>
         <dd>
           <Code of={volumeKey(merge.kept)} />
         </dd>
-        <dt>Removed</dt>
+        <dt>
+          <span class="mark-removed">{MARKS.removed}</span> Removed
+        </dt>
         <dd>
-          {merge.removed.map((volume) => (
-            <Code key={volumeKey(volume)} of={volumeKey(volume)} />
-          ))}
+          <Volumes of={merge.removed} />
         </dd>
       </dl>
-      {merge.failure && <ReasonBox reason={merge.failure.reason} message={merge.failure.message} advice={adviceFor(merge.failure.reason)} />}
+      {merge.failure && merge.failure.message !== known?.message && <ReasonBox reason={merge.failure.reason} message={merge.failure.message} advice={adviceFor(merge.failure.reason)} />}
     </div>
   );
 }

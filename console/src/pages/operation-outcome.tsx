@@ -9,14 +9,10 @@ import { deleteSnapshots } from "../logic/commands";
 import { CommandBox } from "../ui/copy";
 import { go } from "../state/location";
 import { mayChange } from "../session/session";
-import { moment, seconds, span } from "../logic/time";
+import { seconds, span } from "../logic/time";
+import { operationTone } from "../logic/words";
 import { outcome } from "../logic/headline";
-
-/** Seconds from its begin, or else its acceptance, to its end. */
-function took(operation: Operation): number | undefined {
-  const [from, to] = [moment(operation.startedAt ?? operation.createdAt), moment(operation.endedAt)];
-  return from && to ? (to.getTime() - from.getTime()) / 1000 : undefined;
-}
+import { took } from "../logic/progress";
 
 export function Outcome({ operation }: { operation: Operation }) {
   const { failure } = operation;
@@ -24,7 +20,7 @@ export function Outcome({ operation }: { operation: Operation }) {
   const pause = Math.max(0, ...pauses);
   const deletes = operation.kind === OperationKind.DELETE_SNAPSHOT;
   return (
-    <div class={`card outcome ${operation.state === OperationState.SUCCEEDED ? "good" : "bad"}`} role="status">
+    <div class={`card outcome ${operationTone(operation.state)}`} role="status">
       <p>
         <strong>{outcome(operation, took(operation))}</strong>
       </p>

@@ -17,7 +17,7 @@ import { ProblemBox, ReasonBox } from "../ui/problem";
 import { Sparkline } from "../ui/sparkline";
 import { Stepper } from "../ui/stepper";
 import { adviceFor } from "../logic/reasons";
-import { announcement, standing, title } from "../logic/headline";
+import { announcement, title } from "../logic/headline";
 import { bytes, bytesOr, rate } from "../logic/bytes";
 import { hasEnded, steps, takesLimit, totals } from "../logic/progress";
 import { moment, relative, seconds, span } from "../logic/time";
@@ -54,7 +54,7 @@ function Shown({ operation, rates, refresh }: { operation: Operation; rates: rea
       {operation.waiting && !ended && <Waits operation={operation} />}
       {ended ? <Outcome operation={operation} /> : operation.state === OperationState.RUNNING && <Live operation={operation} rates={rates} />}
       {!ended && (
-        <div class="controls">
+        <div class="controls card">
           {takesLimit(operation) && <Bandwidth operation={operation} onChanged={refresh} />}
           <CancelButton operation={operation} onChanged={refresh} />
         </div>
@@ -111,7 +111,7 @@ function Waits({ operation }: { operation: Operation }) {
   if (!waiting) return null;
   const next = moment(waiting.nextTryAt);
   return (
-    <ReasonBox reason={waiting.reason} message={waiting.message} advice={adviceFor(waiting.reason)}>
+    <ReasonBox reason={waiting.reason} message={waiting.message} advice={adviceFor(waiting.reason)} calm>
       <p class="faint">
         {waiting.queuePosition > 0 ? `Place ${waiting.queuePosition} in the queue. ` : ""}
         {waiting.attempts > 0 ? `Tried ${waiting.attempts} times. ` : ""}
@@ -125,7 +125,7 @@ function Live({ operation, rates }: { operation: Operation; rates: readonly Samp
   const sum = totals(operation);
   const planned = seconds(operation.estimatedTime);
   return (
-    <div class="live card">
+    <div class="numbers card">
       <div class="number">
         <strong>{sum.total > 0 ? `${Math.floor((sum.done / sum.total) * 100)} %` : "–"}</strong>
         <span class="faint">
@@ -140,7 +140,6 @@ function Live({ operation, rates }: { operation: Operation; rates: readonly Samp
         <strong>{sum.rate > 0 ? rate(sum.rate) : "–"}</strong>
         <Sparkline samples={rates} />
       </div>
-      <p class="faint full">{standing(operation)}</p>
     </div>
   );
 }

@@ -32,7 +32,7 @@ export function SignInPage({ clients, problem }: { clients: Clients; problem: Pr
         <button type="submit" class="primary" disabled={busy || token.trim() === ""}>
           {busy ? "Looking…" : "Sign in"}
         </button>
-        <p class="faint">It is the token that the command line reads with --token-file. A viewer's token shows everything and changes nothing.</p>
+        <p class="faint">It is the token that the command line reads with <code class="whole">--token-file</code>. A viewer's token shows everything and changes nothing.</p>
       </form>
     </main>
   );

@@ -58,7 +58,7 @@ function Row({ removal, onRestore }: { removal: Removal; onRestore: () => void }
           </span>
           {kept && (
             <span>
-              kept until <Time at={removal.keepUntil} />
+              goes for good <Time at={removal.keepUntil} />
             </span>
           )}
         </small>

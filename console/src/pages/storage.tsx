@@ -50,7 +50,7 @@ export function StoragePage() {
         </Empty>
       )}
       <ul class="cards">{data?.items.map((one) => <Domain key={`${one.hostId} ${one.storage?.id}`} of={one} />)}</ul>
-      <Removals events={options.events} />
+      {(data !== undefined || problem !== undefined) && <Removals events={options.events} />}
     </section>
   );
 }

@@ -4,10 +4,13 @@ import { PLACES } from "../logic/route";
 
 export function UnknownPage() {
   return (
-    <Empty title="There is no such page">
-      <p>
-        The address names nothing here. <Link to={PLACES.vms}>Go to the machines</Link>
-      </p>
-    </Empty>
+    <section>
+      <h1>Nothing here</h1>
+      <Empty title="There is no such page">
+        <p>
+          The address names nothing. <Link to={PLACES.vms}>Go to the machines</Link>
+        </p>
+      </Empty>
+    </section>
   );
 }

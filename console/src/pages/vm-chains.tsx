@@ -18,15 +18,17 @@ import type { VolumeChain } from "../gen/livemerge/v1/volume_pb";
 interface Props {
   readonly chains: Resource<GetVolumeChainResponse>;
   readonly layers: ReadonlyMap<string, readonly Layer[]>;
+  /** How many there will be. */
+  readonly disks: number;
 }
 
-export function Chains({ chains, layers }: Props) {
+export function Chains({ chains, layers, disks }: Props) {
   const { data, problem, refresh } = chains;
   return (
     <>
       <h2>Disks</h2>
       {problem && <ProblemBox problem={problem} onRetry={refresh} />}
-      {data === undefined && !problem && <Loading />}
+      {data === undefined && !problem && <Loading lines={disks} kind="disk" />}
       {data?.chains.map((chain) => <Disk key={chain.disk} chain={chain} layers={layers.get(chain.disk) ?? []} />)}
       {data?.unsupportedDisks.map((disk) => (
         <article key={disk.disk} class="card">

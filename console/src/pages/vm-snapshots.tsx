@@ -13,7 +13,7 @@ import { SnapshotOrigin, SnapshotState } from "../gen/livemerge/v1/snapshot_serv
 import { Time } from "../ui/time";
 import { VirtualList } from "../ui/virtual-list";
 import { bytes } from "../logic/bytes";
-import { consistencyWords, originWords, snapshotState, snapshotTone } from "../logic/words";
+import { consistencyWords, originMeans, originWords, snapshotState, snapshotTone } from "../logic/words";
 import { count, folded, visible, visibleLines } from "../logic/text";
 import { go } from "../state/location";
 import { lineage } from "../logic/lineage";
@@ -91,6 +91,7 @@ export function Snapshots({ vmId, snapshots, chains }: Props) {
                 onToggle={() => toggle(node.snapshot.id)}
                 onDelete={() => remove([node.snapshot.id])}
                 may={may}
+                known={chains !== undefined}
               />
             )}
           />
@@ -118,11 +119,14 @@ interface RowProps {
   readonly onToggle: () => void;
   readonly onDelete: () => void;
   readonly may: boolean;
+  /** The chains were read. */
+  readonly known: boolean;
 }
 
-function Row({ vmId, node, chosen, onToggle, onDelete, may }: RowProps) {
+function Row({ vmId, node, chosen, onToggle, onDelete, may, known }: RowProps) {
   const { snapshot, bytes: size, detached } = node;
   const labels = Object.entries(snapshot.labels);
+  const leaving = snapshot.state === SnapshotState.DELETING;
   return (
     <div class={`row tree ${chosen ? "chosen" : ""} ${detached ? "detached" : ""}`}>
       <span class="rail" aria-hidden="true" />
@@ -134,21 +138,25 @@ function Row({ vmId, node, chosen, onToggle, onDelete, may }: RowProps) {
           </strong>
           {snapshot.state !== SnapshotState.READY && <Badge tone={snapshotTone(snapshot.state)}>{snapshotState(snapshot.state)}</Badge>}
           {snapshot.deletionProtected && <Badge tone="calm">protected</Badge>}
-          {snapshot.origin !== SnapshotOrigin.REQUESTED && <Badge tone="warn">{originWords(snapshot.origin)}</Badge>}
+          {snapshot.origin !== SnapshotOrigin.REQUESTED && (
+            <Badge tone="warn" title={originMeans(snapshot.origin)}>
+              {originWords(snapshot.origin)}
+            </Badge>
+          )}
           {detached && snapshot.state === SnapshotState.READY && <Badge tone="warn">in no chain</Badge>}
         </span>
-        <small class="faint line tight">
+        <small class="faint line tight meta">
           <Time at={snapshot.createdAt} />
-          <span>{size === undefined ? "size not known" : bytes(size)}</span>
-          <span>{consistencyWords(snapshot.consistency)}</span>
+          <span>{size !== undefined ? bytes(size) : known ? "size not known" : ""}</span>
+          <span class="more">{consistencyWords(snapshot.consistency)}</span>
           {labels.slice(0, 4).map(([key, value]) => (
-            <span key={key} class="label">
+            <span key={key} class="label more">
               <Name of={`${key}=${value}`} />
             </span>
           ))}
-          {labels.length > 4 && <span>+{labels.length - 4}</span>}
+          {labels.length > 4 && <span class="more">+{labels.length - 4}</span>}
           {snapshot.description && (
-            <span title={visibleLines(snapshot.description)}>
+            <span class="more last" title={visibleLines(snapshot.description)}>
               <Name of={snapshot.description} />
             </span>
           )}
@@ -160,7 +168,7 @@ function Row({ vmId, node, chosen, onToggle, onDelete, may }: RowProps) {
             Edit
           </Link>
         )}
-        <button type="button" class="danger" disabled={!may} onClick={onDelete} aria-label={`Delete ${visible(snapshot.name)}`}>
+        <button type="button" class="danger" disabled={!may || leaving} title={leaving ? "It is being deleted already." : ""} onClick={onDelete} aria-label={`Delete ${visible(snapshot.name)}`}>
           Delete…
         </button>
       </span>

@@ -27,6 +27,10 @@ export function VmPage({ route }: { route: Extract<Route, { page: "vm" }> }) {
   const chains = useChains(vmId);
   const snapshots = useSnapshots(vmId);
   const layers = useMemo(() => layersByDisk(chains.data, snapshots.data ?? []), [chains.data, snapshots.data]);
+  const { hub } = useApp();
+  // What stands above is there first, so that nothing moves down when it comes. A host that does not answer
+  // keeps only its chains back.
+  const filled = [vm, snapshots].every((each) => each.data !== undefined || each.problem !== undefined) && (hub.open.value !== undefined || hub.freshness.value === "stale");
   // Not a step of its own: the back button does not open the dialog again.
   const close = () => replace({ page: "vm", id: vmId });
   const { dialog } = route;
@@ -36,12 +40,18 @@ export function VmPage({ route }: { route: Extract<Route, { page: "vm" }> }) {
       <p class="crumbs">
         <Link to={{ page: "vms", q: "", state: "", host: "" }}>Machines</Link> /
       </p>
-      {vm.data ? <Head vm={vm.data} /> : vm.problem ? null : <Loading lines={2} />}
+      {filled && vm.data && <Head vm={vm.data} />}
       {vm.problem && <ProblemBox problem={vm.problem} onRetry={vm.refresh} />}
-      <Open vmId={vmId} />
-      <Snapshots vmId={vmId} snapshots={snapshots} chains={chains.data} />
-      <Chains chains={chains} layers={layers} />
-      <Last vmId={vmId} />
+      {filled ? (
+        <>
+          <Open vmId={vmId} />
+          <Snapshots vmId={vmId} snapshots={snapshots} chains={chains.data} />
+          <Chains chains={chains} layers={layers} disks={vm.data?.disks.length ?? 1} />
+          <Last vmId={vmId} />
+        </>
+      ) : (
+        <Loading lines={8} />
+      )}
       {dialog?.kind === "create" && <CreateDialog vmId={vmId} onClose={close} />}
       {dialog?.kind === "delete" && snapshots.data && (
         <DeleteDialog vmId={vmId} wanted={dialog.snapshots} snapshots={snapshots.data} layers={layers} onClose={close} />

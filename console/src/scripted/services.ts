@@ -2,7 +2,7 @@
 
 import type { ConnectRouter } from "@connectrpc/connect";
 import type { Operation } from "../gen/livemerge/v1/operation_pb";
-import type { Snapshot } from "../gen/livemerge/v1/snapshot_service_pb";
+import type { MergeOptions, Snapshot } from "../gen/livemerge/v1/snapshot_service_pb";
 import type { World } from "./world";
 import { Code } from "@connectrpc/connect";
 import { EventService, EventType } from "../gen/livemerge/v1/event_service_pb";
@@ -13,11 +13,12 @@ import { OperationService } from "../gen/livemerge/v1/operation_service_pb";
 import { SnapshotOrigin, SnapshotSchema, SnapshotService, SnapshotState } from "../gen/livemerge/v1/snapshot_service_pb";
 import { answers } from "../logic/log";
 import { badField, fail, missing } from "./fail";
-import { begin, planOf } from "./merge";
+import { begin } from "./merge";
 import { cancelRefusal } from "../logic/progress";
 import { create } from "@bufbuild/protobuf";
 import { idOf } from "./world";
 import { page } from "./page";
+import { planOf } from "./plan";
 import { watch } from "./watch";
 
 /** What is asked of the caller. */
@@ -50,14 +51,13 @@ function operationOf(world: World, id: string): Operation {
   return operation;
 }
 
-function remove(world: World, ids: readonly string[], requestId: string, limit: bigint) {
+function remove(world: World, ids: readonly string[], requestId: string, options: Partial<MergeOptions> = {}) {
   const earlier = world.operations.find((operation) => operation.requestId === requestId);
   if (earlier) return { operation: earlier };
   const chosen = ids.map((id) => found(world, id));
-  const [blocker] = planOf(world, chosen).blockers;
+  const [blocker] = planOf(world, chosen, options.direction).blockers;
   if (blocker) throw fail(Code.FailedPrecondition, blocker.reason, blocker.message);
-  for (const snapshot of chosen) snapshot.state = SnapshotState.DELETING;
-  return { operation: begin(world, chosen, requestId, limit) };
+  return { operation: begin(world, chosen, { ...options, requestId }) };
 }
 
 export function services(world: World) {
@@ -69,12 +69,12 @@ export function services(world: World) {
         const { items, nextPageToken } = page(all, pageSize, pageToken);
         return { snapshots: items, nextPageToken };
       },
-      planDeleteSnapshot: ({ snapshotIds }) => planOf(world, snapshotIds.map((id) => found(world, id))),
+      planDeleteSnapshot: ({ snapshotIds, options }) => planOf(world, snapshotIds.map((id) => found(world, id)), options?.direction),
       deleteSnapshot: ({ snapshotId, etag, requestId, options }) => {
         if (etag !== "" && found(world, snapshotId).etag !== etag) throw fail(Code.Aborted, "ETAG_MISMATCH", "the snapshot changed");
-        return remove(world, [snapshotId], requestId, options?.bytesPerSecond ?? 0n);
+        return remove(world, [snapshotId], requestId, options);
       },
-      batchDeleteSnapshots: ({ snapshotIds, requestId, options }) => remove(world, snapshotIds, requestId, options?.bytesPerSecond ?? 0n),
+      batchDeleteSnapshots: ({ snapshotIds, requestId, options }) => remove(world, snapshotIds, requestId, options),
       updateSnapshot: (request) => {
         const snapshot = found(world, request.snapshotId);
         if (request.etag !== "" && request.etag !== snapshot.etag) throw fail(Code.Aborted, "ETAG_MISMATCH", "the snapshot changed");
@@ -93,7 +93,7 @@ export function services(world: World) {
           ...{ id: request.requestId, vmId: request.vmId, name: request.name, description: request.description, labels: request.labels },
           ...{ deletionProtected: request.deletionProtected, state: SnapshotState.READY, etag: "r1", origin: SnapshotOrigin.REQUESTED },
           createdAt: world.at(0),
-          disks: [{ disk: "vda", volume: { storage: "images", name: `${request.vmId}-vda-${request.requestId}` } }],
+          disks: world.freeze(request.vmId),
         });
         world.snapshots.set(request.vmId, [...list, snapshot]);
         const operation = create(OperationSchema, {
@@ -145,7 +145,7 @@ export function services(world: World) {
       },
       getVolumeChain: ({ vmId }) => {
         if (!world.vm(vmId)) throw missing("VM");
-        return { chains: [world.chain(vmId, "vda")], unsupportedDisks: [] };
+        return { chains: world.disksOf(vmId).map((disk) => world.chain(vmId, disk)), unsupportedDisks: [] };
       },
       setHostMaintenance: ({ hostId, maintenance }) => {
         const host = world.hosts.find((each) => each.id === hostId);

@@ -25,6 +25,12 @@ export interface Size {
   readonly snapshots: number;
 }
 
+/** A volume of a chain. */
+export interface StoredLayer {
+  readonly name: string;
+  allocated: number;
+}
+
 export const FULL: Size = { vms: 5_000, snapshots: 500 };
 
 /** Names as somebody who means harm, or lives elsewhere, writes them. */
@@ -38,21 +44,30 @@ export const ODD_NAMES = [
 ] as const;
 
 const MIB = 1024 * 1024;
+const VIRTUAL = 10 * 1024 * MIB;
 const HOSTS = 12;
 
 export function idOf(kind: number, number: number): string {
-  return `${kind.toString(16).padStart(8, "0")}-0000-4000-8000-${number.toString(16).padStart(12, "0")}`;
+  const hex = (value: number, digits: number) => value.toString(16).padStart(digits, "0");
+  // Spread over the first digits, which is what short forms show.
+  const spread = Math.imul(number * 31 + kind, 0x9e3779b1) >>> 0;
+  return `${hex(spread, 8)}-${hex(kind, 4)}-4000-8000-${hex(number, 12)}`;
 }
 
 export class World {
   readonly hosts: Host[];
   readonly vms: Vm[];
   readonly snapshots = new Map<string, Snapshot[]>();
+  /** Chains by machine and disk, base first. */
+  readonly layers = new Map<string, Map<string, StoredLayer[]>>();
   readonly operations: Operation[] = [];
   readonly removals: Removal[] = [];
   readonly events: Event[] = [];
   /** Told of each new event. */
   readonly listeners = new Set<(event: Event) => void>();
+  #volumes = 0;
+  /** How far its clock is off, so that a history can be made. */
+  shiftMs = 0;
 
   constructor(
     readonly size: Size,
@@ -74,7 +89,7 @@ export class World {
   }
 
   at(seconds: number) {
-    return timestampFromMs(this.now() + seconds * 1000);
+    return timestampFromMs(this.now() + this.shiftMs + seconds * 1000);
   }
 
   vm(id: string): Vm | undefined {
@@ -93,24 +108,57 @@ export class World {
     return undefined;
   }
 
-  /** A base, a layer for each snapshot, and the one that the guest writes. */
+  disksOf(vmId: string): string[] {
+    return [...(this.layers.get(vmId)?.keys() ?? [])];
+  }
+
+  layersOf(vmId: string, disk: string): StoredLayer[] {
+    return this.layers.get(vmId)?.get(disk) ?? [];
+  }
+
   chain(vmId: string, disk: string): VolumeChain {
-    const frozen = this.snapshotsOf(vmId).flatMap((snapshot) => snapshot.disks.filter((each) => each.disk === disk).map((each) => each.volume));
-    const names = [...frozen.map((volume) => volume?.name ?? ""), `${vmId}-${disk}-active`];
     return create(VolumeChainSchema, {
       vmId,
       disk,
       observedAt: this.at(0),
-      layers: names.map((name, index) => ({
+      layers: this.layersOf(vmId, disk).map(({ name, allocated }, index) => ({
         volume: { storage: "images", name },
         identity: name,
         locator: `/images/${name}`,
-        format: VolumeFormat.QCOW2,
-        virtualBytes: BigInt(10 * 1024 * MIB),
-        allocatedBytes: BigInt((index === 0 ? 1_200 : 8 + ((index * 37) % 90)) * MIB),
+        format: index === 0 ? VolumeFormat.RAW : VolumeFormat.QCOW2,
+        virtualBytes: BigInt(VIRTUAL),
+        allocatedBytes: BigInt(allocated),
         sharedWith: index === 0 && vmId === this.vms[1]?.id ? ["/images/clone-of-it"] : [],
       })),
     });
+  }
+
+  /** Freezes what the guest writes, and gives it a fresh layer. Answers the frozen volumes. */
+  freeze(vmId: string): { disk: string; volume: { storage: string; name: string } }[] {
+    return this.disksOf(vmId).map((disk) => {
+      const chain = this.layersOf(vmId, disk);
+      const volume = { storage: "images", name: chain.at(-1)?.name ?? "" };
+      this.#volumes += 1;
+      chain.push({ name: `${vmId.slice(-4)}-${disk}-new-${this.#volumes}`, allocated: MIB });
+      return { disk, volume };
+    });
+  }
+
+  /** A merge has ended: the kept volume has what the removed ones held, and the snapshots that named them name it. */
+  fold(vmId: string, disk: string, kept: string, removed: readonly string[]): void {
+    const chain = this.layersOf(vmId, disk);
+    const gone = chain.filter((layer) => removed.includes(layer.name));
+    const into = chain.find((layer) => layer.name === kept);
+    if (into) into.allocated = Math.min(into.allocated + gone.reduce((sum, layer) => sum + layer.allocated, 0), VIRTUAL);
+    this.layers.get(vmId)?.set(
+      disk,
+      chain.filter((layer) => !gone.includes(layer)),
+    );
+    for (const snapshot of this.snapshotsOf(vmId)) {
+      for (const each of snapshot.disks) {
+        if (each.disk === disk && each.volume && removed.includes(each.volume.name)) each.volume.name = kept;
+      }
+    }
   }
 
   tell(event: Partial<Omit<Event, "$typeName" | "$unknown">>): void {
@@ -142,17 +190,20 @@ export class World {
   #vm(index: number): Vm {
     const states = [VmState.RUNNING, VmState.RUNNING, VmState.RUNNING, VmState.SHUT_OFF, VmState.PAUSED];
     const id = idOf(1, index + 1);
+    const disks = index % 8 === 7 ? ["vda", "vdb"] : ["vda"];
     return create(VmSchema, {
       id,
       name: ODD_NAMES[index - 2] ?? `vm-${String(index + 1).padStart(4, "0")}`,
       hostId: `host-${String((index % HOSTS) + 1).padStart(2, "0")}`,
       state: index % HOSTS === 3 ? VmState.UNKNOWN : states[index % states.length],
-      disks: [{ target: "vda", active: { storage: "images", name: `${id}-vda-active` }, locator: `/images/${id}-vda-active` }],
+      disks: disks.map((target) => ({ target, locator: `/images/${target}` })),
       observedAt: this.at(-1),
     });
   }
 
   #take(vm: Vm, many: number): void {
+    const short = vm.id.slice(-4);
+    const disks = vm.disks.map((disk) => disk.target);
     const list = Array.from({ length: many }, (_, index) =>
       create(SnapshotSchema, {
         id: idOf(Number.parseInt(vm.id.slice(-12), 16) + 0x1000, index + 1),
@@ -160,7 +211,7 @@ export class World {
         name: ODD_NAMES[index - 1] ?? `daily-${String(index + 1).padStart(3, "0")}`,
         description: index === 0 ? "before the upgrade" : "",
         state: SnapshotState.READY,
-        disks: [{ disk: "vda", volume: { storage: "images", name: `${vm.id}-vda-${index}` } }],
+        disks: disks.map((disk) => ({ disk, volume: { storage: "images", name: `${short}-${disk}-${index}` } })),
         createdAt: this.at(-(many - index) * 86_400),
         etag: "r1",
         origin: index === 4 ? SnapshotOrigin.DISCOVERED : SnapshotOrigin.REQUESTED,
@@ -170,5 +221,11 @@ export class World {
       }),
     );
     this.snapshots.set(vm.id, list);
+    const chain = (disk: string) =>
+      Array.from({ length: many + 1 }, (_, index) => ({
+        name: `${short}-${disk}-${index}`,
+        allocated: (index === 0 ? 1_200 : 8 + ((index * 37) % 90)) * MIB,
+      }));
+    this.layers.set(vm.id, new Map(disks.map((disk) => [disk, chain(disk)])));
   }
 }

@@ -7,6 +7,7 @@ import type { Snapshot } from "../gen/livemerge/v1/snapshot_service_pb";
 import type { Vm } from "../gen/livemerge/v1/vm_pb";
 import { layersOf, type Layer } from "../logic/chain";
 import { readSnapshots } from "./lists";
+import { statesOf } from "../logic/filter";
 import { useApp } from "./app";
 import { useResource, type Resource } from "./resource";
 
@@ -32,10 +33,10 @@ export function useSnapshots(vmId: string): Resource<Snapshot[]> {
   return useResource(`snapshots ${vmId}`, fetch, { events: about(vmId) });
 }
 
-/** The machine's last operations, newest first. */
+/** The last operations of the machine that have ended, newest first. */
 export function useLastOperations(vmId: string): Resource<Operation[]> {
   const { clients } = useApp();
-  const fetch = async () => (await clients.operations.listOperations({ vmId, pageSize: 5 })).operations;
+  const fetch = async () => (await clients.operations.listOperations({ vmId, states: statesOf("done"), pageSize: 5 })).operations;
   return useResource(`operations of ${vmId}`, fetch, { events: about(vmId) });
 }
 

@@ -1,7 +1,7 @@
 // A disk's chain, drawn: base at the left, the layer that the guest writes at the right.
 
 import type { Layer } from "../logic/chain";
-import { blocks, chainSentence } from "../logic/chain";
+import { MARKS, blocks, chainSentence, dense } from "../logic/chain";
 import { bytesOr } from "../logic/bytes";
 import { useId } from "preact/hooks";
 import { visible } from "../logic/text";
@@ -28,6 +28,23 @@ function words(layer: Layer): string {
   return parts.join(" · ");
 }
 
+/** What stands in a block: as much as has room, which the style sheet sees to. */
+function Tag({ layer, index }: { layer: Layer; index: number }) {
+  const [snapshot] = layer.snapshots;
+  const what = snapshot ? visible(snapshot.name) : layer.active ? "active" : layer.base ? "base" : visible(layer.name);
+  return (
+    <div class={`tag ${layer.active && layer.role === "none" ? "of-active" : ""}`}>
+      <div class="lines">
+        <b>{MARKS[layer.role] || index}</b>
+        <bdi>
+          {MARKS[layer.role]} {what}
+        </bdi>
+        <small>{bytesOr(layer.allocated, "")}</small>
+      </div>
+    </div>
+  );
+}
+
 interface Props {
   readonly disk: string;
   readonly layers: readonly Layer[];
@@ -42,7 +59,7 @@ export function ChainDrawing({ disk, layers, scale, chosen, onChoose }: Props) {
   const pattern = useId();
   const places = blocks(layers.map((layer) => layer.allocated), scale);
   return (
-    <svg class="chain" width="100%" height={HEIGHT} role="img" aria-label={chainSentence(disk, layers)}>
+    <svg class={dense(layers.length) ? "chain dense" : "chain"} width="100%" height={HEIGHT} role="img" aria-label={chainSentence(disk, layers)}>
       <defs>
         <pattern id={pattern} width="8" height="8" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
           <rect class="hatch" width="3" height="8" />
@@ -58,9 +75,9 @@ export function ChainDrawing({ disk, layers, scale, chosen, onChoose }: Props) {
               <rect x={`${place.x}%`} y="4" width={`${place.width}%`} height={HEIGHT - 8} rx="3" fill={`url(#${pattern})`} pointer-events="none" />
             )}
             {place.width > 2 && (
-              <text x={`${place.x + place.width / 2}%`} y={HEIGHT / 2 + 4} text-anchor="middle">
-                {layer.role === "removed" ? "✕" : layer.role === "kept" ? "⬤" : index}
-              </text>
+              <foreignObject x={`${place.x}%`} y="4" width={`${place.width}%`} height={HEIGHT - 8} pointer-events="none" aria-hidden="true">
+                <Tag layer={layer} index={index} />
+              </foreignObject>
             )}
           </g>
         );

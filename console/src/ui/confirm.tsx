@@ -12,13 +12,14 @@ interface Props {
   readonly title: string;
   readonly verb: string;
   readonly danger?: boolean;
+  readonly dismiss?: string;
   readonly children: ComponentChildren;
   /** Does it. Answers what is to be read then. */
   readonly act: (requestId: string) => Promise<ComponentChildren>;
   readonly onClose: () => void;
 }
 
-export function Confirm({ title, verb, danger = false, children, act, onClose }: Props) {
+export function Confirm({ title, verb, danger = false, dismiss = "Not now", children, act, onClose }: Props) {
   const [requestId] = useState(freshId);
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem>();
@@ -40,7 +41,7 @@ export function Confirm({ title, verb, danger = false, children, act, onClose }:
       {problem && <ProblemBox problem={problem} />}
       <footer>
         <button type="button" onClick={onClose}>
-          {done ? "Close" : "Not now"}
+          {done ? "Close" : dismiss}
         </button>
         {!done && (
           <button type="button" class={danger ? "danger" : "primary"} disabled={busy} onClick={() => void run()}>

@@ -15,7 +15,11 @@ export function Dialog({ title, onClose, wide = false, children }: Props) {
   const heading = useId();
   useEffect(() => {
     const dialog = own.current;
-    if (dialog && !dialog.open) dialog.showModal();
+    if (dialog && !dialog.open) {
+      dialog.showModal();
+      // At what is to be filled in first, or else at the title: not at the cross that closes.
+      dialog.querySelector<HTMLElement>(dialog.querySelector("[data-first]") ? "[data-first]" : "h2")?.focus();
+    }
     return () => dialog?.close();
   }, []);
   const cancelled = (event: Event) => {
@@ -25,7 +29,7 @@ export function Dialog({ title, onClose, wide = false, children }: Props) {
   return (
     <dialog ref={own} class={wide ? "wide" : ""} aria-labelledby={heading} onCancel={cancelled}>
       <header>
-        <h2 id={heading}>{title}</h2>
+        <h2 id={heading} tabIndex={-1}>{title}</h2>
         <button type="button" class="quiet" onClick={onClose} aria-label="Close">
           ✕
         </button>

@@ -19,7 +19,7 @@ export function EventList({ events }: { events: readonly Event[] | undefined }) 
   if (events === undefined) return <Loading />;
   if (events.length === 0) return <p class="faint">Nothing yet.</p>;
   return (
-    <ol class="events">
+    <ol class="events card">
       {events.slice(0, MOST).map((event) => (
         <li key={String(event.revision)}>
           <details>
@@ -34,17 +34,23 @@ export function EventList({ events }: { events: readonly Event[] | undefined }) 
   );
 }
 
-export function EventLine({ event }: { event: Event }) {
+/** `about` is the machine, where not all events are of one. */
+export function EventLine({ event, about = "" }: { event: Event; about?: string }) {
   return (
     <span class="event">
       <Badge tone={severityTone(event.severity)} title={severityWord(event.severity)}>
         {eventWords(event.type)}
       </Badge>
       <bdi class="message">{visible(event.message)}</bdi>
-      <span class="faint">
+      {about !== "" && (
+        <span class="faint about">
+          <Name of={about} />
+        </span>
+      )}
+      <span class="faint actor">
         <Name of={event.actor} />
       </span>
-      <span class="faint">
+      <span class="faint when">
         <Time at={event.occurredAt} />
       </span>
     </span>

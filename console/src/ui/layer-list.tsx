@@ -17,8 +17,9 @@ export function LayerList({ layers, chosen }: { layers: readonly Layer[]; chosen
           </div>
           <div class="faint line">
             <span>{layer.format ? formatWord(layer.format) : ""}</span>
-            <span>{bytesOr(layer.allocated, "–")} taken</span>
-            <span>{bytesOr(layer.virtual, "–")} seen</span>
+            <span>
+              {bytesOr(layer.allocated, "size not known")} of {bytesOr(layer.virtual, "a size not known")}
+            </span>
             {layer.snapshots.map((snapshot) => (
               <span key={snapshot.id}>
                 holds <Name of={snapshot.name} />
@@ -27,7 +28,7 @@ export function LayerList({ layers, chosen }: { layers: readonly Layer[]; chosen
           </div>
           {layer.sharedWith.length > 0 && (
             <p class="faint">
-              Built on it: {layer.sharedWith.map((other) => <Code key={other} of={other} />)} It is never written or removed.
+              Never written or removed, because it is what others are built on: {layer.sharedWith.map((other) => <Code key={other} of={other} />)}
             </p>
           )}
           {layer.bitmaps.length > 0 && <p class="faint">Keeps dirty bitmaps for backups: {layer.bitmaps.map((name) => <Code key={name} of={name} />)}</p>}

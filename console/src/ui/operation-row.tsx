@@ -11,7 +11,7 @@ import { hasEnded, totals } from "../logic/progress";
 import { operationState, operationTone } from "../logic/words";
 import { rate } from "../logic/bytes";
 import { span } from "../logic/time";
-import { standing, title } from "../logic/headline";
+import { inShort, title } from "../logic/headline";
 
 export function OperationRow({ operation, vmName }: { operation: Operation; vmName?: string }) {
   const { done, total, rate: speed, left } = totals(operation);
@@ -23,7 +23,7 @@ export function OperationRow({ operation, vmName }: { operation: Operation; vmNa
         <Name of={title(operation)} />
         <small class="faint line tight">
           {vmName && <Name of={vmName} />}
-          <span>{standing(operation)}</span>
+          <span>{inShort(operation)}</span>
           {operation.failure && <span>{operation.failure.reason}</span>}
           {!operation.failure && operation.waiting && <span>{operation.waiting.reason}</span>}
         </small>

@@ -1,5 +1,6 @@
 // An error: what happened, what can be done, and the reason to search for.
 
+import type { ComponentChildren } from "preact";
 import type { Problem } from "../api/problem";
 import { Code } from "./text";
 import { visible } from "../logic/text";
@@ -52,10 +53,19 @@ export function Fact({ name, value }: { name: string; value: string }) {
   );
 }
 
-/** What failed earlier in an operation, with what is certain about the data. */
-export function ReasonBox({ reason, message, advice, children }: { reason: string; message: string; advice: string; children?: preact.ComponentChildren }) {
+/** Why an operation failed, or why it waits. */
+interface Reason {
+  readonly reason: string;
+  readonly message: string;
+  readonly advice: string;
+  /** It is no failure: what it names is waited for. */
+  readonly calm?: boolean;
+  readonly children?: ComponentChildren;
+}
+
+export function ReasonBox({ reason, message, advice, calm = false, children }: Reason) {
   return (
-    <div class="problem">
+    <div class={calm ? "waits" : "problem"}>
       <p>
         <strong>{reason}</strong> <bdi>{visible(message)}</bdi>
       </p>

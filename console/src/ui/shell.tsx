@@ -7,6 +7,7 @@ import { PLACES, type Route } from "../logic/route";
 import { hasToken, session, signOut } from "../session/session";
 import { setTheme, theme, type Theme } from "../state/theme";
 import { useApp } from "../state/app";
+import { useEffect, useRef } from "preact/hooks";
 
 const NAV = [
   ["hosts", "Hosts"],
@@ -26,6 +27,11 @@ export function Shell({ route, children }: { route: Route; children: ComponentCh
   const { hub } = useApp();
   const here = placeOf(route);
   const running = hub.open.value?.length ?? 0;
+  const nav = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // On a narrow screen the pages are a strip: the present one is to be seen on it.
+    nav.current?.querySelector(".here")?.scrollIntoView({ inline: "center", block: "nearest" });
+  }, [here]);
   const toMain = (event: Event) => {
     // A link to `#main` would be a route.
     event.preventDefault();
@@ -33,14 +39,14 @@ export function Shell({ route, children }: { route: Route; children: ComponentCh
   };
   return (
     <>
-      <a class="skip" href="#/" onClick={toMain}>
-        To the content
-      </a>
       <header class="top">
+        <a class="skip" href="#/" onClick={toMain}>
+          To the content
+        </a>
         <Link to={PLACES.vms} class="brand">
           LiveMerge
         </Link>
-        <nav aria-label="Pages">
+        <nav ref={nav} aria-label="Pages">
           {NAV.map(([page, words]) => (
             <a key={page} href={`#/${page}`} class={page === here ? "here" : ""} aria-current={page === here ? "page" : undefined}>
               {words}

@@ -76,16 +76,16 @@ class Silence {
   }
 }
 
+/** Ends early with the signal, and leaves nothing at it: the signal may live as long as the page. */
 export function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
-    const timer = setTimeout(done, ms);
-    signal.addEventListener(
-      "abort",
-      () => {
-        clearTimeout(timer);
-        done();
-      },
-      { once: true },
-    );
+    const over = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", over);
+      done();
+    };
+    const timer = setTimeout(over, ms);
+    signal.addEventListener("abort", over);
+    if (signal.aborted) over();
   });
 }

@@ -3,6 +3,7 @@
 import type { Clients } from "../api/clients";
 import type { Event } from "../gen/livemerge/v1/event_service_pb";
 import type { Operation } from "../gen/livemerge/v1/operation_pb";
+import { byTurn } from "../logic/filter";
 import { START, freshness, type Freshness, type Watch } from "./reducer";
 import { computed, signal, type ReadonlySignal } from "@preact/signals";
 import { elect } from "./leader";
@@ -48,7 +49,7 @@ export function createHub(clients: Clients, refused: () => void): Hub {
     if (note.kind === "hello") {
       if (leads) shareAll();
     } else if (note.kind === "open") {
-      open.value = note.operations;
+      open.value = byTurn(note.operations);
     } else {
       watch.value = note.watch;
       now.value = Date.now();

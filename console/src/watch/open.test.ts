@@ -25,7 +25,7 @@ async function looks(world: World, seen: boolean, ms: number, woken: () => Promi
 
 test("while something goes on and somebody looks, it is looked at each second", async () => {
   const world = new World({ vms: 2, snapshots: 3 });
-  begin(world, world.snapshotsOf(world.vms[0]?.id ?? "").slice(0, 1), "r", 0n);
+  begin(world, world.snapshotsOf(world.vms[0]?.id ?? "").slice(0, 1), { requestId: "r" });
   const found = await looks(world, true, 10_000);
   expect(found.length).toBeGreaterThanOrEqual(8);
   expect(new Set(found)).toEqual(new Set([1]));

@@ -30,7 +30,7 @@ export async function followOpen(
     try {
       const { items } = await readPages(async (pageToken) => {
         const request = { states: OPEN, pageSize: PAGE_SIZE, pageToken };
-        const page = await clients.operations.listOperations(request, { signal });
+        const page = await clients.operations.listOperations(request);
         return { items: page.operations, next: page.nextPageToken };
       });
       busy = items.length > 0;
@@ -40,6 +40,8 @@ export async function followOpen(
     }
     await pause(LEAST_MS, signal);
     const looked = busy && document.visibilityState === "visible";
-    await Promise.race([pause(looked ? LOOKED_AT_MS : IDLE_MS, signal), woken()]);
+    const early = new AbortController();
+    await Promise.race([pause(looked ? LOOKED_AT_MS : IDLE_MS, AbortSignal.any([signal, early.signal])), woken()]);
+    early.abort();
   }
 }

@@ -1,4 +1,4 @@
-import { START, STALE_MS, freshness, pauseMs, reduce } from "./reducer";
+import { START, STALE_MS, STALE_TRIES, freshness, pauseMs, reduce } from "./reducer";
 import { expect, test } from "vitest";
 
 const piece = (token: string, now: number) => ({ kind: "piece", token, now }) as const;
@@ -35,6 +35,14 @@ test("silence is shown as stale, and ends with the next piece", () => {
   expect(freshness(reduce(watch, piece("b", 90_000)), 90_001)).toBe("live");
   expect(freshness(START, 0)).toBe("connecting");
   expect(freshness(reduce(START, lost("UNAVAILABLE")), 0)).toBe("stale");
+});
+
+test("tries in vain are shown as stale before the silence is long, a single loss is not", () => {
+  let watch = reduce(START, piece("a", 1_000));
+  watch = reduce(watch, lost("SERVER_UNREACHABLE"));
+  expect(freshness(watch, 1_100)).toBe("live");
+  while (watch.failures < STALE_TRIES) watch = reduce(watch, lost("SERVER_UNREACHABLE"));
+  expect(freshness(watch, 1_200)).toBe("stale");
 });
 
 test("pauses grow to a bound, and are never nothing", () => {

@@ -1,11 +1,13 @@
 // The audit log's watch as a state that pieces, losses and time change. No clock, no call.
 //
-//   connecting ─ piece ─▶ live ─ silence ─▶ stale (shown; the stream may still come back)
+//   connecting ─ piece ─▶ live ─ silence, tries in vain ─▶ stale (shown; the stream may still come back)
 //       ▲                   │
 //       └──── pause ◀───────┴─ end, error        an expired token: afresh, and everything is read again
 
 /** Beats come every few seconds: after so long without one, what is shown may be old. */
 export const STALE_MS = 12_000;
+/** Tries in vain after which it is so, too. A server that is restarted is back before that. */
+export const STALE_TRIES = 4;
 /** How often the server is asked to say that it is there. */
 export const BEAT_MS = 4_000;
 /** A stream that says nothing for so long is given up. */
@@ -60,7 +62,7 @@ export type Freshness = "connecting" | "live" | "stale";
 
 export function freshness(watch: Watch, now: number): Freshness {
   if (watch.heardAt === undefined) return watch.failures === 0 ? "connecting" : "stale";
-  return now - watch.heardAt > STALE_MS ? "stale" : "live";
+  return now - watch.heardAt > STALE_MS || watch.failures >= STALE_TRIES ? "stale" : "live";
 }
 
 /** The pause before the next try, in milliseconds; `chance` is 0 to 1, so that tabs do not come all at once. */
