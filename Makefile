@@ -68,7 +68,7 @@ console:
 	cd console && npm run build && git diff --stat --exit-code -- dist
 	cd console && npm test && npx vitest run --config e2e/vitest.config.ts
 	@$(CARGO) build --workspace --bins --all-features
-	$(CARGO) nextest run -p livemerge-tests --all-features --ignore-default-filter --no-capture -E 'test(/^console::a_browser/)'
+	$(CARGO) nextest run --workspace --all-features --ignore-default-filter --no-capture -E 'test(/^console::a_browser/)'
 
 # What they find is in fuzz/artifacts; what they add to the corpus of the run in fuzz/found.
 fuzz:

@@ -25,20 +25,24 @@ const DISK: &str = "vda";
 const DISK_BYTES: u64 = 1 << 30;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Enough below the first snapshot for a delete that takes long at the least rate.
-fn calm() -> Workload {
+/// It writes all the time, and less than a delete copies at the least rate, which therefore takes long and
+/// comes to its end.
+fn steady() -> Workload {
     Workload {
         slots: 256,
-        fill_mib: 96,
-        background_kib: 512,
+        fill_mib: 16,
+        background_kib: 768,
         rate: 20,
     }
 }
 
+/// What it writes meanwhile is enough for such a delete.
+const GUEST_WRITES: &str = "sleep 60";
+
 #[tokio::test]
 async fn a_browser_sees_and_does_what_an_administrator_would() -> Result<()> {
     let rig = Rig::new()?;
-    let guest = rig.start_guest(VM, &[DISK], DISK_BYTES, calm())?;
+    let guest = rig.start_guest(VM, &[DISK], DISK_BYTES, steady())?;
     let mut services = Services::new(&rig, Reach::Unix)?;
     let console = free_address()?;
     services.api.set(&format!("console.listen={console}"));
@@ -59,6 +63,7 @@ async fn a_browser_sees_and_does_what_an_administrator_would() -> Result<()> {
         .env("CONSOLE_TOKEN", token("operator"))
         .env("CONSOLE_VIEWER_TOKEN", token("viewer"))
         .env("CONSOLE_VM", VM)
+        .env("CONSOLE_GUEST_WRITES", GUEST_WRITES)
         .env("CONSOLE_KILL_SERVER", asked.command("kill-server"))
         .env("CONSOLE_START_SERVER", asked.command("start-server"))
         .env("CONSOLE_KILL_VM", asked.command("kill-vm"));

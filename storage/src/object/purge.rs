@@ -9,7 +9,8 @@
 //! ```
 //!
 //! - The window grows by one when all of its requests end well, and is halved when the store asks
-//!   for fewer (503, SlowDown): additive increase, multiplicative decrease.
+//!   for fewer (503, SlowDown): additive increase, multiplicative decrease. Those that were in flight together
+//!   are halved, and paused for, once.
 //! - Only keys that failed are tried again. What a request lost on its way is found by the next
 //!   listing, so no key is lost by whatever happens to a reply.
 //! - Memory does not grow with the number of objects: a listing is read only as fast as its keys go.
@@ -94,6 +95,8 @@ struct Ended {
     gone: Vec<(Path, u64)>,
     failed: Vec<(Path, u64)>,
     error: Option<Error>,
+    /// When it was sent.
+    sent_after: u64,
 }
 
 struct Purge {
@@ -118,11 +121,11 @@ impl Purge {
             while in_flight.len() < self.window.size() && !self.failed.is_empty() {
                 let again = self.failed.len().min(BULK);
                 let again = self.failed.drain(..again).collect();
-                in_flight.push(delete(Arc::clone(&self.store), again));
+                in_flight.push(self.delete(again));
             }
             let room = in_flight.len() < self.window.size();
             if ends && !batch.is_empty() && room {
-                in_flight.push(delete(Arc::clone(&self.store), std::mem::take(&mut batch)));
+                in_flight.push(self.delete(std::mem::take(&mut batch)));
                 continue;
             }
             if ends && in_flight.is_empty() && self.failed.is_empty() {
@@ -138,18 +141,22 @@ impl Purge {
                         batch.push((meta.location, meta.size));
                         if batch.len() == BULK {
                             let full = std::mem::replace(&mut batch, Vec::with_capacity(BULK));
-                            in_flight.push(delete(Arc::clone(&self.store), full));
+                            in_flight.push(self.delete(full));
                         }
                     }
                     Some(Err(error)) => {
                         // What it has found until now is deleted anyway; the next one finds the rest.
                         listed += 1;
                         ends = true;
-                        self.bad_news(error).await?;
+                        self.bad_news(error, self.window.pauses()).await?;
                     }
                 },
             }
         }
+    }
+
+    fn delete(&self, batch: Vec<(Path, u64)>) -> impl Future<Output = Ended> + use<> {
+        delete(Arc::clone(&self.store), batch, self.window.pauses())
     }
 
     async fn settle(&mut self, ended: Ended) -> Result<(), StorageError> {
@@ -160,7 +167,7 @@ impl Purge {
         }
         self.failed.extend(ended.failed);
         match ended.error {
-            Some(error) => self.bad_news(error).await,
+            Some(error) => self.bad_news(error, ended.sent_after).await,
             None => {
                 self.window.well();
                 Ok(())
@@ -169,12 +176,12 @@ impl Purge {
     }
 
     /// Waits, or gives up.
-    async fn bad_news(&mut self, error: Error) -> Result<(), StorageError> {
+    async fn bad_news(&mut self, error: Error, sent_after: u64) -> Result<(), StorageError> {
         let give_up = denies(&error) || self.last_success.elapsed() > PATIENCE;
         if give_up || matches!(error, Error::InvalidPath { .. }) {
             return Err(failure(&self.prefix, error));
         }
-        let pause = self.window.badly(throttles(&error));
+        let pause = self.window.badly(throttles(&error), sent_after);
         tracing::debug!(%error, window = self.window.size(), ?pause, "objects are deleted again");
         tokio::time::sleep(pause).await;
         Ok(())
@@ -189,7 +196,7 @@ fn is_ours(meta: &ObjectMeta, keys: &Keys, uuid: Uuid) -> bool {
 }
 
 /// Deletes a batch. Each key has its own answer; without one it is taken as failed.
-async fn delete(store: Arc<dyn ObjectStore>, batch: Vec<(Path, u64)>) -> Ended {
+async fn delete(store: Arc<dyn ObjectStore>, batch: Vec<(Path, u64)>, sent_after: u64) -> Ended {
     let paths: Vec<Path> = batch.iter().map(|(path, _)| path.clone()).collect();
     let keys: BoxStream<'static, _> = stream::iter(paths.into_iter().map(Ok)).boxed();
     let mut answers = store.delete_stream(keys);
@@ -220,5 +227,6 @@ async fn delete(store: Arc<dyn ObjectStore>, batch: Vec<(Path, u64)>) -> Ended {
         gone,
         failed,
         error,
+        sent_after,
     }
 }

@@ -1,5 +1,6 @@
 //! How many requests are in flight: one more after each round that went well, half as many when the
-//! store asks for fewer.
+//! store asks for fewer. Of those that were in flight together when it did, the first is the news: the others
+//! were sent before anybody knew.
 
 use std::time::Duration;
 use uuid::Uuid;
@@ -15,6 +16,7 @@ pub(super) struct Window {
     size: usize,
     well: usize,
     pause: Duration,
+    pauses: u64,
 }
 
 impl Default for Window {
@@ -23,6 +25,7 @@ impl Default for Window {
             size: FIRST,
             well: 0,
             pause: SHORTEST,
+            pauses: 0,
         }
     }
 }
@@ -42,8 +45,18 @@ impl Window {
         }
     }
 
-    /// A request failed. Tells how long to wait: longer each time, and not for the same time as others.
-    pub(super) fn badly(&mut self, throttled: bool) -> Duration {
+    /// How many pauses there were: what a request that is sent now has to say if it fails.
+    pub(super) fn pauses(&self) -> u64 {
+        self.pauses
+    }
+
+    /// A request failed that was sent after so many pauses. Tells how long to wait: longer each time, and not
+    /// for the same time as others; nothing when there was a pause since.
+    pub(super) fn badly(&mut self, throttled: bool, sent_after: u64) -> Duration {
+        if sent_after < self.pauses {
+            return Duration::ZERO;
+        }
+        self.pauses += 1;
         self.well = 0;
         if throttled {
             self.size = (self.size / 2).max(1);
@@ -66,11 +79,23 @@ mod tests {
         assert_eq!(window.size(), FIRST + 1);
         (0..100_000).for_each(|_| window.well());
         assert_eq!(window.size(), MOST);
-        assert!(window.badly(false) < SHORTEST * 2);
+        assert!(window.badly(false, 0) < SHORTEST * 2);
         assert_eq!(window.size(), MOST);
-        let pauses: Vec<_> = (0..20).map(|_| window.badly(true)).collect();
+        let pauses: Vec<_> = (1..21).map(|sent| window.badly(true, sent)).collect();
         assert_eq!(window.size(), 1);
         assert!(pauses.iter().all(|pause| *pause <= LONGEST * 2));
         assert!(pauses[10] > pauses[0]);
+    }
+    #[test]
+    fn what_was_in_flight_together_fails_once() {
+        let mut window = Window::default();
+        let sent = window.pauses();
+        assert!(window.badly(true, sent) > Duration::ZERO);
+        for _other in 1..FIRST {
+            assert_eq!(window.badly(true, sent), Duration::ZERO);
+        }
+        assert_eq!(window.size(), FIRST / 2);
+        assert!(window.badly(true, window.pauses()) > SHORTEST / 2);
+        assert_eq!(window.size(), FIRST / 4);
     }
 }
