@@ -19,7 +19,7 @@ help:
 	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
 	@echo 'make play   the same guest and both services, to try by hand until Ctrl-C'
 	@echo 'make test   all tests but those in a browser, on the real thing where that is possible'
-	@echo 'make sweep  every fault at every step, and 700 kills of real QEMUs, servers, agents, libvirts and hosts, and 200 cuts of the power; takes hours'
+	@echo 'make sweep  every fault at every step, and 800 kills of real QEMUs, servers, agents, libvirts and hosts, and 200 cuts of the power; takes hours'
 	@echo 'make console  what browsers are given: builds it, and tests it in Chromium, over a scripted server and on the real thing'
 	@echo 'make fuzz   hostile input for every reader of what others have written, ten minutes each'
 	@echo 'make bench  merges beside virsh and raw QMP: time, bytes and stalls; calls beside bare tonic and SQLite; as ratios'

@@ -8,7 +8,7 @@
 //! ```
 //! The moment and the delay come from a seed; the exact instant is the machine's. What is killed, and
 //! what must be so then: [`machine`], [`switch`], [`disks`], [`host`], [`libvirtd`], [`agent`],
-//! [`start`], [`pivot`], [`server`], [`exporter`].
+//! [`names`], [`start`], [`pivot`], [`server`], [`exporter`].
 
 mod agent;
 mod disks;
@@ -17,6 +17,7 @@ mod frozen;
 mod host;
 mod libvirtd;
 mod machine;
+mod names;
 mod pivot;
 mod server;
 mod stage;
@@ -87,6 +88,8 @@ pub enum Victim {
     AgentInPull,
     /// The same, while the machine is off.
     AgentOffline,
+    /// The agent, in any of these ways, where each layer names the one below it by a relative name.
+    AgentBesideNames,
     /// The agent, and libvirt within it, while they start the block job.
     AgentAtStart,
     /// The agent, and libvirt within it, while they switch the guest.
@@ -220,6 +223,7 @@ fn tell_what_was_said(scene: &Scene) {
 async fn begin(victim: Victim) -> Result<Place> {
     let scene = match victim {
         Victim::Exporter => return exporter::begin().await,
+        Victim::AgentBesideNames => names::begin().await,
         Victim::Machine
         | Victim::Host
         | Victim::Libvirtd
@@ -261,6 +265,7 @@ async fn one(
         Victim::Agent => agent::kill(scene, kill, number, phase, Way::Commit).await,
         Victim::AgentInPull => agent::kill(scene, kill, number, phase, Way::Pull).await,
         Victim::AgentOffline => agent::kill(scene, kill, number, phase, Way::Offline).await,
+        Victim::AgentBesideNames => names::kill(scene, kill, number, phase).await,
         Victim::AgentAtStart => start::kill(scene, kill, number, drawn).await,
         Victim::AgentInPivot => pivot::kill(scene, kill, number).await,
     }

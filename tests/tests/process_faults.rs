@@ -36,6 +36,14 @@ async fn the_agent_is_killed_in_every_phase_and_the_merge_succeeds() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_agent_is_killed_while_it_merges_layers_with_relative_names_and_they_stay_relative()
+-> Result<()> {
+    let kills = kills::run(Victim::AgentBesideNames, 0..3, 10).await.all()?;
+    assert_eq!(kills.len(), 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_server_is_killed_from_the_acceptance_to_the_removal_and_the_merge_succeeds()
 -> Result<()> {
     let kills = kills::run(Victim::Server, 0..6, 9).await.all()?;
