@@ -4,6 +4,8 @@ CARGO ?= cargo
 # Where the demo's images are: file; lvm, in a virtual host; or object, on an S3 server of this machine. With the last two
 # the guest writes less, and it takes longer.
 STORAGE ?= file
+# KEEP=1: the demo leaves the guest and the services running, until Ctrl-C, and says where the console is.
+KEEP ?=
 BUF = $(shell command -v buf || echo $(CURDIR)/target/tools/node_modules/.bin/buf)
 
 # The contracts of the last release, that clients and agents of it were built with: nothing of them may break.
@@ -13,7 +15,7 @@ RELEASED = proto/release/v0.1.binpb
 FUZZ ?= 600
 FUZZ_TARGETS = $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
 
-.PHONY: help demo play test setup lint sweep bench console fuzz contracts docs clean
+.PHONY: help demo play test setup lint sweep bench console photographs fuzz contracts docs clean
 
 help:
 	@echo 'make demo   delete snapshots of a real guest while it writes, and count lost records'
@@ -21,6 +23,7 @@ help:
 	@echo 'make test   all tests but those in a browser, on the real thing where that is possible'
 	@echo 'make sweep  every fault at every step, and 800 kills of real QEMUs, servers, agents, libvirts and hosts, and 200 cuts of the power; takes hours'
 	@echo 'make console  what browsers are given: builds it, and tests it in Chromium, over a scripted server and on the real thing'
+	@echo 'make photographs  the console as the README shows it, of the real thing'
 	@echo 'make fuzz   hostile input for every reader of what others have written, ten minutes each'
 	@echo 'make bench  merges beside virsh and raw QMP: time, bytes and stalls; calls beside bare tonic and SQLite; as ratios'
 	@echo 'make lint   formatting, clippy, protobuf lint and what it breaks, licences'
@@ -29,7 +32,7 @@ help:
 demo:
 	@tests/setup.sh demo $(subst object,s3,$(filter lvm object,$(STORAGE)))
 	@$(CARGO) build --workspace --bins --quiet
-	@target/debug/livemerge-demo --storage $(STORAGE)
+	@target/debug/livemerge-demo --storage $(STORAGE) $(if $(KEEP),--keep)
 
 play:
 	@tests/setup.sh demo
@@ -68,7 +71,15 @@ console:
 	cd console && npm run build && git diff --stat --exit-code -- dist
 	cd console && npm test && npx vitest run --config e2e/vitest.config.ts
 	@$(CARGO) build --workspace --bins --all-features
-	$(CARGO) nextest run --workspace --all-features --ignore-default-filter --no-capture -E 'test(/^console::a_browser/)'
+	$(CARGO) nextest run --workspace --all-features --ignore-default-filter --no-capture -E 'test(/^console::a_browser_sees/)'
+
+# Those in the README, of the real thing.
+photographs:
+	@tests/setup.sh console
+	cd console && npm run generate
+	@$(CARGO) build --workspace --bins --all-features
+	CONSOLE_SHOTS=$(CURDIR)/docs/console $(CARGO) nextest run --workspace --all-features --ignore-default-filter --no-capture \
+	  -E 'test(/^console::a_browser_takes_photographs/)'
 
 # What they find is in fuzz/artifacts; what they add to the corpus of the run in fuzz/found.
 fuzz:

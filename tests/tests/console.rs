@@ -41,6 +41,21 @@ const GUEST_WRITES: &str = "sleep 60";
 
 #[tokio::test]
 async fn a_browser_sees_and_does_what_an_administrator_would() -> Result<()> {
+    run("console.test").await
+}
+
+/// Those of the README, by `make photographs`: into the directory that CONSOLE_SHOTS names.
+#[tokio::test]
+async fn a_browser_takes_photographs() -> Result<()> {
+    ensure!(
+        std::env::var_os("CONSOLE_SHOTS").is_some(),
+        "CONSOLE_SHOTS names no directory"
+    );
+    run("shots.test").await
+}
+
+/// Plays one file of the browser's side.
+async fn run(file: &str) -> Result<()> {
     let rig = Rig::new()?;
     let guest = rig.start_guest(VM, &[DISK], DISK_BYTES, steady())?;
     let mut services = Services::new(&rig, Reach::Unix)?;
@@ -55,7 +70,7 @@ async fn a_browser_sees_and_does_what_an_administrator_would() -> Result<()> {
     let sources = sources()?;
     let mut browser = Command::new(sources.join("node_modules/.bin/vitest"));
     browser
-        .args(["run", "--config", "e2e/real/vitest.config.ts"])
+        .args(["run", "--config", "e2e/real/vitest.config.ts", file])
         .current_dir(&sources)
         // With all that it starts.
         .process_group(0)

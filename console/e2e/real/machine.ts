@@ -34,10 +34,10 @@ export async function visitMachine(context: BrowserContext, as = token): Promise
 
 let names = 0;
 
-/** Takes a snapshot of a name of its own, and comes back to the machine's page. */
-export async function take(page: Page): Promise<string> {
+/** Takes a snapshot, of a name of its own where none is given, and comes back to the machine's page. */
+export async function take(page: Page, called = ""): Promise<string> {
   names += 1;
-  const name = `console-${Date.now().toString(36)}-${names}`;
+  const name = called === "" ? `console-${Date.now().toString(36)}-${names}` : called;
   await page.getByRole("button", { name: "Take a snapshot" }).click();
   const dialog = page.getByRole("dialog", { name: "Take a snapshot" });
   await dialog.getByLabel("Name").fill(name);
@@ -72,8 +72,8 @@ async function copies(page: Page): Promise<number> {
 const ENOUGH = 24 * 2 ** 20;
 
 /** Orders a delete that takes long: at 1 MiB a second, down if there is enough above, else up. */
-export async function orderSlowly(page: Page): Promise<void> {
-  const name = await take(page);
+export async function orderSlowly(page: Page, called = ""): Promise<void> {
+  const name = await take(page, called);
   if (commands.guestWrites !== "") await sh(commands.guestWrites);
   await plan(page, name);
   const dialog = page.getByRole("dialog");

@@ -109,12 +109,26 @@ pub fn run_in_a_virtual_host() -> Result<()> {
     Ok(())
 }
 
-/// Runs the demo. Everything that it starts ends with it, also when it is dropped half-way.
-pub async fn run(storage: Storage) -> Result<()> {
+/// What goes on until it is dropped: in this order, since each needs the next.
+pub struct Kept {
+    _guest: Guest,
+    _services: Services,
+    _rig: Rig,
+    _place: Place,
+}
+
+/// Runs the demo. Everything that it starts ends with it, also when it is dropped half-way; unless it is to
+/// be kept, on its default ports.
+pub async fn run(storage: Storage, keep: bool) -> Result<Option<Kept>> {
+    let reach = if keep {
+        Reach::Default
+    } else {
+        Reach::Loopback
+    };
     let mut report = Report::begin();
     let place = Place::make(storage).await?;
     let rig = Rig::new()?;
-    let mut services = place.services(&rig)?;
+    let mut services = place.services(&rig, reach)?;
 
     report.say("A Linux guest boots on QEMU and writes numbered records, each with fsync.");
     let pace = Pace::on(storage);
@@ -150,12 +164,26 @@ pub async fn run(storage: Storage) -> Result<()> {
     let held = place.check(&rig, &[middle, newest], layers).await?;
     show.report.say(&held);
     show.check_list(&snapshots[0].0).await?;
-    show.verify(&rig, &mut services).await
+    show.verify(&rig, &mut services).await?;
+    if !keep {
+        return Ok(None);
+    }
+    rig.virsh().call(&["start", &show.guest.spec.name])?;
+    services.start()?;
+    show.api.wait_for_vm(show.vm, pace.limit).await?;
+    show.report.say("\nThe guest writes again.");
+    show.report.say(&by_hand(&services, &show.guest, &rig));
+    Ok(Some(Kept {
+        _guest: show.guest,
+        _services: services,
+        _rig: rig,
+        _place: place,
+    }))
 }
 
 /// Boots the same guest and starts both services on their default ports, for whoever wants to try
-/// them by hand. Goes on until it is dropped.
-pub async fn play() -> Result<()> {
+/// them by hand.
+pub async fn play() -> Result<Kept> {
     let mut report = Report::begin();
     let rig = Rig::new()?;
     let mut services = Services::new(&rig, Reach::Default)?;
@@ -164,7 +192,18 @@ pub async fn play() -> Result<()> {
     services.start()?;
     let mut api = Api::at(&services.api.endpoint())?;
     api.wait_for_vm(guest.spec.uuid, ON_FILES.limit).await?;
-    report.say(&format!(
+    report.say(&by_hand(&services, &guest, &rig));
+    Ok(Kept {
+        _guest: guest,
+        _services: services,
+        _rig: rig,
+        _place: Place::Files,
+    })
+}
+
+/// Where services on their default ports are found, and what to try.
+fn by_hand(services: &Services, guest: &Guest, rig: &Rig) -> String {
+    format!(
         "API server on {}, its console on http://{CONSOLE}, host agent on {}, virtual machine {:?}, images in {}.\n\
          Try `livemerge vm chain {}`. Ctrl-C ends all of it.",
         services.api.endpoint(),
@@ -172,8 +211,7 @@ pub async fn play() -> Result<()> {
         guest.spec.name,
         rig.images().display(),
         guest.spec.name,
-    ));
-    std::future::pending().await
+    )
 }
 
 /// A snapshot's id and name.
@@ -271,7 +309,7 @@ impl Show {
     }
 
     /// Turns the guest off and compares what is in the disk with what it was told is there.
-    async fn verify(mut self, rig: &Rig, services: &mut Services) -> Result<()> {
+    async fn verify(&mut self, rig: &Rig, services: &mut Services) -> Result<()> {
         let chain = self.api.chain(self.vm, DISK).await?;
         let active = chain
             .layers

@@ -40,16 +40,16 @@ impl Place {
         })
     }
 
-    pub(super) fn services(&self, rig: &Rig) -> Result<Services> {
+    pub(super) fn services(&self, rig: &Rig, reach: Reach) -> Result<Services> {
         match self {
-            Self::Files => Services::new(rig, Reach::Loopback),
+            Self::Files => Services::new(rig, reach),
             Self::Group(group) => {
-                let mut services = Services::on(rig, Reach::Loopback, &group.config())?;
+                let mut services = Services::on(rig, reach, &group.config())?;
                 // A virtual host has one processor, for all of it.
                 services.api.set("heartbeat.silence_ms=10000");
                 Ok(services)
             }
-            Self::Objects(objects) => Services::on_objects(rig, Reach::Loopback, objects),
+            Self::Objects(objects) => Services::on_objects(rig, reach, objects),
         }
     }
 
