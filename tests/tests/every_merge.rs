@@ -188,6 +188,11 @@ async fn a_pull_leaves_no_backing_behind_when_the_oldest_goes() -> Result<()> {
 async fn a_slow_merge_is_limited_cancelled_and_deleted_again() -> Result<()> {
     let mut scene = Scene::begin(&["vda", "vdb"], busy()).await?;
     let vm = scene.vm();
+    // A copy that is limited and falls behind would have its limit lifted.
+    scene.services.agent.stop()?;
+    scene.services.agent.set("merge.stalled_after_ms=3600000");
+    scene.services.agent.start()?;
+    scene.api.wait_for_vm(vm, LIMIT).await?;
     let snapshot = scene.snapshot("nightly").await?;
     for disk in ["vda", "vdb"] {
         scene.grow_active_layer(disk, 64 * MIB).await?;

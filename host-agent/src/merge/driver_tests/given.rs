@@ -95,6 +95,31 @@ async fn what_was_filled_of_such_room_is_not_unused() {
     host.merges.cancel(second, GENERATION).await.unwrap();
 }
 
+/// A kept volume may be full before it is given more.
+#[tokio::test]
+async fn a_job_that_failed_where_room_is_given_gets_more_of_it_and_begins_again() {
+    let host = host(&["vda"]).await;
+    host.rig.write("vda-top.qcow2", 0..256);
+    let id = host.accepted(host.commit(&vda(), 0, 2)).await;
+    host.job(&vda()).await;
+    let first = host.room("vda-base.qcow2").await;
+    assert_eq!(first, CHUNK + 512 * KIB);
+    host.rig.write("vda-base.qcow2", 0..256);
+    host.rig.write("vda-top.qcow2", 256..768);
+    host.qemu().fail_job(host.vm, &vda());
+    let second = host
+        .until(id, |phase| matches!(phase, Phase::Copying { starts: 2, .. }))
+        .await;
+    assert!(!second.ended());
+    host.job(&vda()).await;
+    let given = host.room("vda-base.qcow2").await;
+    // What is left to copy, with as much to spare, less what lies unused.
+    assert!(given >= first + 512 * KIB, "{given} after {first}");
+    host.copy(&vda()).await;
+    host.switch(&vda()).await;
+    assert!(merged(&host.ended(id).await));
+}
+
 #[tokio::test]
 async fn the_promise_of_a_pull_is_kept_once() {
     let host = host(&["vda"]).await;

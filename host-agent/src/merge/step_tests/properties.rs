@@ -119,8 +119,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn unknown_only_waits(phase in any_phase(), active: bool) {
-        let record = MergeRecord { phase, ..record(active) };
+    fn unknown_only_waits(phase in any_phase(), active: bool, given_room: bool) {
+        let record = MergeRecord { phase, given_room, ..record(active) };
         let mut unknown = seen(VmState::Running, disk(&BEFORE), None);
         unknown.machine = Machine::Unknown;
         prop_assert!(matches!(decide(&record, &unknown), Step::Wait(_)));
@@ -128,9 +128,9 @@ proptest! {
 
     #[test]
     fn merged_is_said_only_of_a_chain_without_top(
-        phase in any_phase(), active: bool, look in any_observation(),
+        phase in any_phase(), active: bool, given_room: bool, look in any_observation(),
     ) {
-        let record = MergeRecord { phase, ..record(active) };
+        let record = MergeRecord { phase, given_room, ..record(active) };
         if decide(&record, &look) == Step::Finish(Outcome::Merged) {
             let Machine::Seen { disk: Some(disk), .. } = &look.machine else { panic!("unseen") };
             for removed in &record.removed {
@@ -156,8 +156,8 @@ proptest! {
     }
 
     #[test]
-    fn a_job_is_started_only_where_none_runs(phase in any_phase(), active: bool, look in any_observation()) {
-        let record = MergeRecord { phase, ..record(active) };
+    fn a_job_is_started_only_where_none_runs(phase in any_phase(), active: bool, given_room: bool, look in any_observation()) {
+        let record = MergeRecord { phase, given_room, ..record(active) };
         if let Step::Enter(_, Some(Action::StartJob)) = decide(&record, &look) {
             let Machine::Seen { disk: Some(disk), job, .. } = &look.machine else { panic!("unseen") };
             prop_assert!(job.is_none() && disk.mirror.is_none());
@@ -185,9 +185,9 @@ proptest! {
     }
 
     #[test]
-    fn every_open_phase_has_a_way_out(phase in any_phase(), active: bool) {
+    fn every_open_phase_has_a_way_out(phase in any_phase(), active: bool, given_room: bool) {
         // The machine is well, nothing runs any more, and time passes: the merge ends.
-        let mut record = MergeRecord { phase, ..record(active) };
+        let mut record = MergeRecord { phase, given_room, ..record(active) };
         let policy = Policy::default();
         let below = ["old", "base", "top", "newer"];
         let mut layers = if active { &BEFORE[..] } else { &below };
