@@ -11,6 +11,7 @@ mod backup;
 mod open;
 mod read;
 mod recent;
+mod statement;
 mod together;
 mod write;
 mod writer;

@@ -3,18 +3,21 @@
 //!
 //! ```text
 //!   accept, apply ─▶ asked ─┐        who has the turn takes all that were asked for by then
-//!   accept, apply ─▶ asked ─┼─▶ BEGIN ─▶ each within a savepoint ─▶ COMMIT ─▶ all are answered
+//!   accept, apply ─▶ asked ─┼─▶ BEGIN ─▶ each of them ─▶ COMMIT ─▶ all are answered
 //!   accept, apply ─▶ asked ─┘        and those who ask meanwhile come next
 //! ```
 //!
-//! - Each change is whole or not made: one that is refused is undone alone, and later ones see the earlier.
+//! - Each change is whole or not made, and later ones see the earlier. Each is one message to the connection;
+//!   where anything stands in the way of one of them all are begun anew, each within a savepoint, so that one
+//!   that is refused is undone alone.
 //! - Nobody is answered before the commit, not even who was refused: what it was refused for may not last.
 //! - Who asks does the work, so nothing is written behind a store that is closed. If it goes away in the
 //!   midst of it, the others hear that it is not known.
 
 use super::open::unavailable;
 use super::read;
-use super::write::{change_all, note_request};
+use super::statement::execute;
+use super::write::{change_all, statements};
 use super::writer::{TURN, Tx, Writer};
 use crate::store::{Accepted, Change, RequestRecord, StoreError};
 use sqlx::Connection as _;
@@ -111,9 +114,20 @@ async fn outcomes(writer: &Writer, asked: &[(Option<RequestRecord>, Change)]) ->
         Ok(tx) => tx,
         Err(error) => return nothing_written(error, asked.len()),
     };
-    let made = match make_all(&mut tx, asked).await {
-        Ok(made) => made,
-        Err(error) => return nothing_written(error, asked.len()),
+    let made = match make_unhindered(&mut tx, asked).await {
+        Some(made) => made,
+        None => {
+            // What was made so far is undone with it.
+            drop(tx);
+            tx = match writer.begin().await {
+                Ok(tx) => tx,
+                Err(error) => return nothing_written(error, asked.len()),
+            };
+            match make_all(&mut tx, asked).await {
+                Ok(made) => made,
+                Err(error) => return nothing_written(error, asked.len()),
+            }
+        }
     };
     if !made.iter().any(|made| matches!(made, Ok(Accepted::New(_)))) {
         return made;
@@ -129,6 +143,23 @@ async fn outcomes(writer: &Writer, asked: &[(Option<RequestRecord>, Change)]) ->
             made.into_iter().map(lost).collect()
         }
     }
+}
+
+/// As nearly all are. `None` when anything stands in the way of any of them.
+async fn make_unhindered(
+    tx: &mut Tx,
+    asked: &[(Option<RequestRecord>, Change)],
+) -> Option<Vec<Outcome>> {
+    let mut outcomes = Vec::with_capacity(asked.len());
+    for (request, change) in asked {
+        let (operation, statements) = statements(request.as_ref(), change).ok()?;
+        let rows = execute(tx, &statements).await.ok()?;
+        if rows != statements.len() as u64 {
+            return None;
+        }
+        outcomes.push(Ok(Accepted::New(operation)));
+    }
+    Some(outcomes)
 }
 
 /// An error when nothing of all that can be made durable any more.
@@ -164,10 +195,7 @@ async fn make(
     {
         return Ok(Accepted::Repeated(operation));
     }
-    let operation = change_all(connection, change).await?;
-    if let Some(request) = request {
-        note_request(connection, request, &operation).await?;
-    }
+    let operation = change_all(connection, request, change).await?;
     Ok(Accepted::New(operation))
 }
 

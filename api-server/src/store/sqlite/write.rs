@@ -3,11 +3,12 @@
 
 use super::open::unavailable;
 use super::read;
+use super::statement::{Statement, execute};
 use super::writer::Writer;
 use crate::snapshot::{HostRecord, NewEvent, Operation, OperationState, Snapshot, VmRecord};
 use crate::store::{Change, RequestRecord, SnapshotChange, StateName, StoreError};
 use jiff::Timestamp;
-use livemerge_proto::ids::HostId;
+use livemerge_proto::ids::{HostId, SnapshotId};
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
@@ -123,32 +124,41 @@ pub(super) async fn prune_requests(writer: &Writer, before: Timestamp) -> Result
     Ok(done.rows_affected())
 }
 
-/// An operation with what belongs to it.
+/// An operation with what belongs to it, and the request that it was accepted with.
 pub(super) async fn change_all(
     tx: &mut SqliteConnection,
+    request: Option<&RequestRecord>,
     change: &Change,
 ) -> Result<Operation, StoreError> {
-    let operation = put_operation(tx, &change.operation).await?;
+    let (operation, statement) = operation_put(&change.operation)?;
+    let rows = execute(tx, &[statement]).await.map_err(unavailable)?;
+    changed(rows, || format!("operation {}", operation.id))?;
     change_snapshots(tx, &change.snapshots, &change.events).await?;
+    if let Some(request) = request {
+        let noted = execute(tx, &[request_note(request, &operation)]).await;
+        noted.map_err(unavailable)?;
+    }
     Ok(operation)
 }
 
-/// Notes what a request got.
-pub(super) async fn note_request(
-    tx: &mut SqliteConnection,
-    request: &RequestRecord,
-    operation: &Operation,
-) -> Result<(), StoreError> {
-    let query =
-        "INSERT INTO requests (id, fingerprint, operation_id, accepted_at) VALUES (?, ?, ?, ?)";
-    let query = sqlx::query(query)
-        .bind(request.id.to_string())
-        .bind(&request.fingerprint);
-    let query = query
-        .bind(operation.id.to_string())
-        .bind(operation.created_at.as_second());
-    query.execute(tx).await.map_err(unavailable)?;
-    Ok(())
+/// The same as statements. Where each of them changes one row nothing stands in the way of the change.
+pub(super) fn statements(
+    request: Option<&RequestRecord>,
+    change: &Change,
+) -> Result<(Operation, Vec<Statement>), StoreError> {
+    let (operation, put) = operation_put(&change.operation)?;
+    let mut all = vec![put];
+    for snapshot in &change.snapshots {
+        all.push(match snapshot {
+            SnapshotChange::Put(snapshot) => snapshot_put(snapshot)?,
+            SnapshotChange::Delete(id) => snapshot_delete(*id),
+        });
+    }
+    for event in &change.events {
+        all.push(event_add(event)?);
+    }
+    all.extend(request.map(|request| request_note(request, &operation)));
+    Ok((operation, all))
 }
 
 async fn change_snapshots(
@@ -160,8 +170,8 @@ async fn change_snapshots(
         match snapshot {
             SnapshotChange::Put(snapshot) => put_snapshot(tx, snapshot).await?,
             SnapshotChange::Delete(id) => {
-                let query = sqlx::query("DELETE FROM snapshots WHERE id = ?").bind(id.to_string());
-                query.execute(&mut *tx).await.map_err(unavailable)?;
+                let deleted = execute(tx, &[snapshot_delete(*id)]).await;
+                deleted.map_err(unavailable)?;
             }
         }
     }
@@ -171,10 +181,24 @@ async fn change_snapshots(
     Ok(())
 }
 
-async fn put_operation(
-    tx: &mut SqliteConnection,
-    operation: &Operation,
-) -> Result<Operation, StoreError> {
+async fn put_snapshot(tx: &mut SqliteConnection, snapshot: &Snapshot) -> Result<(), StoreError> {
+    let done = execute(tx, &[snapshot_put(snapshot)?]).await;
+    let rows = done.map_err(|error| match error.as_database_error() {
+        Some(violation) if violation.is_unique_violation() => StoreError::NameTaken,
+        _ => unavailable(error),
+    })?;
+    changed(rows, || format!("snapshot {}", snapshot.id))
+}
+
+async fn add_event(tx: &mut SqliteConnection, event: &NewEvent) -> Result<(), StoreError> {
+    execute(tx, &[event_add(event)?])
+        .await
+        .map_err(unavailable)?;
+    Ok(())
+}
+
+/// And the operation as it is in the record afterwards.
+fn operation_put(operation: &Operation) -> Result<(Operation, Statement), StoreError> {
     let next = Operation {
         revision: operation.revision.saturating_add(1),
         ..operation.clone()
@@ -186,54 +210,66 @@ async fn put_operation(
         OperationState::Failed(_) => StateName::Failed,
         OperationState::Cancelled => StateName::Cancelled,
     });
-    let query = if operation.revision == 0 {
-        "INSERT INTO operations (id, vm_id, state, revision, record) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (id) DO NOTHING"
-    } else {
-        "UPDATE operations SET state = ?3, revision = ?4, record = ?5 WHERE id = ?1 AND revision = ?6"
+    let put = |text| {
+        let put = Statement::new(text).text(state.to_owned());
+        Ok::<_, StoreError>(put.integer(integer(next.revision)).text(json(&next)?))
     };
-    let query = sqlx::query(query)
-        .bind(next.id.to_string())
-        .bind(next.vm.to_string())
-        .bind(state);
-    let query = query
-        .bind(integer(next.revision))
-        .bind(json(&next)?)
-        .bind(integer(operation.revision));
-    let done = query.execute(&mut *tx).await.map_err(unavailable)?;
-    changed(done.rows_affected(), || {
-        format!("operation {}", operation.id)
-    })?;
-    Ok(next)
+    let id = next.id.to_string();
+    let statement = if operation.revision == 0 {
+        let text =
+            "INSERT INTO operations (state, revision, record, id, vm_id) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO NOTHING";
+        put(text)?.text(id).text(next.vm.to_string())
+    } else {
+        let text = "UPDATE operations SET state = ?, revision = ?, record = ? WHERE id = ? AND revision = ?";
+        put(text)?.text(id).integer(integer(operation.revision))
+    };
+    Ok((next, statement))
 }
 
-async fn put_snapshot(tx: &mut SqliteConnection, snapshot: &Snapshot) -> Result<(), StoreError> {
+fn snapshot_put(snapshot: &Snapshot) -> Result<Statement, StoreError> {
     let next = Snapshot {
         revision: snapshot.revision.saturating_add(1),
         ..snapshot.clone()
     };
-    let query = if snapshot.revision == 0 {
-        "INSERT INTO snapshots (id, vm_id, name, revision, record) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (id) DO NOTHING"
-    } else {
-        "UPDATE snapshots SET name = ?3, revision = ?4, record = ?5 WHERE id = ?1 AND revision = ?6"
+    let put = |text| {
+        let put = Statement::new(text).text(next.name.as_str().to_owned());
+        Ok::<_, StoreError>(put.integer(integer(next.revision)).text(json(&next)?))
     };
-    let query = sqlx::query(query)
-        .bind(next.id.to_string())
-        .bind(next.vm.to_string());
-    let query = query
-        .bind(next.name.as_str())
-        .bind(integer(next.revision))
-        .bind(json(&next)?);
-    let done = query
-        .bind(integer(snapshot.revision))
-        .execute(&mut *tx)
-        .await;
-    let done = done.map_err(|error| match error.as_database_error() {
-        Some(violation) if violation.is_unique_violation() => StoreError::NameTaken,
-        _ => unavailable(error),
-    })?;
-    changed(done.rows_affected(), || format!("snapshot {}", snapshot.id))
+    let id = next.id.to_string();
+    Ok(if snapshot.revision == 0 {
+        let text =
+            "INSERT INTO snapshots (name, revision, record, id, vm_id) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO NOTHING";
+        put(text)?.text(id).text(next.vm.to_string())
+    } else {
+        let text =
+            "UPDATE snapshots SET name = ?, revision = ?, record = ? WHERE id = ? AND revision = ?";
+        put(text)?.text(id).integer(integer(snapshot.revision))
+    })
+}
+
+fn snapshot_delete(id: SnapshotId) -> Statement {
+    Statement::new("DELETE FROM snapshots WHERE id = ?").text(id.to_string())
+}
+
+fn event_add(event: &NewEvent) -> Result<Statement, StoreError> {
+    let add = Statement::new("INSERT INTO events (vm_id, operation_id, record) VALUES (?, ?, ?)");
+    Ok(add
+        .text(event.vm.map(|id| id.to_string()))
+        .text(event.operation.map(|id| id.to_string()))
+        .text(json(event)?))
+}
+
+/// What a request got.
+fn request_note(request: &RequestRecord, operation: &Operation) -> Statement {
+    let text =
+        "INSERT INTO requests (id, fingerprint, operation_id, accepted_at) VALUES (?, ?, ?, ?)";
+    Statement::new(text)
+        .text(request.id.to_string())
+        .text(request.fingerprint.clone())
+        .text(operation.id.to_string())
+        .integer(operation.created_at.as_second())
 }
 
 /// No row: the record is not the one that was read.
@@ -243,15 +279,6 @@ fn changed(rows: u64, what: impl FnOnce() -> String) -> Result<(), StoreError> {
     } else {
         Err(StoreError::Conflict(what()))
     }
-}
-
-async fn add_event(tx: &mut SqliteConnection, event: &NewEvent) -> Result<(), StoreError> {
-    let query = sqlx::query("INSERT INTO events (vm_id, operation_id, record) VALUES (?, ?, ?)")
-        .bind(event.vm.map(|id| id.to_string()))
-        .bind(event.operation.map(|id| id.to_string()))
-        .bind(json(event)?);
-    query.execute(&mut *tx).await.map_err(unavailable)?;
-    Ok(())
 }
 
 fn json(record: &impl Serialize) -> Result<String, StoreError> {

@@ -108,7 +108,9 @@ async fn a_job_that_failed_where_room_is_given_gets_more_of_it_and_begins_again(
     host.rig.write("vda-top.qcow2", 256..768);
     host.qemu().fail_job(host.vm, &vda());
     let second = host
-        .until(id, |phase| matches!(phase, Phase::Copying { starts: 2, .. }))
+        .until(id, |phase| {
+            matches!(phase, Phase::Copying { starts: 2, .. })
+        })
         .await;
     assert!(!second.ended());
     host.job(&vda()).await;
