@@ -115,6 +115,7 @@ impl Domains {
             operation: None,
             least: None,
             kinds: vec![EventKind::VolumeRestoreRequested, EventKind::VolumeRestored],
+            newest_first: false,
         };
         let mut page = Page {
             after: None,

@@ -2,8 +2,8 @@
 
 use super::event_watch::{self, Begin, Watch};
 use super::{convert, page::Pager, snapshot_service::problem};
-use crate::snapshot::Severity;
-use crate::store::{EventFilter, Store};
+use crate::snapshot::{Event, Severity};
+use crate::store::{EventFilter, LogEnd, Page, Store};
 use futures::Stream;
 use livemerge_proto::fields::{Fields, duration, page_size};
 use livemerge_proto::v1;
@@ -42,6 +42,7 @@ impl EventService for EventApi {
             operation,
             least: least(request.least_severity()),
             kinds: request.types().filter_map(convert::event_kind).collect(),
+            newest_first: request.newest_first,
         };
         let size = page_size(request.page_size);
         let pager = Pager::new(("events", &filter), size);
@@ -50,15 +51,16 @@ impl EventService for EventApi {
         let end = self.store.log_end().await.map_err(problem)?;
         let mut found = self.store.events(&filter, &page).await.map_err(problem)?;
         let next_page_token = pager.cut(&mut found, |event| event.revision);
-        let last = found.last().map(|event| event.revision).or(page.after);
-        let behind = match next_page_token.as_str() {
-            "" => end.revision.max(last.unwrap_or_default()),
-            _another_page => last.unwrap_or_default(),
+        let behind = behind(&found, &filter, &page, end, next_page_token.is_empty());
+        let followed = EventFilter {
+            newest_first: false,
+            ..filter
         };
+        let token = |behind| event_watch::token(end.log, &followed, behind);
         Ok(Response::new(v1::ListEventsResponse {
             events: found.into_iter().map(convert::event).collect(),
             next_page_token,
-            resume_token: event_watch::token(end.log, &filter, behind),
+            resume_token: behind.map(token).unwrap_or_default(),
         }))
     }
 
@@ -79,6 +81,7 @@ impl EventService for EventApi {
             operation,
             least: least(request.least_severity()),
             kinds: request.types().filter_map(convert::event_kind).collect(),
+            newest_first: false,
         };
         let every = duration(request.heartbeat_interval, HEARTBEAT_DEFAULT);
         let store = Arc::clone(&self.store);
@@ -86,6 +89,27 @@ impl EventService for EventApi {
         let stream = watch.stream(every, self.shutdown.clone());
         Ok(Response::new(Box::pin(stream)))
     }
+}
+
+/// Where who has read the page goes on to follow the log. Whatever is newer than the newest page is behind it.
+fn behind(
+    found: &[Event],
+    filter: &EventFilter,
+    page: &Page<u64>,
+    end: LogEnd,
+    is_last: bool,
+) -> Option<u64> {
+    let revision = |event: Option<&Event>| event.map(|event| event.revision);
+    if filter.newest_first {
+        let newest = revision(found.first()).unwrap_or_default();
+        return page.after.is_none().then(|| end.revision.max(newest));
+    }
+    let last = revision(found.last()).or(page.after).unwrap_or_default();
+    Some(if is_last {
+        end.revision.max(last)
+    } else {
+        last
+    })
 }
 
 fn least(severity: v1::EventSeverity) -> Option<Severity> {

@@ -83,7 +83,7 @@ pub trait Store: Send + Sync + 'static {
     /// Operations that have not ended, in the order in which they were accepted, whatever their ids.
     async fn open_operations(&self) -> Result<Vec<Operation>, StoreError>;
 
-    /// Audit log, oldest first, after `page.after`.
+    /// Audit log, in the order that is wanted, after `page.after` in that.
     async fn events(
         &self,
         filter: &EventFilter,
@@ -203,7 +203,7 @@ pub enum StateName {
     Cancelled,
 }
 
-/// Which entries of the audit log to list.
+/// Which entries of the audit log to list, and in which order.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
     /// Only about this machine.
@@ -214,6 +214,8 @@ pub struct EventFilter {
     pub least: Option<Severity>,
     /// Only of these kinds; empty for all.
     pub kinds: Vec<EventKind>,
+    /// The newest first, instead of the oldest.
+    pub newest_first: bool,
 }
 
 /// The end of an audit log.

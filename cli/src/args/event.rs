@@ -11,6 +11,9 @@ pub(crate) enum EventCommand {
         /// Which ones.
         #[command(flatten)]
         filter: EventFilterArgs,
+        /// Lists the newest first
+        #[arg(long)]
+        newest_first: bool,
         /// At most so many
         #[arg(long, value_name = "NUMBER")]
         limit: Option<usize>,

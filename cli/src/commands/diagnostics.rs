@@ -67,7 +67,7 @@ async fn parts(session: &Session, args: DiagnosticsArgs, now: Timestamp) -> Vec<
     add("snapshots.json", listed(snapshots));
     let operations = operation::list(session, None, &[], Some(args.operations)).await;
     add("operations.json", listed(operations));
-    let events = event::list(session, EventFilterArgs::default(), None).await;
+    let events = event::list(session, EventFilterArgs::default(), false, None).await;
     // The oldest come first.
     let events = events.map(|mut all| all.split_off(all.len().saturating_sub(args.events)));
     add("events.json", listed(events));

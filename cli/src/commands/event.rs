@@ -15,7 +15,11 @@ pub(super) async fn run(
     command: EventCommand,
 ) -> Result<(), Stop> {
     match command {
-        EventCommand::List { filter, limit } => output.list(&list(session, filter, limit).await?),
+        EventCommand::List {
+            filter,
+            newest_first,
+            limit,
+        } => output.list(&list(session, filter, newest_first, limit).await?),
         EventCommand::Watch(args) => watch(session, output, args).await,
     }
 }
@@ -23,6 +27,7 @@ pub(super) async fn run(
 pub(super) async fn list(
     session: &Session,
     filter: EventFilterArgs,
+    newest_first: bool,
     limit: Option<usize>,
 ) -> Result<Vec<v1::Event>, Failure> {
     let vm_id = resolve::vm_filter(session, filter.vm.as_deref()).await?;
@@ -37,6 +42,7 @@ pub(super) async fn list(
             page_token: token,
             least_severity,
             types: types.clone(),
+            newest_first,
         };
         let answer = session
             .call(request, async |r| client.list_events(r).await)

@@ -117,6 +117,51 @@ async fn a_list_says_where_to_watch_from() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_newest_come_first_where_they_are_asked_for_and_what_is_newer_is_watched() -> Result<()>
+{
+    let mut cluster = Cluster::start(QUICK).await?;
+    let vm = cluster.add_vm("vm", &["vda"]).await?;
+    cluster.api.snapshot(vm, "first").await?;
+    let oldest_first = v1::ListEventsRequest {
+        vm_id: vm.to_string(),
+        ..v1::ListEventsRequest::default()
+    };
+    let mut wanted = list(&mut cluster, oldest_first.clone()).await?.events;
+    wanted.reverse();
+    let mut request = v1::ListEventsRequest {
+        page_size: 1,
+        newest_first: true,
+        ..oldest_first.clone()
+    };
+    let first = list(&mut cluster, request.clone()).await?;
+    let mut found = first.events;
+    request.page_token = first.next_page_token;
+    // Its answers continue no other question.
+    let turned = v1::ListEventsRequest {
+        page_token: request.page_token.clone(),
+        ..oldest_first
+    };
+    let refused = list(&mut cluster, turned).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("page token"), "{refused:#}");
+    while !request.page_token.is_empty() {
+        let page = list(&mut cluster, request.clone()).await?;
+        assert_eq!(page.resume_token, "", "only the first page has one");
+        found.extend(page.events);
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!(found, wanted);
+    let watch = v1::WatchEventsRequest {
+        vm_id: vm.to_string(),
+        ..behind(&first.resume_token)
+    };
+    let mut tail = Tail::open(&mut cluster, watch).await?;
+    let create = cluster.api.create(vm, "second").await?;
+    tail.until(|_| true).await?;
+    assert_eq!(tail.events[0].operation_id, create.id);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_stopping_server_ends_its_watches_with_the_token() -> Result<()> {
     let mut cluster = Cluster::start(QUICK).await?;
     cluster.add_vm("vm", &["vda"]).await?;

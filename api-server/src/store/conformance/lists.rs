@@ -68,13 +68,25 @@ async fn all_operations(
         .collect()
 }
 
+/// Oldest first. Newest first they are the same.
 async fn all_events(store: &dyn Store, filter: &EventFilter, limit: usize) -> Vec<String> {
-    let read = async |page| store.events(filter, &page).await.unwrap();
-    walk(limit, |event| event.revision, read)
-        .await
-        .into_iter()
-        .map(|event| event.entry.message)
-        .collect()
+    let in_order = async |filter: &EventFilter| -> Vec<String> {
+        let read = async |page| store.events(filter, &page).await.unwrap();
+        walk(limit, |event| event.revision, read)
+            .await
+            .into_iter()
+            .map(|event| event.entry.message)
+            .collect()
+    };
+    let found = in_order(filter).await;
+    let newest_first = EventFilter {
+        newest_first: true,
+        ..filter.clone()
+    };
+    let mut turned = in_order(&newest_first).await;
+    turned.reverse();
+    assert_eq!(turned, found, "newest first, {filter:?}");
+    found
 }
 
 /// Writes machine, snapshot, operation and event of a number, each the machine's own.

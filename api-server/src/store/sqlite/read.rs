@@ -206,9 +206,12 @@ pub(super) async fn events(
     only(&mut query, " AND vm_id = ", filter.vm);
     only(&mut query, " AND operation_id = ", filter.operation);
     if let Some(after) = page.after {
-        query
-            .push(" AND revision > ")
-            .push_bind(i64::try_from(after).unwrap_or(i64::MAX));
+        let beyond = match filter.newest_first {
+            true => " AND revision < ",
+            false => " AND revision > ",
+        };
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        query.push(beyond).push_bind(after);
     }
     if let Some(least) = filter.least {
         let all = [Severity::Info, Severity::Warning, Severity::Error];
@@ -218,7 +221,11 @@ pub(super) async fn events(
     if !filter.kinds.is_empty() {
         or_unreadable(&mut query, "kind", filter.kinds.iter());
     }
-    rows(query, " ORDER BY revision", page.limit, readers)
+    let order = match filter.newest_first {
+        true => " ORDER BY revision DESC",
+        false => " ORDER BY revision",
+    };
+    rows(query, order, page.limit, readers)
         .await?
         .iter()
         .map(event)
