@@ -11,6 +11,7 @@ import { mutate } from "../api/mutate";
 import { parseLabels, writeLabels } from "../logic/validate";
 import { problemOf } from "../api/problem";
 import { useApp } from "../state/app";
+import { useMounted } from "../state/mounted";
 import { useState } from "preact/hooks";
 
 interface Props {
@@ -31,6 +32,7 @@ export function EditDialog({ snapshot, onClose, onDone }: Props) {
   });
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem>();
+  const mounted = useMounted();
   const submit = async (event: Event) => {
     event.preventDefault();
     setBusy(true);
@@ -41,19 +43,19 @@ export function EditDialog({ snapshot, onClose, onDone }: Props) {
     try {
       await mutate(() => clients.snapshots.updateSnapshot(request));
       onDone();
-      onClose();
+      if (mounted.current) onClose();
     } catch (thrown) {
       setProblem(problemOf(thrown));
     }
     setBusy(false);
   };
   return (
-    <Dialog title="Change a snapshot" onClose={onClose}>
+    <Dialog title="Change a snapshot" onClose={onClose} busy={busy}>
       <form onSubmit={(event) => void submit(event)}>
         <SnapshotFields draft={draft} onChange={setDraft} />
         {problem && <ProblemBox problem={problem} />}
         <footer>
-          <button type="button" onClick={onClose}>
+          <button type="button" disabled={busy} onClick={onClose}>
             Leave it
           </button>
           <button type="submit" class="primary" disabled={!isSound(draft) || busy || !mayChange()}>

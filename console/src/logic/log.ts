@@ -21,6 +21,14 @@ export function joined(read: readonly Event[], live: readonly Event[]): Event[] 
   return [...read, ...fresh].reverse();
 }
 
+/** What the detail that holds a request's id is called: the log has both. */
+export const REQUEST_NAMES: readonly string[] = ["request_id", "request"];
+
+/** The id of the request that an event tells of; empty when it tells of none. */
+export function requestOf({ details }: Event): string {
+  return REQUEST_NAMES.flatMap((name) => details[name] ?? [])[0] ?? "";
+}
+
 /** What is searched in an event. */
 export function searched(events: readonly Event[], q: string): readonly Event[] {
   const words = folded(q).split(/\s+/u).filter(Boolean);

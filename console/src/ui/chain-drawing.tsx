@@ -1,6 +1,6 @@
 // A disk's chain, drawn: base at the left, the layer that the guest writes at the right.
 
-import type { Layer } from "../logic/chain";
+import type { Layer, Scale } from "../logic/chain";
 import { MARKS, blocks, chainSentence, dense } from "../logic/chain";
 import { bytesOr } from "../logic/bytes";
 import { useId } from "preact/hooks";
@@ -48,8 +48,8 @@ function Tag({ layer, index }: { layer: Layer; index: number }) {
 interface Props {
   readonly disk: string;
   readonly layers: readonly Layer[];
-  /** Bytes that the whole width stands for. */
-  readonly scale?: number;
+  /** What the whole width stands for, where drawings are compared. */
+  readonly scale?: Scale;
   readonly chosen?: string;
   readonly onChoose?: (key: string) => void;
 }
