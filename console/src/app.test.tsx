@@ -128,6 +128,39 @@ test("a delete: the plan, the click, the progress, the end", async () => {
   await seen(/snapshot deleted/);
 }, 20_000);
 
+test("the plan follows the limit, and until it does nothing can be deleted", async () => {
+  const world = await open({ page: "vm", id: "" });
+  const id = vm(world, 0);
+  visit({ page: "vm", id, dialog: { kind: "delete", snapshots: [world.snapshotsOf(id)[0]?.id ?? ""] } });
+  await seen(/takes about \d s\./);
+  expect(button("Delete").disabled).toBe(false);
+  const slider = page().querySelector<HTMLInputElement>("dialog input[type=range]");
+  if (slider) type(slider, "0");
+  await vi.waitFor(() => expect(button("Delete").disabled).toBe(true));
+  expect(text()).toContain("takes about");
+  await seen(/takes about \d+ (s|min).*at most 1.00 MiB/);
+  await vi.waitFor(() => expect(text()).not.toMatch(/takes about \d s\./));
+  await vi.waitFor(() => expect(button("Delete").disabled).toBe(false));
+});
+
+test("several that are protected are marked, and ask for each name", async () => {
+  const world = await open({ page: "vm", id: "" });
+  const id = vm(world, 0);
+  const chosen = world.snapshotsOf(id).slice(0, 3);
+  for (const each of chosen) each.deletionProtected = each !== chosen[0];
+  visit({ page: "vm", id, dialog: { kind: "delete", snapshots: chosen.map((each) => each.id) } });
+  await seen("2 of them are protected");
+  await seen("Copies");
+  expect(text().match(/\(protected\)/g)).toHaveLength(2);
+  const fields = [...page().querySelectorAll<HTMLInputElement>("dialog .note input")];
+  expect(fields).toHaveLength(2);
+  if (fields[0]) type(fields[0], chosen[1]?.name ?? "");
+  await new Promise((done) => setTimeout(done, 50));
+  expect(button("Delete 3").disabled).toBe(true);
+  if (fields[1]) type(fields[1], chosen[2]?.name ?? "");
+  await vi.waitFor(() => expect(button("Delete 3").disabled).toBe(false));
+});
+
 test("what is protected asks for its name", async () => {
   const world = await open({ page: "vm", id: "" });
   const id = vm(world, 0);

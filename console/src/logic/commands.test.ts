@@ -1,5 +1,5 @@
 import { EventSchema, EventSeverity, EventType } from "../gen/livemerge/v1/event_service_pb";
-import { answers, eventTypes, joined, searched, severityOf, typesOf } from "./log";
+import { NOTHING_YET, answers, eventTypes, grown, joined, missing, requestOf, searched, severityOf, typesOf } from "./log";
 import { cli, deleteSnapshots, followEvents, grpcurl, ofEvent, quoted } from "./commands";
 import { create } from "@bufbuild/protobuf";
 import { createSnapshot } from "./create-command";
@@ -61,6 +61,22 @@ test("live events are held against the question as the server does", () => {
   for (const more of [{ vmId: "w" }, { operationId: "p" }, { severity: EventSeverity.INFO }, { type: EventType.HOST_UP }]) {
     expect(answers(create(EventSchema, { ...good, ...more }), question)).toBe(false);
   }
+});
+
+test("of what comes the newest are kept, each once, and what is not shown is known", () => {
+  const of = (revision: bigint) => create(EventSchema, { revision });
+  const live = [3n, 4n, 4n, 5n].map(of).reduce((all, event) => grown(all, event, 2), NOTHING_YET);
+  expect(live.events.map((each) => each.revision)).toEqual([4n, 5n]);
+  expect(missing({ items: [of(2n)], complete: true }, live)).toBe("since");
+  expect(missing({ items: [of(3n)], complete: true }, live)).toBe("");
+  expect(missing({ items: [of(3n)], complete: false }, live)).toBe("before");
+  expect(missing({ items: [], complete: true }, NOTHING_YET)).toBe("");
+});
+
+test("the id of a request is found by either name", () => {
+  expect(requestOf(event(EventType.SNAPSHOT_DELETE_REQUESTED, { details: { request_id: "a" } }))).toBe("a");
+  expect(requestOf(event(EventType.HOST_MAINTENANCE_CHANGED, { details: { request: "b" } }))).toBe("b");
+  expect(requestOf(event(EventType.HOST_UP))).toBe("");
 });
 
 test("what was read and what came is one log, newest first", () => {

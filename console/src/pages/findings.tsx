@@ -24,7 +24,7 @@ export function FindingsPage({ route }: { route: Extract<Route, { page: "finding
   const [asked, ask] = useState<Finding>();
   // A look reads every header there is, so it is made when it is asked for, not when something happens.
   const fetch = async () => ({ ...(await clients.inventory.checkConsistency({ vmId: route.vm, hostId: route.host })), lookedAt: Date.now() });
-  const { data, problem, refresh } = useResource(`findings ${route.vm} ${route.host}`, fetch);
+  const { data, problem, refresh } = useResource(`findings ${route.vm} ${route.host}`, fetch, { onVisible: false });
   return (
     <section>
       <div class="line">
