@@ -20,10 +20,13 @@ const ROLES: Door = { tokens: new Map([["look", "viewer"], ["change", "operator"
 vi.setConfig({ testTimeout: 20_000 });
 
 let root: HTMLElement | undefined;
+/** Whether the way to the server is cut. */
+let cut = false;
 
 async function open(route: Route, { size = SMALL, door }: { size?: Size; door?: Door } = {}) {
   const world = new World(size);
-  const clients = clientsOf(transportOf(world, door, tokenNow));
+  const transport = transportOf(world, door, tokenNow);
+  const clients = clientsOf({ ...transport, unary: (...call) => (cut ? Promise.reject(new TypeError("Failed to fetch")) : transport.unary(...call)) });
   root = document.createElement("div");
   document.body.append(root);
   visit(route);
@@ -216,6 +219,20 @@ test("a viewer sees, and cannot delete", async () => {
   for (const each of page().querySelectorAll<HTMLButtonElement>("button.danger, button.primary")) expect(each.disabled).toBe(true);
   expect(window.location.href).not.toContain("look");
   expect(JSON.stringify({ ...window.localStorage })).not.toContain("look");
+});
+
+test("a server that cannot be reached is said once, whatever is read", async () => {
+  const world = await open({ page: "hosts" });
+  await seen(/host-01.*UP/);
+  cut = true;
+  visit({ page: "vm", id: vm(world, 0) });
+  await seen("The server has not been heard for a while");
+  await new Promise((done) => setTimeout(done, 300));
+  expect(page().querySelectorAll("[role=alert]")).toHaveLength(0);
+  expect(page().querySelectorAll("p.stale")).toHaveLength(1);
+  cut = false;
+  await seen("8 snapshots");
+  await vi.waitFor(() => expect(page().querySelector("p.stale")).toBeNull());
 });
 
 test("what happens is shown without being asked for", async () => {

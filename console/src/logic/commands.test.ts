@@ -1,5 +1,5 @@
 import { EventSchema, EventSeverity, EventType } from "../gen/livemerge/v1/event_service_pb";
-import { NOTHING_YET, answers, eventTypes, grown, joined, missing, requestOf, searched, severityOf, typesOf } from "./log";
+import { NOTHING_YET, answers, endsOperation, eventTypes, grown, joined, missing, requestOf, searched, severityOf, typesOf } from "./log";
 import { cli, deleteSnapshots, followEvents, grpcurl, ofEvent, quoted } from "./commands";
 import { create } from "@bufbuild/protobuf";
 import { createSnapshot } from "./create-command";
@@ -71,6 +71,12 @@ test("of what comes the newest are kept, each once, and what is not shown is kno
   expect(missing({ items: [of(3n)], complete: true }, live)).toBe("");
   expect(missing({ items: [of(3n)], complete: false }, live)).toBe("before");
   expect(missing({ items: [], complete: true }, NOTHING_YET)).toBe("");
+});
+
+test("a list of what is done is read again at an end, not at each step", () => {
+  expect(endsOperation(event(EventType.SNAPSHOT_DELETED))).toBe(true);
+  expect(endsOperation(event(EventType.VOLUME_REMOVED))).toBe(false);
+  expect(endsOperation(event(EventType.SNAPSHOT_DELETED, { operationId: "" }))).toBe(false);
 });
 
 test("the id of a request is found by either name", () => {

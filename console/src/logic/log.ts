@@ -53,6 +53,20 @@ export function requestOf({ details }: Event): string {
   return REQUEST_NAMES.flatMap((name) => details[name] ?? [])[0] ?? "";
 }
 
+const ENDS: ReadonlySet<EventType> = new Set([
+  Types.SNAPSHOT_CREATED,
+  Types.SNAPSHOT_CREATE_FAILED,
+  Types.SNAPSHOT_DELETED,
+  Types.SNAPSHOT_DELETE_FAILED,
+  Types.LIVE_MERGE_FAILED,
+  Types.OPERATION_CANCELLED,
+]);
+
+/** Whether an operation may have ended with it; most events of an operation are of its way. */
+export function endsOperation(event: Event): boolean {
+  return event.operationId !== "" && ENDS.has(event.type);
+}
+
 /** What is searched in an event. */
 export function searched(events: readonly Event[], q: string): readonly Event[] {
   const words = folded(q).split(/\s+/u).filter(Boolean);

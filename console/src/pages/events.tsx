@@ -8,7 +8,7 @@ import { Dialog } from "../ui/dialog";
 import { Empty, Loading } from "../ui/empty";
 import { EventDetails, EventLine } from "../ui/event-list";
 import { Name } from "../ui/text";
-import { ProblemBox } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { VirtualList } from "../ui/virtual-list";
 import { count, short } from "../logic/text";
 import { eventTypes, searched, severityOf, typesOf } from "../logic/log";
@@ -61,7 +61,7 @@ export function EventsPage({ route }: { route: Extract<Route, { page: "events" }
         )}
       </div>
       <CommandBox commands={followEvents(question)} summary="Follow these events in a terminal" />
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {missing !== "" && <p class="note">{MISSING[missing]}</p>}
       {events === undefined && !problem && <Loading lines={8} />}
       {events !== undefined && shown.length === 0 && (

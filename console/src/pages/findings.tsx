@@ -7,7 +7,8 @@ import { Code } from "../ui/text";
 import { CommandBox } from "../ui/copy";
 import { Confirm } from "../ui/confirm";
 import { Empty, Loading } from "../ui/empty";
-import { Fact, ProblemBox } from "../ui/problem";
+import { Fact } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { Link } from "../ui/link";
 import { bytes } from "../logic/bytes";
 import { cli, grpcurl } from "../logic/commands";
@@ -43,7 +44,7 @@ export function FindingsPage({ route }: { route: Extract<Route, { page: "finding
           Only what concerns <Code of={route.vm || route.host} />. <Link to={{ page: "findings", vm: "", host: "" }}>Look at everything</Link>
         </p>
       )}
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {data === undefined && !problem && <Loading />}
       {data?.findings.length === 0 && (
         <Empty title="Record, hosts and storage agree">

@@ -3,6 +3,7 @@
 
 import type { Event } from "../gen/livemerge/v1/event_service_pb";
 import { comesBack, problemOf, wantsSignIn, type Problem } from "../api/problem";
+import { heard } from "./reach";
 import { refused, tokenNow } from "../session/session";
 import { signal, type Signal } from "@preact/signals";
 import { useApp } from "./app";
@@ -68,10 +69,12 @@ async function read<T>(entry: Entry<T>, fetch: () => Promise<T>): Promise<void> 
     try {
       entry.data.value = await fetch();
       entry.problem.value = undefined;
+      heard(undefined);
     } catch (thrown) {
       const problem = problemOf(thrown);
       if (wantsSignIn(problem)) refused(problem, shown);
       entry.problem.value = problem;
+      heard(problem);
     }
   } while (entry.again);
   entry.running = false;
