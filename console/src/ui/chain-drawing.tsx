@@ -111,12 +111,17 @@ export function ChainDrawing({ disk, layers, scale, chosen, onChoose }: Props) {
             {layer.sharedWith.length > 0 && (
               <rect x={`${place.x}%`} y="4" width={`${place.width}%`} height={HEIGHT - 8} rx="3" fill={`url(#${pattern})`} pointer-events="none" />
             )}
-            {place.width > 2 && (
-              <foreignObject x={`${place.x}%`} y="4" width={`${place.width}%`} height={HEIGHT - 8} pointer-events="none" aria-hidden="true">
-                <Tag layer={layer} index={index} />
-              </foreignObject>
-            )}
           </g>
+        );
+      })}
+      {/* Apart from the blocks, whose names say more, and in another order. */}
+      {layers.map((layer, index) => {
+        const { x, width } = places[index] ?? { x: 0, width: 0 };
+        if (width <= 2) return null;
+        return (
+          <foreignObject key={`tag ${layer.key}`} x={`${x}%`} y="4" width={`${width}%`} height={HEIGHT - 8} pointer-events="none" aria-hidden="true">
+            <Tag layer={layer} index={index} />
+          </foreignObject>
         );
       })}
     </svg>
