@@ -68,6 +68,19 @@ test("from the list to a delete's end, and back", async () => {
   await expect.poll(() => focused(page)).toBe("Cancel…");
 });
 
+test("the blocks of a chain are one stop, with arrows between them, and lead to their layers", async () => {
+  const backend = await stage.backend();
+  const page = await stage.open(backend, { page: "vm", id: backend.world.vms[0]?.id ?? "" });
+  await page.getByText("8 snapshots").waitFor();
+  await page.locator(".chain [role=button]").first().focus();
+  await page.keyboard.press("End");
+  expect(await focused(page)).toContain("the guest writes it");
+  await page.keyboard.press("ArrowLeft");
+  await page.keyboard.press("Enter");
+  await page.locator(".layers li.chosen").waitFor();
+  expect(await page.locator(".chain [role=button][tabindex='0']").count()).toBe(1);
+});
+
 test("what has the focus is seen to have it", async () => {
   const backend = await stage.backend();
   const page = await stage.open(backend, { page: "vm", id: backend.world.vms[0]?.id ?? "" });

@@ -20,10 +20,13 @@ const ROLES: Door = { tokens: new Map([["look", "viewer"], ["change", "operator"
 vi.setConfig({ testTimeout: 20_000 });
 
 let root: HTMLElement | undefined;
+/** Whether the way to the server is cut. */
+let cut = false;
 
 async function open(route: Route, { size = SMALL, door }: { size?: Size; door?: Door } = {}) {
   const world = new World(size);
-  const clients = clientsOf(transportOf(world, door, tokenNow));
+  const transport = transportOf(world, door, tokenNow);
+  const clients = clientsOf({ ...transport, unary: (...call) => (cut ? Promise.reject(new TypeError("Failed to fetch")) : transport.unary(...call)) });
   root = document.createElement("div");
   document.body.append(root);
   visit(route);
@@ -128,6 +131,39 @@ test("a delete: the plan, the click, the progress, the end", async () => {
   await seen(/snapshot deleted/);
 }, 20_000);
 
+test("the plan follows the limit, and until it does nothing can be deleted", async () => {
+  const world = await open({ page: "vm", id: "" });
+  const id = vm(world, 0);
+  visit({ page: "vm", id, dialog: { kind: "delete", snapshots: [world.snapshotsOf(id)[0]?.id ?? ""] } });
+  await seen(/takes about \d s\./);
+  expect(button("Delete").disabled).toBe(false);
+  const slider = page().querySelector<HTMLInputElement>("dialog input[type=range]");
+  if (slider) type(slider, "0");
+  await vi.waitFor(() => expect(button("Delete").disabled).toBe(true));
+  expect(text()).toContain("takes about");
+  await seen(/takes about \d+ (s|min).*at most 1.00 MiB/);
+  await vi.waitFor(() => expect(text()).not.toMatch(/takes about \d s\./));
+  await vi.waitFor(() => expect(button("Delete").disabled).toBe(false));
+});
+
+test("several that are protected are marked, and ask for each name", async () => {
+  const world = await open({ page: "vm", id: "" });
+  const id = vm(world, 0);
+  const chosen = world.snapshotsOf(id).slice(0, 3);
+  for (const each of chosen) each.deletionProtected = each !== chosen[0];
+  visit({ page: "vm", id, dialog: { kind: "delete", snapshots: chosen.map((each) => each.id) } });
+  await seen("2 of them are protected");
+  await seen("Copies");
+  expect(text().match(/\(protected\)/g)).toHaveLength(2);
+  const fields = [...page().querySelectorAll<HTMLInputElement>("dialog .note input")];
+  expect(fields).toHaveLength(2);
+  if (fields[0]) type(fields[0], chosen[1]?.name ?? "");
+  await new Promise((done) => setTimeout(done, 50));
+  expect(button("Delete 3").disabled).toBe(true);
+  if (fields[1]) type(fields[1], chosen[2]?.name ?? "");
+  await vi.waitFor(() => expect(button("Delete 3").disabled).toBe(false));
+});
+
 test("what is protected asks for its name", async () => {
   const world = await open({ page: "vm", id: "" });
   const id = vm(world, 0);
@@ -183,6 +219,20 @@ test("a viewer sees, and cannot delete", async () => {
   for (const each of page().querySelectorAll<HTMLButtonElement>("button.danger, button.primary")) expect(each.disabled).toBe(true);
   expect(window.location.href).not.toContain("look");
   expect(JSON.stringify({ ...window.localStorage })).not.toContain("look");
+});
+
+test("a server that cannot be reached is said once, whatever is read", async () => {
+  const world = await open({ page: "hosts" });
+  await seen(/host-01.*UP/);
+  cut = true;
+  visit({ page: "vm", id: vm(world, 0) });
+  await seen("The server has not been heard for a while");
+  await new Promise((done) => setTimeout(done, 300));
+  expect(page().querySelectorAll("[role=alert]")).toHaveLength(0);
+  expect(page().querySelectorAll("p.stale")).toHaveLength(1);
+  cut = false;
+  await seen("8 snapshots");
+  await vi.waitFor(() => expect(page().querySelector("p.stale")).toBeNull());
 });
 
 test("what happens is shown without being asked for", async () => {

@@ -18,7 +18,7 @@ import { VmPage } from "./pages/vm";
 import { VmsPage } from "./pages/vms";
 import { createHub, type Hub } from "./watch/hub";
 import { forgetAll } from "./state/resource";
-import { refused, session } from "./session/session";
+import { refused, session, tokenNow } from "./session/session";
 import { route } from "./state/location";
 import { useArrival } from "./state/arrival";
 import { useEffect, useState } from "preact/hooks";
@@ -38,7 +38,8 @@ export function App({ clients }: { clients: Clients }) {
 function Inside({ clients }: { clients: Clients }) {
   const [hub, setHub] = useState<Hub>();
   useEffect(() => {
-    const own = createHub(clients, () => refused(undefined));
+    const shown = tokenNow();
+    const own = createHub(clients, () => refused(undefined, shown));
     setHub(own);
     return () => {
       own.close();

@@ -6,7 +6,7 @@ import { enter } from "../session/role";
 import { expect, test } from "vitest";
 import { freshId } from "./request-id";
 import { mutate } from "./mutate";
-import { problemOf } from "./problem";
+import { comesBack, mayRepeat, problemOf } from "./problem";
 import { readPages } from "./pages";
 import { transportOf } from "../scripted/transport";
 
@@ -65,6 +65,21 @@ test("a change is asked for again with the same call, and only while that may he
   };
   await expect(mutate(no, wait)).rejects.toThrow();
   expect(calls).toBe(1);
+});
+
+test("what may help is told by the code and the reason", () => {
+  const problem = (code: Code, reason: string) => problemOf(fail(code, reason, ""));
+  expect(mayRepeat(problem(Code.ResourceExhausted, "SERVER_OVERLOADED"))).toBe(true);
+  expect(mayRepeat(problem(Code.ResourceExhausted, "INSUFFICIENT_SPACE"))).toBe(false);
+  expect(mayRepeat(problem(Code.DeadlineExceeded, "DEADLINE_EXCEEDED"))).toBe(false);
+  expect(comesBack(problem(Code.DeadlineExceeded, "DEADLINE_EXCEEDED"))).toBe(true);
+  expect(comesBack(problem(Code.NotFound, "VM_NOT_FOUND"))).toBe(false);
+});
+
+test("a role that could not be told is asked for again: a viewer gets no live buttons meanwhile", async () => {
+  const { operations, ...others } = caller("look");
+  const busy = { ...others, operations: { ...operations, cancelOperation: () => Promise.reject(fail(Code.Unavailable, "STORE_UNAVAILABLE", "busy")) } };
+  expect(await enter(busy)).toMatchObject({ kind: "away", problem: { reason: "STORE_UNAVAILABLE" } });
 });
 
 test("pages are read to the end, or to what was wanted", async () => {

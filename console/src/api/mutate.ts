@@ -10,7 +10,7 @@ export type Sleep = (ms: number) => Promise<void>;
 
 const sleep: Sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** Calls; after UNAVAILABLE again. Throws the last error as it came. */
+/** Calls; again while that may help. Throws the last error as it came. */
 export async function mutate<T>(call: () => Promise<T>, pause: Sleep = sleep): Promise<T> {
   for (let attempt = 1; ; attempt += 1) {
     try {

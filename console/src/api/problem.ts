@@ -48,9 +48,17 @@ function isNetwork(error: ConnectError): boolean {
   return error.cause instanceof TypeError || (error.code === Code.Unknown && /fetch|network/iu.test(error.rawMessage));
 }
 
+/** What was refused because too much goes on: nothing was done. */
+const CROWDED: ReadonlySet<string> = new Set(["SERVER_OVERLOADED", "WATCH_LIMIT_REACHED"]);
+
 /** Whether the same call may be answered later. */
 export function mayRepeat(problem: Problem): boolean {
-  return problem.code === Code.Unavailable;
+  return problem.code === Code.Unavailable || CROWDED.has(problem.reason);
+}
+
+/** Whether it is worth to read again without being asked to: a call that took too long is one that costs much. */
+export function comesBack(problem: Problem): boolean {
+  return mayRepeat(problem) || problem.code === Code.DeadlineExceeded;
 }
 
 /** Whether the call shows that the caller must sign in. */

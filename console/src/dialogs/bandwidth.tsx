@@ -4,30 +4,44 @@ import type { Operation } from "../gen/livemerge/v1/operation_pb";
 import type { Problem } from "../api/problem";
 import { ProblemBox } from "../ui/problem";
 import { UNLIMITED, limitAt, limitWords, placeOf } from "../logic/bandwidth";
+import { latest } from "../state/latest";
 import { mayChange } from "../session/session";
 import { mutate } from "../api/mutate";
 import { problemOf } from "../api/problem";
 import { useApp } from "../state/app";
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 export function Bandwidth({ operation, onChanged }: { operation: Operation; onChanged: () => void }) {
   const { clients, hub } = useApp();
-  // The hand's place while it moves; the operation's own otherwise.
+  // The hand's place until the operation shows it; the operation's own otherwise.
   const [held, hold] = useState<number>();
+  // The operation as it was when it took the last limit.
+  const [taken, take] = useState<bigint>();
   const [problem, setProblem] = useState<Problem>();
   const place = held ?? placeOf(operation.bytesPerSecond);
   const limit = held === undefined ? operation.bytesPerSecond : limitAt(held);
-  const apply = async (wanted: number) => {
+  const move = (to: number) => {
+    hold(to);
+    take(undefined);
+  };
+  const send = async (wanted: number) => {
     setProblem(undefined);
     try {
-      await mutate(() => clients.operations.updateOperation({ operationId: operation.id, bytesPerSecond: BigInt(limitAt(wanted)) }));
+      const answer = await mutate(() => clients.operations.updateOperation({ operationId: operation.id, bytesPerSecond: BigInt(limitAt(wanted)) }));
+      take(answer.operation?.revision ?? 0n);
       hub.look();
       onChanged();
     } catch (thrown) {
       setProblem(problemOf(thrown));
+      hold(undefined);
     }
-    hold(undefined);
   };
+  const current = useRef(send);
+  current.current = send;
+  const [apply] = useState(() => latest((wanted: number) => current.current(wanted)));
+  useEffect(() => {
+    if (taken !== undefined && operation.revision >= taken) hold(undefined);
+  }, [taken, operation.revision]);
   return (
     <div class="grow">
       <label class="field">
@@ -39,8 +53,8 @@ export function Bandwidth({ operation, onChanged }: { operation: Operation; onCh
           value={place}
           disabled={!mayChange()}
           aria-valuetext={limitWords(limit)}
-          onInput={(event) => hold(Number(event.currentTarget.value))}
-          onChange={(event) => void apply(Number(event.currentTarget.value))}
+          onInput={(event) => move(Number(event.currentTarget.value))}
+          onChange={(event) => apply(Number(event.currentTarget.value))}
         />
       </label>
       {problem && <ProblemBox problem={problem} />}

@@ -14,6 +14,7 @@ import { parseLabels } from "../logic/validate";
 import { problemOf } from "../api/problem";
 import { replace } from "../state/location";
 import { useApp } from "../state/app";
+import { useMounted } from "../state/mounted";
 import { useState } from "preact/hooks";
 
 const CHOICES: readonly (readonly [QuiesceWord, Quiesce, string, string])[] = [
@@ -29,6 +30,7 @@ export function CreateDialog({ vmId, onClose }: { vmId: string; onClose: () => v
   const [quiesce, setQuiesce] = useState<QuiesceWord>("if-possible");
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem>();
+  const mounted = useMounted();
   const { labels } = parseLabels(draft.labels);
   // Another payload is another request.
   const change = (next: Draft, how: QuiesceWord = quiesce) => {
@@ -46,6 +48,7 @@ export function CreateDialog({ vmId, onClose }: { vmId: string; onClose: () => v
     try {
       const { operation } = await mutate(() => clients.snapshots.createSnapshot(request));
       hub.look();
+      if (!mounted.current) return;
       replace(operation ? { page: "operation", id: operation.id } : { page: "vm", id: vmId });
     } catch (thrown) {
       setProblem(problemOf(thrown));
@@ -53,7 +56,7 @@ export function CreateDialog({ vmId, onClose }: { vmId: string; onClose: () => v
     setBusy(false);
   };
   return (
-    <Dialog title="Take a snapshot" onClose={onClose}>
+    <Dialog title="Take a snapshot" onClose={onClose} busy={busy}>
       <form onSubmit={(event) => void submit(event)}>
         <SnapshotFields draft={draft} onChange={(next) => change(next)} />
         <fieldset>
@@ -71,7 +74,7 @@ export function CreateDialog({ vmId, onClose }: { vmId: string; onClose: () => v
         <CommandBox commands={createSnapshot({ vm: vmId, ...draft, labels, quiesce, requestId })} />
         {problem && <ProblemBox problem={problem} />}
         <footer>
-          <button type="button" onClick={onClose}>
+          <button type="button" disabled={busy} onClick={onClose}>
             Not now
           </button>
           <button type="submit" class="primary" disabled={!isSound(draft) || busy || !mayChange()}>

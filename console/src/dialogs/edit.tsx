@@ -1,9 +1,10 @@
-// Renames, describes, labels or protects a snapshot. Its data stay as they are.
+// Shows a snapshot; who may renames, describes, labels or protects it. Its data stay as they are.
 
 import type { Problem } from "../api/problem";
 import type { Snapshot } from "../gen/livemerge/v1/snapshot_service_pb";
 import { Dialog } from "../ui/dialog";
 import { ProblemBox } from "../ui/problem";
+import { SnapshotFacts } from "./snapshot-facts";
 import { SnapshotFields, isSound, type Draft } from "./snapshot-form";
 import { freshId } from "../api/request-id";
 import { mayChange } from "../session/session";
@@ -11,6 +12,7 @@ import { mutate } from "../api/mutate";
 import { parseLabels, writeLabels } from "../logic/validate";
 import { problemOf } from "../api/problem";
 import { useApp } from "../state/app";
+import { useMounted } from "../state/mounted";
 import { useState } from "preact/hooks";
 
 interface Props {
@@ -31,6 +33,7 @@ export function EditDialog({ snapshot, onClose, onDone }: Props) {
   });
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem>();
+  const mounted = useMounted();
   const submit = async (event: Event) => {
     event.preventDefault();
     setBusy(true);
@@ -41,22 +44,35 @@ export function EditDialog({ snapshot, onClose, onDone }: Props) {
     try {
       await mutate(() => clients.snapshots.updateSnapshot(request));
       onDone();
-      onClose();
+      if (mounted.current) onClose();
     } catch (thrown) {
       setProblem(problemOf(thrown));
     }
     setBusy(false);
   };
-  return (
-    <Dialog title="Change a snapshot" onClose={onClose}>
-      <form onSubmit={(event) => void submit(event)}>
-        <SnapshotFields draft={draft} onChange={setDraft} />
-        {problem && <ProblemBox problem={problem} />}
+  if (!mayChange()) {
+    return (
+      <Dialog title="A snapshot" onClose={onClose}>
+        <SnapshotFacts snapshot={snapshot} all />
         <footer>
           <button type="button" onClick={onClose}>
+            Close
+          </button>
+        </footer>
+      </Dialog>
+    );
+  }
+  return (
+    <Dialog title="Change a snapshot" onClose={onClose} busy={busy}>
+      <form onSubmit={(event) => void submit(event)}>
+        <SnapshotFields draft={draft} onChange={setDraft} />
+        <SnapshotFacts snapshot={snapshot} all={false} />
+        {problem && <ProblemBox problem={problem} />}
+        <footer>
+          <button type="button" disabled={busy} onClick={onClose}>
             Leave it
           </button>
-          <button type="submit" class="primary" disabled={!isSound(draft) || busy || !mayChange()}>
+          <button type="submit" class="primary" disabled={!isSound(draft) || busy}>
             {busy ? "Asking…" : "Change it"}
           </button>
         </footer>

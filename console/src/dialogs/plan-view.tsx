@@ -4,7 +4,7 @@ import type { DiskChange } from "../logic/plan";
 import type { MergePlan } from "../gen/livemerge/v1/snapshot_service_pb";
 import { Badge } from "../ui/badge";
 import { ChainDrawing } from "../ui/chain-drawing";
-import { MARKS } from "../logic/chain";
+import { MARKS, commonScale } from "../logic/chain";
 import { Code } from "../ui/text";
 import { Volumes } from "../ui/volumes";
 import { bytesOr } from "../logic/bytes";
@@ -27,8 +27,8 @@ export function PlanView({ changes }: { changes: readonly DiskChange[] }) {
 function DiskPlan({ change }: { change: DiskChange }) {
   const { disk, merges, before, after } = change;
   // One scale for both, so that the drawing shows what is given back.
-  const size = (layers: DiskChange["before"]) => layers.reduce((sum, layer) => sum + layer.allocated, 0);
-  const scale = Math.max(size(before), size(after));
+  const sizes = (layers: DiskChange["before"]) => layers.map((layer) => layer.allocated);
+  const scale = commonScale(sizes(before), sizes(after));
   return (
     <article class="card">
       <h3>

@@ -1,4 +1,4 @@
-import { blocks, chainSentence, layersOf } from "./chain";
+import { blocks, chainSentence, commonScale, layersOf } from "./chain";
 import { chainOf, snapshotOf, volume } from "../testing";
 import { expect, test } from "vitest";
 
@@ -41,8 +41,15 @@ test.each([1, 2, 61, 500])("%i blocks stay inside, whatever they hold", (many) =
 });
 
 test("with a common scale a smaller chain is a shorter drawing", () => {
-  const end = (sizes: number[]) => blocks(sizes, 1_000).reduce((most, { x, width }) => Math.max(most, x + width), 0);
-  expect(end([400, 100])).toBeLessThan(end([600, 400]));
+  const ends = (...drawings: number[][]) => {
+    const scale = commonScale(...drawings);
+    return drawings.map((sizes) => blocks(sizes, scale).reduce((most, { x, width }) => Math.max(most, x + width), 0));
+  };
+  const [more = 0, less = 0] = ends([600, 400], [400, 100]);
+  expect(less).toBeLessThan(more);
+  const [two = 0, one = 0] = ends([10, 10], [10]);
+  expect(two).toBeCloseTo(100);
+  expect(one).toBeCloseTo(50, 0);
   expect(blocks([])).toEqual([]);
 });
 

@@ -87,18 +87,31 @@ export function dense(many: number): boolean {
 /** What all blocks get whatever they hold, so that an empty layer can still be seen and clicked. */
 const SHARE = 0.35;
 
-/**
- * Blocks from left to right. The width above a common least one follows the allocated bytes; `scale` is
- * what the whole width stands for, so that two drawings can be compared.
- */
-export function blocks(sizes: readonly number[], scale?: number): Block[] {
-  const many = sizes.length;
-  if (many === 0) return [];
+/** What the whole width of a drawing stands for. */
+export interface Scale {
+  readonly bytes: number;
+  readonly layers: number;
+}
+
+/** The least scale that both fit, so that the two drawings can be compared. */
+export function commonScale(...drawings: readonly (readonly number[])[]): Scale {
+  return {
+    bytes: Math.max(...drawings.map(allocated)),
+    layers: Math.max(...drawings.map((sizes) => sizes.length)),
+  };
+}
+
+function allocated(sizes: readonly number[]): number {
+  return sizes.reduce((sum, size) => sum + Math.max(size, 0), 0);
+}
+
+/** Blocks from left to right. The width above a common least one follows the allocated bytes. */
+export function blocks(sizes: readonly number[], scale: Scale = commonScale(sizes)): Block[] {
+  const many = Math.max(scale.layers, sizes.length, 1);
   const gap = dense(many) ? 0 : GAP;
   const room = 100 - gap * (many - 1);
   const least = (room * SHARE) / many;
-  const total = sizes.reduce((sum, size) => sum + Math.max(size, 0), 0);
-  const whole = Math.max(scale ?? total, total, 1);
+  const whole = Math.max(scale.bytes, allocated(sizes), 1);
   const rest = room * (1 - SHARE);
   let x = 0;
   return sizes.map((size) => {

@@ -1,5 +1,5 @@
 import { EventSchema, EventSeverity, EventType } from "../gen/livemerge/v1/event_service_pb";
-import { answers, eventTypes, joined, searched, severityOf, typesOf } from "./log";
+import { NOTHING_YET, answers, endsOperation, eventTypes, grown, joined, missing, requestOf, searched, severityOf, typesOf } from "./log";
 import { cli, deleteSnapshots, followEvents, grpcurl, ofEvent, quoted } from "./commands";
 import { create } from "@bufbuild/protobuf";
 import { createSnapshot } from "./create-command";
@@ -23,6 +23,9 @@ test("a delete of one and of several", () => {
   const one = deleteSnapshots({ vm: "v", snapshots: ["s"], requestId: "r" });
   expect(one.cli).toBe("livemerge snapshot delete s --vm v --request-id r");
   expect(one.grpcurl).toContain("SnapshotService/DeleteSnapshot");
+  const seen = deleteSnapshots({ vm: "v", snapshots: ["s"], requestId: "r", etag: "e7" });
+  expect(seen.cli).toContain("--etag e7");
+  expect(seen.grpcurl).toContain(`"snapshot_id":"s","etag":"e7"`);
   const several = deleteSnapshots({ vm: "v", snapshots: ["s", "t"], requestId: "r", direction: "pull", bytesPerSecond: 1024 });
   expect(several.cli).toBe("livemerge snapshot delete s t --vm v --direction pull --bandwidth 1024 --request-id r");
   expect(several.grpcurl).toContain(`"options":{"direction":"MERGE_DIRECTION_PULL","bytes_per_second":"1024"}`);
@@ -34,12 +37,14 @@ test("a name that begins with a dash is no flag", () => {
 });
 
 test("an event of a request is that request, another one is a look", () => {
-  expect(ofEvent(event(EventType.SNAPSHOT_DELETE_REQUESTED, { details: { request_id: "r" } })).cli).toContain("snapshot delete s --vm v --request-id r");
-  expect(ofEvent(event(EventType.OPERATION_CANCEL_REQUESTED)).cli).toBe("livemerge operation cancel o");
-  expect(ofEvent(event(EventType.HOST_MAINTENANCE_CHANGED, { hostId: "h", details: { maintenance: "true" } })).cli).toBe("livemerge host maintenance h on");
-  expect(ofEvent(event(EventType.LIVE_MERGE_STARTED)).cli).toBe("livemerge operation get o");
-  expect(ofEvent(create(EventSchema, { hostId: "h" })).cli).toBe("livemerge host get h");
-  expect(ofEvent(create(EventSchema, {})).cli).toBe("livemerge event list");
+  expect(ofEvent(event(EventType.SNAPSHOT_DELETE_REQUESTED, { details: { request_id: "old" } }), "r").cli).toContain("snapshot delete s --vm v --request-id r");
+  expect(ofEvent(event(EventType.OPERATION_CANCEL_REQUESTED), "r").cli).toBe("livemerge operation cancel o");
+  const maintenance = ofEvent(event(EventType.HOST_MAINTENANCE_CHANGED, { hostId: "h", details: { maintenance: "true", request: "old" } }), "r");
+  expect(maintenance.cli).toBe("livemerge host maintenance h on");
+  expect(maintenance.grpcurl).toContain(`"request_id":"r"`);
+  expect(ofEvent(event(EventType.LIVE_MERGE_STARTED), "r").cli).toBe("livemerge operation get o");
+  expect(ofEvent(create(EventSchema, { hostId: "h" }), "r").cli).toBe("livemerge host get h");
+  expect(ofEvent(create(EventSchema, {}), "r").cli).toBe("livemerge event list");
 });
 
 test("the question of the page is the question of the command", () => {
@@ -56,6 +61,28 @@ test("live events are held against the question as the server does", () => {
   for (const more of [{ vmId: "w" }, { operationId: "p" }, { severity: EventSeverity.INFO }, { type: EventType.HOST_UP }]) {
     expect(answers(create(EventSchema, { ...good, ...more }), question)).toBe(false);
   }
+});
+
+test("of what comes the newest are kept, each once, and what is not shown is known", () => {
+  const of = (revision: bigint) => create(EventSchema, { revision });
+  const live = [3n, 4n, 4n, 5n].map(of).reduce((all, event) => grown(all, event, 2), NOTHING_YET);
+  expect(live.events.map((each) => each.revision)).toEqual([4n, 5n]);
+  expect(missing({ items: [of(2n)], complete: true }, live)).toBe("since");
+  expect(missing({ items: [of(3n)], complete: true }, live)).toBe("");
+  expect(missing({ items: [of(3n)], complete: false }, live)).toBe("before");
+  expect(missing({ items: [], complete: true }, NOTHING_YET)).toBe("");
+});
+
+test("a list of what is done is read again at an end, not at each step", () => {
+  expect(endsOperation(event(EventType.SNAPSHOT_DELETED))).toBe(true);
+  expect(endsOperation(event(EventType.VOLUME_REMOVED))).toBe(false);
+  expect(endsOperation(event(EventType.SNAPSHOT_DELETED, { operationId: "" }))).toBe(false);
+});
+
+test("the id of a request is found by either name", () => {
+  expect(requestOf(event(EventType.SNAPSHOT_DELETE_REQUESTED, { details: { request_id: "a" } }))).toBe("a");
+  expect(requestOf(event(EventType.HOST_MAINTENANCE_CHANGED, { details: { request: "b" } }))).toBe("b");
+  expect(requestOf(event(EventType.HOST_UP))).toBe("");
 });
 
 test("what was read and what came is one log, newest first", () => {

@@ -62,10 +62,9 @@ export function followEvents({ vm, operation, severity, types }: EventQuestion):
   return { cli: cli(...words), grpcurl: grpcurl("EventService/WatchEvents", request) };
 }
 
-/** The request that an event tells of, or else the look at what it is about. */
-export function ofEvent(event: Event): Commands {
+/** The request that an event tells of, as one of its own: its old id belongs to what was answered then. Or else the look at what it is about. */
+export function ofEvent(event: Event, requestId: string): Commands {
   const { vmId, snapshotId, operationId, hostId, details } = event;
-  const requestId = details.request_id ?? "";
   switch (event.type) {
     case EventType.SNAPSHOT_DELETE_REQUESTED:
       return deleteSnapshots({ vm: vmId, snapshots: [snapshotId], requestId });
@@ -113,13 +112,16 @@ export interface DeleteQuestion {
   readonly vm: string;
   readonly snapshots: readonly string[];
   readonly requestId: string;
+  /** Of one snapshot: the one that was looked at. */
+  readonly etag?: string | undefined;
   readonly direction?: "" | "commit" | "pull";
   readonly bytesPerSecond?: number;
 }
 
 export function deleteSnapshots(question: DeleteQuestion): Commands {
-  const { vm, snapshots, requestId, direction = "", bytesPerSecond = 0 } = question;
+  const { vm, snapshots, requestId, etag = "", direction = "", bytesPerSecond = 0 } = question;
   const words = ["snapshot", "delete", ...snapshots, "--vm", vm];
+  if (etag) words.push("--etag", etag);
   if (direction) words.push("--direction", direction);
   if (bytesPerSecond > 0) words.push("--bandwidth", String(bytesPerSecond));
   if (requestId) words.push("--request-id", requestId);
@@ -129,7 +131,7 @@ export function deleteSnapshots(question: DeleteQuestion): Commands {
   const [one] = snapshots;
   const call =
     snapshots.length === 1 && one !== undefined
-      ? grpcurl("SnapshotService/DeleteSnapshot", { request_id: requestId, snapshot_id: one, options })
+      ? grpcurl("SnapshotService/DeleteSnapshot", { request_id: requestId, snapshot_id: one, etag, options })
       : grpcurl("SnapshotService/BatchDeleteSnapshots", { request_id: requestId, vm_id: vm, snapshot_ids: snapshots, options });
   return { cli: cli(...words), grpcurl: call };
 }

@@ -4,7 +4,7 @@ import type { Operation } from "../gen/livemerge/v1/operation_pb";
 import type { Vm } from "../gen/livemerge/v1/vm_pb";
 import { OperationState } from "../gen/livemerge/v1/operation_pb";
 import { folded } from "./text";
-import { vmState } from "./words";
+import { operationKind, operationState, vmState } from "./words";
 
 /** What is asked for; empty for all. */
 export interface VmFilter {
@@ -57,6 +57,16 @@ export function byTurn(operations: readonly Operation[]): Operation[] {
 export function statesOf(group: Group): OperationState[] {
   const { QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED } = OperationState;
   return group === "queued" ? [QUEUED] : group === "running" ? [RUNNING] : [SUCCEEDED, FAILED, CANCELLED];
+}
+
+/** What is chosen of the operations, in words; empty for all. */
+export interface OperationChoice {
+  readonly kind: string;
+  readonly outcome: string;
+}
+
+export function chosenOperations(operations: readonly Operation[], { kind, outcome }: OperationChoice): Operation[] {
+  return operations.filter((each) => (kind === "" || operationKind(each.kind) === kind) && (outcome === "" || operationState(each.state) === outcome));
 }
 
 /** What is searched in an operation: its snapshot, its machine, who asked, the reason of its failure. */

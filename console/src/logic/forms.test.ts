@@ -40,11 +40,14 @@ test("the slider leads from 1 MiB a second to no limit, and back to its place", 
 });
 
 test("only what is protected asks for its name", () => {
-  const locked = snapshotOf("Café", "v");
-  expect(typedRight("", [])).toBe(true);
-  expect(typedRight("", [locked])).toBe(false);
-  expect(typedRight("cafe", [locked])).toBe(false);
-  expect(typedRight("Cafe\u0301", [locked])).toBe(true);
+  const [locked, other] = [snapshotOf("Café", "v"), snapshotOf("b", "w")];
+  const typed = (name: string) => ({ [locked.id]: name });
+  expect(typedRight({}, [])).toBe(true);
+  expect(typedRight({}, [locked])).toBe(false);
+  expect(typedRight(typed("cafe"), [locked])).toBe(false);
+  expect(typedRight(typed("Cafe\u0301"), [locked])).toBe(true);
+  expect(typedRight(typed("Café"), [locked, other])).toBe(false);
+  expect(typedRight({ ...typed("Café"), [other.id]: "b" }, [locked, other])).toBe(true);
 });
 
 test("every reason of the closed list has an advice", () => {
@@ -56,5 +59,6 @@ test("every reason of the closed list has an advice", () => {
 
 test("what cannot be told is not called safe", () => {
   expect(dataAfter("VM_DIED")).toContain("safe");
-  expect(dataAfter("CHAIN_LACKS_DATA")).not.toContain("safe");
+  for (const reason of ["CHAIN_LACKS_DATA", "CHAIN_DIVERGED", "INTERNAL_BUG", "A_REASON_OF_TOMORROW", ""]) expect(dataAfter(reason)).not.toContain("safe");
+  expect(dataAfter("A_REASON_OF_TOMORROW")).not.toContain("removed");
 });

@@ -1,6 +1,6 @@
-import { OperationState } from "../gen/livemerge/v1/operation_pb";
+import { OperationKind, OperationState } from "../gen/livemerge/v1/operation_pb";
 import { VmSchema, VmState } from "../gen/livemerge/v1/vm_pb";
-import { byName, byTurn, filterOperations, filterVms, groupOf, statesOf } from "./filter";
+import { byName, byTurn, filterOperations, filterVms, groupOf, statesOf, chosenOperations } from "./filter";
 import { create } from "@bufbuild/protobuf";
 import { deleteOf } from "../testing";
 import { describe, expect, test } from "vitest";
@@ -35,6 +35,14 @@ describe("filters", () => {
     for (const group of ["queued", "running", "done"] as const) {
       for (const state of statesOf(group)) expect(groupOf(state)).toBe(group);
     }
+  });
+  test("operations are chosen by kind and by outcome", () => {
+    const failed = deleteOf({ state: OperationState.FAILED });
+    const taken = deleteOf({ kind: OperationKind.CREATE_SNAPSHOT, state: OperationState.SUCCEEDED });
+    expect(chosenOperations([failed, taken], { kind: "", outcome: "" })).toHaveLength(2);
+    expect(chosenOperations([failed, taken], { kind: "delete", outcome: "" })).toEqual([failed]);
+    expect(chosenOperations([failed, taken], { kind: "", outcome: "done" })).toEqual([taken]);
+    expect(chosenOperations([failed, taken], { kind: "delete", outcome: "done" })).toEqual([]);
   });
   test("operations are found by snapshot, machine, who and reason", () => {
     const operations = [deleteOf({ vmId: "v", requestedBy: "token:ann", failure: { reason: "VM_DIED" } }), deleteOf({ snapshotName: "other" })];

@@ -14,11 +14,57 @@ export function answers(event: Event, { vm, operation, severity, types }: EventQ
   return types.length === 0 || types.includes(event.type);
 }
 
+/** What has come since the log was read. */
+export interface Live {
+  readonly events: readonly Event[];
+  /** The youngest that is kept no more; 0 while all are. */
+  readonly lost: bigint;
+}
+
+export const NOTHING_YET: Live = { events: [], lost: 0n };
+
+/** With one more, of which `most` are kept. */
+export function grown({ events, lost }: Live, event: Event, most: number): Live {
+  if (event.revision <= (events.at(-1)?.revision ?? lost)) return { events, lost };
+  const over = events.length + 1 > most ? events[0] : undefined;
+  return over ? { events: [...events.slice(1), event], lost: over.revision } : { events: [...events, event], lost };
+}
+
+/** What is between the two: newer ones of before, older ones of since then, or nothing. */
+export type Missing = "" | "before" | "since";
+
+export function missing(read: { readonly items: readonly Event[]; readonly complete: boolean }, { lost }: Live): Missing {
+  if (!read.complete) return "before";
+  return lost > (read.items.at(-1)?.revision ?? 0n) ? "since" : "";
+}
+
 /** Both, each event once, the newest first. */
 export function joined(read: readonly Event[], live: readonly Event[]): Event[] {
   const last = read.at(-1)?.revision ?? -1n;
   const fresh = live.filter((event) => event.revision > last);
   return [...read, ...fresh].reverse();
+}
+
+/** What the detail that holds a request's id is called: the log has both. */
+export const REQUEST_NAMES: readonly string[] = ["request_id", "request"];
+
+/** The id of the request that an event tells of; empty when it tells of none. */
+export function requestOf({ details }: Event): string {
+  return REQUEST_NAMES.flatMap((name) => details[name] ?? [])[0] ?? "";
+}
+
+const ENDS: ReadonlySet<EventType> = new Set([
+  Types.SNAPSHOT_CREATED,
+  Types.SNAPSHOT_CREATE_FAILED,
+  Types.SNAPSHOT_DELETED,
+  Types.SNAPSHOT_DELETE_FAILED,
+  Types.LIVE_MERGE_FAILED,
+  Types.OPERATION_CANCELLED,
+]);
+
+/** Whether an operation may have ended with it; most events of an operation are of its way. */
+export function endsOperation(event: Event): boolean {
+  return event.operationId !== "" && ENDS.has(event.type);
 }
 
 /** What is searched in an event. */

@@ -1,6 +1,6 @@
 import { MergeKind, MergePhase } from "../gen/livemerge/v1/merge_pb";
 import { OperationKind, OperationPhase, OperationState } from "../gen/livemerge/v1/operation_pb";
-import { cancelRefusal, dirtyBytes, fraction, guestWrote, hasEnded, steps, takesLimit, totals, underWay } from "./progress";
+import { cancelRefusal, dirtyBytes, fraction, gaveUp, guestWrote, hasEnded, steps, takesLimit, totals, underWay } from "./progress";
 import { deleteOf, diskOf } from "../testing";
 import { expect, test } from "vitest";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
@@ -33,6 +33,24 @@ test("the sums follow all disks, the time the slowest of them", () => {
   expect(totals(operation)).toEqual({ done: 80, total: 260, rate: 12, left: 18, freed: 20 });
 });
 
+test("later rounds take the time that was planned for them", () => {
+  const copying = diskOf({ phase: MergePhase.COPYING, timeLeft: { seconds: 20n } });
+  const later = (round: number, time: number) => diskOf({ round, phase: MergePhase.PENDING, plannedTime: { seconds: BigInt(time) } });
+  expect(totals(merging(copying, later(1, 60), later(1, 90), later(2, 5))).left).toBe(115);
+  expect(totals(merging(diskOf({ phase: MergePhase.REMOVING }), later(1, 60))).left).toBe(60);
+  expect(totals(merging(copying, diskOf({ round: 1, phase: MergePhase.PENDING }))).left).toBeUndefined();
+  expect(totals(merging(diskOf({ phase: MergePhase.REMOVED }))).left).toBeUndefined();
+});
+
+test("of a merge that came to nothing no bytes are known, and none are counted", () => {
+  for (const phase of [MergePhase.FAILED, MergePhase.CANCELLED]) {
+    const ended = diskOf({ phase, plannedBytes: 100n });
+    expect(gaveUp(ended)).toBe(true);
+    expect(totals(merging(ended, diskOf({ disk: "vdb", phase: MergePhase.COPYING, doneBytes: 5n, totalBytes: 10n })))).toMatchObject({ done: 5, total: 10 });
+  }
+  expect(gaveUp(diskOf({ phase: MergePhase.REMOVED }))).toBe(false);
+});
+
 test("steps that an operation does not have are left out", () => {
   const names = (kind: MergeKind) => steps(merging(diskOf({ kind }))).map((step) => step.name);
   expect(names(MergeKind.ACTIVE_COMMIT)).toContain("Switch the guest");
@@ -53,10 +71,19 @@ test("the disk that is furthest behind tells", () => {
   expect(now(merging(diskOf({ ...active, phase: MergePhase.READY }), diskOf({ disk: "vdb", ...active, phase: MergePhase.COPYING })))).toBe("Copy");
 });
 
+test.each([MergePhase.READY, MergePhase.PIVOTING])("a pull copies until it is verified, also in phase %i", (phase) => {
+  const pull = diskOf({ kind: MergeKind.PULL, phase });
+  expect(now(merging(pull))).toBe("Copy");
+  expect(now(merging(pull, diskOf({ disk: "vdb", ...active, phase: MergePhase.PIVOTING })))).toBe("Copy");
+});
+
 test("an end is marked where it came", () => {
   expect(steps(deleteOf({ state: OperationState.SUCCEEDED })).every((step) => step.state === "done")).toBe(true);
-  const failed = deleteOf({ state: OperationState.FAILED, disks: [diskOf({ ...active, doneBytes: 5n })] });
-  expect(steps(failed).find((step) => step.state === "failed")?.name).toBe("Copy");
+  const begun = { startedAt: timestampFromMs(1) };
+  const failed = (more: Parameters<typeof deleteOf>[0]) => steps(deleteOf({ state: OperationState.FAILED, ...more })).find((step) => step.state === "failed")?.name;
+  expect(failed({ ...begun, disks: [diskOf({ ...active, phase: MergePhase.FAILED })] })).toBe("Copy");
+  expect(failed(begun)).toBe("Plan");
+  expect(failed({})).toBe("Queue");
   expect(hasEnded(deleteOf({ state: 99 as OperationState, endedAt: timestampFromMs(1) }))).toBe(true);
 });
 
@@ -69,6 +96,14 @@ test("what is past the point of no return cannot be cancelled, and says where", 
   expect(cancelRefusal(deleteOf({ cancelRequested: true }))).toContain("already");
   expect(cancelRefusal(deleteOf({ state: OperationState.SUCCEEDED }))).toBe("It has ended.");
   expect(cancelRefusal(deleteOf({ kind: OperationKind.CREATE_SNAPSHOT }))).not.toBe("");
+});
+
+test("a removal that waits, or is not the last of it, can be given up", () => {
+  const removing = diskOf({ phase: MergePhase.REMOVING });
+  expect(cancelRefusal(merging(removing))).toContain("vda");
+  expect(cancelRefusal(deleteOf({ phase: OperationPhase.REMOVING, disks: [removing], waiting: { reason: "STORAGE_UNREACHABLE" } }))).toBe("");
+  expect(cancelRefusal(merging(removing, diskOf({ round: 1, phase: MergePhase.PENDING })))).toBe("");
+  expect(cancelRefusal(merging(diskOf({ phase: MergePhase.VERIFYING }), diskOf({ round: 1, phase: MergePhase.PENDING })))).toContain("vda");
 });
 
 test("an earlier round does not keep a later one from being cancelled", () => {

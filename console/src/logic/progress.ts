@@ -11,7 +11,8 @@ const COPIED: ReadonlySet<MergePhase> = new Set([
   MergePhase.REMOVING,
   MergePhase.REMOVED,
 ]);
-const ENDED: ReadonlySet<MergePhase> = new Set([MergePhase.FAILED, MergePhase.CANCELLED, MergePhase.REMOVED]);
+const GIVEN_UP: ReadonlySet<MergePhase> = new Set([MergePhase.FAILED, MergePhase.CANCELLED]);
+const ENDED: ReadonlySet<MergePhase> = new Set([...GIVEN_UP, MergePhase.REMOVED]);
 
 /** An end that this version has no state for is an end, too. */
 export function hasEnded(operation: Operation): boolean {
@@ -28,6 +29,11 @@ export function took(operation: Operation): number | undefined {
 /** Whether a disk's part is over, one way or another. */
 export function mergeHasEnded(disk: DiskProgress): boolean {
   return ENDED.has(disk.phase);
+}
+
+/** Whether a disk's merge came to nothing. How far its copy had come is not kept then. */
+export function gaveUp(disk: DiskProgress): boolean {
+  return GIVEN_UP.has(disk.phase);
 }
 
 /** How much is copied, 0 to 1; `undefined` while nobody knows how much there is. */
@@ -56,30 +62,42 @@ export function underWay(operation: Operation): DiskProgress[] {
   return operation.disks.filter((disk) => disk.round === round);
 }
 
-/** The sums over all disks. */
+/** The sums over all disks but those that came to nothing. */
 export interface Totals {
   readonly done: number;
   readonly total: number;
   readonly rate: number;
-  /** Seconds; `undefined` while not known. */
+  /** Seconds until all rounds are copied; `undefined` while not known. */
   readonly left: number | undefined;
   readonly freed: number;
 }
 
 export function totals(operation: Operation): Totals {
   let [done, total, rate, freed] = [0, 0, 0, 0];
-  let left: number | undefined;
   for (const disk of operation.disks) {
+    freed += Number(disk.freedBytes);
+    if (gaveUp(disk)) continue;
     const whole = Number(disk.totalBytes) > 0 ? Number(disk.totalBytes) : Number(disk.plannedBytes);
     total += whole;
     done += COPIED.has(disk.phase) ? whole : Math.min(Number(disk.doneBytes), whole);
     rate += COPIED.has(disk.phase) ? 0 : Number(disk.bytesPerSecond);
-    freed += Number(disk.freedBytes);
-    const own = seconds(disk.timeLeft);
-    // The disks of a round go together, so the slowest tells.
-    if (own !== undefined && !COPIED.has(disk.phase)) left = Math.max(left ?? 0, own);
   }
-  return { done, total, rate, left, freed };
+  return { done, total, rate, left: timeLeft(operation), freed };
+}
+
+/** The round under way as its hosts see it, and each later one as it was planned. */
+function timeLeft(operation: Operation): number | undefined {
+  const now = underWay(operation)[0]?.round;
+  const open = operation.disks.filter((disk) => !COPIED.has(disk.phase) && !gaveUp(disk));
+  let left: number | undefined;
+  for (const round of new Set(open.map((disk) => disk.round))) {
+    const disks = open.filter((disk) => disk.round === round);
+    // The disks of a round go together, so the slowest tells.
+    const times = disks.flatMap((disk) => seconds(round === now ? disk.timeLeft : disk.plannedTime) ?? []);
+    if (times.length === 0) return undefined;
+    left = (left ?? 0) + Math.max(...times);
+  }
+  return left;
 }
 
 /** A step of the stepper. */
@@ -120,34 +138,40 @@ function stepName(operation: Operation): string {
   if (operation.phase === OperationPhase.CREATING_OVERLAYS) return "Create overlays";
   if (operation.phase === OperationPhase.REMOVING) return "Remove volumes";
   if (operation.phase === OperationPhase.MERGING) return mergeStep(underWay(operation));
-  // Ended without success: as far as its disks came.
-  if (hasEnded(operation) && operation.disks.some((disk) => Number(disk.doneBytes) > 0)) return "Copy";
   if (hasEnded(operation) && operation.startedAt === undefined) return "Queue";
-  return "Plan";
+  // It has disks once it is planned; how far their copies had come is not kept after an end without success.
+  return hasEnded(operation) && operation.disks.length > 0 ? "Copy" : "Plan";
 }
 
 /** The disks go together, so the one that is furthest behind tells. */
 function mergeStep(disks: readonly DiskProgress[]): string {
-  const at = disks.map((disk) => MERGE_STEPS.findIndex(([, phases]) => phases.includes(disk.phase)));
-  const known = at.filter((index) => index >= 0);
+  const known = disks.map(stepOf).filter((index) => index >= 0);
   return MERGE_STEPS[known.length > 0 ? Math.min(...known) : 0]?.[0] ?? "Copy";
 }
 
-const PAST_RETURN: ReadonlySet<MergePhase> = new Set([
-  MergePhase.PIVOTING,
-  MergePhase.VERIFYING,
-  MergePhase.MERGED,
-  MergePhase.REMOVING,
-]);
+function stepOf({ kind, phase }: DiskProgress): number {
+  const at = MERGE_STEPS.findIndex(([, phases]) => phases.includes(phase));
+  // A pull stops the guest for a moment at its end, too, and switches nothing: that is the end of its copy.
+  return kind !== MergeKind.ACTIVE_COMMIT && PIVOT_STEPS.has(MERGE_STEPS[at]?.[0] ?? "") ? 0 : at;
+}
+
+const PAST_RETURN: ReadonlySet<MergePhase> = new Set([MergePhase.PIVOTING, MergePhase.VERIFYING, MergePhase.MERGED]);
 
 /** Why an operation cannot be cancelled now; empty when it can be asked for. The server has the last word. */
 export function cancelRefusal(operation: Operation): string {
   if (hasEnded(operation)) return "It has ended.";
   if (operation.kind !== OperationKind.DELETE_SNAPSHOT) return "Taking a snapshot is one short step: it cannot be called off.";
   if (operation.cancelRequested) return "Its end was asked for already.";
-  const past = underWay(operation).find((disk) => PAST_RETURN.has(disk.phase));
+  const past = underWay(operation).find((disk) => PAST_RETURN.has(disk.phase)) ?? removal(operation);
   if (past === undefined) return "";
   return `Past the point of no return: on ${past.disk} the guest is being switched, or was. It goes on to its end.`;
+}
+
+/** The removal that is all that is left; one that waits can be given up, and so can a round that has not begun. */
+function removal(operation: Operation): DiskProgress | undefined {
+  const open = operation.disks.filter((disk) => !ENDED.has(disk.phase));
+  const only = operation.waiting === undefined && open.every((disk) => disk.phase === MergePhase.REMOVING);
+  return only ? open[0] : undefined;
 }
 
 /** Whether the limit of its copy can be changed. */

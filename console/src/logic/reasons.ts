@@ -63,12 +63,31 @@ export function adviceFor(reason: string): string {
   return ADVICE[reason] ?? "";
 }
 
-/** Reasons that say the data could not be told to be whole: only of these it is not said that they are. */
+/** Reasons by which it is certain that a merge was not begun, or that its chain reads as before. */
+const SAFE: ReadonlySet<string> = new Set([
+  "DISK_NOT_FOUND",
+  "GUEST_AGENT_UNAVAILABLE",
+  "HOST_IN_MAINTENANCE",
+  "HOST_UNREACHABLE",
+  "INSUFFICIENT_SPACE",
+  "MERGE_IO_ERROR",
+  "SNAPSHOT_IS_ACTIVE_LAYER",
+  "SNAPSHOT_NOT_READY",
+  "SNAPSHOT_PROTECTED",
+  "SNAPSHOT_SHARED_BASE",
+  "STORE_UNAVAILABLE",
+  "STRATEGY_UNSUPPORTED",
+  "VM_DIED",
+  "VM_MIGRATING",
+  "VM_NOT_RUNNING",
+  "VOLUME_IN_USE",
+]);
+/** Reasons that say the data could not be told to be whole, and that nothing was removed. */
 const IN_DOUBT: ReadonlySet<string> = new Set(["CHAIN_CORRUPT", "CHAIN_LACKS_DATA"]);
 
-/** What is certain about the data after a failure. */
+/** What is certain about the data after a failure; of a reason that this version does not know, nothing is. */
 export function dataAfter(reason: string): string {
-  return IN_DOUBT.has(reason)
-    ? "No volume was removed. The chain needs a look before the machine is started again."
-    : "The data are safe: the guest reads what it read before, and no volume that holds data was removed.";
+  if (SAFE.has(reason)) return "The data are safe: the guest reads what it read before, and no volume that holds data was removed.";
+  if (IN_DOUBT.has(reason)) return "No volume was removed. The chain needs a look before the machine is started again.";
+  return "Look at the chain before you go on.";
 }

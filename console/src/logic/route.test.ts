@@ -9,6 +9,7 @@ const ROUTES: Route[] = [
   { page: "vm", id: "x", dialog: { kind: "edit", snapshot: "a/b?c#d" } },
   { page: "vm", id: "نسخة", dialog: { kind: "delete", snapshots: ["a", "b"] } },
   { page: "operations", group: "done", q: "🚀", vm: "v" },
+  { page: "operations", group: "done", q: "", vm: "", kind: "delete", outcome: "failed" },
   { page: "operation", id: "o" },
   { page: "events", vm: "v", operation: "o", severity: "error", type: "snapshot_deleted", q: "x=y" },
   { page: "findings", vm: "", host: "h" },

@@ -12,7 +12,7 @@ export type Route =
   | { readonly page: "hosts" }
   | { readonly page: "vms"; readonly q: string; readonly state: string; readonly host: string }
   | { readonly page: "vm"; readonly id: string; readonly dialog?: VmDialog }
-  | { readonly page: "operations"; readonly group: string; readonly q: string; readonly vm: string }
+  | { readonly page: "operations"; readonly group: string; readonly q: string; readonly vm: string; readonly kind?: string; readonly outcome?: string }
   | { readonly page: "operation"; readonly id: string }
   | { readonly page: "events"; readonly vm: string; readonly operation: string; readonly severity: string; readonly type: string; readonly q: string }
   | { readonly page: "storage" }
@@ -34,6 +34,7 @@ export function parseRoute(hash: string): Route {
   const parts = path.split("/").filter(Boolean).map(decoded);
   const query = new URLSearchParams(search);
   const given = (name: string) => query.get(name) ?? "";
+  const some = (name: string) => (given(name) === "" ? {} : { [name]: given(name) });
   const [page, id, act, what] = parts;
   if (page === undefined) return { page: "vms", q: "", state: "", host: "" };
   if (id === undefined) {
@@ -44,7 +45,7 @@ export function parseRoute(hash: string): Route {
       case "vms":
         return { page, q: given("q"), state: given("state"), host: given("host") };
       case "operations":
-        return { page, group: given("group"), q: given("q"), vm: given("vm") };
+        return { page, group: given("group"), q: given("q"), vm: given("vm"), ...some("kind"), ...some("outcome") };
       case "events":
         return { page, vm: given("vm"), operation: given("operation"), severity: given("severity"), type: given("type"), q: given("q") };
       case "findings":
@@ -85,7 +86,7 @@ export function href(route: Route): string {
     case "vm":
       return `#/vms/${at(route.id)}${dialogPath(route.dialog)}`;
     case "operations":
-      return `#/operations${query({ group: route.group, q: route.q, vm: route.vm })}`;
+      return `#/operations${query({ group: route.group, q: route.q, vm: route.vm, kind: route.kind ?? "", outcome: route.outcome ?? "" })}`;
     case "operation":
       return `#/operations/${at(route.id)}`;
     case "events":

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 
 test("what could mislead the eye is shown as its code", () => {
   expect(visible("a\u001bb\u202ec\u200bd\ufeff")).toBe("a\\u{1b}b\\u{202e}c\\u{200b}d\\u{feff}");
+  expect(visible("a\u061cb")).toBe("a\\u{61c}b");
   expect(visibleLines("a\nb\u2066")).toBe("a\nb\\u{2066}");
 });
 

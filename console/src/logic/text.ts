@@ -2,7 +2,7 @@
 
 // Controls, and marks that turn the direction of writing or take no room: they could make one name look
 // like another. Joiners (U+200D) and variation selectors stay: emoji and several scripts need them.
-const STEERS = /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]/gu;
+const STEERS = /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]/gu;
 
 /** The text with every steering character shown as its code. */
 export function visible(text: string): string {

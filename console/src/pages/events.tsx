@@ -8,7 +8,7 @@ import { Dialog } from "../ui/dialog";
 import { Empty, Loading } from "../ui/empty";
 import { EventDetails, EventLine } from "../ui/event-list";
 import { Name } from "../ui/text";
-import { ProblemBox } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { VirtualList } from "../ui/virtual-list";
 import { count, short } from "../logic/text";
 import { eventTypes, searched, severityOf, typesOf } from "../logic/log";
@@ -26,9 +26,14 @@ const SEVERITIES = [
 ] as const;
 const TYPES = [["", "all"], ...eventTypes().map((type) => [eventType(type).toLowerCase(), eventWords(type)] as const)] as const;
 
+const MISSING = {
+  before: "The log is longer than is read here: newer events of before this page was opened are not shown. Narrow the question, or use the command line.",
+  since: "More has happened since this page was opened than is kept here: of that, only the newest events are shown. Open it again, or use the command line.",
+} as const;
+
 export function EventsPage({ route }: { route: Extract<Route, { page: "events" }> }) {
   const question = { vm: route.vm, operation: route.operation, severity: severityOf(route.severity), types: typesOf(route.type) };
-  const { events, problem, complete, refresh } = useEvents(question);
+  const { events, problem, missing, refresh } = useEvents(question);
   const names = useVmNames();
   const [opened, open] = useState<Event>();
   const shown = useMemo(() => searched(events ?? [], route.q), [events, route.q]);
@@ -56,8 +61,8 @@ export function EventsPage({ route }: { route: Extract<Route, { page: "events" }
         )}
       </div>
       <CommandBox commands={followEvents(question)} summary="Follow these events in a terminal" />
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
-      {!complete && <p class="note">The log is longer than is read here: narrow the question, or use the command line for the newest.</p>}
+      <ReadProblem problem={problem} onRetry={refresh} />
+      {missing !== "" && <p class="note">{MISSING[missing]}</p>}
       {events === undefined && !problem && <Loading lines={8} />}
       {events !== undefined && shown.length === 0 && (
         <Empty title="No event">

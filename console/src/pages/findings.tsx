@@ -7,7 +7,8 @@ import { Code } from "../ui/text";
 import { CommandBox } from "../ui/copy";
 import { Confirm } from "../ui/confirm";
 import { Empty, Loading } from "../ui/empty";
-import { Fact, ProblemBox } from "../ui/problem";
+import { Fact } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { Link } from "../ui/link";
 import { bytes } from "../logic/bytes";
 import { cli, grpcurl } from "../logic/commands";
@@ -24,7 +25,7 @@ export function FindingsPage({ route }: { route: Extract<Route, { page: "finding
   const [asked, ask] = useState<Finding>();
   // A look reads every header there is, so it is made when it is asked for, not when something happens.
   const fetch = async () => ({ ...(await clients.inventory.checkConsistency({ vmId: route.vm, hostId: route.host })), lookedAt: Date.now() });
-  const { data, problem, refresh } = useResource(`findings ${route.vm} ${route.host}`, fetch);
+  const { data, problem, refresh } = useResource(`findings ${route.vm} ${route.host}`, fetch, { onVisible: false });
   return (
     <section>
       <div class="line">
@@ -43,7 +44,7 @@ export function FindingsPage({ route }: { route: Extract<Route, { page: "finding
           Only what concerns <Code of={route.vm || route.host} />. <Link to={{ page: "findings", vm: "", host: "" }}>Look at everything</Link>
         </p>
       )}
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {data === undefined && !problem && <Loading />}
       {data?.findings.length === 0 && (
         <Empty title="Record, hosts and storage agree">

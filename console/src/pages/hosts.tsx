@@ -7,9 +7,9 @@ import { Confirm } from "../ui/confirm";
 import { Empty, Loading } from "../ui/empty";
 import { HostStatus } from "../gen/livemerge/v1/inventory_service_pb";
 import { Link } from "../ui/link";
-import { OperationState } from "../gen/livemerge/v1/operation_pb";
-import { ProblemBox } from "../ui/problem";
-import { Time } from "../ui/time";
+import { OperationKind, OperationState } from "../gen/livemerge/v1/operation_pb";
+import { ReadProblem } from "../ui/read-problem";
+import { FullTime } from "../ui/time";
 import { count } from "../logic/text";
 import { hostStatus, hostTone } from "../logic/words";
 import { mayChange } from "../session/session";
@@ -26,6 +26,7 @@ export function HostsPage() {
   const loads = new Map<string, Load>();
   for (const vm of vms ?? []) add(loads, vm.hostId).machines += 1;
   for (const operation of hub.open.value ?? []) {
+    if (operation.kind !== OperationKind.DELETE_SNAPSHOT) continue;
     const load = add(loads, hostOf.get(operation.vmId) ?? "");
     if (operation.state === OperationState.RUNNING) load.running += 1;
     else load.queued += 1;
@@ -33,7 +34,7 @@ export function HostsPage() {
   return (
     <section>
       <h1>Hosts</h1>
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {hosts === undefined && !problem && <Loading />}
       {hosts?.length === 0 && (
         <Empty title="No host yet">
@@ -90,13 +91,13 @@ function HostCard({ host, load, onMaintenance }: { host: Host; load: Load; onMai
         <dd>
           <Link to={{ page: "vms", q: "", state: "", host: host.id }}>{count(load.machines, "machine")}</Link>
         </dd>
-        <dt>Operations</dt>
+        <dt>Merges</dt>
         <dd>
           {load.running + load.queued === 0 ? <span class="faint">none</span> : `${load.running} running, ${load.queued} queued`}
         </dd>
         <dt>Last heard</dt>
         <dd>
-          <Time at={host.lastSeenAt} none="not since the server's start" />
+          <FullTime at={host.lastSeenAt} none="not since the server's start" />
         </dd>
         <dt>Agent</dt>
         <dd>

@@ -12,7 +12,7 @@ import { ReasonBox } from "../ui/problem";
 import { Volumes } from "../ui/volumes";
 import { adviceFor } from "../logic/reasons";
 import { bytes, bytesOr, rate } from "../logic/bytes";
-import { dirtyBytes, fraction, guestWrote, mergeHasEnded } from "../logic/progress";
+import { dirtyBytes, fraction, gaveUp, guestWrote, mergeHasEnded } from "../logic/progress";
 import { layersByDisk, useChains, useSnapshots } from "../state/machine";
 import { mergePhase, wayWords } from "../logic/words";
 import { seconds, span } from "../logic/time";
@@ -78,6 +78,7 @@ function MergeRow({ merge, rounds, known }: { merge: DiskProgress; rounds: numbe
   const wrote = guestWrote(merge);
   const speed = Number(merge.bytesPerSecond);
   const over = mergeHasEnded(merge);
+  const copies = !gaveUp(merge);
   return (
     <div class="merge">
       <div class="line">
@@ -85,13 +86,17 @@ function MergeRow({ merge, rounds, known }: { merge: DiskProgress; rounds: numbe
         <Badge tone={tone(merge.phase)}>{mergePhase(merge.phase)}</Badge>
         <span class="faint">{wayWords(merge.kind)}</span>
       </div>
-      <Bar done={fraction(merge)} label={`${merge.disk} copied`} />
+      {copies && <Bar done={fraction(merge)} label={`${merge.disk} copied`} />}
       <dl class="facts wide">
-        <dt>Copied</dt>
-        <dd>
-          {bytes(merge.doneBytes)} of {bytesOr(merge.totalBytes, bytesOr(merge.plannedBytes, "not known"))}
-          {merge.plannedBytesGuessed && " (guessed)"}
-        </dd>
+        {copies && (
+          <>
+            <dt>Copied</dt>
+            <dd>
+              {bytes(merge.doneBytes)} of {bytesOr(merge.totalBytes, bytesOr(merge.plannedBytes, "not known"))}
+              {merge.plannedBytesGuessed && " (guessed)"}
+            </dd>
+          </>
+        )}
         {!over && (
           <>
             <dt>Still to copy</dt>
@@ -102,10 +107,14 @@ function MergeRow({ merge, rounds, known }: { merge: DiskProgress; rounds: numbe
             <dd>{left === undefined ? "–" : span(left)}</dd>
           </>
         )}
-        <dt>Written meanwhile</dt>
-        <dd>{wrote > 0 ? `${bytes(wrote)} by the guest` : "nothing"}</dd>
-        <dt>Guest stood still</dt>
-        <dd>{pause === undefined || pause === 0 ? `not at all${over ? "" : " yet"}` : span(pause)}</dd>
+        {copies && (
+          <>
+            <dt>Written meanwhile</dt>
+            <dd>{wrote > 0 ? `${bytes(wrote)} by the guest` : "nothing"}</dd>
+            <dt>Guest stood still</dt>
+            <dd>{pause === undefined || pause === 0 ? `not at all${over ? "" : " yet"}` : span(pause)}</dd>
+          </>
+        )}
         <dt>Given back</dt>
         <dd>
           {bytes(merge.freedBytes)}

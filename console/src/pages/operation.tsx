@@ -13,7 +13,8 @@ import { Link } from "../ui/link";
 import { Loading } from "../ui/empty";
 import { OperationState } from "../gen/livemerge/v1/operation_pb";
 import { Outcome } from "./operation-outcome";
-import { ProblemBox, ReasonBox } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
+import { ReasonBox } from "../ui/problem";
 import { Sparkline } from "../ui/sparkline";
 import { Stepper } from "../ui/stepper";
 import { adviceFor } from "../logic/reasons";
@@ -34,7 +35,7 @@ export function OperationPage({ id }: { id: string }) {
       <p class="crumbs">
         <Link to={{ page: "operations", group: "", q: "", vm: "" }}>Operations</Link> /
       </p>
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {operation === undefined && !problem && <Loading lines={6} />}
       {operation && <Shown operation={operation} rates={rates} refresh={refresh} />}
     </section>
@@ -82,7 +83,7 @@ function Head({ operation }: { operation: Operation }) {
             <Name of={vm?.name ?? operation.vmId} />
           </Link>
         </dd>
-        <dt>Host</dt>
+        <dt>Machine is on</dt>
         <dd>{vm?.hostId ?? "–"}</dd>
         <dt>Asked by</dt>
         <dd>
@@ -153,7 +154,7 @@ function History({ operation }: { operation: Operation }) {
         <h2>What happened</h2>
         <Link to={{ page: "events", vm: "", operation: operation.id, severity: "", type: "", q: "" }}>In the audit log</Link>
       </div>
-      {problem && <ProblemBox problem={problem} />}
+      <ReadProblem problem={problem} />
       <EventList events={events} />
     </>
   );

@@ -5,15 +5,19 @@ import type { Route } from "../logic/route";
 import { Empty, Loading } from "../ui/empty";
 import { Link } from "../ui/link";
 import { Name } from "../ui/text";
+import { OperationKind } from "../gen/livemerge/v1/operation_pb";
 import { OperationRow } from "../ui/operation-row";
 import { PAGE_SIZE, readPages } from "../api/pages";
-import { ProblemBox } from "../ui/problem";
-import { Search } from "../ui/search";
+import { ReadProblem } from "../ui/read-problem";
+import { Choice, Search } from "../ui/search";
 import { VirtualList } from "../ui/virtual-list";
 import { count } from "../logic/text";
-import { filterOperations, groupOf, statesOf, type Group } from "../logic/filter";
+import { endsOperation } from "../logic/log";
+import { operationKind, operationState } from "../logic/words";
+import { chosenOperations, filterOperations, groupOf, statesOf, type Group } from "../logic/filter";
 import { refine } from "../state/location";
 import { useApp } from "../state/app";
+import { useEffect, useRef } from "preact/hooks";
 import { useResource } from "../state/resource";
 import { useVmNames } from "../state/lists";
 
@@ -22,26 +26,29 @@ const GROUPS: readonly (readonly [Group, string])[] = [
   ["queued", "Queue"],
   ["done", "Done"],
 ];
+const KINDS = [
+  ["", "all"],
+  [operationKind(OperationKind.DELETE_SNAPSHOT), "deletes"],
+  [operationKind(OperationKind.CREATE_SNAPSHOT), "new snapshots"],
+] as const;
+const OUTCOMES = [["", "all"], ...statesOf("done").map((state) => [operationState(state), operationState(state)] as const)] as const;
 /** Of those that are done, so many are read; the audit log has the rest. */
 const DONE_MOST = 2_000;
 
 type Here = Extract<Route, { page: "operations" }>;
 
 export function OperationsPage({ route }: { route: Here }) {
-  const { clients, hub } = useApp();
+  const { hub } = useApp();
   const names = useVmNames();
   const group = GROUPS.find(([key]) => key === route.group)?.[0] ?? "running";
-  const fetch = () =>
-    readPages(async (pageToken) => {
-      const request = { vmId: route.vm, states: statesOf("done"), pageSize: PAGE_SIZE, pageToken };
-      const page = await clients.operations.listOperations(request);
-      return { items: page.operations, next: page.nextPageToken };
-    }, DONE_MOST);
-  const done = useResource(`done operations ${route.vm}`, fetch, { events: (event) => event.operationId !== "" });
+  const done = useDone(route.vm, group === "done");
   const open = hub.open.value?.filter((operation) => route.vm === "" || operation.vmId === route.vm);
   const of = (wanted: Group) => (wanted === "done" ? done.data?.items : open?.filter((each) => groupOf(each.state) === wanted));
   const here = of(group);
-  const shown = filterOperations(here ?? [], route.q, names);
+  // How it ended is a question only to what has ended.
+  const choice = { kind: route.kind ?? "", outcome: group === "done" ? (route.outcome ?? "") : "" };
+  const shown = filterOperations(chosenOperations(here ?? [], choice), route.q, names);
+  const filtered = route.q + choice.kind + choice.outcome !== "";
   return (
     <section class="tall">
       <h1>Operations</h1>
@@ -54,19 +61,41 @@ export function OperationsPage({ route }: { route: Here }) {
       </nav>
       <div class="filters">
         <Search value={route.q} label="Search snapshot, machine, who, reason" onInput={(q) => refine({ ...route, q })} />
+        <Choice value={choice.kind} label="Kind" options={KINDS} onChange={(kind) => refine({ ...route, kind })} />
+        {group === "done" && <Choice value={choice.outcome} label="Outcome" options={OUTCOMES} onChange={(outcome) => refine({ ...route, outcome })} />}
         {route.vm !== "" && (
           <button type="button" onClick={() => refine({ ...route, vm: "" })}>
             Only of <Name of={names.get(route.vm) ?? route.vm} /> ✕
           </button>
         )}
       </div>
-      {group === "done" && done.problem && <ProblemBox problem={done.problem} onRetry={done.refresh} />}
+      {group === "done" && <ReadProblem problem={done.problem} onRetry={done.refresh} />}
       {here === undefined && !done.problem && <Loading lines={6} />}
-      {here !== undefined && shown.length === 0 && <Nothing group={group} searched={route.q !== ""} />}
+      {here !== undefined && shown.length === 0 && <Nothing group={group} searched={filtered} />}
       {shown.length > 0 && <List operations={shown} names={names} />}
       {group === "done" && done.data && !done.data.complete && <p class="faint">The newest {count(DONE_MOST, "operation")}; earlier ones stand in the audit log.</p>}
     </section>
   );
+}
+
+/** Many, so they are read only where they are shown, and again when one has ended. */
+function useDone(vmId: string, shown: boolean) {
+  const { clients, hub } = useApp();
+  const fetch = () =>
+    readPages(async (pageToken) => {
+      const request = { vmId, states: statesOf("done"), pageSize: PAGE_SIZE, pageToken };
+      const page = await clients.operations.listOperations(request);
+      return { items: page.operations, next: page.nextPageToken };
+    }, DONE_MOST);
+  const open = hub.open.value?.map((operation) => operation.id).sort().join(" ");
+  const none = async () => undefined;
+  const done = useResource(shown ? `done operations ${vmId}` : "done operations not shown", shown ? fetch : none, { events: endsOperation, onVisible: false });
+  const before = useRef(open);
+  useEffect(() => {
+    if (shown && before.current !== open) done.refresh();
+    before.current = open;
+  }, [open]);
+  return done;
 }
 
 function List({ operations, names }: { operations: readonly Operation[]; names: ReadonlyMap<string, string> }) {

@@ -8,7 +8,7 @@ import { CommandBox } from "../ui/copy";
 import { Confirm } from "../ui/confirm";
 import { Empty, Loading } from "../ui/empty";
 import { PAGE_SIZE, readPages } from "../api/pages";
-import { ProblemBox } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { Time } from "../ui/time";
 import { cli, grpcurl } from "../logic/commands";
 import { mayChange } from "../session/session";
@@ -33,7 +33,7 @@ export function Removals({ events }: { events: (event: Event) => boolean }) {
   return (
     <>
       <h2>Condemned volumes</h2>
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {data === undefined && !problem && <Loading />}
       {data?.length === 0 && (
         <Empty title="Nothing is condemned">

@@ -6,7 +6,7 @@ import { Code } from "../ui/text";
 import { Empty, Loading } from "../ui/empty";
 import { Link } from "../ui/link";
 import { PAGE_SIZE, readPages } from "../api/pages";
-import { ProblemBox } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { Removals } from "./storage-removals";
 import { SpaceBar } from "../ui/space-bar";
 import { bytes } from "../logic/bytes";
@@ -35,7 +35,7 @@ export function StoragePage() {
   return (
     <section>
       <h1>Storage</h1>
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {data === undefined && !problem && <Loading />}
       {data && data.silent.length > 0 && (
         <p class="note">

@@ -8,7 +8,7 @@ import { ChainDrawing } from "../ui/chain-drawing";
 import { Code, Name } from "../ui/text";
 import { Empty, Loading } from "../ui/empty";
 import { LayerList } from "../ui/layer-list";
-import { ProblemBox } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { Time } from "../ui/time";
 import { bytes } from "../logic/bytes";
 import { count, visible } from "../logic/text";
@@ -27,7 +27,7 @@ export function Chains({ chains, layers, disks }: Props) {
   return (
     <>
       <h2>Disks</h2>
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {data === undefined && !problem && <Loading lines={disks} kind="disk" />}
       {data?.chains.map((chain) => <Disk key={chain.disk} chain={chain} layers={layers.get(chain.disk) ?? []} />)}
       {data?.unsupportedDisks.map((disk) => (
@@ -57,6 +57,11 @@ export function Chains({ chains, layers, disks }: Props) {
 
 function Disk({ chain, layers }: { chain: VolumeChain; layers: readonly Layer[] }) {
   const [chosen, choose] = useState("");
+  const [opened, open] = useState(false);
+  const point = (key: string) => {
+    choose(key);
+    open(true);
+  };
   const taken = layers.reduce((sum, layer) => sum + layer.allocated, 0);
   return (
     <article class="card">
@@ -82,8 +87,8 @@ function Disk({ chain, layers }: { chain: VolumeChain; layers: readonly Layer[] 
         <span>base</span>
         <span>the guest writes here</span>
       </div>
-      <ChainDrawing disk={chain.disk} layers={layers} chosen={chosen} onChoose={choose} />
-      <details>
+      <ChainDrawing disk={chain.disk} layers={layers} chosen={chosen} onChoose={point} />
+      <details open={opened} onToggle={(event) => open(event.currentTarget.open)}>
         <summary>Layers</summary>
         <LayerList layers={layers} chosen={chosen} />
       </details>

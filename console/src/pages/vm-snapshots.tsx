@@ -8,7 +8,7 @@ import { Badge } from "../ui/badge";
 import { Empty, Loading } from "../ui/empty";
 import { Link } from "../ui/link";
 import { Name } from "../ui/text";
-import { ProblemBox } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { SnapshotOrigin, SnapshotState } from "../gen/livemerge/v1/snapshot_service_pb";
 import { Time } from "../ui/time";
 import { VirtualList } from "../ui/virtual-list";
@@ -66,7 +66,7 @@ export function Snapshots({ vmId, snapshots, chains }: Props) {
         </button>
       </div>
       {nodes.length > MANY && <Search value={q} label="Search snapshots and labels" onInput={setQ} />}
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {data === undefined && !problem && <Loading />}
       {data?.length === 0 && (
         <Empty title="No snapshot">
@@ -163,11 +163,9 @@ function Row({ vmId, node, chosen, onToggle, onDelete, may, known }: RowProps) {
         </small>
       </span>
       <span class="acts">
-        {may && (
-          <Link to={{ page: "vm", id: vmId, dialog: { kind: "edit", snapshot: snapshot.id } }} label={`Edit ${visible(snapshot.name)}`}>
-            Edit
-          </Link>
-        )}
+        <Link to={{ page: "vm", id: vmId, dialog: { kind: "edit", snapshot: snapshot.id } }} label={`${may ? "Edit" : "Look at"} ${visible(snapshot.name)}`}>
+          {may ? "Edit" : "Look"}
+        </Link>
         <button type="button" class="danger" disabled={!may || leaving} title={leaving ? "It is being deleted already." : ""} onClick={onDelete} aria-label={`Delete ${visible(snapshot.name)}`}>
           Delete…
         </button>

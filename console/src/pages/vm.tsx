@@ -11,10 +11,10 @@ import { EditDialog } from "../dialogs/edit";
 import { Link } from "../ui/link";
 import { Loading } from "../ui/empty";
 import { OperationRow } from "../ui/operation-row";
-import { ProblemBox } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { Snapshots } from "./vm-snapshots";
-import { Time } from "../ui/time";
-import { go, replace } from "../state/location";
+import { FullTime } from "../ui/time";
+import { close, go } from "../state/location";
 import { layersByDisk, useChains, useLastOperations, useSnapshots, useVm } from "../state/machine";
 import { mayChange } from "../session/session";
 import { useApp } from "../state/app";
@@ -31,8 +31,7 @@ export function VmPage({ route }: { route: Extract<Route, { page: "vm" }> }) {
   // What stands above is there first, so that nothing moves down when it comes. A host that does not answer
   // keeps only its chains back.
   const filled = [vm, snapshots].every((each) => each.data !== undefined || each.problem !== undefined) && (hub.open.value !== undefined || hub.freshness.value === "stale");
-  // Not a step of its own: the back button does not open the dialog again.
-  const close = () => replace({ page: "vm", id: vmId });
+  const closed = () => close({ page: "vm", id: vmId });
   const { dialog } = route;
   const edited = dialog?.kind === "edit" ? snapshots.data?.find((each) => each.id === dialog.snapshot) : undefined;
   return (
@@ -41,7 +40,7 @@ export function VmPage({ route }: { route: Extract<Route, { page: "vm" }> }) {
         <Link to={{ page: "vms", q: "", state: "", host: "" }}>Machines</Link> /
       </p>
       {filled && vm.data && <Head vm={vm.data} />}
-      {vm.problem && <ProblemBox problem={vm.problem} onRetry={vm.refresh} />}
+      <ReadProblem problem={vm.problem} onRetry={vm.refresh} />
       {filled ? (
         <>
           <Open vmId={vmId} />
@@ -52,11 +51,11 @@ export function VmPage({ route }: { route: Extract<Route, { page: "vm" }> }) {
       ) : (
         <Loading lines={8} />
       )}
-      {dialog?.kind === "create" && <CreateDialog vmId={vmId} onClose={close} />}
+      {dialog?.kind === "create" && <CreateDialog vmId={vmId} onClose={closed} />}
       {dialog?.kind === "delete" && snapshots.data && (
-        <DeleteDialog vmId={vmId} wanted={dialog.snapshots} snapshots={snapshots.data} layers={layers} onClose={close} />
+        <DeleteDialog vmId={vmId} wanted={dialog.snapshots} snapshots={snapshots.data} layers={layers} onClose={closed} />
       )}
-      {edited && <EditDialog snapshot={edited} onClose={close} onDone={snapshots.refresh} />}
+      {edited && <EditDialog snapshot={edited} onClose={closed} onDone={snapshots.refresh} />}
     </section>
   );
 }
@@ -85,7 +84,7 @@ function Head({ vm }: { vm: Vm }) {
           on <Link to={{ page: "hosts" }}>{vm.hostId}</Link>
         </span>
         <span>
-          seen <Time at={vm.observedAt} />
+          seen <FullTime at={vm.observedAt} />
         </span>
         <Link to={{ page: "events", vm: vm.id, operation: "", severity: "", type: "", q: "" }}>Audit log</Link>
         <Link to={{ page: "findings", vm: vm.id, host: "" }}>Check consistency</Link>

@@ -6,7 +6,7 @@ import { Choice, Search } from "../ui/search";
 import { Empty, Loading } from "../ui/empty";
 import { Link } from "../ui/link";
 import { Name } from "../ui/text";
-import { ProblemBox } from "../ui/problem";
+import { ReadProblem } from "../ui/read-problem";
 import { Time } from "../ui/time";
 import { VirtualList } from "../ui/virtual-list";
 import { VmState } from "../gen/livemerge/v1/vm_pb";
@@ -42,7 +42,7 @@ export function VmsPage({ route }: { route: Extract<Route, { page: "vms" }> }) {
         <Choice value={route.state} label="State" options={[["", "all"], ...STATES.map((state) => [state, state] as const)]} onChange={(state) => refine({ ...route, state })} />
         <Choice value={route.host} label="Host" options={[["", "all"], ...hosts.map((host) => [host, host] as const)]} onChange={(host) => refine({ ...route, host })} />
       </div>
-      {problem && <ProblemBox problem={problem} onRetry={refresh} />}
+      <ReadProblem problem={problem} onRetry={refresh} />
       {vms === undefined && !problem && <Loading lines={8} />}
       {vms?.length === 0 && (
         <Empty title="No machine yet">

@@ -21,7 +21,7 @@ export interface Wish {
 }
 
 export function begin(world: World, chosen: readonly Snapshot[], { requestId, direction, bytesPerSecond = 0n }: Wish): Operation {
-  const plan = planOf(world, chosen, direction);
+  const plan = planOf(world, chosen, { ...(direction === undefined ? {} : { direction }), bytesPerSecond });
   const [first] = chosen;
   const vmId = first?.vmId ?? "";
   const ahead = world.operations.filter((each) => each.vmId === vmId && !hasEnded(each)).length;
@@ -55,7 +55,8 @@ function run(world: World, operation: Operation, direction?: MergeDirection): vo
   operation.phase = OperationPhase.MERGING;
   operation.waiting = undefined;
   operation.startedAt = world.at(0);
-  operation.disks = planOf(world, chosen, direction).merges.map((merge) =>
+  const way = { ...(direction === undefined ? {} : { direction }), bytesPerSecond: operation.bytesPerSecond };
+  operation.disks = planOf(world, chosen, way).merges.map((merge) =>
     create(DiskProgressSchema, {
       disk: merge.disk,
       round: merge.round,
@@ -65,6 +66,7 @@ function run(world: World, operation: Operation, direction?: MergeDirection): vo
       removed: merge.removed,
       totalBytes: merge.copyBytes,
       plannedBytes: merge.copyBytes,
+      ...(merge.estimatedTime ? { plannedTime: merge.estimatedTime } : {}),
       plannedFreedBytes: merge.freedBytes,
     }),
   );
@@ -107,6 +109,8 @@ function goOn(world: World, operation: Operation, merge: DiskProgress, seconds: 
     case MergePhase.VERIFYING:
       operation.phase = OperationPhase.REMOVING;
       merge.phase = MergePhase.REMOVING;
+      merge.bytesPerSecond = 0n;
+      merge.timeLeft = undefined;
       break;
     default:
       merge.phase = MergePhase.REMOVED;
@@ -117,13 +121,19 @@ function goOn(world: World, operation: Operation, merge: DiskProgress, seconds: 
   }
 }
 
+/** A pull stops the guest at its end; a commit below the active layer does not. */
+const AFTER_COPY: Partial<Record<MergeKind, MergePhase>> = {
+  [MergeKind.ACTIVE_COMMIT]: MergePhase.READY,
+  [MergeKind.PULL]: MergePhase.PIVOTING,
+};
+
 function copy(world: World, operation: Operation, merge: DiskProgress, seconds: number): void {
   const rate = operation.bytesPerSecond > 0n ? Number(operation.bytesPerSecond) : RATE * (0.8 + 0.4 * Math.abs(Math.sin(world.now() / 3_000)));
   merge.bytesPerSecond = BigInt(Math.round(rate));
   merge.doneBytes += BigInt(Math.round(rate * seconds));
   if (merge.doneBytes >= merge.totalBytes) {
     merge.doneBytes = merge.totalBytes;
-    merge.phase = merge.kind === MergeKind.ACTIVE_COMMIT ? MergePhase.READY : MergePhase.VERIFYING;
+    merge.phase = AFTER_COPY[merge.kind] ?? MergePhase.VERIFYING;
   }
   const left = Number(merge.totalBytes - merge.doneBytes) / rate;
   merge.timeLeft = { $typeName: "google.protobuf.Duration", seconds: BigInt(Math.ceil(left)), nanos: 0 };
@@ -134,10 +144,20 @@ export function crash(world: World, operation: Operation): void {
   operation.failure = { $typeName: "livemerge.v1.Failure", reason: "VM_DIED", message: "the machine's process is gone", metadata: { vm: operation.vmId, disk: "vda" } };
   for (const merge of operation.disks) {
     if (merge.phase === MergePhase.REMOVED) continue;
-    merge.phase = MergePhase.FAILED;
+    giveUp(merge, MergePhase.FAILED);
     merge.failure = operation.failure;
   }
   end(world, operation, OperationState.FAILED);
+}
+
+/** How far a copy had come is in no record: after its end nobody knows it. */
+function giveUp(merge: DiskProgress, phase: MergePhase): void {
+  merge.phase = phase;
+  merge.doneBytes = 0n;
+  merge.totalBytes = 0n;
+  merge.bytesPerSecond = 0n;
+  merge.timeLeft = undefined;
+  merge.longestPause = undefined;
 }
 
 function end(world: World, operation: Operation, state: OperationState): void {
@@ -156,7 +176,7 @@ function end(world: World, operation: Operation, state: OperationState): void {
   }
   for (const snapshot of list) if (ids.has(snapshot.id)) snapshot.state = SnapshotState.INCOMPLETE;
   if (state === OperationState.CANCELLED) {
-    for (const merge of operation.disks) if (merge.phase !== MergePhase.REMOVED) merge.phase = MergePhase.CANCELLED;
+    for (const merge of operation.disks) if (merge.phase !== MergePhase.REMOVED) giveUp(merge, MergePhase.CANCELLED);
     return tell(world, operation, EventType.OPERATION_CANCELLED, "it was given up, as asked for", {}, EventSeverity.WARNING);
   }
   const { reason = "", message = "" } = operation.failure ?? {};

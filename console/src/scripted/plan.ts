@@ -10,17 +10,24 @@ import { create } from "@bufbuild/protobuf";
 /** Bytes a second, when nothing limits them. */
 export const RATE = 40 * 1024 * 1024;
 
-export function planOf(world: World, chosen: readonly Snapshot[], direction = MergeDirection.UNSPECIFIED): PlanDeleteSnapshotResponse {
+/** Which way the data go, and how fast at most. */
+export interface Way {
+  readonly direction?: MergeDirection;
+  readonly bytesPerSecond?: bigint;
+}
+
+export function planOf(world: World, chosen: readonly Snapshot[], { direction = MergeDirection.UNSPECIFIED, bytesPerSecond = 0n }: Way = {}): PlanDeleteSnapshotResponse {
+  const rate = bytesPerSecond > 0n && bytesPerSecond < RATE ? bytesPerSecond : BigInt(RATE);
   const [first] = chosen;
   const ids = new Set(chosen.map((snapshot) => snapshot.id));
-  const merges = first ? world.disksOf(first.vmId).flatMap((disk) => runs(world, first.vmId, disk, ids, direction)) : [];
+  const merges = first ? world.disksOf(first.vmId).flatMap((disk) => runs(world, first.vmId, disk, ids, direction, rate)) : [];
   const copy = merges.reduce((sum, merge) => sum + merge.copyBytes, 0n);
   const shared = first !== undefined && first.vmId === world.vms[1]?.id && chosen.includes(world.snapshotsOf(first.vmId)[0] ?? first);
   return create(PlanDeleteSnapshotResponseSchema, {
     merges,
     copyBytes: copy,
     freedBytes: merges.reduce((sum, merge) => sum + merge.freedBytes, 0n),
-    estimatedTime: time(copy),
+    estimatedTime: time(copy, rate),
     blockers: [
       ...chosen
         .filter((snapshot) => snapshot.deletionProtected)
@@ -30,8 +37,8 @@ export function planOf(world: World, chosen: readonly Snapshot[], direction = Me
   });
 }
 
-function time(bytes: bigint) {
-  return { seconds: bytes / BigInt(RATE) + 1n, nanos: 0 };
+function time(bytes: bigint, rate: bigint) {
+  return { seconds: bytes / rate + 1n, nanos: 0 };
 }
 
 function sum(layers: readonly ChainLayer[]): bigint {
@@ -39,7 +46,7 @@ function sum(layers: readonly ChainLayer[]): bigint {
 }
 
 /** Neighbours go in one merge, others in rounds of their own. */
-function runs(world: World, vmId: string, disk: string, ids: ReadonlySet<string>, direction: MergeDirection): MergePlan[] {
+function runs(world: World, vmId: string, disk: string, ids: ReadonlySet<string>, direction: MergeDirection, rate: bigint): MergePlan[] {
   const chain = world.chain(vmId, disk).layers;
   const gone = world.snapshotsOf(vmId).map((snapshot) => ids.has(snapshot.id));
   const merges: MergePlan[] = [];
@@ -64,7 +71,7 @@ function runs(world: World, vmId: string, disk: string, ids: ReadonlySet<string>
         spaceNeededBytes: bytes / 2n,
         spaceFreeBytes: 90n << 30n,
         freedBytes: bytes,
-        estimatedTime: time(bytes),
+        estimatedTime: time(bytes, rate),
       }),
     );
     from = to;

@@ -1,5 +1,5 @@
 import { FULL, ODD_NAMES, World } from "./world";
-import { MergeDirection } from "../gen/livemerge/v1/merge_pb";
+import { MergeDirection, MergePhase } from "../gen/livemerge/v1/merge_pb";
 import { OperationState } from "../gen/livemerge/v1/operation_pb";
 import { advance } from "./merge";
 import { clientsOf } from "../api/clients";
@@ -66,4 +66,5 @@ test("a cancel ends what is not past its return", async () => {
   const { operation: ended } = await clients.operations.getOperation({ operationId: operation?.id });
   expect(ended && hasEnded(ended)).toBe(true);
   expect(ended?.state).toBe(OperationState.CANCELLED);
+  expect(ended?.disks.map((disk) => [disk.phase, disk.doneBytes, disk.totalBytes])).toEqual([[MergePhase.CANCELLED, 0n, 0n]]);
 });

@@ -51,12 +51,16 @@ function operationOf(world: World, id: string): Operation {
   return operation;
 }
 
-function remove(world: World, ids: readonly string[], requestId: string, options: Partial<MergeOptions> = {}) {
+/** One request id is one payload, of which the etag and the options are a part. */
+function remove(world: World, ids: readonly string[], requestId: string, options: Partial<MergeOptions> = {}, etag = "") {
+  const payload = JSON.stringify([ids, etag, options.direction ?? 0, String(options.bytesPerSecond ?? 0n)]);
   const earlier = world.operations.find((operation) => operation.requestId === requestId);
+  if (earlier && world.requests.get(requestId) !== payload) throw fail(Code.AlreadyExists, "REQUEST_ID_REUSED", "the request id was used with another payload");
   if (earlier) return { operation: earlier };
   const chosen = ids.map((id) => found(world, id));
-  const [blocker] = planOf(world, chosen, options.direction).blockers;
+  const [blocker] = planOf(world, chosen, options).blockers;
   if (blocker) throw fail(Code.FailedPrecondition, blocker.reason, blocker.message);
+  world.requests.set(requestId, payload);
   return { operation: begin(world, chosen, { ...options, requestId }) };
 }
 
@@ -69,10 +73,10 @@ export function services(world: World) {
         const { items, nextPageToken } = page(all, pageSize, pageToken);
         return { snapshots: items, nextPageToken };
       },
-      planDeleteSnapshot: ({ snapshotIds, options }) => planOf(world, snapshotIds.map((id) => found(world, id)), options?.direction),
+      planDeleteSnapshot: ({ snapshotIds, options }) => planOf(world, snapshotIds.map((id) => found(world, id)), options),
       deleteSnapshot: ({ snapshotId, etag, requestId, options }) => {
         if (etag !== "" && found(world, snapshotId).etag !== etag) throw fail(Code.Aborted, "ETAG_MISMATCH", "the snapshot changed");
-        return remove(world, [snapshotId], requestId, options);
+        return remove(world, [snapshotId], requestId, options, etag);
       },
       batchDeleteSnapshots: ({ snapshotIds, requestId, options }) => remove(world, snapshotIds, requestId, options),
       updateSnapshot: (request) => {
@@ -124,6 +128,7 @@ export function services(world: World) {
       },
       updateOperation: ({ operationId, bytesPerSecond }) => {
         const operation = operationOf(world, operationId);
+        if (operation.bytesPerSecond !== bytesPerSecond) operation.revision += 1n;
         operation.bytesPerSecond = bytesPerSecond;
         return { operation };
       },

@@ -62,6 +62,8 @@ export class World {
   readonly layers = new Map<string, Map<string, StoredLayer[]>>();
   readonly operations: Operation[] = [];
   readonly removals: Removal[] = [];
+  /** What was asked for with each request id. */
+  readonly requests = new Map<string, string>();
   readonly events: Event[] = [];
   /** Told of each new event. */
   readonly listeners = new Set<(event: Event) => void>();

@@ -1,26 +1,34 @@
 // A new tab of somebody who is signed in already asks the other tabs for the token. It stays in the memory of
-// pages of this origin.
+// pages of this origin, and is kept over a reload where the tab that had it keeps it.
 
-type Note = { readonly kind: "who" } | { readonly kind: "token"; readonly token: string } | { readonly kind: "out" };
+/** A token, and whether a tab keeps it. */
+export interface Held {
+  readonly token: string;
+  readonly keep: boolean;
+}
+
+type Note = { readonly kind: "who" } | ({ readonly kind: "token" } & Held) | { readonly kind: "out" };
 
 const NAME = "livemerge-session";
 /** Other tabs answer at once, or there are none. */
 const WAIT_MS = 150;
+const NONE: Held = { token: "", keep: false };
 
 export interface Handover {
-  /** The token of another tab; empty when there is none. */
-  ask(): Promise<string>;
+  /** What another tab holds; an empty token when there is none. */
+  ask(): Promise<Held>;
   /** Signs the other tabs out, too. */
   out(): void;
+  close(): void;
 }
 
-export function handover(token: () => string, signedOut: () => void): Handover {
-  if (typeof BroadcastChannel === "undefined") return { ask: () => Promise.resolve(""), out: () => undefined };
+export function handover(held: () => Held, signedOut: () => void): Handover {
+  if (typeof BroadcastChannel === "undefined") return { ask: () => Promise.resolve(NONE), out: () => undefined, close: () => undefined };
   const channel = new BroadcastChannel(NAME);
-  let answered: ((token: string) => void) | undefined;
+  let answered: ((held: Held) => void) | undefined;
   channel.onmessage = ({ data }: MessageEvent<Note>) => {
-    if (data.kind === "who" && token() !== "") channel.postMessage({ kind: "token", token: token() } satisfies Note);
-    if (data.kind === "token") answered?.(data.token);
+    if (data.kind === "who" && held().token !== "") channel.postMessage({ kind: "token", ...held() } satisfies Note);
+    if (data.kind === "token") answered?.({ token: data.token, keep: data.keep });
     if (data.kind === "out") signedOut();
   };
   return {
@@ -28,8 +36,9 @@ export function handover(token: () => string, signedOut: () => void): Handover {
       new Promise((done) => {
         answered = done;
         channel.postMessage({ kind: "who" } satisfies Note);
-        setTimeout(() => done(""), WAIT_MS);
+        setTimeout(() => done(NONE), WAIT_MS);
       }),
     out: () => channel.postMessage({ kind: "out" } satisfies Note),
+    close: () => channel.close(),
   };
 }

@@ -3,7 +3,7 @@
 
 import type { Clients } from "../api/clients";
 import { Code } from "@connectrpc/connect";
-import { problemOf, wantsSignIn, type Problem } from "../api/problem";
+import { comesBack, problemOf, wantsSignIn, type Problem } from "../api/problem";
 
 /** `unknown` may try: the server refuses what is not allowed. */
 export type Role = "operator" | "viewer" | "unknown";
@@ -30,6 +30,8 @@ export async function enter(clients: Clients): Promise<Entry> {
     await clients.operations.cancelOperation({ operationId: "" });
     return { kind: "in", role: "unknown" };
   } catch (thrown) {
-    return { kind: "in", role: roleOf(problemOf(thrown)) };
+    const problem = problemOf(thrown);
+    if (wantsSignIn(problem)) return { kind: "sign-in", problem };
+    return comesBack(problem) ? { kind: "away", problem } : { kind: "in", role: roleOf(problem) };
   }
 }

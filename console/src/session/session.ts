@@ -37,7 +37,10 @@ function have(next: string): void {
   hasToken.value = next !== "";
 }
 
-const others = handover(tokenNow, () => leave(undefined));
+const others = handover(
+  () => ({ token, keep: keptToken() === token }),
+  () => leave(undefined),
+);
 
 function leave(problem: Problem | undefined): void {
   have("");
@@ -47,8 +50,15 @@ function leave(problem: Problem | undefined): void {
 
 /** Begins: whatever token there is, or none, which a server without roles takes. */
 export async function start(clients: Clients): Promise<void> {
-  have(keptToken() || (await others.ask()));
+  have(keptToken());
+  if (token === "") await takeOver();
   await tryDoor(clients);
+}
+
+async function takeOver(): Promise<void> {
+  const other = await others.ask();
+  have(other.token);
+  if (other.keep) keepToken(other.token);
 }
 
 async function tryDoor(clients: Clients): Promise<void> {
@@ -75,7 +85,10 @@ export function signOut(): void {
   leave(undefined);
 }
 
-/** The server no longer takes the token: the page stays where it is, behind the sign-in. */
-export function refused(problem: Problem | undefined): void {
-  leave(problem);
+/**
+ * The server no longer takes a token: the page stays where it is, behind the sign-in. `shown` is the one that the
+ * call had: an answer that comes late may be about an earlier one.
+ */
+export function refused(problem: Problem | undefined, shown: string): void {
+  if (shown === token) leave(problem);
 }

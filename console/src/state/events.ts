@@ -4,7 +4,7 @@ import type { Event } from "../gen/livemerge/v1/event_service_pb";
 import type { EventQuestion } from "../logic/commands";
 import type { Problem } from "../api/problem";
 import { PAGE_SIZE, readPages } from "../api/pages";
-import { answers, joined } from "../logic/log";
+import { NOTHING_YET, answers, grown, joined, missing, type Live, type Missing } from "../logic/log";
 import { signal } from "@preact/signals";
 import { useApp } from "./app";
 import { useEffect, useMemo } from "preact/hooks";
@@ -12,13 +12,15 @@ import { useResource } from "./resource";
 
 /** The log is read from its beginning, because the API has no other order; beyond this it is not read. */
 const MOST = 30_000;
+/** Of what comes while one looks, so many of the newest are kept. */
+const MOST_LIVE = 2_000;
 
 export interface Log {
   /** Newest first. */
   readonly events: readonly Event[] | undefined;
   readonly problem: Problem | undefined;
-  /** False when the log is longer than is read here. */
-  readonly complete: boolean;
+  /** What is not among them: newer ones of before the page was opened, or older ones of since then. */
+  readonly missing: Missing;
   refresh(): void;
 }
 
@@ -32,15 +34,18 @@ export function useEvents(question: EventQuestion): Log {
       const page = await clients.events.listEvents(request);
       return { items: page.events, next: page.nextPageToken };
     }, MOST);
-  const { data, problem, refresh } = useResource(key, fetch);
-  const live = useMemo(() => signal<readonly Event[]>([]), [key]);
+  // What happens while nobody looks is told, too: coming back is no reason to read it all again.
+  const { data, problem, refresh } = useResource(key, fetch, { onVisible: false });
+  // Another epoch may be another log: it is read again, and what came of the old one is none of it.
+  const epoch = hub.epoch.value;
+  const live = useMemo(() => signal<Live>(NOTHING_YET), [key, epoch]);
   useEffect(
     () =>
       hub.onEvent((event) => {
-        if (answers(event, question)) live.value = [...live.value, event];
+        if (answers(event, question)) live.value = grown(live.value, event, MOST_LIVE);
       }),
-    [key],
+    [live],
   );
-  const events = useMemo(() => (data ? joined(data.items, live.value) : undefined), [data, live.value]);
-  return { events, problem, complete: data?.complete ?? true, refresh };
+  const events = useMemo(() => (data ? joined(data.items, live.value.events) : undefined), [data, live.value]);
+  return { events, problem, missing: data ? missing(data, live.value) : "", refresh };
 }

@@ -2,8 +2,9 @@
 // it has changed.
 
 import type { Event } from "../gen/livemerge/v1/event_service_pb";
-import { problemOf, mayRepeat, wantsSignIn, type Problem } from "../api/problem";
-import { refused } from "../session/session";
+import { comesBack, problemOf, wantsSignIn, type Problem } from "../api/problem";
+import { heard } from "./reach";
+import { refused, tokenNow } from "../session/session";
 import { signal, type Signal } from "@preact/signals";
 import { useApp } from "./app";
 import { useEffect } from "preact/hooks";
@@ -27,6 +28,8 @@ export interface Options {
   readonly events?: (event: Event) => boolean;
   /** So often anyway, while the page is seen: not everything that changes is an event. */
   readonly everyMs?: number;
+  /** Whether it is read again when somebody comes back to the page; else as here: yes. */
+  readonly onVisible?: boolean;
 }
 
 /** Answers by question, so that a page that one comes back to is there at once. */
@@ -62,20 +65,23 @@ async function read<T>(entry: Entry<T>, fetch: () => Promise<T>): Promise<void> 
   entry.running = true;
   do {
     entry.again = false;
+    const shown = tokenNow();
     try {
       entry.data.value = await fetch();
       entry.problem.value = undefined;
+      heard(undefined);
     } catch (thrown) {
       const problem = problemOf(thrown);
-      if (wantsSignIn(problem)) refused(problem);
+      if (wantsSignIn(problem)) refused(problem, shown);
       entry.problem.value = problem;
+      heard(problem);
     }
   } while (entry.again);
   entry.running = false;
 }
 
 /** `key` tells the question from others: with another key, it is another resource. */
-export function useResource<T>(key: string, fetch: () => Promise<T>, { events, everyMs }: Options = {}): Resource<T> {
+export function useResource<T>(key: string, fetch: () => Promise<T>, { events, everyMs, onVisible = true }: Options = {}): Resource<T> {
   const { hub } = useApp();
   const entry = entryOf<T>(key);
   const epoch = hub.epoch.value;
@@ -84,9 +90,12 @@ export function useResource<T>(key: string, fetch: () => Promise<T>, { events, e
   useEffect(() => {
     refresh();
     let settling: ReturnType<typeof setTimeout> | undefined;
+    // Events that never end do not put it off for ever.
     const soon = () => {
-      clearTimeout(settling);
-      settling = setTimeout(refresh, SETTLE_MS);
+      settling ??= setTimeout(() => {
+        settling = undefined;
+        refresh();
+      }, SETTLE_MS);
     };
     const deaf = hub.onEvent((event) => {
       if (events?.(event)) soon();
@@ -95,7 +104,7 @@ export function useResource<T>(key: string, fetch: () => Promise<T>, { events, e
       if (document.visibilityState === "visible") soon();
     };
     const every = everyMs ? setInterval(() => document.visibilityState === "visible" && refresh(), everyMs) : undefined;
-    document.addEventListener("visibilitychange", seen);
+    if (onVisible) document.addEventListener("visibilitychange", seen);
     return () => {
       clearTimeout(settling);
       clearInterval(every);
@@ -106,7 +115,7 @@ export function useResource<T>(key: string, fetch: () => Promise<T>, { events, e
 
   const problem = entry.problem.value;
   useEffect(() => {
-    if (problem === undefined || !mayRepeat(problem)) return undefined;
+    if (problem === undefined || !comesBack(problem)) return undefined;
     const timer = setTimeout(refresh, Math.max((problem.retryAfter ?? 0) * 1000, AGAIN_MS));
     return () => clearTimeout(timer);
   }, [key, problem]);

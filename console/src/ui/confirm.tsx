@@ -36,11 +36,11 @@ export function Confirm({ title, verb, danger = false, dismiss = "Not now", chil
   };
   const done = result !== undefined;
   return (
-    <Dialog title={title} onClose={onClose}>
+    <Dialog title={title} onClose={onClose} busy={busy}>
       {done ? <div role="status">{result}</div> : children}
       {problem && <ProblemBox problem={problem} />}
       <footer>
-        <button type="button" onClick={onClose}>
+        <button type="button" disabled={busy} onClick={onClose}>
           {done ? "Close" : dismiss}
         </button>
         {!done && (

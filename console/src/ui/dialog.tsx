@@ -7,10 +7,12 @@ interface Props {
   readonly title: string;
   readonly onClose: () => void;
   readonly wide?: boolean;
+  /** What was asked for is under way: closing the dialog would not call it off. */
+  readonly busy?: boolean;
   readonly children: ComponentChildren;
 }
 
-export function Dialog({ title, onClose, wide = false, children }: Props) {
+export function Dialog({ title, onClose, wide = false, busy = false, children }: Props) {
   const own = useRef<HTMLDialogElement>(null);
   const heading = useId();
   useEffect(() => {
@@ -24,13 +26,17 @@ export function Dialog({ title, onClose, wide = false, children }: Props) {
   }, []);
   const cancelled = (event: Event) => {
     event.preventDefault();
-    onClose();
+    if (!busy) onClose();
+  };
+  // A browser closes a dialog at the second Escape whatever is said to the first.
+  const pressed = (event: KeyboardEvent) => {
+    if (busy && event.key === "Escape") event.preventDefault();
   };
   return (
-    <dialog ref={own} class={wide ? "wide" : ""} aria-labelledby={heading} onCancel={cancelled}>
+    <dialog ref={own} class={wide ? "wide" : ""} aria-labelledby={heading} onCancel={cancelled} onKeyDown={pressed}>
       <header>
         <h2 id={heading} tabIndex={-1}>{title}</h2>
-        <button type="button" class="quiet" onClick={onClose} aria-label="Close">
+        <button type="button" class="quiet" disabled={busy} onClick={onClose} aria-label="Close">
           ✕
         </button>
       </header>

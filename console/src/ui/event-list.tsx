@@ -9,7 +9,10 @@ import { Link } from "./link";
 import { Loading } from "./empty";
 import { Name } from "./text";
 import { eventWords, severityTone, severityWord } from "../logic/words";
+import { REQUEST_NAMES, requestOf } from "../logic/log";
+import { freshId } from "../api/request-id";
 import { ofEvent } from "../logic/commands";
+import { useState } from "preact/hooks";
 import { visible } from "../logic/text";
 
 /** More than so many would be slow; the audit page shows them all. */
@@ -58,7 +61,11 @@ export function EventLine({ event, about = "" }: { event: Event; about?: string 
 }
 
 export function EventDetails({ event }: { event: Event }) {
-  const details = Object.entries(event.details).sort(([one], [other]) => (one < other ? -1 : 1));
+  const [requestId] = useState(freshId);
+  const details = Object.entries(event.details)
+    .filter(([name]) => !REQUEST_NAMES.includes(name))
+    .sort(([one], [other]) => (one < other ? -1 : 1));
+  const request = requestOf(event);
   return (
     <div class="event-details">
       <p dir="auto">{visible(event.message)}</p>
@@ -69,6 +76,7 @@ export function EventDetails({ event }: { event: Event }) {
         </dd>
         <dt>Who</dt>
         <dd>{event.actor ? <Name of={event.actor} /> : <span class="faint">LiveMerge itself</span>}</dd>
+        {request && <Fact name="request id" value={request} />}
         {event.hostId && <Fact name="host" value={event.hostId} />}
         {event.vmId && (
           <>
@@ -96,7 +104,7 @@ export function EventDetails({ event }: { event: Event }) {
         ))}
         <Fact name="revision" value={String(event.revision)} />
       </dl>
-      <CommandBox commands={ofEvent(event)} />
+      <CommandBox commands={ofEvent(event, requestId)} />
     </div>
   );
 }

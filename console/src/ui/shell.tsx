@@ -6,6 +6,7 @@ import { Link } from "./link";
 import { PLACES, type Route } from "../logic/route";
 import { hasToken, session, signOut } from "../session/session";
 import { setTheme, theme, type Theme } from "../state/theme";
+import { unreachable } from "../state/reach";
 import { useApp } from "../state/app";
 import { useEffect, useRef } from "preact/hooks";
 
@@ -66,7 +67,7 @@ export function Shell({ route, children }: { route: Route; children: ComponentCh
         </div>
       </header>
       <main id="main" tabIndex={-1}>
-        {hub.freshness.value === "stale" && (
+        {(unreachable.value || hub.freshness.value === "stale") && (
           <p class="stale" role="status">
             The server has not been heard for a while{hub.watch.value.reason && ` (${hub.watch.value.reason})`}: what is shown may be old. What was accepted goes on; the page
             recovers by itself.

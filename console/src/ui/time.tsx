@@ -1,4 +1,4 @@
-// A time: relative for the eye, exact under the pointer, for the keyboard and for machines.
+// A time: relative in lists, exact under the pointer; where a thing is shown alone, exact for everybody.
 
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { exact, moment, relative } from "../logic/time";

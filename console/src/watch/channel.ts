@@ -41,14 +41,17 @@ export function decode(wire: Wire): Note {
   }
 }
 
-/** A line between tabs; without the browser's help there are no others. */
+/** A line between tabs. */
 export interface Line {
   tell(note: Note): void;
   close(): void;
 }
 
+/** Where each tab is for itself. */
+export const NO_LINE: Line = { tell: () => undefined, close: () => undefined };
+
 export function lineOf(name: string, hear: (note: Note) => void): Line {
-  if (typeof BroadcastChannel === "undefined") return { tell: () => undefined, close: () => undefined };
+  if (typeof BroadcastChannel === "undefined") return NO_LINE;
   const channel = new BroadcastChannel(name);
   channel.onmessage = (message: MessageEvent<Wire>) => hear(decode(message.data));
   return { tell: (note) => channel.postMessage(encode(note)), close: () => channel.close() };

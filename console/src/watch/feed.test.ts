@@ -85,14 +85,14 @@ test("a token that has expired begins afresh", async () => {
   const { tokens, last } = await follow(
     world,
     begin,
-    (watch) => broke && watch.reason === "" && watch.epoch === 2,
+    (watch) => broke && watch.reason === "" && watch.epoch > 1,
     (call) => {
       broke = true;
       return call === 1 ? fail(Code.OutOfRange, "RESUME_TOKEN_EXPIRED", "another log") : undefined;
     },
   );
   expect(tokens).toEqual(["5", ""]);
-  expect(last.epoch).toBe(2);
+  expect(last.epoch).toBeGreaterThan(1);
 });
 
 test("a token of the caller that is good no more ends the feed and says so", async () => {

@@ -6,14 +6,19 @@
 /** Leads until the signal ends. */
 export type Lead = (signal: AbortSignal) => void;
 
-/** Starts; returns what ends it. Without locks, as on a page without TLS, each tab watches for itself. */
+/** Whether one tab can watch for all: not on a page without TLS that is not on loopback. */
+export function hasLocks(): boolean {
+  return typeof navigator !== "undefined" && navigator.locks !== undefined;
+}
+
+/** Starts; returns what ends it. Without locks, each tab watches for itself. */
 export function elect(name: string, lead: Lead): () => void {
   const over = new AbortController();
-  const locks = typeof navigator === "undefined" ? undefined : navigator.locks;
-  if (locks === undefined) {
+  if (!hasLocks()) {
     lead(over.signal);
     return () => over.abort();
   }
+  const { locks } = navigator;
   let leads = false;
   let turn = new AbortController();
   const hold = () => new Promise<void>((done) => over.signal.addEventListener("abort", () => done(), { once: true }));

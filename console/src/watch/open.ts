@@ -25,8 +25,9 @@ export async function followOpen(
   found: (operations: Operation[]) => void,
   signal: AbortSignal,
 ): Promise<void> {
+  // A look that failed says nothing: as long as it is so, what was seen before it counts.
+  let busy = true;
   while (!signal.aborted) {
-    let busy = false;
     try {
       const { items } = await readPages(async (pageToken) => {
         const request = { states: OPEN, pageSize: PAGE_SIZE, pageToken };

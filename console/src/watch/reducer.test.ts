@@ -12,6 +12,7 @@ test("each piece is where to go on", () => {
 test("the first piece without a token wants everything read again, a resumed one does not", () => {
   const first = reduce(START, piece("a", 0));
   expect(first.epoch).toBe(1);
+  expect(reduce(START, piece("a", 7_000)).epoch).not.toBe(reduce(START, piece("a", 7_001)).epoch);
   const resumed = reduce(reduce(first, lost("UNAVAILABLE")), piece("b", 1));
   expect(resumed.epoch).toBe(1);
 });

@@ -20,7 +20,7 @@ export interface Watch {
   readonly heardAt: number | undefined;
   /** Tries since the last piece. */
   readonly failures: number;
-  /** Grows when everything that was read may be out of date, whatever the events say. */
+  /** Grows when everything that was read may be out of date, whatever the events say. No two tabs begin the same one. */
   readonly epoch: number;
   /** The reason of the last loss; empty while the stream is there. */
   readonly reason: string;
@@ -44,7 +44,7 @@ export function reduce(watch: Watch, happening: Happening): Watch {
       token: happening.token || watch.token,
       heardAt: happening.now,
       failures: 0,
-      epoch: first ? watch.epoch + 1 : watch.epoch,
+      epoch: first ? Math.max(watch.epoch + 1, happening.now) : watch.epoch,
       reason: "",
     };
   }
