@@ -69,7 +69,8 @@ test("of what comes the newest are kept, each once, and what is not shown is kno
   expect(live.events.map((each) => each.revision)).toEqual([4n, 5n]);
   expect(missing({ items: [of(2n)], complete: true }, live)).toBe("since");
   expect(missing({ items: [of(3n)], complete: true }, live)).toBe("");
-  expect(missing({ items: [of(3n)], complete: false }, live)).toBe("before");
+  expect(missing({ items: [of(3n), of(2n)], complete: true }, live)).toBe("");
+  expect(missing({ items: [of(3n)], complete: false }, live)).toBe("older");
   expect(missing({ items: [], complete: true }, NOTHING_YET)).toBe("");
 });
 
@@ -87,7 +88,7 @@ test("the id of a request is found by either name", () => {
 
 test("what was read and what came is one log, newest first", () => {
   const of = (revision: bigint) => create(EventSchema, { revision });
-  expect(joined([of(1n), of(2n)], [of(2n), of(3n)]).map((each) => each.revision)).toEqual([3n, 2n, 1n]);
+  expect(joined([of(2n), of(1n)], [of(2n), of(3n)]).map((each) => each.revision)).toEqual([3n, 2n, 1n]);
   expect(searched([event(EventType.HOST_UP, { actor: "token:ann" })], "ANN host up")).toHaveLength(1);
 });
 

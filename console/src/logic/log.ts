@@ -30,19 +30,19 @@ export function grown({ events, lost }: Live, event: Event, most: number): Live 
   return over ? { events: [...events.slice(1), event], lost: over.revision } : { events: [...events, event], lost };
 }
 
-/** What is between the two: newer ones of before, older ones of since then, or nothing. */
-export type Missing = "" | "before" | "since";
+/** What is not there: older ones than were read, ones between the two, or nothing. */
+export type Missing = "" | "older" | "since";
 
 export function missing(read: { readonly items: readonly Event[]; readonly complete: boolean }, { lost }: Live): Missing {
-  if (!read.complete) return "before";
-  return lost > (read.items.at(-1)?.revision ?? 0n) ? "since" : "";
+  if (lost > (read.items[0]?.revision ?? 0n)) return "since";
+  return read.complete ? "" : "older";
 }
 
-/** Both, each event once, the newest first. */
+/** Both, each event once, the newest first, as they are read. */
 export function joined(read: readonly Event[], live: readonly Event[]): Event[] {
-  const last = read.at(-1)?.revision ?? -1n;
-  const fresh = live.filter((event) => event.revision > last);
-  return [...read, ...fresh].reverse();
+  const newest = read[0]?.revision ?? -1n;
+  const fresh = live.filter((event) => event.revision > newest);
+  return [...fresh.reverse(), ...read];
 }
 
 /** What the detail that holds a request's id is called: the log has both. */

@@ -27,7 +27,7 @@ const SEVERITIES = [
 const TYPES = [["", "all"], ...eventTypes().map((type) => [eventType(type).toLowerCase(), eventWords(type)] as const)] as const;
 
 const MISSING = {
-  before: "The log is longer than is read here: newer events of before this page was opened are not shown. Narrow the question, or use the command line.",
+  older: "The log is longer than is read here: the oldest events are not shown. Narrow the question, or use the command line.",
   since: "More has happened since this page was opened than is kept here: of that, only the newest events are shown. Open it again, or use the command line.",
 } as const;
 

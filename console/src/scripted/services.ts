@@ -189,9 +189,10 @@ export function services(world: World) {
       applyRepair: () => ({ outcome: RepairOutcome.DONE, freedBytes: 64n << 20n }),
     });
     router.service(EventService, {
-      listEvents: ({ vmId, operationId, leastSeverity, types, pageSize, pageToken }) => {
+      listEvents: ({ vmId, operationId, leastSeverity, types, pageSize, pageToken, newestFirst }) => {
         const question = { vm: vmId, operation: operationId, severity: leastSeverity, types };
-        const { items, nextPageToken } = page(world.events.filter((event) => answers(event, question)), pageSize, pageToken);
+        const found = world.events.filter((event) => answers(event, question));
+        const { items, nextPageToken } = page(newestFirst ? found.reverse() : found, pageSize, pageToken);
         return { events: items, nextPageToken, resumeToken: String(world.events.length) };
       },
       watchEvents: (request, context) => watch(world, request, context.signal),

@@ -10,8 +10,8 @@ import { useApp } from "./app";
 import { useEffect, useMemo } from "preact/hooks";
 import { useResource } from "./resource";
 
-/** The log is read from its beginning, because the API has no other order; beyond this it is not read. */
-const MOST = 30_000;
+/** So many of the newest are read. */
+const MOST = 10_000;
 /** Of what comes while one looks, so many of the newest are kept. */
 const MOST_LIVE = 2_000;
 
@@ -19,7 +19,7 @@ export interface Log {
   /** Newest first. */
   readonly events: readonly Event[] | undefined;
   readonly problem: Problem | undefined;
-  /** What is not among them: newer ones of before the page was opened, or older ones of since then. */
+  /** What is not among them: the oldest, or some of since the page was opened. */
   readonly missing: Missing;
   refresh(): void;
 }
@@ -30,7 +30,7 @@ export function useEvents(question: EventQuestion): Log {
   const key = `events ${vm} ${operation} ${severity} ${types.join(",")}`;
   const fetch = () =>
     readPages(async (pageToken) => {
-      const request = { vmId: vm, operationId: operation, leastSeverity: severity, types: [...types], pageSize: PAGE_SIZE, pageToken };
+      const request = { vmId: vm, operationId: operation, leastSeverity: severity, types: [...types], pageSize: PAGE_SIZE, pageToken, newestFirst: true };
       const page = await clients.events.listEvents(request);
       return { items: page.events, next: page.nextPageToken };
     }, MOST);
