@@ -4,7 +4,8 @@
 //! ```text
 //!   changes    what is durable together, revisions, names
 //!   requests   repetition, reuse, races, forgetting
-//!   lists      pages, filters, order under insertion, open operations
+//!   lists      pages, filters, order under insertion
+//!   resumed    operations that have not ended
 //!   audit      the log only grows, and a follower misses nothing
 //!   needed     who names a volume
 //!   inventory  generations, hosts, machines
@@ -22,6 +23,7 @@ mod lists;
 mod needed;
 pub mod records;
 mod requests;
+mod resumed;
 mod round_trip;
 mod values;
 
@@ -97,7 +99,7 @@ pub const CHECKS: &[(&str, Check)] = &[
         lists::searched_events(store).boxed_local()
     }),
     ("open operations are listed until they end", |store| {
-        lists::open_operations(store).boxed_local()
+        resumed::unended(store).boxed_local()
     }),
     ("the audit log only grows", |store| {
         audit::only_grows(store).boxed_local()
