@@ -2,6 +2,7 @@
 //!
 //! - [`guest`]: a real guest on QEMU that writes and says which writes were acknowledged.
 //! - [`virsh`]: starts and ends it under libvirt without a daemon.
+//! - [`saved`]: spares it the boot, which one like it has had.
 //! - [`rig`]: owns all that a test starts, and leaves nothing behind.
 //! - [`filesystem`], [`disk`], [`protection`]: what is full, goes bad, or may not be written.
 //! - [`services`]: the two real services as processes; [`api`]: calls to them.
@@ -40,6 +41,7 @@ pub mod proxy;
 pub mod qmp;
 pub mod relay;
 pub mod rig;
+pub mod saved;
 pub mod scene;
 pub mod scripted;
 pub mod services;

@@ -19,10 +19,11 @@ use crate::daemon::Daemon;
 use crate::disk::Disk;
 use crate::filesystem::SmallFileSystem;
 use crate::guest::acks::AckLog;
-use crate::guest::domain::{Agent, DiskSpec, Driver, Format, GuestSpec, Manner, Workload};
+use crate::guest::domain::{Agent, Begins, DiskSpec, Driver, Format, GuestSpec, Manner, Workload};
 use crate::guest::files;
 use crate::guest::image::{self, GuestImage};
 use crate::process::{run, wait_for_end};
+use crate::saved;
 use crate::virsh::{CONFIGURATION, Virsh};
 
 /// Where rigs live: a short path for the sockets, and a file system that takes direct I/O.
@@ -348,11 +349,22 @@ impl Rig {
             monitor: None,
             agent: None,
             pairs: false,
+            begins: Begins::Booting,
         })
     }
 
-    /// Starts a guest that the caller has described. No agent may own the libvirt root meanwhile.
+    /// Starts a guest that the caller has described, at its every start where it has booted already.
+    /// No agent may own the libvirt root meanwhile.
     pub fn start(&self, spec: GuestSpec) -> Result<Guest> {
+        let begins = match spec.driver {
+            Driver::Tcg => saved::like(&spec)?,
+            Driver::Kvm => Begins::Booting,
+        };
+        self.boot(GuestSpec { begins, ..spec })
+    }
+
+    /// Starts a guest as its description says that it begins.
+    pub fn boot(&self, spec: GuestSpec) -> Result<Guest> {
         let xml = self.path().join(format!("{}.xml", spec.name));
         fs::write(&xml, spec.xml())?;
         let acks = AckLog::follow(&spec.serial_log)?;

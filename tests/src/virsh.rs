@@ -34,13 +34,15 @@ const SOCKET_PATH_BYTES: usize = 107;
 /// libvirt cuts a name to this length in the paths of its sockets.
 const SHORT_NAME_CHARS: usize = 20;
 
-/// Without a daemon there is none to keep the logs, and QEMU runs as the one who starts it.
+/// Without a daemon there is none to keep the logs, and QEMU runs as the one who starts it. It may
+/// start a program: the one that reads it its saved memory.
 pub(crate) const CONFIGURATION: &str = r#"stdio_handler = "file"
 user = "root"
 group = "root"
 dynamic_ownership = 0
 namespaces = []
 cgroup_controllers = []
+seccomp_sandbox = 0
 "#;
 
 /// Commands to the libvirt of one root directory.

@@ -227,7 +227,7 @@ struct Show {
 
 async fn boot(rig: &Rig, place: &Place, pace: Pace) -> Result<Guest> {
     let disk = place.disk(rig, "demo", DISK, DISK_BYTES).await?;
-    let guest = rig.start(rig.describe_with("demo", vec![disk], pace.workload)?)?;
+    let guest = rig.boot(rig.describe_with("demo", vec![disk], pace.workload)?)?;
     guest.acks.wait_for(DISK, 100, pace.limit).await?;
     guest.acks.wait_for_fill(DISK, pace.limit).await?;
     Ok(guest)

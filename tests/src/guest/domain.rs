@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 use super::image::GuestImage;
 
+/// The work of a guest that is to be saved.
+const HOLD: &str = "hold";
+
 /// Who runs the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
@@ -77,9 +80,9 @@ impl Default for Workload {
 }
 
 impl Workload {
-    fn command_line(&self) -> String {
+    fn words(&self) -> String {
         format!(
-            "lm.slots={} lm.fill={} lm.background={} lm.rate={}",
+            "slots={} fill={} background={} rate={}",
             self.slots, self.fill_mib, self.background_kib, self.rate
         )
     }
@@ -106,12 +109,12 @@ pub enum Manner {
 }
 
 impl Agent {
-    fn command_line(&self) -> String {
+    fn words(&self) -> String {
         let manner = match self.manner {
             Manner::Answers => "answers",
             Manner::Silent => "silent",
         };
-        format!(" lm.files={} lm.agent={manner}", self.files)
+        format!(" files={} agent={manner}", self.files)
     }
 }
 
@@ -141,6 +144,19 @@ pub struct GuestSpec {
     pub agent: Option<Agent>,
     /// Whether it writes numbers on its first two disks in turn, too: see [`super::pairs`].
     pub pairs: bool,
+    /// How each start of it begins.
+    pub begins: Begins,
+}
+
+/// How a guest's start begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begins {
+    /// It boots, which takes an emulated one seconds.
+    Booting,
+    /// It boots, and then holds, to be saved.
+    Holding,
+    /// It is in the memory that one like it was saved with: see [`crate::saved`].
+    Saved(PathBuf),
 }
 
 impl GuestSpec {
@@ -152,15 +168,8 @@ impl GuestSpec {
             Driver::Kvm => "kvm",
         };
         // Emulated, whatever guards against other guests of the processor is time alone.
-        let command_line = format!(
-            "console=ttyS0 quiet loglevel=1 panic=-1 tsc=reliable no_timer_check mitigations=off nokaslr {}{}{}",
-            self.workload.command_line(),
-            self.agent
-                .as_ref()
-                .map(Agent::command_line)
-                .unwrap_or_default(),
-            if self.pairs { " lm.pairs=yes" } else { "" },
-        );
+        let command_line = "console=ttyS0 quiet loglevel=1 panic=-1 tsc=reliable no_timer_check \
+             mitigations=off nokaslr";
         format!(
             "<domain type='{kind}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
@@ -173,6 +182,9 @@ impl GuestSpec {
     <initrd>{initrd}</initrd>
     <cmdline>{command_line}</cmdline>
   </os>
+  <sysinfo type='fwcfg'>
+    <entry name='opt/livemerge.work'>{work}</entry>
+  </sysinfo>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>destroy</on_reboot>
@@ -185,7 +197,7 @@ impl GuestSpec {
     </serial>
 {agent}    <memballoon model='none'/>
   </devices>
-{monitor}</domain>
+{arguments}</domain>
 ",
             name = escape(&self.name),
             uuid = self.uuid,
@@ -195,8 +207,43 @@ impl GuestSpec {
             disks = self.disks.iter().map(disk_xml).collect::<String>(),
             serial = text(&self.serial_log),
             agent = self.agent.as_ref().map(agent_xml).unwrap_or_default(),
-            monitor = self.monitor.as_deref().map(monitor_xml).unwrap_or_default(),
+            work = self.work(),
+            arguments = self.arguments(),
         )
+    }
+}
+
+impl GuestSpec {
+    /// What it reads when it has booted.
+    fn work(&self) -> String {
+        if matches!(self.begins, Begins::Holding) {
+            return HOLD.to_owned();
+        }
+        let agent = self.agent.as_ref().map(Agent::words).unwrap_or_default();
+        let pairs = if self.pairs { " pairs=yes" } else { "" };
+        format!("{}{agent}{pairs} end", self.workload.words())
+    }
+
+    /// What libvirt does not know of.
+    fn arguments(&self) -> String {
+        let mut arguments = Vec::new();
+        if let Some(socket) = &self.monitor {
+            let socket = socket.display();
+            arguments.push("-chardev".to_owned());
+            arguments.push(format!("socket,id=second,path={socket},server=on,wait=off"));
+            arguments.push("-mon".to_owned());
+            arguments.push("chardev=second,mode=control".to_owned());
+        }
+        if let Begins::Saved(file) = &self.begins {
+            arguments.push("-incoming".to_owned());
+            arguments.push(format!("exec:exec cat '{}'", file.display()));
+        }
+        if arguments.is_empty() {
+            return String::new();
+        }
+        let argument = |value: &String| format!("    <qemu:arg value='{}'/>\n", escape(value));
+        let arguments: String = arguments.iter().map(argument).collect();
+        format!("  <qemu:commandline>\n{arguments}  </qemu:commandline>\n")
     }
 }
 
@@ -260,19 +307,6 @@ fn agent_xml(agent: &Agent) -> String {
     )
 }
 
-fn monitor_xml(socket: &Path) -> String {
-    format!(
-        "  <qemu:commandline>
-    <qemu:arg value='-chardev'/>
-    <qemu:arg value='socket,id=second,path={},server=on,wait=off'/>
-    <qemu:arg value='-mon'/>
-    <qemu:arg value='chardev=second,mode=control'/>
-  </qemu:commandline>
-",
-        text(socket)
-    )
-}
-
 fn text(path: &Path) -> String {
     escape(path.to_string_lossy()).into_owned()
 }
@@ -311,6 +345,7 @@ mod tests {
             monitor: None,
             agent: None,
             pairs: false,
+            begins: Begins::Booting,
         }
     }
 

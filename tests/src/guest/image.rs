@@ -4,9 +4,9 @@
 //! target/rig/kernel/               unpacked by `make setup`
 //! target/rig/agent/                unpacked by `make setup`
 //! target/rig/guest-HASH.cpio       built here, once for each content:
-//!   init                           init.sh: drivers, then a writer for each disk
+//!   init                           init.sh: drivers, its work, then a writer for each disk
 //!   bin/busybox  bin/guest-writer  the writer is compiled here, statically, by rustc alone
-//!   modules/*.ko  modules/order    the virtio drivers, and the power button's
+//!   modules/*.ko                   the drivers; modules/machine and modules/disks say in which order
 //!   etc/acpi/PWRF/00000080         power.sh: a clean end
 //!   bin/qemu-ga  lib/…             where one is wanted: the guest's agent, with its libraries
 //! ```
@@ -26,27 +26,29 @@ use livemerge_vhost::pack;
 
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: [&str; 12] = [
-    "acpid", "cat", "dd", "insmod", "kill", "mount", "poweroff", "sh", "sleep", "sync", "usleep",
-    "echo",
+    "acpid", "dd", "echo", "insmod", "kill", "mount", "poweroff", "rmmod", "sh", "sleep", "sync",
+    "usleep",
 ];
 const INIT: &str = include_str!("init.sh");
 const POWER: &str = include_str!("power.sh");
 const WRITER: &str = include_str!("../bin/guest-writer.rs");
 const RECORD: &str = include_str!("record.rs");
-/// In the order of their dependencies.
-const MODULES: [&str; 8] = [
+/// What every guest loads at its boot, in the order of their dependencies.
+const MACHINE: [&str; 7] = [
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio",
     "drivers/virtio/virtio_pci_modern_dev",
     "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci",
-    "drivers/block/virtio_blk",
     "drivers/acpi/button",
     "drivers/input/evdev",
 ];
-
+/// What it loads when it has its work: these look at what they drive as it is then.
+const DISKS: &str = "drivers/block/virtio_blk";
 /// The port that a guest's agent listens on.
 const PORT: &str = "drivers/char/virtio_console";
+/// The file in which the work stands, loaded anew for each look.
+const WORK: &str = "drivers/firmware/qemu_fw_cfg";
 
 /// What a guest boots from.
 #[derive(Debug, Clone)]
@@ -100,7 +102,9 @@ pub fn directory() -> Result<PathBuf> {
 struct Parts {
     kernel: PathBuf,
     drivers: PathBuf,
-    modules: Vec<PathBuf>,
+    machine: Vec<PathBuf>,
+    disks: Vec<PathBuf>,
+    work: PathBuf,
     /// Where each comes from, and where it goes.
     programs: Vec<(PathBuf, PathBuf)>,
 }
@@ -116,18 +120,13 @@ impl Parts {
             kernel: unpacked
                 .join(format!("boot/vmlinuz-{release}"))
                 .canonicalize()?,
-            modules: MODULES
-                .map(|name| drivers.join(format!("{name}.ko")))
-                .to_vec(),
+            machine: MACHINE.map(|name| module(&drivers, name)).to_vec(),
+            disks: vec![module(&drivers, DISKS)],
+            work: module(&drivers, WORK),
             drivers,
             programs: Vec::new(),
         };
-        for file in parts
-            .modules
-            .iter()
-            .map(PathBuf::as_path)
-            .chain([Path::new(BUSYBOX)])
-        {
+        for file in parts.files() {
             ensure!(
                 file.exists(),
                 "{} is missing: run `make setup`",
@@ -135,6 +134,16 @@ impl Parts {
             );
         }
         Ok(parts)
+    }
+
+    /// All that is copied as it is.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let modules = self.machine.iter().chain(&self.disks).chain([&self.work]);
+        let programs = self.programs.iter().map(|(from, _)| from);
+        modules
+            .chain(programs)
+            .map(PathBuf::as_path)
+            .chain([Path::new(BUSYBOX)])
     }
 
     /// The agent, what it is linked with, and the driver of its port.
@@ -148,7 +157,7 @@ impl Parts {
             .map(|library| (library.into(), library.trim_start_matches('/').into()))
             .chain([(agent.to_owned(), "bin/qemu-ga".into())])
             .collect();
-        self.modules.push(self.drivers.join(format!("{PORT}.ko")));
+        self.disks.push(module(&self.drivers, PORT));
         Ok(())
     }
 
@@ -160,13 +169,7 @@ impl Parts {
         for name in APPLETS {
             hash.update(name);
         }
-        for file in self
-            .modules
-            .iter()
-            .map(PathBuf::as_path)
-            .chain([Path::new(BUSYBOX)])
-            .chain(self.programs.iter().map(|(from, _)| from.as_path()))
-        {
+        for file in self.files() {
             hash.update(fs::read(file)?);
         }
         Ok(hash.finalize()[..8]
@@ -199,18 +202,28 @@ impl Parts {
         for applet in APPLETS {
             symlink("busybox", root.join("bin").join(applet))?;
         }
-        let mut order = String::new();
-        for module in &self.modules {
-            let name = module
-                .file_stem()
-                .and_then(|n| n.to_str())
-                .context("a module's name")?;
-            fs::copy(module, root.join("modules").join(name).with_extension("ko"))?;
-            order += &format!("{name}\n");
-        }
-        fs::write(root.join("modules/order"), order)?;
+        let modules = root.join("modules");
+        copy_modules(&self.machine, &modules, "machine")?;
+        copy_modules(&self.disks, &modules, "disks")?;
+        let work = self.work.file_name().context("a module's name")?;
+        fs::copy(&self.work, modules.join(work))?;
         compile_writer(source, &root.join("bin/guest-writer"))
     }
+}
+
+fn module(drivers: &Path, name: &str) -> PathBuf {
+    drivers.join(format!("{name}.ko"))
+}
+
+/// With a file of their names, in the order in which they are loaded.
+fn copy_modules(from: &[PathBuf], to: &Path, list: &str) -> Result<()> {
+    let mut order = String::new();
+    for module in from {
+        let name = module.file_name().context("a module's name")?;
+        fs::copy(module, to.join(name))?;
+        order += &format!("{}\n", module.file_stem().unwrap_or(name).display());
+    }
+    Ok(fs::write(to.join(list), order)?)
 }
 
 fn write_program(path: &Path, text: &str) -> Result<()> {

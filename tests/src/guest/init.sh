@@ -1,24 +1,41 @@
 #!/bin/sh
 # The guest's first process: loads the drivers and starts one writer for each virtio disk.
-# The kernel's command line says what they write (lm.slots, lm.fill, lm.background, lm.rate), which
-# disk has a file system (lm.files), whether the first two get pairs (lm.pairs), and what the guest's agent is like (lm.agent).
+# The machine's configuration says what they write (slots, fill, background, rate), which disk has a
+# file system (files), whether the first two get pairs (pairs), and what the guest's agent is like (agent).
 export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 exec </dev/null >/dev/ttyS0 2>&1
-while read -r module; do insmod "/modules/$module.ko"; done </modules/order
+load() { while read -r module; do insmod "/modules/$module.ko"; done <"/modules/$1"; }
+load machine
+
+# What it is to do stands in a file of the machine's, which is read anew when its driver is loaded anew.
+# A guest that is to be saved is told to hold; the one that is made of it finds its work instead. It may
+# have been saved between the two, and reads as much of its work as the other had: so work has an end.
+config=/sys/firmware/qemu_fw_cfg/by_name/opt/livemerge.work/raw
+work='' held=''
+while insmod /modules/qemu_fw_cfg.ko; do
+    read -r work <"$config"
+    case $work in
+    *' end') break ;;
+    hold) [ -n "$held" ] || echo HOLDS; held=yes ;;
+    esac
+    rmmod qemu_fw_cfg
+    usleep 50000
+done
+load disks
 
 slots=1024 fill=0 background=0 rate=0 files= agent= pairs=
-for word in $(cat /proc/cmdline); do
+for word in $work; do
     case $word in
-    lm.slots=*) slots=${word#*=} ;;
-    lm.fill=*) fill=${word#*=} ;;
-    lm.background=*) background=${word#*=} ;;
-    lm.rate=*) rate=${word#*=} ;;
-    lm.files=*) files=${word#*=} ;;
-    lm.agent=*) agent=${word#*=} ;;
-    lm.pairs=*) pairs=${word#*=} ;;
+    slots=*) slots=${word#*=} ;;
+    fill=*) fill=${word#*=} ;;
+    background=*) background=${word#*=} ;;
+    rate=*) rate=${word#*=} ;;
+    files=*) files=${word#*=} ;;
+    agent=*) agent=${word#*=} ;;
+    pairs=*) pairs=${word#*=} ;;
     esac
 done
 
