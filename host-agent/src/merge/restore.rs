@@ -33,14 +33,15 @@ impl Look<'_> {
     }
 
     /// Of a machine that is shut off: a header no longer names the removed layers, and nobody knows
-    /// whether their data were written.
+    /// whether their data were written, or the definition still names them.
     pub(super) fn lost_the_copied(&self) -> bool {
         let Some(relinked) = &self.record.relinked else {
             return false;
         };
+        let unwritten = !matches!(self.record.phase, Phase::Verifying { .. });
         let left_out = !self.removed_seen() && self.disk.position(&self.record.kept).is_some();
-        !matches!(self.record.phase, Phase::Pending | Phase::Verifying { .. })
-            && (left_out || self.disk.astray.contains(relinked))
+        !matches!(self.record.phase, Phase::Pending)
+            && (unwritten && left_out || self.disk.astray.contains(relinked))
     }
 
     /// Names the removed layers again.

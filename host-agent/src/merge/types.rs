@@ -260,7 +260,8 @@ impl MergeRecord {
 /// Copying, Ready of a copy that never ends ─▶ Overlaying(Ending ─▶ Adding) ─▶ Copying, below the
 ///     overlay now: an intermediate commit
 /// a pull goes through Pivoting(Suspending), too: stopped, QEMU writes out what it has in memory
-/// a pull or intermediate commit whose QEMU died before Verifying ─▶ Restoring ─▶ Failed
+/// a pull or intermediate commit whose QEMU died before Verifying, or whose header alone was
+///     written out ─▶ Restoring ─▶ Failed
 /// any phase but Merged ─▶ Failed
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
