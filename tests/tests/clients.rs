@@ -125,14 +125,14 @@ fn target(endpoint: &str) -> String {
     endpoint.trim_start_matches("http://").to_owned()
 }
 
-/// What a client prints of a snapshot that it creates and deletes, and of a request that is refused.
+/// What a client prints of a snapshot that it creates and deletes, and of a request that is refused. A merge
+/// may have ended before it is watched: what a watch shows on the way others test.
 fn assert_told(printed: &str, code: &str) {
     let told: Vec<_> = printed.lines().map(str::to_lowercase).collect();
     let at = |wanted: &str| told.iter().position(|line| line.contains(wanted));
     let story = [
         "create_snapshot succeeded",
         "created ",
-        "delete_snapshot running",
         "delete_snapshot succeeded, vda removed",
         "deleted ",
         "a request with mistakes:",
