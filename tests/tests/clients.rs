@@ -30,7 +30,7 @@ fn calm() -> Workload {
         slots: 256,
         fill_mib: 16,
         background_kib: 2048,
-        rate: 0,
+        rate: 50,
     }
 }
 

@@ -23,7 +23,7 @@ fn calm() -> Workload {
         slots: 128,
         fill_mib: 4,
         background_kib: 256,
-        rate: 0,
+        rate: 50,
     }
 }
 

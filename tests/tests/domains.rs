@@ -16,7 +16,7 @@ fn calm() -> Workload {
         slots: 256,
         fill_mib: 4,
         background_kib: 512,
-        rate: 0,
+        rate: 50,
     }
 }
 

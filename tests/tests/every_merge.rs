@@ -17,7 +17,7 @@ fn calm() -> Workload {
         slots: 256,
         fill_mib: 16,
         background_kib: 1024,
-        rate: 0,
+        rate: 50,
     }
 }
 

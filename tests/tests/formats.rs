@@ -92,7 +92,7 @@ fn workload() -> Workload {
         slots: 64,
         fill_mib: 4,
         background_kib: 256,
-        rate: 0,
+        rate: 50,
     }
 }
 

@@ -16,7 +16,7 @@ const BUSY: Workload = Workload {
     slots: 256,
     fill_mib: 8,
     background_kib: 64 << 10,
-    rate: 0,
+    rate: 50,
 };
 
 /// So slow that everything happens in its middle.

@@ -15,7 +15,7 @@ const WORKLOAD: Workload = Workload {
     slots: 256,
     fill_mib: 16,
     background_kib: 64 << 10,
-    rate: 0,
+    rate: 50,
 };
 const HEAVY_BYTES: i64 = 192 << 20;
 const DISK: &str = "vda";

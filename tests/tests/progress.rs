@@ -23,7 +23,7 @@ const CALM: Workload = Workload {
     slots: 256,
     fill_mib: 0,
     background_kib: 0,
-    rate: 0,
+    rate: 50,
 };
 
 /// Whether what is written at the end of the disk is above the snapshot that goes, or below it.

@@ -4,32 +4,33 @@
 use super::*;
 use livemerge_proto::agent_api::SPOKEN;
 
-#[tokio::test]
-async fn an_agent_of_one_version_behind_is_worked_with() {
-    let mut rig = Rig::open(&["vda"]).await;
-    rig.agent.script().api_version = SPOKEN - 1;
-    let ids = rig.take(2).await;
-    assert_eq!(
-        rig.host_is(HOST, v1::HostStatus::Up).await.api_version,
-        SPOKEN - 1
-    );
-    rig.agent.merge_all();
-    let delete = rig.delete(&[&ids[0]]).await.id;
-    let ended = rig.ended(&delete).await;
-    assert_eq!(ended.state(), v1::OperationState::Succeeded, "{ended:?}");
-    // It is told when it is upgraded in its place.
-    rig.agent.script().api_version = SPOKEN;
+/// The agent is one of that version from now on, and the server has seen it.
+async fn speaks(rig: &mut Rig, number: i32) {
+    rig.agent.script().api_version = number;
     until("the number", async || {
         let host = rig.host_is(HOST, v1::HostStatus::Up).await;
-        (host.api_version == SPOKEN).then_some(())
+        (host.api_version == number).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
+async fn an_agent_of_one_version_behind_is_worked_with() {
+    let mut rig = Rig::open(&["vda"]).await;
+    speaks(&mut rig, SPOKEN - 1).await;
+    let ids = rig.take(2).await;
+    rig.agent.merge_all();
+    let delete = rig.delete(&[&ids[0]]).await.id;
+    let ended = rig.ended(&delete).await;
+    assert_eq!(ended.state(), v1::OperationState::Succeeded, "{ended:?}");
+    // It is told when it is upgraded in its place.
+    speaks(&mut rig, SPOKEN).await;
+}
+
+#[tokio::test]
 async fn what_an_older_agent_lacks_ends_with_its_reason() {
     let mut rig = Rig::open(&["vda"]).await;
-    rig.agent.script().api_version = SPOKEN - 1;
+    speaks(&mut rig, SPOKEN - 1).await;
     let ids = rig.take(1).await;
     rig.agent.script().lacks.insert("start");
     let delete = rig.delete(&[&ids[0]]).await.id;

@@ -33,7 +33,7 @@ const CALM: Workload = Workload {
     slots: 256,
     fill_mib: 8,
     background_kib: 0,
-    rate: 0,
+    rate: 50,
 };
 const BUSY: Workload = Workload {
     background_kib: 64 << 10,
