@@ -21,7 +21,7 @@ use uuid::Uuid;
 use v1::{EventSeverity as Severity, EventType as Type};
 
 pub(crate) const QUICK: Pace = Pace::Every(Duration::from_millis(2));
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn problem(status: Status) -> Problem {
     Problem::try_from(status).expect("an error with a reason")
