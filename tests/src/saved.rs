@@ -13,13 +13,14 @@
 //! those are, makes no difference, as nobody has looked at them yet.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::guest::domain::{Agent, Begins, DiskSpec, Format, GuestSpec, Workload};
 use crate::guest::image;
@@ -113,11 +114,14 @@ fn save(spec: &GuestSpec, to: &Path) -> Result<()> {
     keep(&part, to)
 }
 
-/// It is whole when it has its name.
+/// It is whole when it has its name. A virtual host does not see the lock, so each has a file of its own
+/// until then.
 fn keep(part: &Path, to: &Path) -> Result<()> {
-    let near = PathBuf::from(format!("{}.part", to.display()));
-    fs::copy(part, &near)?;
-    fs::rename(&near, to).with_context(|| to.display().to_string())
+    let directory = to.parent().context("a directory")?;
+    let whole = NamedTempFile::new_in(directory)?;
+    fs::copy(part, whole.path())?;
+    whole.persist(to)?;
+    Ok(())
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
