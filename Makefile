@@ -81,14 +81,11 @@ photographs:
 	CONSOLE_SHOTS=$(CURDIR)/docs/console $(CARGO) nextest run --workspace --all-features --ignore-default-filter --no-capture \
 	  -E 'test(/^console::a_browser_takes_photographs/)'
 
-# What they find is in fuzz/artifacts; what they add to the corpus of the run in fuzz/found.
+# What fails is in fuzz/artifacts; what reaches more than before is added to fuzz/found, which is committed.
 fuzz:
 	@tests/setup.sh fuzz
 	@cp Cargo.lock fuzz/Cargo.lock
-	@for target in $(FUZZ_TARGETS); do \
-	  mkdir -p fuzz/found/$$target && (cd fuzz && nice -n 19 $(CARGO) +nightly fuzz run -s none --fuzz-dir . $$target \
-	    found/$$target corpus/$$target -- -max_total_time=$(FUZZ) -rss_limit_mb=2048 -timeout=20 -max_len=16384) || exit 1; \
-	done
+	@for target in $(FUZZ_TARGETS); do fuzz/run.sh $$target $(FUZZ) || exit 1; done
 
 contracts:
 	$(BUF) build proto --exclude-source-info -o proto/release/$(VERSION).binpb

@@ -1,6 +1,6 @@
-//! Hostile input: every reader of what others have written gets the kept corpus of its fuzz target
-//! (`fuzz/corpus`), and some thousand inputs that are made of it, always the same ones. `make fuzz` looks
-//! for new ones.
+//! Hostile input: every reader of what others have written gets the corpus of its fuzz target
+//! (`fuzz/corpus`), all that the target has found (`fuzz/found`), and some thousand inputs that are made of
+//! the corpus, always the same ones. `make fuzz` looks for new ones.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,11 +10,13 @@ mod seeds;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use livemerge_api_server::fuzzing as server;
 use livemerge_host_agent::fuzzing as agent;
 use livemerge_storage::fuzzing as storage;
 use mutate::Mutator;
+use tempfile::TempDir;
 
 const MADE: usize = 4000;
 /// Each goes through services, and some of them to a disk.
@@ -22,13 +24,31 @@ const MADE_REQUESTS: usize = 1500;
 /// All of it stays small enough to be read by whoever clones the repository.
 const CORPUS_BYTES: u64 = 400 << 10;
 
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus")
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
-/// The files of a target by name.
+fn corpus() -> PathBuf {
+    fuzz().join("corpus")
+}
+
+/// The corpus of a target, by name.
 fn files(target: &str) -> Vec<(String, Vec<u8>)> {
-    let entries = fs::read_dir(corpus().join(target)).unwrap();
+    read(&corpus().join(target))
+}
+
+/// What a target has found, by name.
+fn found(target: &str) -> Vec<(String, Vec<u8>)> {
+    let archive = fuzz().join(format!("found/{target}.tar.gz"));
+    let dir = TempDir::new().unwrap();
+    let mut tar = Command::new("tar");
+    tar.arg("-xzf").arg(archive).arg("-C").arg(dir.path());
+    assert!(tar.status().unwrap().success(), "{tar:?}");
+    read(dir.path())
+}
+
+fn read(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(dir).unwrap();
     let mut files: Vec<_> = entries
         .map(|entry| {
             let entry = entry.unwrap();
@@ -44,7 +64,9 @@ fn files(target: &str) -> Vec<(String, Vec<u8>)> {
 fn replay(target: &str, made: usize, run: impl Fn(&[u8])) {
     let files = files(target);
     assert!(!files.is_empty(), "{target} has nothing to begin with");
-    for (name, input) in &files {
+    let found = found(target);
+    assert!(!found.is_empty(), "{target} has found nothing");
+    for (name, input) in files.iter().chain(&found) {
         survives(target, name, input, &run);
     }
     let mut mutator = Mutator::new(files.into_iter().map(|(_, input)| input).collect());
