@@ -46,6 +46,7 @@ mod open_tests;
 mod orphans;
 #[cfg(test)]
 mod orphans_tests;
+mod pace;
 #[cfg(test)]
 mod power_tests;
 mod purge;
@@ -56,7 +57,6 @@ mod removal_tests;
 mod slots;
 mod spill;
 mod volumes;
-mod window;
 mod write_back;
 
 pub use exporter::Exporter;

@@ -2,15 +2,14 @@
 //! nothing.
 //!
 //! ```text
-//!   listing ─▶ batches of 1,000 ─▶ requests in flight, as many as the window allows ─▶ failed keys ─┐
-//!      ▲                  ▲                                                                         │
-//!      │ again, until it  └──────────────────── alone, after a pause ◀──────────────────────────────┘
+//!   listing ─▶ batches of 1,000 ─▶ requests in flight, at the pace that the store keeps ─▶ failed keys ─┐
+//!      ▲                  ▲                                                                             │
+//!      │ again, until it  └──────────────────────────────────── first ◀─────────────────────────────────┘
 //!      └ finds nothing
 //! ```
 //!
-//! - The window grows by one when all of its requests end well, and is halved when the store asks
-//!   for fewer (503, SlowDown): additive increase, multiplicative decrease. Those that were in flight together
-//!   are halved, and paused for, once.
+//! - How many are in flight grows by one when all of them end well, and is halved when the store asks for
+//!   fewer (503, SlowDown); then they are also sent as far apart as the store has shown to carry.
 //! - Only keys that failed are tried again. What a request lost on its way is found by the next
 //!   listing, so no key is lost by whatever happens to a reply.
 //! - Memory does not grow with the number of objects: a listing is read only as fast as its keys go.
@@ -19,7 +18,7 @@
 use super::blocks::BULK;
 use super::failure::{denies, failure, throttles};
 use super::keys::{Key, Keys};
-use super::window::Window;
+use super::pace::Pace;
 use crate::StorageError;
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
 use object_store::path::Path;
@@ -27,6 +26,7 @@ use object_store::{Error, ObjectMeta, ObjectStore};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::time::sleep_until;
 use uuid::Uuid;
 
 /// Nothing has gone well for so long: whoever asked asks again.
@@ -56,7 +56,7 @@ pub(super) async fn purge(
     let mut purge = Purge {
         store: Arc::clone(store),
         prefix: keys.volume(uuid),
-        window: Window::default(),
+        pace: Pace::new(Instant::now()),
         failed: VecDeque::new(),
         freed: Freed::default(),
         foreign: None,
@@ -102,7 +102,7 @@ struct Ended {
 struct Purge {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
-    window: Window,
+    pace: Pace,
     failed: VecDeque<(Path, u64)>,
     freed: Freed,
     /// What is left alone.
@@ -113,53 +113,56 @@ struct Purge {
 impl Purge {
     /// Lists once and deletes what is listed. Gives the number of keys that were listed.
     async fn sweep(&mut self, keys: &Keys, uuid: Uuid) -> Result<u64, StorageError> {
+        sleep_until(self.pace.opens().into()).await;
         let mut listing = self.store.list(Some(&self.prefix)).fuse().boxed();
         let mut in_flight = FuturesUnordered::new();
         let (mut listed, mut ends) = (0, false);
         let mut batch: Vec<(Path, u64)> = Vec::with_capacity(BULK);
         loop {
-            while in_flight.len() < self.window.size() && !self.failed.is_empty() {
-                let again = self.failed.len().min(BULK);
-                let again = self.failed.drain(..again).collect();
-                in_flight.push(self.delete(again));
-            }
-            let room = in_flight.len() < self.window.size();
-            if ends && !batch.is_empty() && room {
-                in_flight.push(self.delete(std::mem::take(&mut batch)));
+            let full = batch.len() == BULK || ends && !batch.is_empty();
+            let waits = full || !self.failed.is_empty();
+            let free = in_flight.len() < self.pace.in_flight();
+            let opens = self.pace.opens();
+            if waits && free && opens <= Instant::now() {
+                let next = if self.failed.is_empty() {
+                    std::mem::replace(&mut batch, Vec::with_capacity(BULK))
+                } else {
+                    let again = self.failed.len().min(BULK);
+                    self.failed.drain(..again).collect()
+                };
+                in_flight.push(self.delete(next));
                 continue;
             }
-            if ends && in_flight.is_empty() && self.failed.is_empty() {
+            if ends && !waits && in_flight.is_empty() {
                 return Ok(listed);
             }
             tokio::select! {
-                Some(ended) = in_flight.next() => self.settle(ended).await?,
-                found = listing.next(), if !ends && room => match found {
+                Some(ended) = in_flight.next() => self.settle(ended)?,
+                () = sleep_until(opens.into()), if waits && free => {}
+                found = listing.next(), if !ends && !full => match found {
                     None => ends = true,
                     Some(Ok(meta)) if !is_ours(&meta, keys, uuid) => self.foreign = Some(meta.location),
                     Some(Ok(meta)) => {
                         listed += 1;
                         batch.push((meta.location, meta.size));
-                        if batch.len() == BULK {
-                            let full = std::mem::replace(&mut batch, Vec::with_capacity(BULK));
-                            in_flight.push(self.delete(full));
-                        }
                     }
                     Some(Err(error)) => {
                         // What it has found until now is deleted anyway; the next one finds the rest.
                         listed += 1;
                         ends = true;
-                        self.bad_news(error, self.window.pauses()).await?;
+                        self.bad_news(error, self.pace.failures())?;
                     }
                 },
             }
         }
     }
 
-    fn delete(&self, batch: Vec<(Path, u64)>) -> impl Future<Output = Ended> + use<> {
-        delete(Arc::clone(&self.store), batch, self.window.pauses())
+    fn delete(&mut self, batch: Vec<(Path, u64)>) -> impl Future<Output = Ended> + use<> {
+        let sent_after = self.pace.sent(Instant::now());
+        delete(Arc::clone(&self.store), batch, sent_after)
     }
 
-    async fn settle(&mut self, ended: Ended) -> Result<(), StorageError> {
+    fn settle(&mut self, ended: Ended) -> Result<(), StorageError> {
         self.freed.objects += ended.gone.len() as u64;
         self.freed.bytes += ended.gone.iter().map(|(_, bytes)| bytes).sum::<u64>();
         if !ended.gone.is_empty() {
@@ -167,23 +170,23 @@ impl Purge {
         }
         self.failed.extend(ended.failed);
         match ended.error {
-            Some(error) => self.bad_news(error, ended.sent_after).await,
+            Some(error) => self.bad_news(error, ended.sent_after),
             None => {
-                self.window.well();
+                self.pace.well();
                 Ok(())
             }
         }
     }
 
-    /// Waits, or gives up.
-    async fn bad_news(&mut self, error: Error, sent_after: u64) -> Result<(), StorageError> {
+    /// Slows down, or gives up.
+    fn bad_news(&mut self, error: Error, sent_after: u64) -> Result<(), StorageError> {
         let give_up = denies(&error) || self.last_success.elapsed() > PATIENCE;
         if give_up || matches!(error, Error::InvalidPath { .. }) {
             return Err(failure(&self.prefix, error));
         }
-        let pause = self.window.badly(throttles(&error), sent_after);
-        tracing::debug!(%error, window = self.window.size(), ?pause, "objects are deleted again");
-        tokio::time::sleep(pause).await;
+        self.pace
+            .badly(throttles(&error), sent_after, Instant::now());
+        tracing::debug!(%error, pace = ?self.pace, "objects are deleted again");
         Ok(())
     }
 }

@@ -1,11 +1,13 @@
 //! The removal of a volume: gate, condemn, keep, purge; each resumable by the same order.
 //!
 //! ```text
-//!   alone on this host, no lease ─▶ gate ─▶ tombstone put ─▶ name taken ─▶ gate again ─┬─ needed after
-//!                                          Taking            │ condemned               │  all: name given
-//!                                                            ▼                         │  back, refused
-//!      keep_for over? ◀──────────────────────────────────── Kept ◀─────────────────────┘
-//!            └─▶ Purging ─▶ manifest, blocks, lease deleted until none is listed ─▶ tombstone deleted
+//!   alone on this host,   ─▶ tombstone put ─▶ name taken ─▶ gate again ─┬─ needed after all: name given
+//!   no lease, gate            Taking           condemned                │  back, refused
+//!                                                                       │
+//!                  keep_for over ◀── Kept ◀──────── to be kept ─────────┤
+//!                        └──────────▶ Purging ◀──────────── not ────────┘
+//!                                        └─▶ manifest, blocks, lease deleted until none is listed
+//!                                                └─▶ tombstone deleted
 //! ```
 //!
 //! - Whoever builds on a volume gives the new one its name first, and then looks whether what is
@@ -152,19 +154,23 @@ impl Domain {
         uuid: Uuid,
         before: Option<Read<Tombstone>>,
     ) -> Result<Option<(Tombstone, UpdateVersion)>, StorageError> {
-        match self.manifest(&order.volume, uuid).await {
-            Ok(_) => {}
-            // A name that was left behind.
-            Err(StorageError::NotFound { .. }) => {
-                self.names.take(&order.volume, uuid).await?;
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
+        // Only looks, and each is an answer of its own.
+        let (manifest, alone, gate, void) = tokio::join!(
+            self.manifest(&order.volume, uuid),
+            self.alone(&order.volume, uuid),
+            self.gate(order),
+            self.other_tombstones(order),
+        );
+        // A name that was left behind.
+        if let Err(StorageError::NotFound { .. }) = manifest {
+            self.names.take(&order.volume, uuid).await?;
+            return Ok(None);
         }
-        let alone = self.alone(&order.volume, uuid).await?;
-        self.gate(order).await?;
+        manifest?;
+        let alone = alone?;
+        gate?;
         // It has its name: what says otherwise is left of a removal, or of a restoration, that died.
-        let void = self.other_tombstones(order).await?;
+        let void = void?;
         let stone = Tombstone {
             stage: Stage::Taking,
             order: Condemned::new(order, now()),
@@ -223,9 +229,15 @@ impl Domain {
         order: &RemovalOrder,
         stone: Read<Tombstone>,
     ) -> Result<(Tombstone, UpdateVersion), StorageError> {
-        let kept = stone.record.at(Stage::Kept);
-        let version = self.replace(order.id, &kept, stone.version).await?;
-        Ok((kept, version))
+        let kept = stone.record.order.is_kept(now());
+        let stone = Read {
+            record: stone
+                .record
+                .at(if kept { Stage::Kept } else { Stage::Purging }),
+            version: stone.version,
+        };
+        let version = self.replace(order.id, &stone.record, stone.version).await?;
+        Ok((stone.record, version))
     }
 
     /// Passes when no image of the domain is built on the volume, but what is not kept for longer.
