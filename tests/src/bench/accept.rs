@@ -17,7 +17,7 @@ use super::served::{Served, rate};
 use crate::process::run;
 
 const GOAL: f64 = 0.5;
-const CLIENTS: usize = 16;
+const CLIENTS: usize = 64;
 const DELETES: usize = 512;
 /// As `SqliteStore` opens its file; a row is as large as an operation's record.
 const INSERTS: &str = r#"
