@@ -108,6 +108,8 @@ struct Place {
 const LANES: usize = 3;
 /// Kills of one victim that one guest goes through, unless it has to be given up before.
 const ON_ONE_GUEST: u32 = 10;
+/// Its S3 server frees nothing of what was overwritten, and takes no more than it has room for.
+const ON_ONE_S3_SERVER: u32 = 5;
 
 /// So many kills of a machine within its pivot, and a quarter as many of each other victim, as a part
 /// of the sweep; or of these alone, if there are any. Tells of each kill, and at the end how they
@@ -120,8 +122,12 @@ pub async fn sweep(kills: u32, seed: u64, victims: &[Victim], stop: &Cancellatio
             Victim::MachineInPivot => kills,
             _ => kills.div_ceil(4),
         };
-        let firsts = (0..all).step_by(ON_ONE_GUEST as usize);
-        firsts.map(move |first| (victim, first..all.min(first + ON_ONE_GUEST)))
+        let some = match victim {
+            Victim::Exporter => ON_ONE_S3_SERVER,
+            _ => ON_ONE_GUEST,
+        };
+        let firsts = (0..all).step_by(some as usize);
+        firsts.map(move |first| (victim, first..all.min(first + some)))
     });
     let mut parts = stream::iter(parts)
         .map(async |(victim, numbers)| (victim, run_until(victim, numbers, seed, stop).await))
@@ -208,10 +214,11 @@ async fn run_until(
     all
 }
 
-/// The last words of the services: their rig is about to go.
+/// The last words of the services, and of QEMU: their rig is about to go.
 fn tell_what_was_said(scene: &Scene) {
-    for service in [&scene.services.api, &scene.services.agent] {
-        let log = service.log_text();
+    let services = [&scene.services.api, &scene.services.agent];
+    let services = services.map(|service| service.log_text());
+    for log in services.into_iter().chain([scene.rig.virsh().log("vm")]) {
         let lines: Vec<_> = log.lines().collect();
         eprintln!(
             "{}",

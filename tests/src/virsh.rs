@@ -111,6 +111,13 @@ impl Virsh {
         self.call(&["dumpxml", name])
     }
 
+    /// A QEMU's command line and complaints; nothing of one that a daemon has started, which keeps its own
+    /// logs.
+    pub fn log(&self, name: &str) -> String {
+        let path = self.root.join(format!("log/qemu/{name}.log"));
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
     /// What libvirt has written down of a running domain for its own next start. libvirt need not
     /// run.
     pub fn written_xml(&self, name: &str) -> Result<String> {
