@@ -29,6 +29,8 @@ pub struct Kill {
     pub unmarked: bool,
     /// Whether libvirt came back without the machine, which went on.
     pub forgotten: bool,
+    /// Whether QEMU ended itself when its images did not answer.
+    pub fell: bool,
     /// How many acknowledged records were looked for afterwards, in all images together.
     pub looked_for: u64,
     /// How many of them were not there.
@@ -65,7 +67,8 @@ impl fmt::Display for Kill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { moment, delay, .. } = self;
         let end = if self.merged { "merged" } else { "not merged" };
-        write!(f, "{delay:.1?} after {moment}: {end}, ")?;
+        let fell = if self.fell { ", QEMU ended itself" } else { "" };
+        write!(f, "{delay:.1?} after {moment}: {end}{fell}, ")?;
         write!(f, "{} of {} records lost", self.lost, self.looked_for)
     }
 }
@@ -132,11 +135,12 @@ fn rows(kills: &Kills) -> Vec<String> {
         };
         format!(
             "{moment}: {} kills, {} after the merge was won, {} of a job and {} of a machine that \
-             libvirt did not know, {} records lost of {}",
+             libvirt did not know, {} of a QEMU that ended itself, {} records lost of {}",
             kills.len(),
             count(|kill| kill.merged),
             count(|kill| kill.unmarked),
             count(|kill| kill.forgotten),
+            count(|kill| kill.fell),
             kills.iter().map(|kill| kill.lost).sum::<u64>(),
             kills.iter().map(|kill| kill.looked_for).sum::<u64>(),
         )
