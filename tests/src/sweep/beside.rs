@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, Settings};
 /// After this time a copy that falls behind is helped.
 const STALLED: Duration = Duration::from_millis(300);
 /// How long the merge that comes first holds up the other one.
-const FIRST: Duration = Duration::from_millis(400);
+const FIRST: Duration = Duration::from_millis(1500);
 /// The time in which layers of others are listed, and the first merge begins.
 const LISTED: Duration = Duration::from_secs(120);
 /// What all jobs copy together: each of two has half of it.
