@@ -1,6 +1,8 @@
 //! Which cases there are: every fault at every passing of every site, and second faults during the
 //! recovery from the first.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use super::Passed;
 use super::case::Case;
 use super::fault::{Fault, OF_RECOVERY, Site, certain_hits, faults_at, most_hits, owner, sites};
@@ -86,34 +88,29 @@ fn single(scenario: &'static Scenario, site: Site, hit: usize, fault: Fault) -> 
     Case { scenario, plans }
 }
 
-/// A fixed part of all cases: every fault at every site, on `times` of the rows that pass it, each at
-/// another passing. Sites that are only passed when time has passed are left to the whole sweep.
+/// A fixed part of all cases: every fault at every site, on `times` of the rows that pass it, each at a passing
+/// of its own. Each row is drawn by itself: one that passes a site only now and then, as time passes, changes
+/// no other row's cases. Sites that are only passed when time has passed are left to the whole sweep.
 pub fn representative(passed: &[Passed], times: usize) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
-    let mut turn = 0;
     for site in sites() {
-        let rows = passed
-            .iter()
-            .filter_map(|(row, hits)| Some((*row, *hits.get(site)?)));
-        let rows: Vec<_> = rows.collect();
         for fault in faults_at(site) {
-            let rows: Vec<_> = rows
+            let rows = passed
                 .iter()
                 .filter(|(row, _)| is_promised(row, site, fault))
-                .copied()
-                .collect();
-            for _ in 0..times.min(rows.len()) {
-                let (scenario, hits) = rows[turn % rows.len()];
-                let hit = 1 + (turn / rows.len()) % hits.min(certain_hits(site));
+                .filter_map(|(row, hits)| Some((lot(row, site, fault), *row, *hits.get(site)?)));
+            let mut rows: Vec<_> = rows.collect();
+            rows.sort_by_key(|(lot, ..)| *lot);
+            for (lot, scenario, hits) in rows.into_iter().take(times) {
+                let hit = 1 + lot % hits.min(certain_hits(site));
                 let case = single(scenario, site, hit, fault);
                 if !cases.contains(&case) {
                     cases.push(case);
                 }
-                turn += 1;
             }
         }
     }
-    // Whose turn never came is played once all the same.
+    // Whose lot was never drawn is played once all the same.
     for (scenario, hits) in passed {
         if cases.iter().all(|case| case.scenario != *scenario) {
             let asked = REQUESTS.into_iter().find(|site| hits.contains_key(site));
@@ -122,6 +119,13 @@ pub fn representative(passed: &[Passed], times: usize) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// What decides whether a row's case is played, and at which passing.
+fn lot(row: &Scenario, site: Site, fault: Fault) -> usize {
+    let mut hasher = DefaultHasher::new();
+    (row.name, site, fault).hash(&mut hasher);
+    hasher.finish() as usize
 }
 
 /// Whether second faults follow this case.
