@@ -230,6 +230,7 @@ impl Api {
         operation: &v1::Operation,
         limit: Duration,
     ) -> Result<v1::Operation> {
+        let mut last = operation.clone();
         let wait = async {
             loop {
                 let request = v1::WaitOperationRequest {
@@ -241,9 +242,9 @@ impl Api {
                 };
                 match self.operations.wait_operation(request).await {
                     Ok(answer) => {
-                        let operation = answer.into_inner().operation.unwrap_or_default();
-                        if operation.ended_at.is_some() {
-                            return operation;
+                        last = answer.into_inner().operation.unwrap_or_default();
+                        if last.ended_at.is_some() {
+                            return;
                         }
                     }
                     Err(_while_it_restarts) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -251,7 +252,8 @@ impl Api {
             }
         };
         let ended = tokio::time::timeout(limit, wait).await;
-        ended.with_context(|| format!("operation {} does not end", operation.id))
+        ended.with_context(|| format!("an operation does not end: {last:?}"))?;
+        Ok(last)
     }
 
     /// Waits for the success of an operation.

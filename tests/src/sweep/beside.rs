@@ -14,12 +14,19 @@ use super::ledger::Ledger;
 use super::scenario::{Beside, FROZEN};
 use super::stage::Stage;
 use super::world::{Pace, World};
+use crate::api::Api;
 use crate::cluster::{Cluster, Settings};
 
 /// After this time a copy that falls behind is helped.
 const STALLED: Duration = Duration::from_millis(300);
 /// How long the merge that comes first holds up the other one.
 const FIRST: Duration = Duration::from_millis(1500);
+/// So long each of two merges waits for the other one to have its share, if a fault keeps it from that.
+const SHARED: Duration = Duration::from_secs(30);
+/// Time between two looks at the record.
+const LOOK: Duration = Duration::from_millis(20);
+/// Time between two steps.
+const STEP: Duration = Duration::from_millis(2);
 /// The time in which layers of others are listed, and the first merge begins.
 const LISTED: Duration = Duration::from_secs(120);
 /// What all jobs copy together: each of two has half of it.
@@ -33,6 +40,11 @@ pub(super) const LEFTOVER: &str = "01a20a41-0000-7000-8000-00000000dead.qcow2";
 pub(super) const GROWN: u64 = 2 * IMAGE_BYTES;
 
 impl Beside {
+    /// Whether two merges share a rate: the case's own one copies nothing until it has been given all of it.
+    pub(super) fn shares(self) -> bool {
+        self == Self::Rates
+    }
+
     /// What the services are configured with for it.
     pub(super) fn settings(self) -> Settings {
         let heavy = matches!(self, Self::Rush | Self::Flood);
@@ -48,14 +60,22 @@ impl Beside {
     }
 }
 
-/// Sets it up. Gives the machine whose merge comes first, if one does.
+/// The merge that comes first.
+pub(super) struct First {
+    /// Of its machine.
+    world: World,
+    api: Api,
+    operation: String,
+}
+
+/// Sets it up. Gives the merge that comes first, if one does.
 pub(super) async fn set(
     beside: Beside,
     cluster: &mut Cluster,
     world: &World,
     ledger: &mut Ledger,
     vm: Uuid,
-) -> Result<Option<World>> {
+) -> Result<Option<First>> {
     let disk: DiskTarget = "vda".parse()?;
     match beside {
         Beside::Nothing | Beside::Running => {}
@@ -94,22 +114,75 @@ pub(super) async fn set(
             copies.context("the first merge never begins")??;
             let stage = Stage::new(&[]);
             let hypervisor = cluster.hypervisor.clone();
-            return Ok(Some(World::new(hypervisor, VmId::from(first), stage)));
+            return Ok(Some(First {
+                world: World::new(hypervisor, VmId::from(first), stage),
+                api: cluster.api.clone(),
+                operation: delete.id,
+            }));
         }
     }
     Ok(None)
 }
 
-/// The machine whose merge comes first takes its time, and is no part of the case.
-pub(super) async fn turn(first: Option<World>) {
-    let Some(world) = first else {
+/// The merge that comes first takes its time, and is no part of the case.
+pub(super) async fn turn(beside: Beside, first: Option<First>, own: &World) {
+    let Some(mut first) = first else {
         return std::future::pending().await;
     };
-    tokio::time::sleep(FIRST).await;
-    loop {
-        world.step();
-        tokio::time::sleep(Duration::from_millis(2)).await;
+    if beside.shares() {
+        within(SHARED, share(&first.world, own)).await;
+    } else {
+        tokio::time::sleep(FIRST).await;
     }
+    let world = first.world.clone();
+    let goes_on = async {
+        loop {
+            world.step();
+            tokio::time::sleep(STEP).await;
+        }
+    };
+    tokio::pin!(goes_on);
+    if beside.shares() {
+        let halves = own.speeds();
+        let alone = async {
+            first.has_ended().await;
+            until(|| own.speeds() != halves).await;
+        };
+        tokio::select! {
+            () = &mut goes_on => unreachable!("it goes on until dropped"),
+            () = within(SHARED, alone) => own.hold(false),
+        }
+    }
+    goes_on.await;
+}
+
+impl First {
+    async fn has_ended(&mut self) {
+        loop {
+            let shown = self.api.operation(&self.operation).await;
+            if shown.is_ok_and(|shown| shown.ended_at.is_some()) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Both copy, each with its share.
+async fn share(first: &World, own: &World) {
+    let all = first.speeds();
+    let copies = |world: &World| world.speeds().iter().all(Option::is_some);
+    until(|| first.speeds() != all && copies(own)).await;
+}
+
+async fn until(done: impl Fn() -> bool) {
+    while !done() {
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+async fn within(most: Duration, it: impl Future<Output = ()>) {
+    let _may_never_be = tokio::time::timeout(most, it).await;
 }
 
 /// Somebody else freezes a layer, and then another one. The server looks until both are listed.

@@ -142,7 +142,7 @@ impl Case {
             let off = v1::VmState::ShutOff;
             cluster.api.until_vm(vm, off, LIMIT).await?;
         }
-        world.hold(self.scenario.also != Also::Nothing);
+        world.hold(self.scenario.also != Also::Nothing || beside.shares());
         let _known_once = backstage.witness.set(Witness {
             hypervisor: cluster.hypervisor.clone(),
         });
@@ -157,7 +157,7 @@ impl Case {
         tokio::select! {
             done = played => done,
             () = world.clone().turn(ledger) => unreachable!("it goes on until dropped"),
-            () = beside::turn(first) => unreachable!("it goes on until dropped"),
+            () = beside::turn(beside, first, &world) => unreachable!("it goes on until dropped"),
             gave_up = keep_up(&mut cluster, stage) => gave_up,
         }
     }

@@ -154,7 +154,7 @@ impl Client {
     async fn ask_also(&mut self, all: &[Asked]) -> Result<()> {
         let first = all.first().and_then(|asked| asked.answer.as_ref().ok());
         let (also, Some(operation)) = (self.scenario.also, first) else {
-            self.world.hold(false);
+            self.let_go();
             return Ok(());
         };
         if also != Also::Nothing {
@@ -173,8 +173,15 @@ impl Client {
             asked.context("what is asked of the operation is never answered")?;
             tokio::time::sleep(HELD).await;
         }
-        self.world.hold(false);
+        self.let_go();
         Ok(())
+    }
+
+    /// Merges copy from now on, unless what stands beside the machine has them wait longer.
+    fn let_go(&self) {
+        if !self.scenario.beside.shares() {
+            self.world.hold(false);
+        }
     }
 
     async fn copies_or_has_ended(&mut self, operation: &v1::Operation) -> bool {

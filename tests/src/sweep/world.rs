@@ -96,6 +96,14 @@ impl World {
         self.held.store(held, Ordering::SeqCst);
     }
 
+    /// How many bytes a second each disk's job may copy; none of a disk without a job.
+    pub(super) fn speeds(&self) -> Vec<Option<u64>> {
+        let view = self.view();
+        let disks = view.iter().flat_map(|view| &view.disks);
+        let job = |disk: &DiskView| self.hypervisor.running_job(self.vm, &disk.target);
+        disks.map(|disk| job(disk).map(|job| job.speed)).collect()
+    }
+
     /// Goes on until dropped.
     pub async fn turn(self, ledger: Ledger) {
         loop {
