@@ -166,17 +166,23 @@ impl Turns {
 
     /// Queues for places, of which all may be had at once. An operation queues once.
     pub(super) fn queue(&self, id: OperationId, places: BTreeSet<Place>) -> Ticket {
-        let (told, standing) = watch::channel(Standing::Seated);
+        let mut state = self.hall.lock();
+        let waits = state.behind_all(id, &places, &self.hall.limits);
+        let seat = waits.is_none();
+        let (told, standing) = watch::channel(waits.unwrap_or(Standing::Seated));
         let waiter = Waiter {
             places: places.clone(),
             overtaken: 0,
             told,
         };
-        let mut state = self.hall.lock();
         state.queue.insert(id, waiter);
-        state.seat(&self.hall.limits);
+        if seat {
+            state.seat(&self.hall.limits);
+        }
         drop(state);
-        self.hall.shares.send_replace(());
+        if seat {
+            self.hall.shares.send_replace(());
+        }
         Ticket {
             hall: Arc::clone(&self.hall),
             id,
@@ -231,6 +237,33 @@ impl State {
     fn is_full(&self, place: &Place, limits: &Limits) -> bool {
         let most = limits.of(place).merges;
         most > 0 && self.merging.get(place).is_some_and(|now| *now >= most)
+    }
+
+    /// How somebody stands who joins the queue behind all others and has to wait: it changes nothing for them,
+    /// and all of them need not be tried again.
+    fn behind_all(
+        &self,
+        id: OperationId,
+        places: &BTreeSet<Place>,
+        limits: &Limits,
+    ) -> Option<Standing> {
+        if self
+            .queue
+            .last_key_value()
+            .is_some_and(|(last, _)| *last > id)
+        {
+            return None;
+        }
+        let kept_free = |place: &Place| {
+            let mut waiters = self.queue.values();
+            waiters.any(|one| one.overtaken >= OVERTAKEN_MOST && one.places.contains(place))
+        };
+        let held_up = |place: &&Place| self.is_full(place, limits) || kept_free(place);
+        let at = places.iter().find(held_up)?.clone();
+        let waiters = self.queue.values();
+        let before = waiters.filter(|one| !one.places.is_disjoint(places));
+        let position = u32::try_from(before.count()).unwrap_or(u32::MAX - 1) + 1;
+        Some(Standing::Waits { at, position })
     }
 
     /// Tries all who wait, in order, and tells them how they stand.

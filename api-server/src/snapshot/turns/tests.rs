@@ -199,3 +199,21 @@ fn the_shares_of_a_rate_sum_to_it_and_are_shared_anew() {
     let crowd: Vec<_> = (0..200).map(|_| turns.keep(places("a", &[]))).collect();
     assert_eq!(crowd[0].bytes_per_second(), 1);
 }
+
+#[test]
+fn who_joins_behind_all_stands_as_if_all_had_been_tried_again() {
+    let turns = Turns::new(each(1));
+    let hosts = ["a", "b", "c"];
+    let mut tickets = Vec::new();
+    // Also some that join before others, as at a server's start.
+    for number in [1, 2, 3, 9, 10, 11, 7, 12, 5, 13, 14] {
+        let host = hosts[number as usize % hosts.len()];
+        let storages: &[&str] = if number % 4 == 0 { &["s", "t"] } else { &["s"] };
+        tickets.push(turns.queue(id(number), places(host, storages)));
+        let stood: Vec<_> = tickets.iter_mut().map(Ticket::standing).collect();
+        turns.hall.lock().seat(&turns.hall.limits);
+        let stand: Vec<_> = tickets.iter_mut().map(Ticket::standing).collect();
+        assert_eq!(stood, stand, "after {number}");
+    }
+    assert_eq!(tickets.len(), 11);
+}
