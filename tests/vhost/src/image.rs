@@ -1,7 +1,7 @@
 //! What a virtual host boots from: a kernel that `make setup` unpacks, and a small initramfs.
 //!
 //! ```text
-//! target/rig/uml/                  a kernel that is a program of this machine's
+//! target/rig/user-mode/            a kernel that is a program of this machine's
 //! target/rig/kernel/               a kernel for an emulated machine
 //! target/rig/host-HASH.cpio        built here for each, once for each content
 //! target/rig/host-HASH.so          built here for the first: state.c
@@ -74,9 +74,9 @@ impl HostImage {
     /// As for [`HostImage::emulated`].
     pub fn user_mode() -> Result<Self> {
         let rig = rig()?;
-        let (_, drivers) = drivers(&rig.join("uml/usr/lib/uml/modules"))?;
+        let (_, drivers) = drivers(&rig.join("user-mode/usr/lib/uml/modules"))?;
         Ok(Self {
-            kernel: rig.join("uml/usr/bin/linux.uml"),
+            kernel: rig.join("user-mode/usr/bin/linux.uml"),
             initrd: initrd(&rig, &USER_MODE.map(|name| drivers.join(name)))?,
         })
     }

@@ -26,7 +26,7 @@ pub fn is_here() -> bool {
 /// What runs a virtual host's kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It is a program of this machine's. It needs `ptrace`, and has one processor.
+    /// It is a program of this machine's. It needs filters of system calls, or `ptrace`, and has one processor.
     UserMode,
     /// QEMU's emulator, which runs everywhere.
     Emulated,

@@ -28,6 +28,8 @@ pub(crate) fn start(host: &VirtualHost, dir: &Path) -> Result<Processes> {
         .arg(format!("initrd={}", image.initrd.display()))
         .arg(format!("uml_dir={}/", dir.display()))
         .arg("umid=machine")
+        // Its processes make their calls of it themselves, where it and this machine's kernel can have that.
+        .arg("seccomp=auto")
         .args(QUIET)
         .arg(format!("host.script={}", dir.join("host.sh").display()));
     for number in 0..host.disks_mib.len() {
