@@ -2,10 +2,11 @@
 //! has it. What is accepted once is the answer to its request from then on.
 
 use super::hub::OperationView;
-use super::lane::Run;
+use super::lane::{Known, Run};
 use super::queueing::places;
 use super::service::{Lanes, Snapshots, deletable};
 use super::traced;
+use super::turns::Place;
 use super::types::{NewEvent, Operation, OperationState, Snapshot, Work};
 use crate::store::{
     Accepted, Change, OperationFilter, Page, RequestRecord, SnapshotChange, StateName, StoreError,
@@ -13,6 +14,7 @@ use crate::store::{
 use livemerge_proto::ids::VmId;
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::mpsc;
 
@@ -24,13 +26,14 @@ impl Snapshots {
         &self,
         request: &RequestRecord,
     ) -> Result<Option<OperationView>, Problem> {
-        let known = self.around.store.repeated(request).await?;
-        Ok(known.map(|operation| self.driven(operation)))
+        let known = Known::by(&self.around.hub);
+        let operation = self.around.store.repeated(request).await?;
+        Ok(operation.map(|operation| self.driven(operation, known)))
     }
 
-    fn driven(&self, operation: Operation) -> OperationView {
+    fn driven(&self, operation: Operation, known: Known) -> OperationView {
         if !operation.state.ended() {
-            self.enqueue(operation.clone());
+            self.enqueue(operation.clone(), known);
         }
         self.shown(operation)
     }
@@ -55,14 +58,13 @@ impl Snapshots {
         Ok(!open.is_empty())
     }
 
-    /// Whether its work can begin at once, as far as is known now: its lane sees to that. Who would wait is
-    /// written down as one that waits, and not twice.
-    fn has_turn(&self, operation: &Operation, snapshots: &[Snapshot]) -> bool {
+    /// Where its merges take room, as far as is known now.
+    fn places(&self, operation: &Operation, snapshots: &[Snapshot]) -> BTreeSet<Place> {
         if !matches!(operation.work, Work::Delete(_)) {
-            return true;
+            return BTreeSet::new();
         }
         let host = self.around.hosts.of_vm(operation.vm).map(|host| host.id);
-        self.around.turns.has_room(&places(snapshots, host))
+        places(snapshots, host)
     }
 
     pub(super) async fn accept(
@@ -75,7 +77,15 @@ impl Snapshots {
         let name = operation.snapshot_name.clone();
         let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id).collect();
         let _one_at_a_time = self.accepting.of(operation.vm).await;
-        if !self.has_open(operation.vm).await? && self.has_turn(&operation, &snapshots) {
+        let mut known = Known::by(&self.around.hub);
+        if !self.has_open(operation.vm).await? {
+            // Behind others it may find something else.
+            known.places = Some(self.places(&operation, &snapshots));
+        }
+        // Whether its work can begin at once, as far as is known now: its lane sees to that. Who would wait is
+        // written down as one that waits, and not twice.
+        let has_room = |places| self.around.turns.has_room(places);
+        if known.places.as_ref().is_some_and(has_room) {
             operation.state = OperationState::Running;
             operation.started_at = Some(operation.created_at);
         }
@@ -89,7 +99,7 @@ impl Snapshots {
         fail::fail_point!("api::after-accept");
         match accepted {
             Ok(Accepted::New(operation) | Accepted::Repeated(operation)) => {
-                Ok(self.driven(operation))
+                Ok(self.driven(operation, known))
             }
             Err(StoreError::NameTaken) => {
                 let text = format!("the virtual machine has a snapshot named {name}");
@@ -110,13 +120,13 @@ impl Snapshots {
 
     /// Hands an operation to its machine's lane, unless it is there: whatever is open and shown is
     /// in a lane. A lane works one after the other.
-    pub(super) fn enqueue(&self, operation: Operation) {
+    fn enqueue(&self, operation: Operation, known: Known) {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if self.around.hub.get(operation.id).is_some() {
             return;
         }
         self.show_open(&operation);
-        self.hand_over(&mut lanes, operation);
+        self.hand_over(&mut lanes, operation, known);
     }
 
     /// Enqueues what was open when the server started, in this order. All of it is shown before the first
@@ -127,7 +137,7 @@ impl Snapshots {
             self.show_open(operation);
         }
         for operation in open {
-            self.hand_over(&mut lanes, operation);
+            self.hand_over(&mut lanes, operation, Known::by(&self.around.hub));
         }
     }
 
@@ -136,29 +146,28 @@ impl Snapshots {
         self.around.hub.show(shown);
     }
 
-    fn hand_over(&self, lanes: &mut Lanes, operation: Operation) {
+    fn hand_over(&self, lanes: &mut Lanes, operation: Operation, known: Known) {
         if self.around.shutdown.is_cancelled() {
             // The next server takes it up.
             return;
         }
-        let lane = lanes
-            .entry(operation.vm)
-            .or_insert_with(|| self.start_lane());
-        if let Err(unsent) = lane.send(operation) {
-            tracing::error!(vm = %unsent.0.vm, "a lane has died; another one takes its place");
+        let vm = operation.vm;
+        let run = Box::new(Run::new(Arc::clone(&self.around), operation, known));
+        let lane = lanes.entry(vm).or_insert_with(|| self.start_lane());
+        if let Err(unsent) = lane.send(run) {
+            tracing::error!(%vm, "a lane has died; another one takes its place");
             *lane = self.start_lane();
             let _to_a_new_lane = lane.send(unsent.0);
         }
     }
 
     /// Ends when the server stops: what is accepted from then on is in the store.
-    fn start_lane(&self) -> mpsc::UnboundedSender<Operation> {
-        let (sender, mut receiver) = mpsc::unbounded_channel();
-        let around = Arc::clone(&self.around);
+    fn start_lane(&self) -> mpsc::UnboundedSender<Box<Run>> {
+        let (sender, mut receiver) = mpsc::unbounded_channel::<Box<Run>>();
+        let shutdown = self.around.shutdown.clone();
         self.working.spawn(async move {
-            let shutdown = around.shutdown.clone();
-            while let Some(Some(operation)) = shutdown.run_until_cancelled(receiver.recv()).await {
-                traced::run(Run::new(Arc::clone(&around), operation)).await;
+            while let Some(Some(run)) = shutdown.run_until_cancelled(receiver.recv()).await {
+                traced::run(*run).await;
             }
         });
         sender

@@ -20,10 +20,11 @@ use super::plan::Wanted;
 use super::promised::promised_elsewhere;
 use super::stand_in::stand_in;
 use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
-use super::turns::{Turn, Turns};
+use super::turns::{Place, Turn, Turns};
 use super::types::{DeletePhase, Operation, Snapshot, Work};
 use crate::hosts::{HostAgent, HostError, HostHandle, HostView, Hosts, MergeSight, Promised};
 use crate::store::{Change, Page, Store, StoreError};
+use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use livemerge_proto::ids::{HostId, MergeId, OperationId, SnapshotId, VmId};
 use livemerge_proto::problem::Problem;
@@ -91,15 +92,36 @@ pub(super) struct Run {
     rates: BTreeMap<MergeId, Rate>,
     turn: Turn,
     pub(super) asked: broadcast::Receiver<OperationId>,
+    /// Where it takes room, until it is looked up.
+    pub(super) places: Option<BTreeSet<Place>>,
     began: Instant,
 }
 
+/// What is known of an operation from before it was written down, or read.
+pub(super) struct Known {
+    /// What is asked of all from then on.
+    asked: broadcast::Receiver<OperationId>,
+    /// Where its merges take room, if nothing can change that before its lane comes to it.
+    pub(super) places: Option<BTreeSet<Place>>,
+}
+
+impl Known {
+    pub(super) fn by(hub: &Hub) -> Self {
+        Self {
+            asked: hub.asked(),
+            places: None,
+        }
+    }
+}
+
 impl Run {
-    pub(super) fn new(around: Arc<Surroundings>, operation: Operation) -> Self {
+    /// Of an operation that was read or written since this was known.
+    pub(super) fn new(around: Arc<Surroundings>, operation: Operation, known: Known) -> Self {
         let began = Instant::now();
         let store = Tries::new(STORE_AGAIN, operation.id);
         Self {
-            asked: around.hub.asked(),
+            asked: known.asked,
+            places: known.places,
             around,
             operation,
             answer: None,
@@ -116,8 +138,13 @@ impl Run {
     }
 
     pub(super) async fn finish(mut self) {
-        // Its turn may have come late: what was asked of it meanwhile stands in the record.
-        self.reread().await;
+        // It may have waited for others: what was asked of it meanwhile stands in the record.
+        if asked_of(&mut self.asked, self.operation.id)
+            .now_or_never()
+            .is_some()
+        {
+            self.reread().await;
+        }
         let shutdown = self.around.shutdown.clone();
         match shutdown.run_until_cancelled(self.take_turn()).await {
             Some(turn) => self.turn = turn,

@@ -29,7 +29,10 @@ impl Run {
             if !self.wait_for_maintenance().await {
                 return Turn::default();
             }
-            let places = self.needed_places().await;
+            let places = match self.places.take() {
+                Some(places) => places,
+                None => self.needed_places().await,
+            };
             let mut ticket = self.around.turns.queue(self.operation.id, places);
             while let Standing::Waits { at, position } = ticket.standing() {
                 if self.is_called_off() {

@@ -5,7 +5,7 @@ use super::accepting::Accepting;
 use super::create::plan_create;
 use super::details;
 use super::hub::{Hub, OperationView};
-use super::lane::{Run, Surroundings};
+use super::lane::{Known, Run, Surroundings};
 use super::plan::{Wanted, plan_delete};
 use super::turns::{Limits, Turns};
 use super::types::{
@@ -64,8 +64,8 @@ pub struct DeleteOrder {
     pub options: MergeOptions,
 }
 
-/// Of each machine where its lane takes operations.
-pub(super) type Lanes = HashMap<VmId, mpsc::UnboundedSender<Operation>>;
+/// Of each machine where its lane takes operations. They are sent as pointers: a lane keeps room for many.
+pub(super) type Lanes = HashMap<VmId, mpsc::UnboundedSender<Box<Run>>>;
 
 /// The snapshots of all machines, and the operations on them.
 pub struct Snapshots {
@@ -112,7 +112,9 @@ impl Snapshots {
             snapshots.around.store.add_events(&resumed).await?;
         }
         for operation in &open {
-            let mut run = Run::new(Arc::clone(&snapshots.around), operation.clone());
+            let around = Arc::clone(&snapshots.around);
+            let known = Known::by(&around.hub);
+            let mut run = Run::new(around, operation.clone(), known);
             if run.merges() {
                 let turn = run.take_turn().await;
                 snapshots.around.turns.put_by(operation.id, turn);

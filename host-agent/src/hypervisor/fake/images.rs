@@ -1,6 +1,6 @@
 //! What stands on the storage: images with their blocks, and which image each is an overlay of.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use livemerge_storage::{Format, Locator};
@@ -137,12 +137,14 @@ impl FakeImages {
 
     /// The images whose headers name one of these, each with that one.
     pub fn built_on(&self, layers: &[Locator]) -> Vec<(Locator, Locator)> {
-        // Of many images most are of others, and to compare paths takes long.
-        let layers: HashSet<&Locator> = layers.iter().collect();
         let images = self.lock();
         let built_on = images.iter().filter_map(|(image, it)| {
-            let below = it.backing.as_ref().filter(|below| layers.contains(below))?;
-            Some((image.clone(), below.clone()))
+            let below = it.backing.as_ref()?;
+            let means = |layer: &Locator| are_spelt_alike(layer, below);
+            layers
+                .iter()
+                .any(means)
+                .then(|| (image.clone(), below.clone()))
         });
         built_on.collect()
     }
@@ -181,5 +183,13 @@ impl FakeImages {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Locator, Image>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of many images most are of others, and to compare paths part by part takes long. Here each is spelt one way.
+fn are_spelt_alike(one: &Locator, other: &Locator) -> bool {
+    match (one, other) {
+        (Locator::File(one), Locator::File(other)) => one.as_os_str() == other.as_os_str(),
+        _ => one == other,
     }
 }
