@@ -167,7 +167,7 @@ impl Turns {
     /// Queues for places, of which all may be had at once. An operation queues once.
     pub(super) fn queue(&self, id: OperationId, places: BTreeSet<Place>) -> Ticket {
         let mut state = self.hall.lock();
-        let waits = state.behind_all(id, &places, &self.hall.limits);
+        let waits = state.join(id, &places, &self.hall.limits);
         let seat = waits.is_none();
         let (told, standing) = watch::channel(waits.unwrap_or(Standing::Seated));
         let waiter = Waiter {
@@ -239,30 +239,31 @@ impl State {
         most > 0 && self.merging.get(place).is_some_and(|now| *now >= most)
     }
 
-    /// How somebody stands who joins the queue behind all others and has to wait: it changes nothing for them,
-    /// and all of them need not be tried again.
-    fn behind_all(
-        &self,
+    /// How somebody stands who joins the queue and has to wait: that takes no place, so who stands behind only
+    /// moves back by one, and all need not be tried again.
+    fn join(
+        &mut self,
         id: OperationId,
         places: &BTreeSet<Place>,
         limits: &Limits,
     ) -> Option<Standing> {
-        if self
-            .queue
-            .last_key_value()
-            .is_some_and(|(last, _)| *last > id)
-        {
-            return None;
-        }
+        let before = || self.queue.range(..id).map(|(_, waiter)| waiter);
         let kept_free = |place: &Place| {
-            let mut waiters = self.queue.values();
-            waiters.any(|one| one.overtaken >= OVERTAKEN_MOST && one.places.contains(place))
+            let mut before = before();
+            before.any(|one| one.overtaken >= OVERTAKEN_MOST && one.places.contains(place))
         };
         let held_up = |place: &&Place| self.is_full(place, limits) || kept_free(place);
         let at = places.iter().find(held_up)?.clone();
-        let waiters = self.queue.values();
-        let before = waiters.filter(|one| !one.places.is_disjoint(places));
+        let before = before().filter(|one| !one.places.is_disjoint(places));
         let position = u32::try_from(before.count()).unwrap_or(u32::MAX - 1) + 1;
+        let behind = self.queue.range_mut(id..).map(|(_, waiter)| waiter);
+        for waiter in behind.filter(|one| !one.places.is_disjoint(places)) {
+            waiter.told.send_modify(|told| {
+                if let Standing::Waits { position, .. } = told {
+                    *position += 1;
+                }
+            });
+        }
         Some(Standing::Waits { at, position })
     }
 

@@ -1,4 +1,4 @@
-//! Deletes that are accepted, from the call to the operation that is on disk, by many clients at once;
+//! Deletes that are accepted, from the call to the operation that is on disk, many at once;
 //! beside as many rows that the SQLite library inserts and commits one by one, in the same mode of its
 //! journal, as durably, on the same file system.
 //!
@@ -17,7 +17,9 @@ use super::served::{Served, rate};
 use crate::process::run;
 
 const GOAL: f64 = 0.5;
-const CLIENTS: usize = 64;
+const CONNECTIONS: usize = 4;
+/// Calls under way at once, over all connections.
+const AT_ONCE: usize = 64;
 const DELETES: usize = 512;
 /// As `SqliteStore` opens its file; a row is as large as an operation's record.
 const INSERTS: &str = r#"
@@ -44,7 +46,7 @@ pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
         }
     }
     figures.add_rates(&Comparison {
-        what: &format!("DeleteSnapshot accepted, {CLIENTS} clients"),
+        what: &format!("DeleteSnapshot accepted, {AT_ONCE} at once"),
         beside: "single-row commits of bare SQLite",
         goal: Some(GOAL),
         unit: "1/s",
@@ -58,8 +60,9 @@ pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
 async fn accepted() -> Result<f64> {
     let served = Served::start(DELETES).await?;
     let ids: Arc<[String]> = served.snapshots.iter().map(ToString::to_string).collect();
-    let clients = served.connections(CLIENTS).await?;
-    let measured = rate(clients, DELETES, move |mut api, number| {
+    let connections = served.connections(CONNECTIONS).await?;
+    let clients = connections.iter().cycle().take(AT_ONCE).cloned();
+    let measured = rate(clients.collect(), DELETES, move |mut api, number| {
         let snapshot = ids[number].clone();
         async move {
             api.delete(&snapshot).await?;

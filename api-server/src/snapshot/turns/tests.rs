@@ -201,7 +201,7 @@ fn the_shares_of_a_rate_sum_to_it_and_are_shared_anew() {
 }
 
 #[test]
-fn who_joins_behind_all_stands_as_if_all_had_been_tried_again() {
+fn who_joins_stands_as_if_all_had_been_tried_again() {
     let turns = Turns::new(each(1));
     let hosts = ["a", "b", "c"];
     let mut tickets = Vec::new();
