@@ -40,6 +40,9 @@ use uuid::Uuid;
 /// Time before the store is tried again after it failed.
 const STORE_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
+/// So often in a row somebody else may have been faster; then it is told, and not tried again at once.
+const CONFLICTS: u32 = 3;
+
 /// What every lane works with.
 pub(super) struct Surroundings {
     pub(super) store: Arc<dyn Store>,
@@ -150,11 +153,18 @@ impl Run {
             Some(turn) => self.turn = turn,
             None => return,
         }
+        let mut conflicts = 0;
         while !self.operation.state.ended() && !shutdown.is_cancelled() {
             match self.turn().await {
-                Ok(()) => self.store.succeeded(),
+                Ok(()) => {
+                    self.store.succeeded();
+                    conflicts = 0;
+                }
                 // Somebody has asked something of the operation: that stands in the record now.
-                Err(StoreError::Conflict(_)) => self.reread().await,
+                Err(StoreError::Conflict(_)) if conflicts < CONFLICTS => {
+                    conflicts += 1;
+                    self.reread().await;
+                }
                 Err(error) => self.rest(&error).await,
             }
         }

@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-const FIRST: usize = 8;
+const FIRST: usize = 16;
 const MOST: usize = 64;
 /// One is answered while the next is on its way.
 const LEAST: usize = 2;

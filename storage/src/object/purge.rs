@@ -2,7 +2,7 @@
 //! nothing.
 //!
 //! ```text
-//!   listing ─▶ batches of 1,000 ─▶ requests in flight, at the pace that the store keeps ─▶ failed keys ─┐
+//!   listing ─▶ batches of 500 ─▶ requests in flight, at the pace that the store keeps ─▶ failed keys ─┐
 //!      ▲                  ▲                                                                             │
 //!      │ again, until it  └──────────────────────────────────── first ◀─────────────────────────────────┘
 //!      └ finds nothing
@@ -15,7 +15,6 @@
 //! - Memory does not grow with the number of objects: a listing is read only as fast as its keys go.
 //! - Only keys of ours are deleted. Anything else is left, and told.
 
-use super::blocks::BULK;
 use super::failure::{denies, failure, throttles};
 use super::keys::{Key, Keys};
 use super::pace::Pace;
@@ -29,6 +28,9 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep_until;
 use uuid::Uuid;
 
+/// Keys of one request. A store takes up to 1,000; it works on each request alone, so that of few large ones the
+/// last keep a part of it idle, and what it refuses of them is more.
+const BATCH: usize = 500;
 /// Nothing has gone well for so long: whoever asked asks again.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A request that takes longer is tried again.
@@ -117,17 +119,17 @@ impl Purge {
         let mut listing = self.store.list(Some(&self.prefix)).fuse().boxed();
         let mut in_flight = FuturesUnordered::new();
         let (mut listed, mut ends) = (0, false);
-        let mut batch: Vec<(Path, u64)> = Vec::with_capacity(BULK);
+        let mut batch: Vec<(Path, u64)> = Vec::with_capacity(BATCH);
         loop {
-            let full = batch.len() == BULK || ends && !batch.is_empty();
+            let full = batch.len() == BATCH || ends && !batch.is_empty();
             let waits = full || !self.failed.is_empty();
             let free = in_flight.len() < self.pace.in_flight();
             let opens = self.pace.opens();
             if waits && free && opens <= Instant::now() {
                 let next = if self.failed.is_empty() {
-                    std::mem::replace(&mut batch, Vec::with_capacity(BULK))
+                    std::mem::replace(&mut batch, Vec::with_capacity(BATCH))
                 } else {
-                    let again = self.failed.len().min(BULK);
+                    let again = self.failed.len().min(BATCH);
                     self.failed.drain(..again).collect()
                 };
                 in_flight.push(self.delete(next));

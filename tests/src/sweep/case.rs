@@ -76,16 +76,16 @@ impl Case {
     pub async fn play(&self) -> Ended {
         for _ in 1..SETUPS {
             let stage = Stage::new(&self.plans);
-            let ended = self.play_on(&stage).await;
+            let ended = Box::pin(self.play_on(&stage)).await;
             if stage.was_armed() {
                 return ended;
             }
         }
-        self.play_on(&Stage::new(&self.plans)).await
+        Box::pin(self.play_on(&Stage::new(&self.plans))).await
     }
 
     async fn play_on(&self, stage: &Arc<Stage>) -> Ended {
-        let played = tokio::time::timeout(LIMIT, self.try_play(stage)).await;
+        let played = tokio::time::timeout(LIMIT, Box::pin(self.try_play(stage))).await;
         let (played, hits) = match played {
             Ok(Ok((outcomes, hits))) => (Ok(outcomes), hits),
             Ok(Err(error)) => (Err(format!("{error:#}")), Hits::new()),
