@@ -222,6 +222,11 @@ impl Run {
         };
         let mut mint = Uuid::now_v7;
         let next = step(&self.operation, &seen, self.around.clock.now(), &mut mint);
+        tracing::debug!(
+            step = next.word(),
+            revision = self.operation.revision,
+            "decides"
+        );
         self.show_progress(&seen.merges);
         match next {
             Step::Enter(change) => self.enter(&change).await?,

@@ -132,6 +132,26 @@ pub enum Step {
     Wait(Wait),
 }
 
+impl Step {
+    /// For logs.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Enter(_) => "enter",
+            Self::Note(_) => "note",
+            Self::Wait(_) => "wait",
+            Self::Ask(ask) => match ask {
+                Ask::Chains(_) => "ask for the chains",
+                Ask::Survey(_) => "ask for a survey",
+                Ask::Overlays(_) => "order overlays",
+                Ask::Merges(_) => "order merges",
+                Ask::Cancel(_) => "cancel a merge",
+                Ask::Limit(..) => "limit merges",
+                Ask::Removals(_) => "order removals",
+            },
+        }
+    }
+}
+
 /// What an operation waits for. When the time is over, the last question is asked again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {

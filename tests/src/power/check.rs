@@ -95,7 +95,11 @@ impl<'a> Host<'a> {
             let old = rig.path().join(format!("{name}.log"));
             let _there_may_be_none = fs::remove_file(old);
         }
-        let services = Services::new(&rig, Reach::Unix)?;
+        let mut services = Services::new(&rig, Reach::Unix)?;
+        // It is shown when a promise is broken.
+        services
+            .api
+            .set("log.filter=info,livemerge_api_server=debug");
         let scene = Scene {
             api: Api::at(&services.api.endpoint())?,
             services,
