@@ -20,16 +20,17 @@ use super::plan::Wanted;
 use super::promised::promised_elsewhere;
 use super::stand_in::stand_in;
 use super::step::{Answer, Ask, Observation, Sign, Step, Wait, awaited_merges, step};
-use super::turns::{Place, Turn, Turns};
-use super::types::{DeletePhase, Operation, Snapshot, Work};
-use crate::hosts::{HostAgent, HostError, HostHandle, HostView, Hosts, MergeSight, Promised};
-use crate::store::{Change, Page, Store, StoreError};
+use super::surroundings::Surroundings;
+use super::turns::{Place, Turn};
+use super::types::{DeletePhase, Operation, Work};
+use crate::hosts::{HostAgent, HostError, HostHandle, HostView, MergeSight, Promised};
+use crate::store::{Change, StoreError};
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
-use livemerge_proto::ids::{HostId, MergeId, OperationId, SnapshotId, VmId};
+use livemerge_proto::ids::{HostId, MergeId, OperationId};
 use livemerge_proto::problem::Problem;
 use livemerge_proto::reason::Reason;
-use livemerge_runtime::{Backoff, Clock, Shutdown, Tries};
+use livemerge_runtime::{Backoff, Tries};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,44 +43,6 @@ const STORE_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::
 
 /// So often in a row somebody else may have been faster; then it is told, and not tried again at once.
 const CONFLICTS: u32 = 3;
-
-/// What every lane works with.
-pub(super) struct Surroundings {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) hosts: Arc<Hosts>,
-    pub(super) hub: Arc<Hub>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) turns: Turns,
-    /// Lanes end between two steps once it is cancelled.
-    pub(super) shutdown: Shutdown,
-}
-
-impl Surroundings {
-    /// Those of a machine's snapshots that are named, and the others, oldest first.
-    pub(super) async fn snapshots(
-        &self,
-        vm: VmId,
-        named: &BTreeSet<SnapshotId>,
-    ) -> Result<(Vec<Snapshot>, Vec<Snapshot>), StoreError> {
-        let mut all = Vec::new();
-        let mut page = Page {
-            after: None,
-            limit: 1000,
-        };
-        loop {
-            let some = self.store.snapshots(Some(vm), &page).await?;
-            page.after = some.last().map(|snapshot| snapshot.id);
-            let last = some.len() < page.limit;
-            all.extend(some);
-            if last {
-                break;
-            }
-        }
-        Ok(all
-            .into_iter()
-            .partition(|snapshot| named.contains(&snapshot.id)))
-    }
-}
 
 /// Takes one operation to its end.
 pub(super) struct Run {

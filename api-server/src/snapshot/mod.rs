@@ -38,6 +38,7 @@ mod stand_in;
 pub mod step;
 #[cfg(test)]
 mod step_tests;
+mod surroundings;
 mod telling;
 mod traced;
 mod turns;

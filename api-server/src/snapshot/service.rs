@@ -5,8 +5,9 @@ use super::accepting::Accepting;
 use super::create::plan_create;
 use super::details;
 use super::hub::{Hub, OperationView};
-use super::lane::{Known, Run, Surroundings};
+use super::lane::{Known, Run};
 use super::plan::{Wanted, plan_delete};
+use super::surroundings::Surroundings;
 use super::turns::{Limits, Turns};
 use super::types::{
     Consistency, CreatePhase, DeletePhase, EventKind, MergeOptions, NewEvent, Operation,
