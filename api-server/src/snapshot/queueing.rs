@@ -78,6 +78,8 @@ impl Run {
             if self.is_called_off() {
                 return false;
             }
+            // The machine may be on another host when it is over.
+            self.places = None;
             self.show_waits(Waiting::in_queue(cause, 0)).await;
             tokio::select! {
                 _ = maintained.changed() => {}
