@@ -234,14 +234,18 @@ impl Run {
             .collect()
     }
 
-    /// For how long one of the merges could not be seen.
+    /// For how long one of the merges could not be seen, or nobody has answered.
     fn unseen(&mut self, merges: &BTreeMap<MergeId, MergeSight>) -> Duration {
-        let unknown = merges.values().any(|sight| *sight == MergeSight::Unknown);
-        if !unknown {
+        let is_unknown = |sight: &MergeSight| *sight == MergeSight::Unknown;
+        let error = self.answer.as_ref().and_then(Answer::error);
+        let silent = matches!(error, Some(HostError::Unknown(_)));
+        if silent || merges.values().any(is_unknown) {
+            self.unseen_since.get_or_insert_with(Instant::now);
+        } else if !merges.is_empty() || self.answer.is_some() {
             self.unseen_since = None;
-            return Duration::ZERO;
         }
-        self.unseen_since.get_or_insert_with(Instant::now).elapsed()
+        self.unseen_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     async fn enter(&mut self, change: &Change) -> Result<(), StoreError> {

@@ -17,8 +17,8 @@ use crate::store::Change;
 use livemerge_proto::reason::Reason;
 use std::time::Duration;
 
-/// A merge that could not be seen for a shorter time is no news: lines break, and a server that
-/// has just started has not heard its hosts.
+/// A host that could not be seen or heard for a shorter time is no news: lines break, and a server
+/// that has just started has not heard its hosts.
 pub(super) const UNSEEN: Duration = Duration::from_secs(5);
 
 /// How often the host must have tried for what it waits for to be news: libvirt is gone for a moment
@@ -70,9 +70,10 @@ fn waits(wait: Wait, draft: &Draft<'_>) -> Step {
     draft.note(|operation| operation.obstacle = obstacle, vec![event])
 }
 
-/// An answer counts at once; silence has to last, and what the host waits for as well.
+/// A no counts at once; silence has to last, and what the host waits for as well.
 fn lasts(wait: &Wait, draft: &Draft<'_>) -> bool {
-    draft.seen.answer.and_then(Answer::error).is_some()
+    let error = draft.seen.answer.and_then(Answer::error);
+    matches!(error, Some(HostError::Refused(_)))
         || !draft.seen.needed.is_empty()
         || draft.seen.unseen >= UNSEEN
         || wait.by_host.is_some_and(|(_, tries)| tries >= TRIED)

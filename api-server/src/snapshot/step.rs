@@ -40,7 +40,7 @@ pub struct Observation<'a> {
     pub host: Option<&'a HostId>,
     /// The merges that the operation now waits for.
     pub merges: BTreeMap<MergeId, MergeSight>,
-    /// For how long it could not be told how they stand.
+    /// For how long it could not be told how they stand, or nobody has answered.
     pub unseen: Duration,
     /// What in the record, also of other machines, needs a volume that is to be removed next, by the
     /// removal.

@@ -21,6 +21,11 @@ fn a_cause_is_told_once_and_again_when_it_is_another() {
     let mut seen = Seen::of(&snapshot);
     seen.answer = Some(unknown());
     seen.attempts = 1;
+    assert!(
+        matches!(seen.decide(&delete), Step::Wait(wait) if wait.cause.is_some()),
+        "shown at once, not told: nobody was heard yet"
+    );
+    seen.unseen = Duration::from_secs(5);
     let waits = note(seen.decide(&delete));
     assert_eq!(kinds(&waits), [EventKind::OperationWaiting]);
     assert_eq!(waits.events[0].severity, Severity::Warning);
@@ -28,6 +33,7 @@ fn a_cause_is_told_once_and_again_when_it_is_another() {
         seen.attempts = attempts;
         assert!(matches!(seen.decide(&waits.operation), Step::Wait(_)));
     }
+    seen.unseen = Duration::ZERO;
     seen.answer = Some(refused(Reason::VolumeInUse));
     let refused = note(seen.decide(&waits.operation));
     assert_eq!(kinds(&refused), [EventKind::VolumeRemovalRefused]);
