@@ -67,14 +67,16 @@ impl Program {
     /// Runs one that changes what must not be left half changed: it is never killed. At the limit the
     /// caller is told, and it goes on by itself, also when this process ends.
     ///
-    /// `keeps` is kept until it has ended; by who goes on without this process `input` is.
+    /// `keeps` is kept until it has ended; by who goes on without this process `input` is. What it prints
+    /// it prints to `printed`, which must not be a pipe: it would not survive that nobody reads on.
     pub(crate) async fn change<A: AsRef<OsStr>>(
         &self,
         args: &[A],
         input: Stdio,
+        printed: Stdio,
         keeps: impl Send + 'static,
     ) -> Result<(), StorageError> {
-        let mut command = self.command(args, Stdio::null());
+        let mut command = self.command(args, printed);
         command.kill_on_drop(false).stdin(input);
         let mut child = command.spawn().map_err(|error| self.unreachable(error))?;
         // Not before: one that has not begun has no end that would let it go.
@@ -266,7 +268,9 @@ mod tests {
         let script = format!("until [ -e {} ]; do sleep 0.01; done", go_on.display());
         let (kept, mut ended) = tokio::sync::oneshot::channel::<()>();
         let slow = shell(Duration::from_millis(50));
-        let late = slow.change(&["-c", &script], Stdio::null(), kept).await;
+        let late = slow
+            .change(&["-c", &script], Stdio::null(), Stdio::null(), kept)
+            .await;
         assert!(
             matches!(&late, Err(StorageError::Unreachable { source, .. })
                 if source.kind() == io::ErrorKind::TimedOut),
@@ -281,7 +285,7 @@ mod tests {
     async fn a_change_that_does_not_begin_keeps_nothing() {
         let (kept, ended) = tokio::sync::oneshot::channel::<()>();
         let missing = Program::new("/nowhere/lvm", failed);
-        let change = missing.change(&["lvs"], Stdio::null(), kept);
+        let change = missing.change(&["lvs"], Stdio::null(), Stdio::null(), kept);
         change.await.unwrap_err();
         ended.await.unwrap_err();
     }
@@ -304,7 +308,8 @@ mod tests {
         let input = lock.try_clone().unwrap();
         runtime.spawn(async move {
             let change = shell(LIMIT);
-            change.change(&["-c", &script], input.into(), ()).await
+            let args = ["-c", &script];
+            change.change(&args, input.into(), Stdio::null(), ()).await
         });
         let wait = |path: &std::path::Path| {
             while !path.exists() {

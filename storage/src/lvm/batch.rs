@@ -23,7 +23,7 @@ const MOST: usize = 256;
 const MOST_LONG: usize = 32;
 
 /// How long the first one waits for others.
-const WINDOW: Duration = Duration::from_millis(20);
+const WINDOW: Duration = Duration::from_millis(5);
 
 type Waiting = (Asked, oneshot::Sender<Result<Answer, StorageError>>);
 

@@ -1,14 +1,18 @@
 //! The commands of LVM that change or report a group: arguments only, and nothing but this group and
 //! its devices.
 
-use super::domain::LvmConfig;
+use super::as_seen::LastSeen;
+use super::domain::{LvmConfig, locked};
 use super::name::GroupName;
 use super::report::{self, FIELDS, Group};
 use super::turn::Turn;
 use crate::program::Program;
 use crate::{Identity, StorageError};
-use std::io;
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Mutex;
 
 /// How a group's commands are called.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub(super) struct Lvm {
     activates: &'static str,
     /// What else an extension is told.
     extends: &'static [&'static str],
+    last_seen: Mutex<LastSeen>,
 }
 
 /// A volume that is active in shared mode is extended under the lock that it has: LVM would have it active
@@ -43,6 +48,7 @@ impl Lvm {
             always,
             activates: if config.shared { "sy" } else { "y" },
             extends: if config.shared { &EXTENDS_SHARED } else { &[] },
+            last_seen: Mutex::default(),
         }
     }
 
@@ -68,7 +74,13 @@ impl Lvm {
         if group.missing > 0 {
             return Err(self.strange(&format!("{} of its devices are missing", group.missing)));
         }
+        *locked(&self.last_seen) = LastSeen::of(&group);
         Ok(group)
+    }
+
+    /// The last report, if it is of just now and of before no change of this program's. It is given once.
+    pub(super) fn last_seen(&self) -> Option<Group> {
+        locked(&self.last_seen).take()
     }
 
     /// For changes that were decided in a turn, which is kept until they have ended.
@@ -174,18 +186,16 @@ impl Changes<'_> {
     }
 
     pub(super) async fn activate(&self, names: &[&str]) -> Result<(), StorageError> {
-        self.run(
-            "lvchange",
-            &["--activate", self.lvm.activates],
-            &self.full(names),
-        )
-        .await
+        let args = ["--activate", self.lvm.activates];
+        self.run_printing("lvchange", &args, &self.full(names), Stdio::null())
+            .await
     }
 
     /// # Errors
     /// `InUse` when somebody has one of them open.
     pub(super) async fn deactivate(&self, names: &[&str]) -> Result<(), StorageError> {
-        self.run("lvchange", &["--activate", "n"], &self.full(names))
+        let args = ["--activate", "n"];
+        self.run_printing("lvchange", &args, &self.full(names), Stdio::null())
             .await
     }
 
@@ -221,24 +231,62 @@ impl Changes<'_> {
     /// Removes logical volumes in one change of the group: those that have the name and are the ones
     /// that are meant.
     pub(super) async fn remove(&self, volumes: &[(&str, &Identity)]) -> Result<(), StorageError> {
-        let meant: Vec<_> = volumes
-            .iter()
-            .map(|(_, id)| format!("lv_uuid={id}"))
-            .collect();
         let names: Vec<_> = volumes.iter().map(|(name, _)| *name).collect();
         self.run(
             "lvremove",
-            &["--yes", "--select", &meant.join("||")],
+            &["--yes", "--select", &meant(volumes)],
             &self.full(&names),
         )
         .await
     }
 
+    /// Removes logical volumes that nobody has active, if the group is as it was after that change; none, if it
+    /// is not. Gives how many it has removed.
+    pub(super) async fn remove_as_of(
+        &self,
+        change: u64,
+        volumes: &[(&str, &Identity)],
+    ) -> Result<usize, StorageError> {
+        let meant = format!("vg_seqno={change}&&({})", meant(volumes));
+        let names: Vec<_> = volumes.iter().map(|(name, _)| *name).collect();
+        let unreachable = |error| self.lvm.program.unreachable(error);
+        let mut printed = File::from(
+            memfd_create("lvremove", MemfdFlags::CLOEXEC)
+                .map_err(|error| unreachable(error.into()))?,
+        );
+        let output = printed.try_clone().map_err(unreachable)?.into();
+        self.run_printing(
+            "lvremove",
+            &["--yes", "--select", &meant],
+            &self.full(&names),
+            output,
+        )
+        .await?;
+        let mut said = String::new();
+        let read = printed
+            .rewind()
+            .and_then(|()| printed.read_to_string(&mut said));
+        read.map_err(unreachable)?;
+        Ok(said.matches("successfully removed").count())
+    }
+
+    /// Changes what the group is: it is not as it was seen before.
     async fn run(
         &self,
         command: &str,
         args: &[&str],
         names: &[String],
+    ) -> Result<(), StorageError> {
+        drop(self.lvm.last_seen());
+        self.run_printing(command, args, names, Stdio::null()).await
+    }
+
+    async fn run_printing(
+        &self,
+        command: &str,
+        args: &[&str],
+        names: &[String],
+        printed: Stdio,
     ) -> Result<(), StorageError> {
         let program = &self.lvm.program;
         let input = match self.turn {
@@ -248,12 +296,20 @@ impl Changes<'_> {
             None => Stdio::null(),
         };
         let args = self.lvm.args(command, args, names);
-        program.change(&args, input, self.turn.cloned()).await
+        program
+            .change(&args, input, printed, self.turn.cloned())
+            .await
     }
 
     fn full(&self, names: &[&str]) -> Vec<String> {
         self.lvm.full(names)
     }
+}
+
+/// Those of them that have not become others.
+fn meant(volumes: &[(&str, &Identity)]) -> String {
+    let meant = volumes.iter().map(|(_, id)| format!("lv_uuid={id}"));
+    meant.collect::<Vec<_>>().join("||")
 }
 
 /// What the caller does next. It never means that a volume is not there: only a report says that.

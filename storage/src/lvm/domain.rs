@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::command::Lvm;
 use super::content::{Content, is_readable};
+use super::device;
 use super::name::{GroupName, Role};
 use super::report::{Group, Logical};
 use super::turn::{Order, Turn};
@@ -41,6 +42,8 @@ pub struct LvmConfig {
     pub wipe_bytes_per_second: u64,
     /// LVM's program.
     pub program: PathBuf,
+    /// Where the kernel shows its devices: `/sys/dev/block`.
+    pub shown: PathBuf,
     /// Where the locks of this host's programs lie: a directory that is empty after a boot.
     pub locks: PathBuf,
 }
@@ -55,6 +58,7 @@ impl LvmConfig {
             shared: false,
             wipe_bytes_per_second: 200 * MIB,
             program: "lvm".into(),
+            shown: device::SYS.into(),
             locks: "/run/lock/livemerge".into(),
         }
     }

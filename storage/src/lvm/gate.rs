@@ -171,7 +171,7 @@ impl Domain {
 }
 
 /// Whether what a logical volume is built on counts: not when it is being freed.
-fn counts(volume: &Logical) -> bool {
+pub(super) fn counts(volume: &Logical) -> bool {
     if !volume.is_ours() || !matches!(volume.role(), Role::Removed(_)) {
         return true;
     }

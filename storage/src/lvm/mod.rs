@@ -18,6 +18,9 @@
 //! - Every call of LVM names the group, and sees no devices but those that are configured.
 
 mod activation;
+mod as_seen;
+#[cfg(test)]
+mod as_seen_tests;
 mod batch;
 mod command;
 mod condemn;

@@ -156,21 +156,15 @@ impl Domain {
         batch: &[Asked],
     ) -> Result<Vec<Result<Answer, StorageError>>, StorageError> {
         let turn = self.name_turn().await?;
+        if let Some(ended) = self.remove_as_seen(batch, &turn).await {
+            return Ok(ended);
+        }
         let (mut next, family) = self.decide(batch, &turn).await?;
         self.condemn_all(batch, &mut next, &family, &turn).await?;
         self.mark_all(batch, &mut next, &family, &turn).await;
         self.close_all(batch, &mut next, &family, &turn).await;
         self.purge_all(&mut next, &family, &turn).await?;
-        let ended = batch.iter().zip(next).map(|(asked, next)| match next {
-            Next::Answer(answer) => answer,
-            Next::Condemn(volume) => Err(StorageError::Busy { what: volume.name }),
-            Next::Purge(volume, at) => Ok(Answer::Ended(asked.order.gone(
-                self.id(),
-                volume.bytes,
-                Some(at),
-            ))),
-        });
-        Ok(ended.collect())
+        Ok(ended(self, batch, next))
     }
 
     async fn decide(
@@ -178,13 +172,23 @@ impl Domain {
         batch: &[Asked],
         turn: &Turn,
     ) -> Result<(Vec<Next>, Family), StorageError> {
-        let orders: Vec<_> = batch.iter().map(|asked| asked.order.clone()).collect();
-        let names: Vec<_> = orders.iter().map(|order| order.volume.clone()).collect();
-        let group = self.settle(&names).await?;
-        let orders: Vec<_> = orders
-            .into_iter()
-            .map(|order| as_written(order, &group))
+        let names: Vec<_> = batch
+            .iter()
+            .map(|asked| asked.order.volume.clone())
             .collect();
+        self.decide_of(batch, self.settle(&names).await?, turn)
+            .await
+    }
+
+    /// The same, of a group that was looked at.
+    pub(super) async fn decide_of(
+        self: &Arc<Self>,
+        batch: &[Asked],
+        group: Group,
+        turn: &Turn,
+    ) -> Result<(Vec<Next>, Family), StorageError> {
+        let orders = batch.iter().map(|asked| asked.order.clone());
+        let orders = orders.map(|order| as_written(order, &group)).collect();
         let (group, family) = self.family(group, orders, turn).await?;
         let busy = |asked: &Asked| StorageError::Busy {
             what: self.what(&asked.order.volume),
@@ -369,6 +373,24 @@ impl Domain {
         }
         Ok(())
     }
+}
+
+/// The answers, when all has been done that could be.
+pub(super) fn ended(
+    domain: &Domain,
+    batch: &[Asked],
+    next: Vec<Next>,
+) -> Vec<Result<Answer, StorageError>> {
+    let ended = batch.iter().zip(next).map(|(asked, next)| match next {
+        Next::Answer(answer) => answer,
+        Next::Condemn(volume) => Err(StorageError::Busy { what: volume.name }),
+        Next::Purge(volume, at) => Ok(Answer::Ended(asked.order.gone(
+            domain.id(),
+            volume.bytes,
+            Some(at),
+        ))),
+    });
+    ended.collect()
 }
 
 impl RemovalOrder {

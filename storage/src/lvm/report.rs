@@ -17,7 +17,10 @@ use std::path::PathBuf;
 
 /// What is asked for, by report. All reports are made, whether they are asked for or not.
 pub(super) const FIELDS: [(&str, &str); 5] = [
-    ("vg", "vg_free,vg_size,vg_extent_size,vg_missing_pv_count"),
+    (
+        "vg",
+        "vg_seqno,vg_free,vg_size,vg_extent_size,vg_missing_pv_count",
+    ),
     ("pv", "pv_name,pe_start"),
     (
         "lv",
@@ -31,6 +34,8 @@ pub(super) const FIELDS: [(&str, &str); 5] = [
 /// A volume group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
+    /// Which of its changes was the last: none is made without another number.
+    pub(super) change: u64,
     pub(super) free_bytes: u64,
     pub(super) total_bytes: u64,
     pub(super) extent_bytes: u64,
@@ -151,6 +156,7 @@ pub(super) fn parse(answer: &str) -> Result<Group, String> {
         logical(row, pieces(of_volume, &starts, extent_bytes))
     };
     Ok(Group {
+        change: number(&group.vg_seqno)?,
         free_bytes: number(&group.vg_free)?,
         total_bytes: number(&group.vg_size)?,
         extent_bytes: Some(extent_bytes)
@@ -236,6 +242,7 @@ struct Parts {
 
 #[derive(Deserialize)]
 struct GroupRow {
+    vg_seqno: String,
     vg_free: String,
     vg_size: String,
     vg_extent_size: String,
@@ -284,6 +291,7 @@ mod tests {
             (180_355_072, 205_520_896)
         );
         assert_eq!((group.extent_bytes, group.missing), (4 << 20, 0));
+        assert_eq!(group.change, 7);
         let names: Vec<_> = group
             .volumes
             .iter()

@@ -5,6 +5,7 @@ use super::domain::LvmConfig;
 use super::volumes::LvmStore;
 use crate::{RemovalId, RemovalOrder};
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,9 +27,12 @@ impl Scripted {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let group = Self { dir };
         fs::create_dir(group.path("lv")).unwrap();
+        fs::create_dir(group.path("shown")).unwrap();
         group.disk();
         group.free(EXTENT * 64);
         fs::write(group.path("calls"), "").unwrap();
+        fs::write(group.path("changes"), "").unwrap();
+        fs::write(group.path("reports"), "").unwrap();
         let program = group.path("lvm");
         fs::write(&program, include_str!("recorded/lvm.sh")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -72,6 +76,7 @@ impl Scripted {
         let config = LvmConfig {
             shared,
             program: self.path("lvm"),
+            shown: self.path("shown"),
             locks: self.path("locks"),
             chunk_bytes: EXTENT,
             wipe_bytes_per_second: u64::MAX,
@@ -101,9 +106,20 @@ impl Scripted {
         id
     }
 
+    /// Somebody else changes the group.
     pub(super) fn set(&self, id: &str, field: &str, value: &str) {
         let field = self.path("lv").join(id).join(field);
         fs::write(field, format!("{value}\n")).unwrap();
+        let changes = fs::File::options().append(true).open(self.path("changes"));
+        changes.unwrap().write_all(b"set\n").unwrap();
+    }
+
+    /// The kernel has a device of it, 253:7, of which the group's metadata know nothing.
+    pub(super) fn activate(&self, id: &str) {
+        let dm = self.path("shown/253:7/dm");
+        fs::create_dir_all(&dm).unwrap();
+        let uuid = format!("LVM-{:032}{}\n", 0, id.replace('-', ""));
+        fs::write(dm.join("uuid"), uuid).unwrap();
     }
 
     pub(super) fn get(&self, id: &str, field: &str) -> String {
@@ -140,6 +156,11 @@ impl Scripted {
     /// What is done when a command is called, before it.
     pub(super) fn on(&self, command: &str, script: &str) {
         fs::write(self.path(&format!("on-{command}")), script).unwrap();
+    }
+
+    /// How often the group was reported.
+    pub(super) fn reports(&self) -> usize {
+        fs::read(self.path("reports")).unwrap().len()
     }
 
     /// The changes that were made: commands with their arguments.

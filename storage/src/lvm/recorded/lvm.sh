@@ -11,7 +11,13 @@ of() {
     done
 }
 
+# Changes of this program's, and of others'.
+seqno() {
+    cat calls changes | wc -l
+}
+
 if [ "$command" = fullreport ]; then
+    echo >>reports
     lvs= segs=
     for lv in lv/*; do
         [ -d "$lv" ] || continue
@@ -23,7 +29,7 @@ if [ "$command" = fullreport ]; then
         segs="$segs${segs:+,}{\"lv_uuid\":\"${lv#lv/}\",\"seg_start\":\"0\",\"segtype\":\"linear\",
             \"seg_pe_ranges\":\"$PWD/pv:$(field at)-$(field at)\"}"
     done
-    echo "{\"report\":[{\"vg\":[{\"vg_free\":\"$(cat free)\",\"vg_size\":\"1073741824\",
+    echo "{\"report\":[{\"vg\":[{\"vg_seqno\":\"$(seqno)\",\"vg_free\":\"$(cat free)\",\"vg_size\":\"1073741824\",
         \"vg_extent_size\":\"4194304\",\"vg_missing_pv_count\":\"0\"}],
         \"pv\":[{\"pv_name\":\"$PWD/pv\",\"pe_start\":\"0\"}],\"lv\":[$lvs],\"seg\":[$segs]}]}"
     exit
@@ -49,8 +55,11 @@ lvchange)
     done
     ;;
 lvremove)
+    # This call is noted already.
+    wanted=${*##*vg_seqno=}
+    [ "$wanted" = "$*" ] || [ "${wanted%%&*}" = $(($(seqno) - 1)) ] || exit 0
     while [ "$1" != -- ]; do shift; done
     shift
-    for name; do rm -r "$(of "$name")"; done
+    for name; do rm -r "$(of "$name")" && echo "  Logical volume \"${name#*/}\" successfully removed."; done
     ;;
 esac
