@@ -168,7 +168,6 @@ impl Run {
         // It is looked up again, later each time, as a refusal is asked about again.
         self.attempts += u32::from(!needed.is_empty());
         let unseen = self.unseen(&merges);
-        let is_seen = |sight: &MergeSight| matches!(sight, MergeSight::Seen(_));
         self.begun |= merges.values().any(is_seen);
         let seen = Observation {
             snapshots: &snapshots,
@@ -241,7 +240,8 @@ impl Run {
         let silent = matches!(error, Some(HostError::Unknown(_)));
         if silent || merges.values().any(is_unknown) {
             self.unseen_since.get_or_insert_with(Instant::now);
-        } else if !merges.is_empty() || self.answer.is_some() {
+        } else if self.answer.is_some() || !merges.is_empty() && merges.values().all(is_seen) {
+            // Between two tries there is no answer, and no merge that has begun.
             self.unseen_since = None;
         }
         self.unseen_since
@@ -399,6 +399,10 @@ impl Run {
             self.around.hub.update(id, |view| view.merges = progress);
         }
     }
+}
+
+fn is_seen(sight: &MergeSight) -> bool {
+    matches!(sight, MergeSight::Seen(_))
 }
 
 /// Ends when the host shows what is waited for; never, if there is no host.

@@ -123,3 +123,45 @@ async fn what_a_merge_waits_for_on_its_host_is_the_operations_as_well() {
     let ended = rig.ended(&delete.id).await;
     assert_eq!(ended.state(), v1::OperationState::Succeeded);
 }
+
+#[tokio::test]
+async fn orders_that_nobody_answers_are_told_of_when_that_lasts() {
+    let mut rig = Rig::open(&["vda"]).await;
+    let ids = rig.take(2).await;
+    let told = v1::EventType::OperationWaiting;
+    rig.agent.merge_all();
+    for (number, call) in ["start", "remove"].into_iter().enumerate() {
+        rig.agent.script().silent.insert(call);
+        let delete = rig.delete(&[&ids[1 - number]]).await;
+        // Shown at once.
+        rig.waits_for(&delete.id, Reason::HostUnreachable).await;
+        assert_eq!(rig.events_of(told).await.len(), number);
+        until("the event", async || {
+            let events = rig.events_of(told).await;
+            (events.len() > number).then_some(())
+        })
+        .await;
+        rig.agent.script().silent.remove(call);
+        let ended = rig.ended(&delete.id).await;
+        assert_eq!(ended.state(), v1::OperationState::Succeeded);
+        assert_eq!(rig.events_of(told).await.len(), number + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_silence_that_is_soon_over_is_not_told_of() {
+    let mut rig = Rig::open(&["vda"]).await;
+    let ids = rig.take(1).await;
+    rig.agent.merge_all();
+    rig.agent.script().silent.insert("remove");
+    let delete = rig.delete(&[&ids[0]]).await;
+    rig.waits_for(&delete.id, Reason::HostUnreachable).await;
+    rig.agent.script().silent.remove("remove");
+    rig.agent.script().in_use = true;
+    rig.waits_for(&delete.id, Reason::VolumeInUse).await;
+    rig.agent.script().in_use = false;
+    rig.ended(&delete.id).await;
+    assert_eq!(rig.events_of(v1::EventType::OperationWaiting).await, []);
+    let refused = rig.events_of(v1::EventType::VolumeRemovalRefused).await;
+    assert_eq!(refused.len(), 1);
+}

@@ -126,3 +126,34 @@ async fn a_change_of_this_programs_makes_a_look_old_and_opening_it_does_not() {
     store.remove(&wanted).await.unwrap();
     assert_eq!(group.reports(), reports + 1);
 }
+
+#[tokio::test]
+async fn beside_a_foreign_volume_or_one_that_is_no_image_any_more_the_group_is_reported_anew() {
+    let (group, store, _, wanted) = seen().await;
+    group.foreign("apart");
+    look(&store).await;
+    let reports = group.reports();
+    store.remove(&wanted).await.unwrap();
+    assert!(group.reports() > reports);
+    let (group, store, id, wanted) = seen().await;
+    let reports = group.reports();
+    group.write("id-1", &[0; 512]);
+    store.remove(&wanted).await.unwrap();
+    assert!(group.reports() > reports && !is_there(&group, &id));
+}
+
+#[tokio::test]
+async fn of_those_that_go_only_in_part_each_is_answered_by_what_is_left_of_it() {
+    let (group, store, id, wanted) = seen().await;
+    let other = order("other", "id-1", Duration::ZERO);
+    group.on("lvremove", "rm -r lv/id-0; echo it is in use >&2; exit 5");
+    let (gone, left) = tokio::join!(store.remove(&wanted), store.remove(&other));
+    let gone = gone.unwrap();
+    assert!(!is_there(&group, &id));
+    assert_eq!(
+        (gone.state, gone.freed_bytes),
+        (RemovalState::Gone, 4 << 20)
+    );
+    assert!(matches!(left, Err(StorageError::InUse { .. })), "{left:?}");
+    assert_eq!(group.calls().len(), 1);
+}

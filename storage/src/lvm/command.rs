@@ -79,7 +79,7 @@ impl Lvm {
     }
 
     /// The last report, if it is of just now and of before no change of this program's. It is given once.
-    pub(super) fn last_seen(&self) -> Option<Group> {
+    pub(super) fn take_last_seen(&self) -> Option<Group> {
         locked(&self.last_seen).take()
     }
 
@@ -170,7 +170,8 @@ impl Changes<'_> {
 
     /// Loads what the group says of an active volume: a change that was cut short has left it otherwise.
     pub(super) async fn refresh(&self, name: &str) -> Result<(), StorageError> {
-        self.run("lvchange", &["--refresh"], &self.full(&[name]))
+        let names = self.full(&[name]);
+        self.run_printing("lvchange", &["--refresh"], &names, Stdio::null())
             .await
     }
 
@@ -257,7 +258,7 @@ impl Changes<'_> {
         let output = printed.try_clone().map_err(unreachable)?.into();
         self.run_printing(
             "lvremove",
-            &["--yes", "--select", &meant],
+            &["--config", "log/silent=0", "--yes", "--select", &meant],
             &self.full(&names),
             output,
         )
@@ -277,7 +278,7 @@ impl Changes<'_> {
         args: &[&str],
         names: &[String],
     ) -> Result<(), StorageError> {
-        drop(self.lvm.last_seen());
+        locked(&self.lvm.last_seen).forget();
         self.run_printing(command, args, names, Stdio::null()).await
     }
 

@@ -63,6 +63,11 @@ impl<'a> Content<'a> {
         })
     }
 
+    /// Whether it is not the image that its tags say, or what was read is not the volume.
+    pub(super) fn lacks_header(&self) -> bool {
+        self.header.is_none() && tag::format(&self.volume.tags) == Some(Format::Qcow2)
+    }
+
     /// What storage says of it.
     ///
     /// # Errors

@@ -133,6 +133,7 @@ mod tests {
         };
         let seen = Group {
             change: 1,
+            seen_before: true,
             free_bytes: 0,
             total_bytes: 0,
             extent_bytes: 1,

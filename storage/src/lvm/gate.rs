@@ -91,7 +91,7 @@ impl Domain {
                 continue;
             }
             let unread = |error| unreadable(&shown, error);
-            let mut needed = self.needs(volume, &shown).map_err(unread)?;
+            let mut needed = self.needs(volume, group, &shown).map_err(unread)?;
             needed.extend(self.origin(group, volume));
             for (index, target) in targets.iter().enumerate() {
                 let means = needed.iter().any(|needed| needed.may_be(target));
@@ -110,13 +110,24 @@ impl Domain {
         Ok(found)
     }
 
-    fn needs(&self, volume: &Logical, shown: &str) -> Result<Vec<Target>, StorageError> {
+    fn needs(
+        &self,
+        volume: &Logical,
+        group: &Group,
+        shown: &str,
+    ) -> Result<Vec<Target>, StorageError> {
         if volume.is_ours() && volume.role() == Role::New {
             let parent = tag::parent(&volume.tags).map(|parent| self.name.path(parent));
             return parent.iter().map(|path| Target::of(path)).collect();
         }
         match Content::read(&self.name, volume, shown) {
             Err(StorageError::Unreachable { .. }) if !volume.is_ours() => Ok(Vec::new()),
+            Ok(content) if group.seen_before && content.lacks_header() => {
+                Err(StorageError::Corrupt {
+                    what: shown.to_owned(),
+                    why: "it has no qcow2 header where it lay before".to_owned(),
+                })
+            }
             content => content?.needs(),
         }
     }
@@ -171,7 +182,7 @@ impl Domain {
 }
 
 /// Whether what a logical volume is built on counts: not when it is being freed.
-pub(super) fn counts(volume: &Logical) -> bool {
+fn counts(volume: &Logical) -> bool {
     if !volume.is_ours() || !matches!(volume.role(), Role::Removed(_)) {
         return true;
     }

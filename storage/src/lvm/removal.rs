@@ -27,7 +27,7 @@ use super::report::{Group, Logical};
 use super::tag;
 use super::turn::Turn;
 use crate::condemned::{Condemned, now};
-use crate::{Removal, RemovalId, RemovalOrder, StorageError};
+use crate::{Identity, Removal, RemovalId, RemovalOrder, StorageError};
 use futures::future::join_all;
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashSet};
@@ -59,6 +59,14 @@ pub(super) enum Next {
 }
 
 impl Next {
+    /// The volume, if it is removed.
+    pub(super) fn goes(&self) -> Option<(&str, &Identity)> {
+        match self {
+            Self::Purge(volume, _) => Some((&volume.name, &volume.identity)),
+            Self::Answer(_) | Self::Condemn(_) => None,
+        }
+    }
+
     /// Whether the volume keeps its name.
     pub(super) fn stays(&self) -> bool {
         matches!(self, Self::Answer(Err(_)))
@@ -156,7 +164,7 @@ impl Domain {
         batch: &[Asked],
     ) -> Result<Vec<Result<Answer, StorageError>>, StorageError> {
         let turn = self.name_turn().await?;
-        if let Some(ended) = self.remove_as_seen(batch, &turn).await {
+        if let Some(ended) = self.remove_as_seen(batch, &turn).await? {
             return Ok(ended);
         }
         let (mut next, family) = self.decide(batch, &turn).await?;
@@ -322,12 +330,9 @@ impl Domain {
     async fn close_all(&self, batch: &[Asked], next: &mut [Next], family: &Family, turn: &Turn) {
         let all = 0..batch.len();
         let children: BTreeSet<_> = all.flat_map(|index| family.children(index)).collect();
-        let goes = |index: &&usize| matches!(next[**index], Next::Purge(..));
+        let goes = |index: &&usize| next[**index].goes().is_some();
         let children: Vec<_> = children.into_iter().filter(goes).copied().collect();
-        let name = |index: &usize| match &next[*index] {
-            Next::Purge(volume, _) => Some(volume.name.as_str()),
-            _ => None,
-        };
+        let name = |index: &usize| next[*index].goes().map(|(name, _)| name);
         let names: Vec<_> = children.iter().filter_map(name).collect();
         if names.is_empty() {
             return;
@@ -349,21 +354,23 @@ impl Domain {
         family: &Family,
         turn: &Turn,
     ) -> Result<(), StorageError> {
-        let purged = |index: usize| match &next[index] {
-            Next::Purge(volume, _) => Some((volume.name.clone(), volume.identity.clone())),
-            _ => None,
-        };
-        let all: Vec<_> = family.order().into_iter().filter_map(purged).collect();
-        if all.is_empty() {
+        let order = family.order().into_iter();
+        let volumes: Vec<_> = order.filter_map(|index| next[index].goes()).collect();
+        if volumes.is_empty() {
             return Ok(());
         }
-        let volumes: Vec<_> = all
-            .iter()
-            .map(|(name, identity)| (name.as_str(), identity))
-            .collect();
-        let Err(why) = self.lvm.during(turn).remove(&volumes).await else {
-            return Ok(());
-        };
+        match self.lvm.during(turn).remove(&volumes).await {
+            Ok(()) => Ok(()),
+            Err(why) => self.find_left(next, &why).await,
+        }
+    }
+
+    /// Those that are still there were not removed.
+    pub(super) async fn find_left(
+        &self,
+        next: &mut [Next],
+        why: &StorageError,
+    ) -> Result<(), StorageError> {
         let left = self.report().await?;
         let left: HashSet<_> = left.volumes.iter().map(|volume| &volume.identity).collect();
         for one in next.iter_mut() {

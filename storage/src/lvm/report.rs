@@ -36,6 +36,8 @@ pub(super) const FIELDS: [(&str, &str); 5] = [
 pub(super) struct Group {
     /// Which of its changes was the last: none is made without another number.
     pub(super) change: u64,
+    /// This is not a report of now: where its volumes lie may have another name by now.
+    pub(super) seen_before: bool,
     pub(super) free_bytes: u64,
     pub(super) total_bytes: u64,
     pub(super) extent_bytes: u64,
@@ -157,6 +159,7 @@ pub(super) fn parse(answer: &str) -> Result<Group, String> {
     };
     Ok(Group {
         change: number(&group.vg_seqno)?,
+        seen_before: false,
         free_bytes: number(&group.vg_free)?,
         total_bytes: number(&group.vg_size)?,
         extent_bytes: Some(extent_bytes)

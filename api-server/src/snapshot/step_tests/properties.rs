@@ -1,6 +1,7 @@
 //! What holds for all deletes, whatever is seen and answered.
 
 use super::*;
+use crate::snapshot::obstacle::UNSEEN;
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::collections::BTreeSet;
@@ -357,7 +358,7 @@ proptest! {
         });
         record.operation.cancel_requested &= merges;
         let seen = |record: &Record| {
-            let seen = Seen { merge: MergeSight::Unknown, answer: Some(unknown()), attempts, ..record.seen() };
+            let seen = Seen { merge: MergeSight::Unknown, answer: Some(unknown()), attempts, unseen: UNSEEN, ..record.seen() };
             seen.decide(&record.operation)
         };
         let told = match seen(&record) {
