@@ -58,9 +58,14 @@ impl Header {
     }
 }
 
+/// Whether it is the beginning of a qcow2 image.
+pub(crate) fn begins(head: &[u8]) -> bool {
+    head.starts_with(MAGIC)
+}
+
 /// Reads the head of an image; `None` when it is no qcow2 image.
 pub(crate) fn parse(head: &[u8], what: &str) -> Result<Option<Header>, StorageError> {
-    if !head.starts_with(MAGIC) {
+    if !begins(head) {
         return Ok(None);
     }
     read(head).map(Some).map_err(|why| StorageError::Corrupt {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   remove ─▶ waiting ─┐
-//!   remove ─▶ waiting ─┼─▶ the first one leads: after a short pause it takes all that wait along
+//!   remove ─▶ waiting ─┼─▶ the first one leads: when no more come it takes all that wait along
 //!   remove ─▶ waiting ─┘
 //! ```
 
@@ -13,7 +13,7 @@ use crate::StorageError;
 use futures::future::join_all;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Volumes of one change: their identities are one argument.
@@ -22,8 +22,8 @@ const MOST: usize = 256;
 /// theirs.
 const MOST_LONG: usize = 32;
 
-/// How long the first one waits for others.
-const WINDOW: Duration = Duration::from_millis(5);
+/// The first one waits until for so long none has come. It does not sleep: a timer may be ten times as coarse.
+const QUIET: Duration = Duration::from_millis(1);
 
 type Waiting = (Asked, oneshot::Sender<Result<Answer, StorageError>>);
 
@@ -47,6 +47,18 @@ impl Batch {
         waiting.drain(..most).collect()
     }
 
+    /// Until those have come that were about to. Who comes later waits for the next change, with others.
+    async fn gather(&self) {
+        let (mut before, mut since) = (0, Instant::now());
+        while since.elapsed() < QUIET {
+            let count = locked(&self.waiting).len();
+            if count != before {
+                (before, since) = (count, Instant::now());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Has them removed, with whatever else waits.
     pub(super) async fn ask(
         domain: &Arc<Domain>,
@@ -63,7 +75,7 @@ impl Batch {
         let lead = batch.leading.lock().await;
         // Whoever led before may have taken it along. Those that come together wait for nobody.
         if alone && !locked(&batch.waiting).is_empty() {
-            tokio::time::sleep(WINDOW).await;
+            batch.gather().await;
         }
         loop {
             let (asked, answers): (Vec<_>, Vec<_>) = {

@@ -45,8 +45,12 @@ impl<'a> Content<'a> {
         volume: &'a Logical,
         what: &str,
     ) -> Result<Self, StorageError> {
-        let wanted = (HEAD_BYTES as u64).min(volume.bytes);
-        let head = read_at(group, volume, 0, wanted);
+        let read = |bytes: u64| read_at(group, volume, 0, bytes.min(volume.bytes));
+        // Most of what is no image can be told by a block: of a large group it is read for each removal.
+        let head = match read(BLOCK) {
+            Ok(first) if qcow2::begins(&first) => read(HEAD_BYTES as u64),
+            first => first,
+        };
         // Whatever keeps it from being read, the volume is there.
         let head = head.map_err(|source| StorageError::Unreachable {
             what: what.to_owned(),

@@ -8,7 +8,7 @@
 //!
 //! Whatever else the answer is, is an error: nothing is decided on half of it.
 
-use super::name::Role;
+use super::name::{Role, removed};
 use super::tag;
 use crate::{Identity, RemovalId, VolumeName};
 use serde::Deserialize;
@@ -84,13 +84,16 @@ impl Group {
     }
 
     pub(super) fn volume(&self, name: &VolumeName) -> Option<&Logical> {
-        let role = Role::Volume(name.clone());
-        self.ours().find(|volume| volume.role() == role)
+        // A name is compared sooner than read.
+        let is = |volume: &&Logical| volume.name == name.as_str() && volume.is_ours();
+        let found = self.volumes.iter().find(is)?;
+        matches!(found.role(), Role::Volume(_)).then_some(found)
     }
 
     pub(super) fn removed(&self, id: RemovalId) -> Option<&Logical> {
-        self.ours()
-            .find(|volume| volume.role() == Role::Removed(id))
+        let name = removed(id);
+        let is = |volume: &&Logical| volume.name == name && volume.is_ours();
+        self.volumes.iter().find(is)
     }
 
     /// As it is after a change of a name that has been made.

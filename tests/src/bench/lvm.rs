@@ -65,7 +65,7 @@ pub(super) async fn measure(runs: usize, figures: &mut Figures) -> Result<()> {
         peer: &rounds.peer,
     });
     figures.note(format!(
-        "LVM: a start of its program alone takes {:.0} ms in this virtual host (ours is two: a report, a removal)",
+        "LVM: a start of its program alone takes {:.0} ms in this virtual host (ours is one where the group was just reported, two otherwise)",
         median(&rounds.starts)
     ));
     Ok(())
