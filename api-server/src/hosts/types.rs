@@ -405,6 +405,11 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// Whether nothing was heard of it; otherwise it says what is in the way.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unknown(problem) if problem.reason == Reason::HostUnreachable)
+    }
+
     /// The problem, for whoever asked.
     pub fn into_problem(self) -> Problem {
         match self {

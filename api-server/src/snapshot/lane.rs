@@ -237,8 +237,7 @@ impl Run {
     fn unseen(&mut self, merges: &BTreeMap<MergeId, MergeSight>) -> Duration {
         let is_unknown = |sight: &MergeSight| *sight == MergeSight::Unknown;
         let error = self.answer.as_ref().and_then(Answer::error);
-        let silent = matches!(error, Some(HostError::Unknown(_)));
-        if silent || merges.values().any(is_unknown) {
+        if error.is_some_and(HostError::is_silence) || merges.values().any(is_unknown) {
             self.unseen_since.get_or_insert_with(Instant::now);
         } else if self.answer.is_some() || !merges.is_empty() && merges.values().all(is_seen) {
             // Between two tries there is no answer, and no merge that has begun.

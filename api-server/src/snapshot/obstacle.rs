@@ -70,10 +70,10 @@ fn waits(wait: Wait, draft: &Draft<'_>) -> Step {
     draft.note(|operation| operation.obstacle = obstacle, vec![event])
 }
 
-/// A no counts at once; silence has to last, and what the host waits for as well.
+/// An answer counts at once; silence has to last, and what the host waits for as well.
 fn lasts(wait: &Wait, draft: &Draft<'_>) -> bool {
     let error = draft.seen.answer.and_then(Answer::error);
-    matches!(error, Some(HostError::Refused(_)))
+    error.is_some_and(|error| !error.is_silence())
         || !draft.seen.needed.is_empty()
         || draft.seen.unseen >= UNSEEN
         || wait.by_host.is_some_and(|(_, tries)| tries >= TRIED)
