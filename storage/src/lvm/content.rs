@@ -10,7 +10,7 @@
 use super::device;
 use super::name::GroupName;
 use super::needed;
-use super::report::{Logical, Piece};
+use super::report::{Group, Logical, Piece};
 use super::tag;
 use crate::image::backing::Target;
 use crate::image::qcow2::{self, HEAD_BYTES, Header};
@@ -18,6 +18,7 @@ use crate::image::{backing, bitmaps};
 use crate::{Format, Locator, Parent, StorageError, USUAL_CLUSTER_BYTES, VolumeInfo, VolumeRef};
 use nix::libc;
 use rustix::fs::makedev;
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -164,6 +165,21 @@ fn is_raw(volume: &Logical) -> bool {
 /// Whether a logical volume can be read as it is.
 pub(super) fn is_readable(volume: &Logical) -> bool {
     volume.device.is_some() || volume.pieces.is_some()
+}
+
+/// The physical volumes of a group, open: while they are, each read's closing is not the last one, for which the
+/// kernel writes out and forgets what it has of a device. Who reads finds out which cannot be opened.
+pub(super) fn held_open(group: &Group) -> Vec<File> {
+    let pieces = group
+        .volumes
+        .iter()
+        .filter_map(|volume| volume.pieces.as_ref());
+    let devices: BTreeSet<&Path> = pieces
+        .flatten()
+        .map(|piece| piece.device.as_path())
+        .collect();
+    let open = devices.into_iter().map(File::open);
+    open.filter_map(Result::ok).collect()
 }
 
 /// All bytes of a range.

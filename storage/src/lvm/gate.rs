@@ -13,7 +13,7 @@
 //! whose backing name leads nowhere on this host might need anything, too. Of one that its tag calls raw a
 //! guest has written the first bytes: what they name counts, and what they leave open does not.
 
-use super::content::Content;
+use super::content::{Content, held_open};
 use super::domain::Domain;
 use super::name::Role;
 use super::report::{Group, Logical};
@@ -83,6 +83,7 @@ impl Domain {
         group: &Group,
         targets: &[Target],
     ) -> Result<Vec<(usize, Needer)>, StorageError> {
+        let _open = held_open(group);
         let mut found = Vec::new();
         for volume in group.volumes.iter().filter(|volume| counts(volume)) {
             let (own, shown) = (self.target(volume), self.shown(volume));

@@ -2,14 +2,13 @@
 //!
 //! ```text
 //!   here ─▶ virtual host ─▶ the same program there: 2 x 100 volumes, not active
-//!             each round: 100 x LvmStore::remove, all at once │ lvremove vg/p0 … vg/p99 │ both back
+//!             each round: LvmStore::remove_all of 100 │ lvremove vg/p0 … vg/p99 │ both back
 //! ```
 //!
 //! Both remove as many, of the same group. Ours looks first whether anything is built on them.
 
 use anyhow::{Context as _, Result, ensure};
 use futures::TryStreamExt as _;
-use futures::future::join_all;
 use livemerge_storage::{
     LvmConfig, LvmStore, RemovalId, RemovalOrder, RemovalState, VolumeInfo, VolumeStore as _,
 };
@@ -129,7 +128,7 @@ async fn remove(store: &LvmStore, names: &[String]) -> Result<f64> {
     }
     ensure!(orders.len() == names.len(), "some are missing");
     let begun = Instant::now();
-    let removals = join_all(orders.iter().map(|order| store.remove(order))).await;
+    let removals = store.remove_all(&orders).await;
     let took = begun.elapsed();
     for removal in removals {
         ensure!(removal?.state == RemovalState::Gone, "one is not gone");
