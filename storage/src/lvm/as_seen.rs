@@ -12,8 +12,8 @@
 //!   number LVM compares while it has the group locked. What the kernel says, and the headers, are looked at
 //!   anew; where those lie is as it was in the report, so that one of a volume that cannot be found there, or
 //!   is no image though it should be, is a case for the usual way.
-//! - A foreign volume that cannot be read needs nothing: that is so only if its group is whole, which but a new
-//!   report says. So all have to be ours.
+//! - A foreign volume that cannot be read needs nothing, if its group is whole; that only a new report says. So all
+//!   have to be ours.
 //! - Nothing is changed before it is clear that each of them goes at once; whatever is not plain is left to
 //!   the usual way. What was removed here is known by its having been said, one by one.
 

@@ -157,7 +157,7 @@ impl Changes<'_> {
         ];
         args.extend(["--name", name, "--size", &size]);
         args.extend(tags.iter().flat_map(|tag| ["--addtag", tag]));
-        self.run("lvcreate", &args, &[self.lvm.group.as_str().to_owned()])
+        self.change("lvcreate", &args, &[self.lvm.group.as_str().to_owned()])
             .await
     }
 
@@ -165,20 +165,19 @@ impl Changes<'_> {
     pub(super) async fn extend(&self, name: &str, bytes: u64) -> Result<(), StorageError> {
         let size = format!("{bytes}b");
         let args = [self.lvm.extends, &["--size", &size]].concat();
-        self.run("lvextend", &args, &self.full(&[name])).await
+        self.change("lvextend", &args, &self.full(&[name])).await
     }
 
     /// Loads what the group says of an active volume: a change that was cut short has left it otherwise.
     pub(super) async fn refresh(&self, name: &str) -> Result<(), StorageError> {
-        let names = self.full(&[name]);
-        self.run_printing("lvchange", &["--refresh"], &names, Stdio::null())
+        self.run("lvchange", &["--refresh"], &self.full(&[name]))
             .await
     }
 
     /// The caller knows that nothing lies behind the new end.
     pub(super) async fn reduce(&self, name: &str, bytes: u64) -> Result<(), StorageError> {
         let size = format!("{bytes}b");
-        self.run(
+        self.change(
             "lvreduce",
             &["--force", "--yes", "--size", &size],
             &self.full(&[name]),
@@ -188,23 +187,21 @@ impl Changes<'_> {
 
     pub(super) async fn activate(&self, names: &[&str]) -> Result<(), StorageError> {
         let args = ["--activate", self.lvm.activates];
-        self.run_printing("lvchange", &args, &self.full(names), Stdio::null())
-            .await
+        self.run("lvchange", &args, &self.full(names)).await
     }
 
     /// # Errors
     /// `InUse` when somebody has one of them open.
     pub(super) async fn deactivate(&self, names: &[&str]) -> Result<(), StorageError> {
         let args = ["--activate", "n"];
-        self.run_printing("lvchange", &args, &self.full(names), Stdio::null())
-            .await
+        self.run("lvchange", &args, &self.full(names)).await
     }
 
     /// Whether the host activates it by itself when it starts.
     pub(super) async fn autoactivate(&self, name: &str, does: bool) -> Result<(), StorageError> {
         let does = if does { "y" } else { "n" };
         let args = ["--setautoactivation", does];
-        self.run("lvchange", &args, &self.full(&[name])).await
+        self.change("lvchange", &args, &self.full(&[name])).await
     }
 
     pub(super) async fn retag(
@@ -219,21 +216,21 @@ impl Changes<'_> {
         let mut args = vec!["--yes"];
         args.extend(less.iter().flat_map(|tag| ["--deltag", tag]));
         args.extend(more.iter().flat_map(|tag| ["--addtag", tag]));
-        self.run("lvchange", &args, &self.full(&[name])).await
+        self.change("lvchange", &args, &self.full(&[name])).await
     }
 
     /// # Errors
     /// `Invalid` when somebody has the new name.
     pub(super) async fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
         let names = [self.lvm.group.as_str(), from, to].map(Into::into);
-        self.run("lvrename", &["--yes"], &names).await
+        self.change("lvrename", &["--yes"], &names).await
     }
 
     /// Removes logical volumes in one change of the group: those that have the name and are the ones
     /// that are meant.
     pub(super) async fn remove(&self, volumes: &[(&str, &Identity)]) -> Result<(), StorageError> {
         let names: Vec<_> = volumes.iter().map(|(name, _)| *name).collect();
-        self.run(
+        self.change(
             "lvremove",
             &["--yes", "--select", &meant(volumes)],
             &self.full(&names),
@@ -272,13 +269,23 @@ impl Changes<'_> {
     }
 
     /// Changes what the group is: it is not as it was seen before.
-    async fn run(
+    async fn change(
         &self,
         command: &str,
         args: &[&str],
         names: &[String],
     ) -> Result<(), StorageError> {
         locked(&self.lvm.last_seen).forget();
+        self.run(command, args, names).await
+    }
+
+    /// Changes what is active of it, and no more.
+    async fn run(
+        &self,
+        command: &str,
+        args: &[&str],
+        names: &[String],
+    ) -> Result<(), StorageError> {
         self.run_printing(command, args, names, Stdio::null()).await
     }
 
